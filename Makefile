@@ -1,0 +1,51 @@
+# `make help` lists the verbs. Everything happens in .venv and build/; nothing outside this folder is changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Where torch comes from: empty for the package index that pip uses; TORCH_INDEX=URL for another one, for example
+# PyTorch's index of CPU-only builds; TORCH=site to use the torch that $(PYTHON) already has.
+TORCH ?=
+TORCH_INDEX ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check bench clean
+
+help:  ## list the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready  ## make .venv with the pinned packages (several GB: torch's CUDA libraries)
+
+$(VENV)/.ready: requirements.txt requirements-torch.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 setup") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(if $(filter site,$(TORCH)),--system-site-packages) $(VENV)
+	$(if $(filter site,$(TORCH)),@echo "using the torch of $(PYTHON)",$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-torch.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)))
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt
+	@touch $@
+
+demo: setup  ## make a small data set, train on it, show where the results are (about 2 minutes on 2 cores)
+	$(BIN)/python -m scripts.make_demo_data data/demo --train 56
+	$(BIN)/python train.py experiment=demo data.root=data/demo run_dir=runs/demo resume=never
+
+# The pixels must not depend on Pillow's version: the tests compare two.
+build/pillow-12/.ready: $(VENV)/.ready
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --upgrade --target build/pillow-12 'pillow==12.3.0'
+	@touch $@
+
+check: setup  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check build/pillow-12/.ready  ## lint, types and tests
+	$(BIN)/python -m pytest -q
+
+test-all: check build/pillow-12/.ready  ## the same with the long matrices
+	$(BIN)/python -m pytest -q --all
+
+bench: setup  ## the figures of the README: python -m benchmarks.NAME runs one
+	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.loop
+
+clean:  ## remove .venv, build and caches; runs and data stay
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache

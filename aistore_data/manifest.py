@@ -1,0 +1,53 @@
+"""The manifest of a split: object names, labels, sizes and class names, in the order that gives samples their index."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A split of n samples in flat tensors, which loader workers share instead of copying.
+
+    ``names`` is uint8: the UTF-8 names (relative, with ``/``) one after the other; ``offsets`` int64 [n + 1] into it;
+    ``labels`` int64 [n], indices into ``classes``; ``sizes`` int64 [n] in bytes. Sorted bytewise by name.
+    """
+
+    names: torch.Tensor
+    offsets: torch.Tensor
+    labels: torch.Tensor
+    sizes: torch.Tensor
+    classes: tuple[str, ...]
+
+    @classmethod
+    def build(cls, entries: Iterable[tuple[bytes, int, int]], classes: Sequence[str]) -> "Manifest":
+        """From (name, label, size) in any order; sorts them bytewise by name."""
+        rows = sorted(entries)
+        lengths = np.fromiter((len(name) for name, _, _ in rows), np.int64, len(rows))
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return cls(
+            names=torch.from_numpy(np.frombuffer(bytearray(b"".join(name for name, _, _ in rows)), np.uint8)),
+            offsets=torch.from_numpy(offsets),
+            labels=torch.tensor([label for _, label, _ in rows], dtype=torch.int64),
+            sizes=torch.tensor([size for _, _, size in rows], dtype=torch.int64),
+            classes=tuple(classes),
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """The name of sample ``index``, relative to the split's folder or prefix."""
+        start, end = self.offsets[index : index + 2].tolist()
+        return self.names[start:end].numpy().tobytes().decode("utf-8", "surrogateescape")
+
+    def sha256(self) -> str:
+        """Identifies the data set by order, labels and sizes, so a folder and its renamed copy are the same data."""
+        digest = hashlib.sha256(b"manifest 1\n")
+        for tensor in (self.labels, self.sizes):
+            digest.update(tensor.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()

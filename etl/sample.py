@@ -1,0 +1,254 @@
+"""The sample: image bytes, a spec and a key in; uint8 RGB pixels out.
+
+This one self-contained module makes every training and validation sample, wherever that happens: in the training
+process, in its loader's workers, or in an ETL on a storage node. It needs NumPy and Pillow, nothing else.
+
+Three promises, each with committed test vectors in ``tests/unit/vectors/``:
+
+* *A sample is a pure function of (bytes, spec, key).* All randomness is drawn from Philox4x64-10 (Salmon et al.,
+  "Parallel random numbers: as easy as 1, 2, 3", SC 2011) keyed by the seed and counted by (index, epoch, view).
+* *Integer arithmetic decides the crop.* No ``exp``, ``log`` or ``sqrt`` of a C library, whose last bit may differ
+  between glibc, musl and macOS: fixed point with 32 fractional bits, written out below.
+* *Pixels are Pillow's*: libjpeg-turbo decode, crop, fixed-point antialiased resize in two explicit passes,
+  horizontal then vertical. Pillow 13 swaps the passes inside its own two-dimensional call for some tall crops, and a
+  sample must not change with a Pillow upgrade. So a sample equals torchvision's PIL pipeline for the same box and flip
+  byte for byte under Pillow 11 and 12, and within one level under Pillow 13.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+VERSION = 1
+"""Version of the sample's definition: it changes whenever any pixel of any sample would."""
+
+Interpolation = Literal["bilinear", "bicubic"]
+Box = tuple[int, int, int, int]
+"""(top, left, height, width) in pixels, in the order of torchvision's ``RandomResizedCrop.get_params``."""
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_ATTEMPTS = 10  # as many as torchvision's RandomResizedCrop makes before it falls back to a central crop
+_WORDS = 1 + 4 * _ATTEMPTS
+_ONE = 1 << 32  # 1.0 in fixed point with 32 fractional bits ("Q32")
+
+
+class CorruptSample(ValueError):  # noqa: N818  # the name is part of the wire contract
+    """Bytes that are no image, or an image that cannot be decoded. Takes one string, so that it survives pickling."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a sample's randomness depends on: non-negative integers below 2**63.
+
+    ``index`` is the sample's place in the manifest, not in an epoch's shuffled order; ``view`` counts repeated
+    augmentations of one image within an epoch.
+    """
+
+    seed: int
+    epoch: int
+    index: int
+    view: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "epoch", "index", "view"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
+                raise ValueError(f"Key.{name} must be an integer from 0 to 2**63 - 1, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a sample looks like. Use ``Spec.train`` or ``Spec.val``.
+
+    ``train`` is RandomResizedCrop(size, scale, ratio) and a horizontal flip with p = 0.5; ``val`` is Resize(resize) of
+    the short side and CenterCrop(size). Both antialias. Raises ValueError for sizes and ranges that make no sense.
+    """
+
+    recipe: Literal["train", "val"]
+    size: int
+    resize: int = 0
+    scale: tuple[float, float] = (0.0, 0.0)
+    ratio: tuple[float, float] = (0.0, 0.0)
+    interpolation: Interpolation = "bilinear"
+    version: int = VERSION
+
+    @classmethod
+    def train(
+        cls,
+        size: int = 224,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        interpolation: Interpolation = "bilinear",
+    ) -> "Spec":
+        """RandomResizedCrop and flip; ``scale`` is a share of the image's area, ``ratio`` is width / height."""
+        scale, ratio = (float(scale[0]), float(scale[1])), (float(ratio[0]), float(ratio[1]))
+        return cls("train", size, scale=scale, ratio=ratio, interpolation=interpolation)
+
+    @classmethod
+    def val(cls, size: int = 224, resize: int = 256, interpolation: Interpolation = "bilinear") -> "Spec":
+        """Resize of the short side to ``resize`` pixels, then the central ``size`` x ``size``."""
+        return cls("val", size, resize=resize, interpolation=interpolation)
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise ValueError(f"this code makes samples of version {VERSION}, not {self.version}")
+        if self.interpolation not in _FILTERS:
+            raise ValueError(f"interpolation must be one of {', '.join(_FILTERS)}, not {self.interpolation!r}")
+        if not 1 <= self.size <= 4096:
+            raise ValueError(f"size must be from 1 to 4096 pixels, not {self.size}")
+        if self.recipe == "train":
+            if not 0 < self.scale[0] <= self.scale[1] <= 1:
+                raise ValueError(f"scale must be two shares of the area with 0 < low <= high <= 1, not {self.scale}")
+            if not 1 / 16 <= self.ratio[0] <= self.ratio[1] <= 16:
+                raise ValueError(f"ratio must be width / height with 1/16 <= low <= high <= 16, not {self.ratio}")
+        elif self.recipe == "val":
+            if not self.size <= self.resize <= 8192:
+                raise ValueError(f"resize must be from size ({self.size}) to 8192 pixels, not {self.resize}")
+        else:
+            raise ValueError(f"recipe must be train or val, not {self.recipe!r}")
+
+
+def transform(data: bytes, spec: Spec, key: Key | None = None) -> np.ndarray:
+    """Make one sample: uint8, shape [spec.size, spec.size, 3], RGB, C order, writable.
+
+    ``key`` is needed by the train recipe and ignored by the val recipe. Any image that Pillow reads becomes RGB by
+    ``convert("RGB")`` as in torchvision's ImageFolder (no EXIF rotation). Raises CorruptSample for bytes that are no
+    image, ValueError for a train spec without a key.
+    """
+    if spec.recipe == "train" and key is None:
+        raise ValueError("the train recipe needs a Key(seed, epoch, index)")
+    image = decode(data)
+    if spec.recipe == "val":
+        return _resize_and_center_crop(image, spec)
+    assert key is not None
+    words = random_words(key)
+    top, left, height, width = random_resized_crop_box(*image.size, spec.scale, spec.ratio, words)
+    image = image.crop((left, top, left + width, top + height))
+    filter_ = _FILTERS[spec.interpolation]
+    image = image.resize((spec.size, image.height), filter_).resize((spec.size, spec.size), filter_)
+    if horizontal_flip(words):
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.array(image)
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode to RGB as torchvision's ``pil_loader`` does. Raises CorruptSample with the reason."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.convert("RGB")
+    except MemoryError:
+        raise
+    except UnidentifiedImageError as error:
+        start = data[:12]
+        raise CorruptSample(f"not an image: {len(data)} bytes that start with {start!r}") from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
+        raise CorruptSample(f"a broken image of {len(data)} bytes: {error}") from error
+
+
+def random_words(key: Key) -> list[int]:
+    """The key's 41 random words of 64 bits: word 0 decides the flip, words 1 + 4a … 4 + 4a crop attempt a.
+
+    NumPy's Philox4x64-10 with key (seed, 0) and counter (0, index, epoch, view), of which NumPy increments the first
+    word before each block of four; its raw stream is fixed by NumPy's compatibility policy (NEP 19).
+    """
+    generator = np.random.Philox(key=[key.seed, 0], counter=[0, key.index, key.epoch, key.view])
+    words: list[int] = generator.random_raw(_WORDS).tolist()
+    return words
+
+
+def horizontal_flip(words: list[int]) -> bool:
+    """Whether the sample is mirrored: the highest bit of word 0, p = 1/2."""
+    return bool(words[0] >> 63)
+
+
+def random_resized_crop_box(
+    width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float], words: list[int]
+) -> Box:
+    """The crop of an image of width x height pixels: torchvision's RandomResizedCrop in integers.
+
+    Up to ten attempts with area = width * height * U(scale), aspect = 2 ** U(log2(ratio)), w = round(sqrt(area *
+    aspect)), h = round(sqrt(area / aspect)), and a uniform position; then the largest central crop with an aspect in
+    ``ratio``. The high 32 bits of a word are its uniform variable. All intermediate values fit 128 bits.
+    """
+    scale_low, scale_high = _q32(scale[0]), _q32(scale[1])
+    log_low, log_high = _log2_q32(_q32(ratio[0])), _log2_q32(_q32(ratio[1]))
+    for attempt in range(_ATTEMPTS):
+        u_area, u_aspect, u_top, u_left = (word >> 32 for word in words[1 + 4 * attempt : 5 + 4 * attempt])
+        area = width * height * (scale_low + ((scale_high - scale_low) * u_area >> 32))
+        aspect = _exp2_q32(log_low + ((log_high - log_low) * u_aspect >> 32))
+        # round(sqrt(x)) = floor((sqrt(4x) + 1) / 2); area and aspect have 32 fractional bits each.
+        crop_width = (math.isqrt(area * aspect >> 62) + 1) >> 1
+        crop_height = (math.isqrt(4 * area // aspect) + 1) >> 1
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = (height - crop_height + 1) * u_top >> 32
+            left = (width - crop_width + 1) * u_left >> 32
+            return top, left, crop_height, crop_width
+    crop_width, crop_height = width, height
+    if width * _ONE < height * _q32(ratio[0]):  # too tall
+        crop_height = max(1, (2 * width * _ONE // _q32(ratio[0]) + 1) >> 1)
+    elif width * _ONE > height * _q32(ratio[1]):  # too wide
+        crop_width = max(1, (height * _q32(ratio[1]) * 2 // _ONE + 1) >> 1)
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def resized_shape(width: int, height: int, resize: int) -> tuple[int, int]:
+    """(width, height) after torchvision's Resize(resize): the short side exactly, the long side rounded down."""
+    if width <= height:
+        return resize, resize * height // width
+    return resize * width // height, resize
+
+
+def _resize_and_center_crop(image: Image.Image, spec: Spec) -> np.ndarray:
+    width, height = resized_shape(*image.size, spec.resize)
+    # torchvision's CenterCrop rounds (length - size) / 2 half to even.
+    left, top = round((width - spec.size) / 2), round((height - spec.size) / 2)
+    filter_ = _FILTERS[spec.interpolation]
+    # The vertical pass treats every column alike, so the columns that the crop drops need not go through it.
+    image = image.resize((width, image.height), filter_).crop((left, 0, left + spec.size, image.height))
+    image = image.resize((spec.size, height), filter_)
+    return np.array(image.crop((0, top, spec.size, top + spec.size)))
+
+
+def _q32(value: float) -> int:
+    """``value`` in fixed point; exact, since scaling a float by a power of two is, but for the final rounding."""
+    return round(value * _ONE)
+
+
+@lru_cache(maxsize=64)
+def _log2_q32(value: int) -> int:
+    """floor(log2(value)) with 32 fractional bits for value > 0 in Q32, one bit per squaring."""
+    exponent = value.bit_length() - 33
+    mantissa = value << 30 >> exponent if exponent >= 0 else value << 30 << -exponent  # in [1, 2), 62 fractional bits
+    result = exponent
+    for _ in range(32):
+        mantissa = mantissa * mantissa >> 62
+        carry = mantissa >> 63
+        mantissa >>= carry
+        result = result << 1 | carry
+    return result
+
+
+def _roots_of_two() -> list[int]:
+    """2 ** (1/2), 2 ** (1/4), … 2 ** (2 ** -32), rounded down, with 62 fractional bits."""
+    roots = [math.isqrt(2 << 124)]
+    while len(roots) < 32:
+        roots.append(math.isqrt(roots[-1] << 62))
+    return roots
+
+
+_ROOTS = _roots_of_two()
+
+
+def _exp2_q32(value: int) -> int:
+    """2 ** value for value in Q32 (of either sign), in Q32, rounded down: a product of the roots of two."""
+    fraction, result = value & (_ONE - 1), 1 << 62
+    for bit, root in enumerate(_ROOTS):
+        if fraction >> (31 - bit) & 1:
+            result = result * root >> 62
+    shift = 30 - (value >> 32)
+    return result >> shift

@@ -1,0 +1,1 @@
+"""Command-line tools beside train.py: ``python -m scripts.NAME``."""

@@ -1,0 +1,115 @@
+"""Fixtures: real photos, small folders, and train.py as a user starts it."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def _unpack(name: str, folder: Path) -> Path:
+    data = os.environ.get("IMAGENET_TRAINER_DATA")
+    if not data:
+        pytest.skip(f"needs {name}: set IMAGENET_TRAINER_DATA to the folder that holds it")
+    archive = Path(data) / name
+    if not archive.exists():
+        pytest.skip(f"IMAGENET_TRAINER_DATA={data} has no {name}")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """1,000 photos, one for each ImageNet class."""
+    folder = _unpack("imagenet-sample.tar", tmp_path_factory.mktemp("photos"))
+    return sorted(folder.rglob("*.JPEG"))
+
+
+@pytest.fixture(scope="session")
+def hymenoptera(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ImageFolder of ants and bees, with a GIF that does not count and a .jpeg that does."""
+    return _unpack("hymenoptera.tar", tmp_path_factory.mktemp("hymenoptera"))
+
+
+def write_image(path: Path, seed: int, size: tuple[int, int] = (48, 40)) -> None:
+    """A small JPEG of random blobs."""
+    rng = np.random.default_rng(seed)
+    blobs = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blobs.resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
+
+
+@pytest.fixture
+def small_folder(tmp_path: Path) -> Path:
+    """An ImageFolder of 3 classes with 12 training and 5 validation images each."""
+    root = tmp_path / "small"
+    for split, count in (("train", 12), ("val", 5)):
+        for label, name in enumerate(("cat", "dog", "eel")):
+            for number in range(count):
+                write_image(root / split / name / f"{number}.jpg", seed=100 * label + number + 1000 * count)
+    return root
+
+
+@dataclass
+class Result:
+    """What a call of train.py did."""
+
+    code: int
+    output: str
+    run_dir: Path
+
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.run_dir / "summary.json").read_text())
+
+    def metrics(self, kind: str) -> list[dict[str, Any]]:
+        lines = (self.run_dir / "metrics.jsonl").read_text().splitlines()
+        return [line for line in map(json.loads, lines) if line["kind"] == kind]
+
+
+TINY = [
+    "data.image_size=32",
+    "data.val_image_size=32",
+    "data.val_resize=36",
+    "data.workers=0",
+    "threads=1",
+    "model.name=resnet18",
+    "train.batch_size=12",
+    "train.epochs=2",
+    "train.lr=0.01",
+    "train.log_every=2",
+]
+"""Overrides that make a run of ``small_folder`` take seconds."""
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Callable[..., Result]:
+    """Calls train.py in a process of its own, in an empty working directory; with run_dir=run unless given."""
+
+    def call(*overrides: str, timeout: float = 240, launcher: list[str] | None = None) -> Result:
+        run_dir = next((word.split("=", 1)[1] for word in overrides if word.startswith("run_dir=")), None)
+        words = list(overrides) + ([] if run_dir else ["run_dir=run"])
+        cwd = tmp_path / "cwd"
+        cwd.mkdir(exist_ok=True)
+        process = subprocess.run(
+            [*(launcher or [sys.executable]), str(PROJECT / "train.py"), *words],
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Result(process.returncode, process.stdout, cwd / (run_dir or "run"))
+
+    return call

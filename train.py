@@ -1,0 +1,46 @@
+"""Train ImageNet: ``python train.py --help`` explains every option, README.md the rest."""
+
+import os
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from training.compose import EXPECTED_ERRORS, check, explain, register
+from training.errors import ConfigError
+
+exit_codes: list[int] = []
+"""Of the jobs so far."""
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(composed: DictConfig) -> None:
+    """One job: compose, check, run. A sweep (--multirun) calls it once for each job."""
+    exit_codes.append(1)
+    try:
+        config = check(composed)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        exit_codes[-1] = error.exit_code
+        return
+    from training.run import run  # here, so that --help and a typing error need not wait for torch
+
+    exit_codes[-1] = run(config)
+
+
+def cli() -> int:
+    """The exit code: 0 done, 1 error, 2 wrong usage or configuration, 85 stopped on request and resumable."""
+    register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and leaving with 1
+    try:
+        main()
+    except EXPECTED_ERRORS as error:
+        if exit_codes:  # a job had begun: this is our own mistake
+            raise
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return ConfigError.exit_code
+    return max(exit_codes, default=0)
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

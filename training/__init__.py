@@ -1,0 +1,1 @@
+"""The trainer: configuration, local data, loop, evaluation, checkpoints, records."""

@@ -1,0 +1,109 @@
+"""Checkpoints: written whole or not at all, readable by ``torch.load(weights_only=True)``.
+
+``last.pt`` is the newest, ``best.pt`` that of the best acc@1, ``epoch-0007.pt`` those kept of former epochs. All are
+whole states: the model's names are torchvision's, and "epoch" and "batches_done" are the position to go on from.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.errors import UserError
+
+KEYS = ("model", "optimizer", "schedule", "epoch", "batches_done", "best_acc1", "config")
+
+
+def save(folder: Path, state: dict[str, Any]) -> Path:
+    """Write ``last.pt`` atomically (write, fsync, rename). Raises UserError and keeps the former one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, temporary = folder / "last.pt", folder / "last.pt.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(folder)
+    except (OSError, RuntimeError) as error:  # torch.save turns some failed writes into RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"the checkpoint {path} could not be written: {error}. "
+            f"{'The former one is untouched' if path.exists() else 'There is none yet'}; "
+            "make room or choose another run_dir, and start the same command again."
+        ) from None
+    return path
+
+
+def also_as(path: Path, name: str) -> None:
+    """Let ``name`` beside ``path`` hold the same content, at once and without copying it."""
+    target, temporary = path.with_name(name), path.with_name(f"{name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(path)
+    except OSError:  # a file system without hard links
+        temporary.write_bytes(path.read_bytes())
+    temporary.replace(target)
+    _sync_folder(path.parent)
+
+
+def keep_epoch(path: Path, epoch: int, keep: int) -> None:
+    """Keep the checkpoint at the end of epoch ``epoch`` under its own name, and at most ``keep`` such files."""
+    if keep:
+        also_as(path, f"epoch-{epoch:04d}.pt")
+    for old in sorted(path.parent.glob("epoch-*.pt"))[: -keep or None]:
+        old.unlink()
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest readable checkpoint of a run, or None if there is none; unreadable ones are named on the way.
+
+    Raises UserError if there are checkpoints and none of them can be read.
+    """
+    paths = [folder / "last.pt", *sorted(folder.glob("epoch-*.pt"), reverse=True), folder / "best.pt"]
+    paths = [path for path in paths if path.exists()]
+    for path in paths:
+        try:
+            return path, load(path)
+        except UserError as error:
+            print(error, flush=True)
+    if paths:
+        raise UserError(f"no checkpoint in {folder} can be read: restore one, or start over with resume=never.")
+    return None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checkpoint of ours, on the CPU. Raises UserError if it is missing, damaged or something else."""
+    if not path.is_file():
+        raise UserError(f"the checkpoint {path} does not exist: resume takes auto, never or a checkpoint's path.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever its zip and pickle readers do
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"the checkpoint {path} is damaged or not a checkpoint: {reason}") from None
+    if not isinstance(state, dict) or not all(key in state for key in KEYS):
+        raise UserError(
+            f"{path} is not a checkpoint of this trainer (it needs {', '.join(KEYS)}): "
+            "to start from its weights alone, give it as model.weights."
+        )
+    return state
+
+
+def state_sha256(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over a state dict: for each name in sorted order its name, dtype, shape and C-order bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

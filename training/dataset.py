@@ -1,0 +1,97 @@
+"""Map-style datasets that answer a whole batch at once: lists of (epoch, index) in, uint8 NHWC images out."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from aistore_data.manifest import Manifest
+from etl import CorruptSample, Key, Spec, transform
+from training.errors import DataError
+
+
+class Counts(NamedTuple):
+    """Where the samples of a batch came from, and what it took."""
+
+    local: int = 0
+    etl: int = 0
+    retries: int = 0
+    fallbacks: int = 0
+
+
+class Batch(NamedTuple):
+    """``images`` uint8 [n, H, W, 3]; ``labels`` int64 [n]; ``indices`` int64 [n], places in the manifest."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+    counts: Counts
+
+
+class BatchDataset(Protocol):
+    """What the loader needs of a data source: every source slots in here, and nothing downstream knows which."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
+        """The samples of ``keys``, (epoch, index) each. Raises DataError that names the sample."""
+        ...
+
+
+class Reader(Protocol):
+    """Where the bytes of a sample come from."""
+
+    def read(self, index: int) -> bytes:
+        """The bytes of sample ``index``. Raises DataError that names it."""
+        ...
+
+    def locate(self, index: int) -> str:
+        """Where sample ``index`` lies, for messages."""
+        ...
+
+
+class SampleDataset:
+    """Samples made here: bytes from ``reader``, pixels by ``etl.transform``."""
+
+    def __init__(self, reader: Reader, manifest: Manifest, spec: Spec, seed: int) -> None:
+        self.reader = reader
+        self.manifest = manifest
+        self.spec = spec
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
+        images = torch.empty((len(keys), self.spec.size, self.spec.size, 3), dtype=torch.uint8)
+        rows = images.numpy()
+        for row, (epoch, index) in zip(rows, keys, strict=True):
+            data = self.reader.read(index)
+            try:
+                row[:] = transform(data, self.spec, Key(self.seed, epoch, index))
+            except CorruptSample as error:
+                raise DataError(
+                    f"{self.reader.locate(index)} is {error}. Replace or remove it, then start again."
+                ) from None
+        indices = torch.tensor([index for _, index in keys])
+        return Batch(images, self.manifest.labels[indices], indices, Counts(local=len(keys)))
+
+
+class SyntheticDataset:
+    """Ready-made random pixels and labels: the model's speed without a loader. A batch is a view, never a copy."""
+
+    def __init__(self, length: int, size: int, num_classes: int, batch_size: int, pin_memory: bool) -> None:
+        generator = np.random.Generator(np.random.Philox(key=[length, size]))
+        images = generator.integers(0, 256, (batch_size, size, size, 3), np.uint8)
+        self.length = length
+        self.images = torch.from_numpy(images)
+        self.labels = torch.from_numpy(generator.integers(0, num_classes, batch_size))
+        if pin_memory:
+            self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
+        n = len(keys)
+        return Batch(self.images[:n], self.labels[:n], torch.tensor([index for _, index in keys]), Counts(local=n))

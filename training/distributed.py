@@ -1,0 +1,95 @@
+"""Several processes, one run: who am I, and the few collectives that the trainer needs."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from training.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among all processes of the run."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, the only one that writes."""
+        return self.rank == 0
+
+
+def read_world() -> World:
+    """From torchrun's environment; one process without it."""
+    env = os.environ
+    if "RANK" not in env or "WORLD_SIZE" not in env:
+        return World()
+    size = int(env["WORLD_SIZE"])
+    return World(
+        int(env["RANK"]), size, int(env.get("LOCAL_RANK", env["RANK"])), int(env.get("LOCAL_WORLD_SIZE", size))
+    )
+
+
+def choose_device(name: str, world: World) -> torch.device:
+    """``auto`` takes a GPU where there is one. Raises ConfigError if a GPU is asked for and none is to be had."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "device=cuda, but torch sees no GPU here: use device=cpu, or check the driver and torch's build."
+        )
+    if world.local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"local rank {world.local_rank} has no GPU of its own: {torch.cuda.device_count()} visible, "
+            f"{world.local_size} processes on this node. Start one process for each GPU."
+        )
+    return torch.device("cuda", world.local_rank)
+
+
+@contextmanager
+def process_group(world: World, device: torch.device) -> Iterator[None]:
+    """Join the other processes (NCCL on GPUs, gloo on CPUs); leave when done. Does nothing for one process."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world.size == 1:
+        yield
+        return
+    # Tensors in CPU memory go over gloo also on GPUs: agreeing on a flag must not wait for the GPU.
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=world.rank, world_size=world.size
+    )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def min_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The smallest of a tensor over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values, dist.ReduceOp.MIN)
+    return values
+
+
+def from_main(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

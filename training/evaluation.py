@@ -1,0 +1,42 @@
+"""Validation: every sample counted once, whatever the world size."""
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from training.dataset import Batch
+from training.loader import Feed, normalise
+from training.metrics import Metrics, Sums, means
+from training.numerics import autocast
+from training.state import Run
+
+
+def validator(run: Run, loader: DataLoader[Batch], samples: int, common_batches: int) -> Callable[[], Metrics | None]:
+    """A function that validates over ``loader``, this rank's share of ``samples`` samples.
+
+    It answers None if the run was asked to stop. ``common_batches``: the number of batches that every rank has, up to
+    which the ranks can agree on stopping.
+    """
+
+    def validate() -> Metrics | None:
+        sums = Sums(run.device)
+        run.eval_model.eval()
+        with torch.inference_mode():
+            for number, batch in enumerate(Feed(loader, run.device), 1):
+                run.count(batch.counts)
+                images = normalise(batch.images, run.config.train.channels_last)
+                with autocast(run.config.precision, run.device):
+                    logits = run.eval_model(images)
+                    loss = F.cross_entropy(logits, batch.labels)
+                sums.add(loss, logits, batch.labels)
+                if run.console.live and number % 8 == 0:
+                    run.console.progress(f"validation  batch {number}/{len(loader)}")
+                if number <= common_batches and run.agree(run.stop.requested)[0]:
+                    return None
+        metrics = means(sums.take())
+        assert metrics.count == samples, f"validation counted {metrics.count} of {samples} samples"
+        return metrics
+
+    return validate

@@ -1,0 +1,176 @@
+"""The training loop: step; log; save; validate."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from training.config import Config
+from training.console import format_metrics, train_line
+from training.errors import UserError
+from training.loader import Feed, denormalise, normalise
+from training.metrics import Metrics, Sums, Tally
+from training.model import AUXILIARY_LOSS_WEIGHT
+from training.numerics import autocast, seed_step
+from training.state import Progress, Run, save
+
+
+class _Clock:
+    """Seconds and waiting since the last reading, and what they say about the time left."""
+
+    def __init__(self, run: Run, feed: Feed) -> None:
+        self.feed = feed
+        self.first_step = run.step
+        self.begin = self.read = time.perf_counter()
+        self.wait_s = feed.wait_s
+
+    def lap(self) -> tuple[float, float]:
+        """(seconds, seconds of waiting for data) since the last lap."""
+        now, wait_s = time.perf_counter(), self.feed.wait_s
+        lap = now - self.read, wait_s - self.wait_s
+        self.read, self.wait_s = now, wait_s
+        return lap
+
+    def eta_s(self, run: Run) -> float:
+        """Seconds to the end of the run, at the mean pace since it was started, validations included."""
+        left = run.config.train.epochs * run.steps_per_epoch - run.step
+        return (time.perf_counter() - self.begin) / max(1, run.step - self.first_step) * left
+
+
+def train(run: Run, feed: Feed, validate: Callable[[], Metrics | None]) -> Metrics | None:
+    """Train from ``run.progress`` to the last epoch, of which it answers the validation metrics.
+
+    ``validate`` and this function answer None when the run was asked to stop; its state is saved then. Raises UserError
+    for a loss that is not finite.
+    """
+    clock = _Clock(run, feed)
+    metrics = None
+    while run.progress.epoch < run.config.train.epochs:
+        if not _train_epoch(run, feed, clock):
+            return None
+        _record_epoch(run)
+        metrics = validate()
+        run.collect_counts()
+        if metrics is None:
+            save(run, stopped=True)
+            return None
+        _finish_epoch(run, metrics)
+    return metrics
+
+
+def _train_epoch(run: Run, feed: Feed, clock: _Clock) -> bool:
+    """The rest of an epoch. False if the run was asked to stop."""
+    progress, config = run.progress, run.config.train
+    sums, saved = Sums(run.device), time.monotonic()
+    run.train_model.train()
+    clock.lap()
+    while progress.batches_done < run.steps_per_epoch:
+        seed_step(run.config.seed, progress.epoch, progress.batches_done, run.world.rank)
+        _train_step(run, feed, sums)
+        progress.batches_done += 1
+        last = progress.batches_done == run.steps_per_epoch
+        due_s = config.checkpoint_every_s > 0 and time.monotonic() - saved >= config.checkpoint_every_s
+        stop, due = run.agree(run.stop.requested, due_s)
+        due |= config.checkpoint_every > 0 and progress.batches_done % config.checkpoint_every == 0
+        log = last or progress.batches_done % config.log_every == 0
+        if log or stop or due:
+            _collect(run, sums, clock)
+        if log:
+            _log(run, clock)
+        if stop or (due and not last):
+            save(run, stopped=stop)
+            saved = time.monotonic()
+        if stop:
+            return False
+    return True
+
+
+def _train_step(run: Run, feed: Feed, sums: Sums) -> None:
+    """One optimiser step over ``accumulate`` micro-batches. Nothing here waits for the device."""
+    config = run.config
+    for micro_batch in range(config.train.accumulate):
+        batch = next(feed)
+        run.count(batch.counts)
+        images = normalise(batch.images, config.train.channels_last)
+        if run.records and run.step == 0 and micro_batch == 0:
+            run.records.images("first_training_batch", denormalise(images[:64]).cpu(), 0)
+        communicate = run.world.size == 1 or micro_batch == config.train.accumulate - 1
+        with nullcontext() if communicate else run.train_model.no_sync():  # type: ignore[operator]
+            with autocast(config.precision, run.device):
+                loss, logits = _loss(run.train_model(images), batch.labels, config)
+            run.scaler.scale(loss / config.train.accumulate).backward()  # type: ignore[no-untyped-call]
+        sums.add(loss, logits, batch.labels, run.step)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.schedule.step()
+    run.optimizer.zero_grad(set_to_none=True)
+
+
+def _loss(outputs: Any, labels: torch.Tensor, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean loss, and the main logits; auxiliary classifiers of inception and googlenet count with their weight."""
+    logits, *auxiliary = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+    smoothing = config.train.label_smoothing
+    loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    for other in auxiliary:
+        weight = AUXILIARY_LOSS_WEIGHT[config.model.name]
+        loss = loss + weight * F.cross_entropy(other, labels, label_smoothing=smoothing)
+    return loss, logits
+
+
+def _collect(run: Run, sums: Sums, clock: _Clock) -> None:
+    """Bring the sums from the device. Raises UserError if the loss is not finite, on every rank at the same step."""
+    values = sums.take()
+    if not math.isfinite(values[0].item()):
+        step = sums.first_bad_step()
+        last = Path(run.config.run_dir) / "checkpoints" / "last.pt"
+        kept = f"the last checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
+        raise UserError(
+            f"the loss is not finite at step {step} (epoch {step // run.steps_per_epoch + 1}, "
+            f"lr {run.lr_at(step):.4g}); {kept}. "
+            "Lower train.lr, lengthen train.warmup_epochs, or use precision=fp32."
+        )
+    run.collect_counts()
+    seconds, wait_s = clock.lap()
+    run.progress.train_s += seconds
+    run.progress.epoch_tally.add(values, seconds, wait_s)
+    run.progress.interval_tally.add(values, seconds, wait_s)
+
+
+def _log(run: Run, clock: _Clock) -> None:
+    """The interval since the last log: a line on the console, one in metrics.jsonl, points in TensorBoard."""
+    progress = run.progress
+    tally = progress.interval_tally
+    run.console.progress(train_line(run, tally, clock.eta_s(run)))
+    if run.records:
+        run.records.metric("train_step", progress.epoch, run.step, tally.metrics, **_speed(run, tally))
+    progress.interval_tally = Tally()
+
+
+def _record_epoch(run: Run) -> None:
+    tally = run.progress.epoch_tally
+    if run.records:
+        run.records.metric("train_epoch", run.progress.epoch, run.step, tally.metrics, **_speed(run, tally))
+    run.console.end_progress()
+
+
+def _finish_epoch(run: Run, metrics: Metrics) -> None:
+    """Record the validation, move on to the next epoch, and save."""
+    done = run.progress
+    best = done.epoch == 0 or metrics.acc1 > done.best_acc1
+    best_acc1 = metrics.acc1 if best else done.best_acc1
+    if run.records:
+        run.records.metric("val_epoch", done.epoch, run.step, metrics)
+    run.console.say(
+        f"epoch {done.epoch + 1}/{run.config.train.epochs}  validation  {format_metrics(metrics)}  best {best_acc1:.2f}"
+    )
+    run.progress = Progress(epoch=done.epoch + 1, best_acc1=best_acc1, train_s=done.train_s, counts=done.counts)
+    save(run, best=best, finished_epoch=done.epoch)
+
+
+def _speed(run: Run, tally: Tally) -> dict[str, float]:
+    return {"lr": run.lr, "img_per_s": tally.img_per_s, "data_wait": tally.data_wait}

@@ -1,0 +1,52 @@
+"""What decides the bits of a result besides data and code: threads, precision, deterministic algorithms, seeds."""
+
+import os
+
+import numpy as np
+import torch
+
+from training.config import Config
+from training.distributed import World
+from training.errors import ConfigError
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_share(setting: int | str, world: World) -> int:
+    """A number of threads or workers: as set, or this process's share of the node's CPUs."""
+    return setting if isinstance(setting, int) else max(1, cpu_count() // world.local_size)
+
+
+def set_numerics(config: Config, device: torch.device, world: World) -> None:
+    """Set threads, TF32 and determinism. Raises ConfigError for a precision that the device lacks."""
+    if config.precision == "fp16" and device.type == "cpu":
+        raise ConfigError("precision=fp16 needs a GPU: on a CPU use precision=bf16 or fp32.")
+    if config.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+        raise ConfigError("precision=bf16 is not supported by this GPU: use precision=fp16 or fp32.")
+    torch.set_num_threads(cpu_share(config.threads, world))
+    if config.deterministic:
+        # cuBLAS reads it when its first handle is made.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.deterministic = config.deterministic
+    torch.backends.cudnn.benchmark = not config.deterministic
+    torch.backends.cudnn.allow_tf32 = not config.deterministic
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
+    """Seed torch's generators for one step, so that dropout depends on (seed, epoch, step, rank) and nothing else.
+
+    No generator's state needs to be stored. Uses Philox4x64-10 with key (seed, 2) and counter (0, rank, epoch, step).
+    """
+    word = np.random.Philox(key=[seed, 2], counter=[0, rank, epoch, step]).random_raw()
+    torch.manual_seed(int(word) >> 1)
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Mixed precision for the forward pass; does nothing for fp32."""
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)

@@ -1,0 +1,37 @@
+"""Stopping on request: SIGTERM, SIGUSR1 and ctrl-C."""
+
+import signal
+from types import FrameType
+
+EXIT_CODE = 85
+"""Stopped on request, with everything saved that is needed to go on."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Stopped(Exception):  # noqa: N818
+    """The run was asked to stop, and may be started again to go on."""
+
+
+class StopFlag:
+    """Remembers a request to stop until the loop gets to it.
+
+    While ``deferred``, the first signal sets ``requested`` and a second one raises Stopped at once; otherwise, before
+    and after training, the first one does.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.deferred = False
+        for name in _SIGNALS:
+            signal.signal(name, self._handle)
+
+    def ignore_from_now_on(self) -> None:
+        """After the last save: a late signal must not fail a run that is done."""
+        for name in _SIGNALS:
+            signal.signal(name, signal.SIG_IGN)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested or not self.deferred:
+            raise Stopped(signal.Signals(number).name)
+        self.requested = True

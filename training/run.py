@@ -1,0 +1,251 @@
+"""A run from beginning to end: this is the story that train.py tells."""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from training import checkpoint
+from training.config import Config
+from training.console import Console, format_duration, format_metrics
+from training.data import Data, build_data
+from training.dataset import Counts
+from training.distributed import World, choose_device, from_main, process_group, read_world
+from training.errors import ConfigError, UserError
+from training.evaluation import validator
+from training.loader import Feed, build_loader, start_worker_server
+from training.loop import train
+from training.metrics import Metrics
+from training.model import build_model, load_weights, preprocessing_note
+from training.numerics import cpu_share, set_numerics
+from training.optimizer import build_optimizer, build_schedule
+from training.preemption import EXIT_CODE, StopFlag, Stopped
+from training.records import RunDirectory, claim, rerun_command
+from training.sampler import TrainBatches, ValBatches
+from training.state import Run, restore
+
+
+def run(config: Config) -> int:
+    """Train or evaluate; prints what it does and answers the exit code. Mistakes of the user become a sentence."""
+    world = read_world()
+    stop = StopFlag()
+    try:
+        device = choose_device(config.device, world)
+        set_numerics(config, device, world)
+        with process_group(world, device):
+            code = _run(config, world, device, stop)
+        stop.ignore_from_now_on()
+        return code
+    except UserError as error:
+        print(f"{f'rank {world.rank}: ' if world.size > 1 else ''}error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except Stopped as reason:
+        print(f"\nstopped by {reason}; what was saved before is untouched.", file=sys.stderr, flush=True)
+        return EXIT_CODE
+    except torch.cuda.OutOfMemoryError as error:
+        print(f"error: the GPU's memory is too small: raise train.accumulate. {error}", file=sys.stderr, flush=True)
+        return 1
+    except RuntimeError as error:
+        if "deterministic implementation" not in str(error):
+            raise
+        print(f"error: deterministic=true: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+        return 1
+
+
+def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> int:
+    # 1. The directory, before anything that takes long; nothing in it is touched before step 4.
+    config.run_dir = from_main(config.run_dir)
+    if world.is_main:
+        claim(config)
+    batch_size = _micro_batch_size(config, world)
+    workers = cpu_share(config.data.workers, world)
+    if workers:
+        start_worker_server()
+    # 2. Data and model.
+    data = build_data(config, batch_size, device)
+    run = _assemble(config, world, device, stop, data)
+    # 3. Where to go on.
+    path = _resume(run) if config.mode == "train" else None
+    if path and run.progress.epoch >= config.train.epochs:
+        run.console.say(
+            f"nothing to do: {path} is at the end of epoch {run.progress.epoch} of {config.train.epochs}. "
+            "Raise train.epochs to train on, or start over with resume=never."
+        )
+        return 0
+    with RunDirectory(config) if world.is_main else nullcontext() as run.records:
+        if run.records:
+            run.records.environment(device, world, data.description)
+        _say_what(run, data, batch_size, workers, path)
+        # 4. Train, or evaluate alone.
+        batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size)
+        loader = build_loader(data.val, batches, workers, config.data.prefetch, device)
+        validate = validator(run, loader, len(data.val), len(data.val) // world.size // batch_size)
+        if config.mode == "evaluate":
+            return _evaluate(run, validate)
+        return _train(run, data, workers, validate)
+
+
+def _train(run: Run, data: Data, workers: int, validate: Callable[[], Metrics | None]) -> int:
+    config = run.config
+    batches = TrainBatches(
+        len(data.train),
+        config.train.batch_size,
+        config.seed,
+        config.train.epochs,
+        rank=run.world.rank,
+        world_size=run.world.size,
+        accumulate=config.train.accumulate,
+        start=(run.progress.epoch, run.progress.batches_done),
+    )
+    feed = Feed(build_loader(data.train, batches, workers, config.data.prefetch, run.device), run.device)
+    run.stop.deferred = True
+    metrics = train(run, feed, validate)
+    run.stop.ignore_from_now_on()
+    if metrics is None:
+        run.console.say(f"stopped on request; the same command goes on from {config.run_dir}/checkpoints/last.pt")
+        return EXIT_CODE
+    _summarise(run, metrics)
+    run.console.say(
+        f"done: acc@1 {metrics.acc1:.2f} (best {run.progress.best_acc1:.2f}), "
+        f"{format_duration(run.progress.train_s)} of training\n"
+        f"  run directory  {config.run_dir}\n"
+        f"  TensorBoard    tensorboard --logdir {config.run_dir}/tensorboard\n"
+        f"  repeat it      {rerun_command(config.run_dir)}"
+    )
+    return 0
+
+
+def _micro_batch_size(config: Config, world: World) -> int:
+    parts = world.size * config.train.accumulate
+    if config.train.batch_size % parts:
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size} cannot be split evenly over {world.size} processes x "
+            f"train.accumulate={config.train.accumulate}: choose a multiple of {parts}."
+        )
+    return config.train.batch_size // parts
+
+
+def _num_classes(config: Config, data: Data) -> int:
+    wanted = config.model.num_classes
+    if wanted is not None and wanted < data.num_classes:
+        raise ConfigError(f"model.num_classes={wanted}, but the data have {data.num_classes} classes.")
+    return wanted or data.num_classes
+
+
+def _assemble(config: Config, world: World, device: torch.device, stop: StopFlag, data: Data) -> Run:
+    """The model on the device, and everything that steps it."""
+    steps_per_epoch = len(data.train) // config.train.batch_size
+    training = config.mode == "train"
+    if training and steps_per_epoch == 0:
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size} is more than the {len(data.train)} training samples."
+        )
+    torch.manual_seed(config.seed)
+    train_size = config.data.image_size if training else None
+    model = build_model(config.model, _num_classes(config, data), train_size, config.data.val_image_size).to(device)
+    if config.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = build_optimizer(model, config.train)
+    train_model: Any = model
+    if world.size > 1 and training:
+        train_model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+    return Run(
+        config=config,
+        world=world,
+        device=device,
+        model=model,
+        train_model=torch.compile(train_model) if config.train.compile else train_model,  # type: ignore[arg-type]
+        eval_model=torch.compile(model) if config.train.compile else model,  # type: ignore[arg-type]
+        optimizer=optimizer,
+        schedule=build_schedule(optimizer, config.train, max(1, steps_per_epoch)),
+        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+        steps_per_epoch=steps_per_epoch,
+        stop=stop,
+        console=Console(enabled=world.is_main),
+    )
+
+
+def _resume(run: Run) -> Path | None:
+    """Take over the checkpoint that ``resume`` says, if any, and answer its path."""
+    config = run.config
+    if config.resume == "never":
+        return None
+    if config.resume == "auto":
+        found = checkpoint.newest(Path(config.run_dir) / "checkpoints")
+        if found is None:
+            return None
+        path, state = found
+    else:
+        path = Path(config.resume)
+        path = path / "checkpoints" / "last.pt" if path.is_dir() else path
+        state = checkpoint.load(path)
+    load_weights(run.model, state["model"], f"the checkpoint {path}", config.model.name)
+    restore(run, state)
+    return path
+
+
+def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from: Path | None) -> None:
+    config, world = run.config, run.world
+    parts = [f"{world.size} x"] if world.size > 1 or config.train.accumulate == 1 else []
+    parts += [f"{config.train.accumulate} x"] if config.train.accumulate > 1 else []
+    run.console.say(f"run directory: {config.run_dir}")
+    run.console.say(
+        f"{config.model.name} ({sum(p.numel() for p in run.model.parameters()):,} parameters) on {run.device}, "
+        f"{config.precision}; {data.num_classes} classes, {len(data.train):,} training and {len(data.val):,} "
+        "validation images"
+    )
+    run.console.say(
+        f"batch {config.train.batch_size} = {' '.join(parts)} {batch_size}, lr {config.train.lr:g}; {workers} loader "
+        f"workers and {torch.get_num_threads()} threads for each of {world.size} processes"
+    )
+    if run.device.type == "cuda" and world.size == 1 and torch.cuda.device_count() > 1:
+        run.console.say(
+            f"warning: one of {torch.cuda.device_count()} GPUs is used; torchrun --nproc-per-node uses all."
+        )
+    note = preprocessing_note(
+        config.model, config.data.val_image_size, config.data.val_resize, config.data.interpolation
+    )
+    if note:
+        run.console.say(note)
+    if resumed_from:
+        done = f"epoch {run.progress.epoch + 1}, {run.progress.batches_done} of {run.steps_per_epoch} batches done"
+        run.console.say(f"going on from {resumed_from}: {done}")
+
+
+def _evaluate(run: Run, validate: Callable[[], Metrics | None]) -> int:
+    begin = time.perf_counter()
+    metrics = validate()
+    run.collect_counts()
+    assert metrics is not None  # without deferred signals, a request to stop has raised Stopped
+    run.progress.best_acc1 = metrics.acc1
+    run.console.say(f"validation  {format_metrics(metrics)}  ({metrics.count:,} images)")
+    if run.records:
+        run.records.metric("val_epoch", 0, 0, metrics)
+    _summarise(run, metrics, metrics.count / (time.perf_counter() - begin))
+    return 0
+
+
+def _summarise(run: Run, metrics: Metrics, val_img_per_s: float = 0.0) -> None:
+    """Write summary.json; ``metrics`` are the last validation's."""
+    progress = run.progress
+    seen = progress.epoch * run.steps_per_epoch * run.config.train.batch_size
+    counts = Counts(*progress.counts)
+    if run.records:
+        run.records.summary(
+            acc1=metrics.acc1,
+            acc5=metrics.acc5,
+            loss=metrics.loss,
+            best_acc1=progress.best_acc1,
+            epochs=progress.epoch,
+            samples_seen=seen,
+            img_per_s=seen / progress.train_s if progress.train_s else val_img_per_s,
+            state_sha256=checkpoint.state_sha256(run.model.state_dict()),
+            samples_by_source={"local": counts.local, "etl": counts.etl},
+            retries=counts.retries,
+            fallbacks=counts.fallbacks,
+        )

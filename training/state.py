@@ -1,0 +1,120 @@
+"""A run in progress, and what of it goes into a checkpoint."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from training import checkpoint
+from training.config import Config
+from training.console import Console
+from training.dataset import Counts
+from training.distributed import World, sum_over_ranks
+from training.metrics import Tally
+from training.optimizer import learning_rate_factor
+from training.preemption import StopFlag
+from training.records import RunDirectory
+
+
+@dataclass
+class Progress:
+    """How far a run has come: all of its state that is not in the model or the optimiser."""
+
+    epoch: int = 0
+    batches_done: int = 0
+    best_acc1: float = 0.0
+    train_s: float = 0.0
+    counts: list[int] = field(default_factory=lambda: list(Counts()))
+    epoch_tally: Tally = field(default_factory=Tally)
+    interval_tally: Tally = field(default_factory=Tally)
+
+
+@dataclass
+class Run:
+    """What the loop works with. ``model`` owns the weights; ``train_model`` and ``eval_model`` are ways to call it."""
+
+    config: Config
+    world: World
+    device: torch.device
+    model: nn.Module
+    train_model: nn.Module
+    eval_model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    scaler: torch.amp.GradScaler
+    steps_per_epoch: int
+    stop: StopFlag
+    console: Console
+    records: RunDirectory | None = None
+    progress: Progress = field(default_factory=Progress)
+    pending_counts: Counts = field(default_factory=Counts)
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps taken since the beginning of the run."""
+        return self.progress.epoch * self.steps_per_epoch + self.progress.batches_done
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last step."""
+        return self.lr_at(max(0, self.step - 1))
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of any step of the run."""
+        return self.config.train.lr * learning_rate_factor(step, self.config.train, self.steps_per_epoch)
+
+    def count(self, counts: Counts) -> None:
+        """Where another batch of this rank came from."""
+        self.pending_counts = Counts(*(a + b for a, b in zip(self.pending_counts, counts, strict=True)))
+
+    def collect_counts(self) -> None:
+        """Add the pending counts of all ranks to the run's."""
+        pending = sum_over_ranks(torch.tensor(self.pending_counts)).tolist()
+        self.progress.counts = [a + b for a, b in zip(self.progress.counts, pending, strict=True)]
+        self.pending_counts = Counts()
+
+    def agree(self, *flags: bool) -> list[bool]:
+        """Each flag as any rank has it; over gloo on CPU memory, so that nobody waits for a GPU."""
+        if self.world.size == 1:
+            return list(flags)
+        return [value > 0 for value in sum_over_ranks(torch.tensor([int(flag) for flag in flags])).tolist()]
+
+
+def save(run: Run, *, best: bool = False, finished_epoch: int | None = None, stopped: bool = False) -> None:
+    """Write last.pt on rank 0, and what else it is: the best, that of a finished epoch, that of a stopped run."""
+    if run.records is None:
+        return
+    path = checkpoint.save(run.records.checkpoints, state_of(run))
+    if best:
+        checkpoint.also_as(path, "best.pt")
+    if finished_epoch is not None:
+        checkpoint.keep_epoch(path, finished_epoch, run.config.train.keep)
+    if stopped:
+        run.records.preempted()
+
+
+def state_of(run: Run) -> dict[str, Any]:
+    """The whole state of a run, as plain values and tensors."""
+    return {
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "schedule": run.schedule.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "config": dataclasses.asdict(run.config),
+        "format": 1,
+        **dataclasses.asdict(run.progress),
+    }
+
+
+def restore(run: Run, state: dict[str, Any]) -> None:
+    """Take over the state of a checkpoint of this model."""
+    run.model.load_state_dict(state["model"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.schedule.load_state_dict(state["schedule"])
+    run.scaler.load_state_dict(state["scaler"])
+    fields = {item.name: state[item.name] for item in dataclasses.fields(Progress)}
+    for name in ("epoch_tally", "interval_tally"):
+        fields[name] = Tally(**fields[name])
+    run.progress = Progress(**fields)
