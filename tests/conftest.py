@@ -2,19 +2,29 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from training.compose import check, register
+from training.run import run
+
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the long matrices in full")
 
 
 def _unpack(name: str, folder: Path) -> Path:
@@ -78,27 +88,48 @@ class Result:
 
 
 TINY = [
-    "data.image_size=32",
-    "data.val_image_size=32",
-    "data.val_resize=36",
-    "data.workers=0",
-    "threads=1",
-    "model.name=resnet18",
-    "train.batch_size=12",
-    "train.epochs=2",
-    "train.lr=0.01",
-    "train.log_every=2",
+    *("data.image_size=32", "data.val_image_size=32", "data.val_resize=36", "data.workers=0", "threads=1"),
+    *("train.batch_size=12", "train.epochs=2", "train.lr=0.01", "train.log_every=2"),
 ]
 """Overrides that make a run of ``small_folder`` take seconds."""
 
 
 @pytest.fixture
-def train(tmp_path: Path) -> Callable[..., Result]:
+def train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Result]]:
+    """Composes, checks and runs as train.py does, but in this process, where torch is imported already."""
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    cwd = tmp_path / "cwd"
+    cwd.mkdir()
+    monkeypatch.chdir(cwd)
+
+    def call(*overrides: str) -> Result:
+        register()
+        capsys.readouterr()
+        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+            config = check(compose("config", overrides=[*overrides, *_default_run_dir(overrides)]))
+        code = run(config)
+        output = capsys.readouterr()
+        return Result(code, output.out + output.err, cwd / config.run_dir)
+
+    yield call
+    for name, handler in handlers.items():
+        signal.signal(name, handler)
+    torch.use_deterministic_algorithms(False)
+
+
+def _default_run_dir(overrides: tuple[str, ...]) -> list[str]:
+    return [] if any(word.startswith("run_dir=") for word in overrides) else ["run_dir=run"]
+
+
+@pytest.fixture
+def train_py(tmp_path: Path) -> Callable[..., Result]:
     """Calls train.py in a process of its own, in an empty working directory; with run_dir=run unless given."""
 
     def call(*overrides: str, timeout: float = 240, launcher: list[str] | None = None) -> Result:
-        run_dir = next((word.split("=", 1)[1] for word in overrides if word.startswith("run_dir=")), None)
-        words = list(overrides) + ([] if run_dir else ["run_dir=run"])
+        words = [*overrides, *_default_run_dir(overrides)]
+        run_dir = next(word.split("=", 1)[1] for word in words if word.startswith("run_dir="))
         cwd = tmp_path / "cwd"
         cwd.mkdir(exist_ok=True)
         process = subprocess.run(
@@ -110,6 +141,6 @@ def train(tmp_path: Path) -> Callable[..., Result]:
             timeout=timeout,
             check=False,
         )
-        return Result(process.returncode, process.stdout, cwd / (run_dir or "run"))
+        return Result(process.returncode, process.stdout, cwd / run_dir)
 
     return call

@@ -2,9 +2,12 @@
 
 import multiprocessing
 import multiprocessing.forkserver
-import signal
+import multiprocessing.resource_tracker
+import os
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from training.dataset import Batch, BatchDataset, Counts
 from training.errors import DataError, sentence
+from training.preemption import signals_blocked
 
 START_METHOD = "forkserver"
 """Named, not the platform's default: forking a process that has threads or a GPU context is not safe."""
@@ -24,14 +28,17 @@ STD = (0.229, 0.224, 0.225)
 def start_worker_server() -> None:
     """Begin importing torch in the process that workers are forked from, while this one builds the model."""
     multiprocessing.get_context(START_METHOD).set_forkserver_preload(["training.dataset"])
-    multiprocessing.forkserver.ensure_running()
+    for helper in (multiprocessing.resource_tracker, multiprocessing.forkserver):
+        with signals_blocked():  # anew for each: the resource tracker unblocks some of them when it has started
+            helper.ensure_running()
 
 
-def build_loader(
+@contextmanager
+def open_loader(
     dataset: BatchDataset, batches: Iterable[list[tuple[int, int]]], workers: int, prefetch: int, device: torch.device
-) -> DataLoader[Batch]:
-    """A DataLoader over ready-made batches; ``workers`` processes live until it is dropped."""
-    return DataLoader(
+) -> Iterator[DataLoader[Batch]]:
+    """A DataLoader over ready-made batches, whose ``workers`` processes live as long as the context."""
+    loader: DataLoader[Batch] = DataLoader(
         dataset,  # type: ignore[arg-type]  # answers __getitems__, all that the fetcher uses
         batch_sampler=batches,  # type: ignore[arg-type]
         num_workers=workers,
@@ -40,9 +47,13 @@ def build_loader(
         multiprocessing_context=START_METHOD if workers else None,
         prefetch_factor=prefetch if workers else None,
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_signals_to_the_trainer,
+        worker_init_fn=_die_with_the_trainer,
         generator=torch.Generator(),  # its own, so that starting workers takes nothing from the global one
     )
+    try:
+        yield loader
+    finally:
+        _stop_workers(loader)
 
 
 class Feed(Iterator[Batch]):
@@ -89,10 +100,27 @@ def denormalise(images: torch.Tensor) -> torch.Tensor:
     return (images * std + mean).clamp(0, 1)
 
 
+def _stop_workers(loader: Any) -> None:
+    """End the workers now: the SIGTERM by which the interpreter would end them at its exit is blocked there."""
+    iterator = loader._iterator
+    if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+        iterator._shutdown_workers()
+        for worker in iterator._workers:
+            if worker.is_alive():  # stuck, in a read that hangs for example
+                worker.kill()
+
+
+def _die_with_the_trainer(worker_id: int) -> None:
+    """Watch the trainer from a thread: DataLoader's own watch is on the fork server, which the workers keep alive."""
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+
+    def wait() -> None:
+        trainer.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _as_is(batch: Any) -> Any:
     return batch
-
-
-def _leave_signals_to_the_trainer(worker_id: int) -> None:
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(name, signal.SIG_IGN)

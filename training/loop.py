@@ -20,7 +20,7 @@ from training.numerics import autocast, seed_step
 from training.state import Progress, Run, save
 
 
-class _Clock:
+class Clock:
     """Seconds and waiting since the last reading, and what they say about the time left."""
 
     def __init__(self, run: Run, feed: Feed) -> None:
@@ -48,10 +48,10 @@ def train(run: Run, feed: Feed, validate: Callable[[], Metrics | None]) -> Metri
     ``validate`` and this function answer None when the run was asked to stop; its state is saved then. Raises UserError
     for a loss that is not finite.
     """
-    clock = _Clock(run, feed)
+    clock = Clock(run, feed)
     metrics = None
     while run.progress.epoch < run.config.train.epochs:
-        if not _train_epoch(run, feed, clock):
+        if not train_epoch(run, feed, clock):
             return None
         _record_epoch(run)
         metrics = validate()
@@ -63,7 +63,7 @@ def train(run: Run, feed: Feed, validate: Callable[[], Metrics | None]) -> Metri
     return metrics
 
 
-def _train_epoch(run: Run, feed: Feed, clock: _Clock) -> bool:
+def train_epoch(run: Run, feed: Feed, clock: Clock) -> bool:
     """The rest of an epoch. False if the run was asked to stop."""
     progress, config = run.progress, run.config.train
     sums, saved = Sums(run.device), time.monotonic()
@@ -122,7 +122,7 @@ def _loss(outputs: Any, labels: torch.Tensor, config: Config) -> tuple[torch.Ten
     return loss, logits
 
 
-def _collect(run: Run, sums: Sums, clock: _Clock) -> None:
+def _collect(run: Run, sums: Sums, clock: Clock) -> None:
     """Bring the sums from the device. Raises UserError if the loss is not finite, on every rank at the same step."""
     values = sums.take()
     if not math.isfinite(values[0].item()):
@@ -141,7 +141,7 @@ def _collect(run: Run, sums: Sums, clock: _Clock) -> None:
     run.progress.interval_tally.add(values, seconds, wait_s)
 
 
-def _log(run: Run, clock: _Clock) -> None:
+def _log(run: Run, clock: Clock) -> None:
     """The interval since the last log: a line on the console, one in metrics.jsonl, points in TensorBoard."""
     progress = run.progress
     tally = progress.interval_tally

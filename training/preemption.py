@@ -1,12 +1,28 @@
 """Stopping on request: SIGTERM, SIGUSR1 and ctrl-C."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 EXIT_CODE = 85
 """Stopped on request, with everything saved that is needed to go on."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Block the signals that ask the run to stop. Processes started meanwhile, and theirs, never see one.
+
+    A terminal and SLURM send a signal to the whole group, but stopping is the trainer's business: it ends the others.
+    What arrives here meanwhile is delivered afterwards.
+    """
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 class Stopped(Exception):  # noqa: N818

@@ -18,7 +18,7 @@ from training.dataset import Counts
 from training.distributed import World, choose_device, from_main, process_group, read_world
 from training.errors import ConfigError, UserError
 from training.evaluation import validator
-from training.loader import Feed, build_loader, start_worker_server
+from training.loader import Feed, open_loader, start_worker_server
 from training.loop import train
 from training.metrics import Metrics
 from training.model import build_model, load_weights, preprocessing_note
@@ -68,7 +68,7 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         start_worker_server()
     # 2. Data and model.
     data = build_data(config, batch_size, device)
-    run = _assemble(config, world, device, stop, data)
+    run = assemble(config, world, device, stop, data)
     # 3. Where to go on.
     path = _resume(run) if config.mode == "train" else None
     if path and run.progress.epoch >= config.train.epochs:
@@ -77,13 +77,15 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
             "Raise train.epochs to train on, or start over with resume=never."
         )
         return 0
-    with RunDirectory(config) if world.is_main else nullcontext() as run.records:
+    val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size)
+    with (
+        RunDirectory(config) if world.is_main else nullcontext() as run.records,
+        open_loader(data.val, val_batches, workers, config.data.prefetch, device) as loader,
+    ):
         if run.records:
             run.records.environment(device, world, data.description)
         _say_what(run, data, batch_size, workers, path)
         # 4. Train, or evaluate alone.
-        batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size)
-        loader = build_loader(data.val, batches, workers, config.data.prefetch, device)
         validate = validator(run, loader, len(data.val), len(data.val) // world.size // batch_size)
         if config.mode == "evaluate":
             return _evaluate(run, validate)
@@ -102,10 +104,10 @@ def _train(run: Run, data: Data, workers: int, validate: Callable[[], Metrics | 
         accumulate=config.train.accumulate,
         start=(run.progress.epoch, run.progress.batches_done),
     )
-    feed = Feed(build_loader(data.train, batches, workers, config.data.prefetch, run.device), run.device)
-    run.stop.deferred = True
-    metrics = train(run, feed, validate)
-    run.stop.ignore_from_now_on()
+    with open_loader(data.train, batches, workers, config.data.prefetch, run.device) as loader:
+        run.stop.deferred = True
+        metrics = train(run, Feed(loader, run.device), validate)
+        run.stop.ignore_from_now_on()
     if metrics is None:
         run.console.say(f"stopped on request; the same command goes on from {config.run_dir}/checkpoints/last.pt")
         return EXIT_CODE
@@ -137,7 +139,7 @@ def _num_classes(config: Config, data: Data) -> int:
     return wanted or data.num_classes
 
 
-def _assemble(config: Config, world: World, device: torch.device, stop: StopFlag, data: Data) -> Run:
+def assemble(config: Config, world: World, device: torch.device, stop: StopFlag, data: Data) -> Run:
     """The model on the device, and everything that steps it."""
     steps_per_epoch = len(data.train) // config.train.batch_size
     training = config.mode == "train"

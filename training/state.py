@@ -109,10 +109,14 @@ def state_of(run: Run) -> dict[str, Any]:
 
 
 def restore(run: Run, state: dict[str, Any]) -> None:
-    """Take over the state of a checkpoint of this model."""
+    """Take over the state of a checkpoint of this model; learning rate, momentum and decay stay as configured."""
     run.model.load_state_dict(state["model"])
+    settings = [{name: value for name, value in g.items() if name != "params"} for g in run.optimizer.param_groups]
     run.optimizer.load_state_dict(state["optimizer"])
-    run.schedule.load_state_dict(state["schedule"])
+    run.schedule.load_state_dict(state["schedule"] | {"base_lrs": run.schedule.base_lrs})
+    factor = learning_rate_factor(run.schedule.last_epoch, run.config.train, run.steps_per_epoch)
+    for group, own in zip(run.optimizer.param_groups, settings, strict=True):
+        group.update(own | {"lr": run.config.train.lr * factor})
     run.scaler.load_state_dict(state["scaler"])
     fields = {item.name: state[item.name] for item in dataclasses.fields(Progress)}
     for name in ("epoch_tally", "interval_tally"):

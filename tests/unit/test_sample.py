@@ -154,3 +154,10 @@ def test_exif_orientation_is_ignored() -> None:
 def test_specs_and_keys_that_make_no_sense_are_refused(make: Any) -> None:
     with pytest.raises(ValueError):
         make()
+
+
+def test_the_vector_pictures_are_untouched() -> None:
+    from tests.unit.vectors.make import images
+
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in images().values())).hexdigest()
+    assert digest.startswith("6067b243285842fc")

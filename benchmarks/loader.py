@@ -1,0 +1,110 @@
+"""CPU time per image, all processes, from a folder of real photos to batches: ours beside torchvision's ImageFolder.
+
+    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.loader [--workers 2] [--repeats 5]
+
+FOLDER holds imagenet-sample.tar. The peer is what pytorch/examples does: ImageFolder with RandomResizedCrop, flip,
+ToTensor and Normalize behind a DataLoader. Ours are uint8 batches, as they go to a GPU; "+ normalise" adds what a CPU
+then has to do. Rounds are interleaved; each counts the CPU time of all processes between two moments of one epoch.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tarfile
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.measure import in_own_session, print_machine, print_table, session_cpu_s
+
+BATCH = 50
+KINDS = ("ImageFolder + DataLoader", "imagenet-ais", "imagenet-ais + normalise")
+
+
+def batches(kind: str, root: Path, workers: int, epochs: int) -> Iterator[object]:
+    """Batches of ``epochs`` epochs."""
+    import torch
+
+    torch.set_num_threads(1)
+    if kind == KINDS[0]:
+        from torchvision import datasets, transforms
+
+        from training.loader import MEAN, STD
+
+        steps = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+        transform = transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
+        dataset = datasets.ImageFolder(str(root / "train"), transform)
+        loader = torch.utils.data.DataLoader(
+            dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+        )
+        for _ in range(epochs):
+            yield from loader
+        return
+    from etl import Spec
+    from training.dataset import SampleDataset
+    from training.folder import FolderReader, scan_folder
+    from training.loader import normalise, open_loader
+    from training.sampler import TrainBatches
+
+    manifest, _ = scan_folder(root)
+    ours = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(224), seed=0)
+    order = TrainBatches(len(manifest), BATCH, seed=0, epochs=epochs)
+    with open_loader(ours, order, workers, 4, torch.device("cpu")) as loader:
+        for batch in loader:
+            yield normalise(batch.images, channels_last=True) if kind == KINDS[2] else batch
+
+
+def measure(kind: str, root: Path, workers: int) -> None:
+    """Print CPU and wall milliseconds per image, from the fifth batch (workers are up) to the end of two epochs."""
+    begin = (0.0, 0.0)
+    images = 0
+    for number, _ in enumerate(batches(kind, root, workers, epochs=2)):
+        if number == 4:
+            begin = session_cpu_s(), time.perf_counter()
+        elif number > 4:
+            images += BATCH
+            if images == 1900:
+                cpu_s, wall_s = session_cpu_s() - begin[0], time.perf_counter() - begin[1]
+    # Workers run ahead of the consumer by up to workers x prefetch batches at both moments alike.
+    print(json.dumps({"cpu_ms": 1e3 * cpu_s / 1900, "wall_ms": 1e3 * wall_s / 1900}))
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        measure(args.one[0], Path(args.one[1]), args.workers)
+        return 0
+    data = os.environ.get("IMAGENET_TRAINER_DATA")
+    if not data or not (Path(data) / "imagenet-sample.tar").exists():
+        print("error: set IMAGENET_TRAINER_DATA to the folder that holds imagenet-sample.tar", file=sys.stderr)
+        return 2
+    print_machine()
+    results: dict[str, dict[str, list[float]]] = {"cpu_ms": defaultdict(list), "wall_ms": defaultdict(list)}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        with tarfile.open(Path(data) / "imagenet-sample.tar") as tar:
+            tar.extractall(root / "photos", filter="data")
+        for path in (root / "photos").rglob("*.JPEG"):
+            for split in ("train", "val"):
+                (root / split / path.name.split("_")[0]).mkdir(parents=True)
+                (root / split / path.name.split("_")[0] / path.name).symlink_to(path)
+        for _ in range(args.repeats):
+            for kind in KINDS:
+                words = ("--workers", str(args.workers), "--one", kind, folder)
+                for name, value in in_own_session("benchmarks.loader", *words).items():
+                    results[name][kind].append(value)
+    for name, label in (("cpu_ms", "CPU ms per image"), ("wall_ms", "wall ms per image")):
+        print_table(results[name], KINDS[0], label)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""CPU time of a process and all that it started, and the table of medians that a benchmark prints."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def session_cpu_s() -> float:
+    """CPU seconds, user and system, of all live processes of this process's session, and of those they waited for."""
+    session, total = os.getsid(0), 0
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                fields = (path / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it ended meanwhile
+                continue
+            if int(fields[3]) == session:
+                total += sum(map(int, fields[11:15]))
+    return total / TICKS_PER_S
+
+
+def in_own_session(module: str, *arguments: str) -> dict[str, Any]:
+    """Run ``python -m module arguments`` in a session of its own; answers the JSON object of its last line."""
+    process = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return result
+
+
+def print_table(rows: dict[str, Sequence[float]], baseline: str, unit: str) -> None:
+    """Median, smallest and largest of each row, and the ratio of the medians to ``baseline``'s."""
+    reference = statistics.median(rows[baseline])
+    width = max(map(len, rows))
+    print(f"\n{'':<{width}}  median  (min–max) {unit}   ratio")
+    for name, values in rows.items():
+        median = statistics.median(values)
+        spread = f"({min(values):.3f}–{max(values):.3f})"
+        print(f"{name:<{width}}  {median:6.3f}  {spread:<15}  {median / reference:7.3f}")
+
+
+def print_machine() -> None:
+    """The machine and the versions that a figure belongs to."""
+    import PIL
+    import torch
+    import torchvision
+
+    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}"
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {versions}")

@@ -1,0 +1,114 @@
+"""What goes wrong is said in a sentence, with the right exit code, and nothing is lost."""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY, Result, write_image
+
+Train = Callable[..., Result]
+
+
+def error(result: Result, code: int) -> str:
+    assert result.code == code, result.output
+    assert "Traceback" not in result.output
+    lines = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.output
+    return lines[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("content", ["truncated", "text"])
+def test_a_bad_jpeg_is_named_with_its_path(train: Train, small_folder: Path, content: str, workers: int) -> None:
+    path = small_folder / "train" / "dog" / "3.jpg"
+    path.write_bytes(path.read_bytes()[:400] if content == "truncated" else b"no photo")
+    message = error(train(f"data.root={small_folder}", *TINY, f"data.workers={workers}"), 1)
+    assert str(path) in message and "image" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "expected"),
+    [
+        (["train.batch_size=37"], 2, "train.batch_size=37 is more than the 36 training samples"),
+        (["train.accumulate=5"], 2, "train.batch_size=12 cannot be split evenly"),
+        (["model.name=resnet_18"], 2, "did you mean resnet18"),
+        (["model.num_classes=2"], 2, "model.num_classes=2, but the data have 3 classes"),
+        (["precision=fp16", "device=cpu"], 2, "precision=fp16 needs a GPU"),
+        (["device=cuda"], 2, "torch sees no GPU"),
+        (["run_dir=/proc/run"], 2, "run_dir=/proc/run cannot be written to"),
+        (["resume=nowhere.pt"], 1, "the checkpoint nowhere.pt does not exist"),
+        (["train.lr=1e38", "train.epochs=9"], 1, "the loss is not finite at step"),
+        (["data.root=/nowhere"], 2, "data.root=/nowhere is not a folder"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_a_sentence(train: Train, small_folder: Path, overrides: list[str], code: int, expected: str) -> None:
+    import torch
+
+    if overrides == ["device=cuda"] and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert expected in error(train(f"data.root={small_folder}", *TINY, *overrides), code)
+
+
+def test_a_loss_that_is_not_finite_names_step_rate_and_checkpoint(train: Train, small_folder: Path) -> None:
+    train(f"data.root={small_folder}", *TINY, "train.epochs=1")
+    message = error(
+        train(f"data.root={small_folder}", *TINY, "train.lr=1e38", "train.epochs=9", "train.warmup_epochs=0"), 1
+    )
+    assert "lr 1e+38" in message and "the last checkpoint is run/checkpoints/last.pt" in message
+
+
+def test_a_folder_that_changed_is_explained(train: Train, small_folder: Path) -> None:
+    write_image(small_folder / "val" / "yak" / "0.jpg", 0)
+    assert "is a class that" in error(train(f"data.root={small_folder}", *TINY), 2)
+    shutil.rmtree(small_folder / "val")
+    assert "val is missing" in error(train(f"data.root={small_folder}", *TINY), 2)
+
+
+def test_a_run_directory_of_something_else_is_left_alone(train: Train, small_folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.yaml").write_text("mine: 1\n")
+    for resume in ("auto", "never"):
+        message = error(train(f"data.root={small_folder}", *TINY, f"run_dir={other}", f"resume={resume}"), 2)
+        assert "no run of this trainer" in message
+    assert [(path.name, path.read_text()) for path in other.iterdir()] == [("config.yaml", "mine: 1\n")]
+
+
+def test_a_checkpoint_of_another_model_is_refused_and_survives(train: Train, small_folder: Path) -> None:
+    run = train(f"data.root={small_folder}", *TINY, "train.epochs=1")
+
+    def content() -> dict[str, str]:
+        return {
+            str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in run.run_dir.rglob("*")
+            if path.is_file()
+        }
+
+    before = content()
+    message = error(train(f"data.root={small_folder}", *TINY, "model.name=resnet34"), 1)
+    assert "the checkpoint run/checkpoints/last.pt does not fit resnet34" in message
+    # A mistake does not cost the former run either.
+    error(train("data.root=/nowhere", *TINY, "resume=never"), 2)
+    assert content() == before
+
+
+def test_a_damaged_checkpoint_is_named(train: Train, small_folder: Path) -> None:
+    run = train(f"data.root={small_folder}", *TINY, "train.epochs=1")
+    for name in ("last.pt", "best.pt"):
+        path = run.run_dir / "checkpoints" / name
+        path.write_bytes(path.read_bytes()[:1000])
+    result = train(f"data.root={small_folder}", *TINY)
+    assert "resume=never" in error(result, 1)
+    assert "run/checkpoints/last.pt is damaged" in result.output
+
+
+def test_a_process_says_it_too(train_py: Train, small_folder: Path) -> None:
+    assert "there is no option train.foo" in error(train_py(f"data.root={small_folder}", "+train.foo=1"), 2)
+    assert "did you mean train.lr" in error(train_py(f"data.root={small_folder}", "train.lrr=1"), 2)
+    path = small_folder / "train" / "dog" / "3.jpg"
+    path.write_bytes(b"no photo")
+    assert str(path) in error(train_py(f"data.root={small_folder}", *TINY, "data.workers=2"), 1)

@@ -1,0 +1,129 @@
+"""Stopping and dying: nothing half-written, no process left behind, and the run goes on where it was."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT, TINY, Result
+
+Train = Callable[..., Result]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts train.py in a process group of its own, and kills the group in the end."""
+    started = []
+
+    def call(*overrides: str) -> subprocess.Popen[str]:
+        cwd = tmp_path / "cwd"
+        cwd.mkdir(exist_ok=True)
+        process = subprocess.Popen(
+            [sys.executable, str(PROJECT / "train.py"), *overrides, "run_dir=run"],
+            cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield call
+    for process in started:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> str:
+    assert process.stdout is not None
+    output = ""
+    for line in process.stdout:
+        output += line
+        if text in line:
+            return output
+    raise AssertionError(f"it ended without saying {text!r}:\n{output}")
+
+
+def group_members(group: int) -> list[str]:
+    rows = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    parts = [row.split(None, 2) for row in rows.splitlines()]
+    return [args for pgid, stat, args in parts if int(pgid) == group and not stat.startswith("Z")]
+
+
+def wait_until_empty(group: int, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while group_members(group) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert group_members(group) == []
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_request_to_stop_saves_and_the_run_goes_on(
+    train: Train, start: Callable[..., subprocess.Popen[str]], small_folder: Path, name: str
+) -> None:
+    words = [f"data.root={small_folder}", *TINY, "data.workers=2", "train.epochs=40", "train.log_every=1"]
+    process = start(*words)
+    wait_for(process, "epoch 2/40")
+    os.killpg(process.pid, getattr(signal, name))  # as a terminal does: to the workers too
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 85, output
+    assert "the same command goes on" in output and "Traceback" not in output
+    wait_until_empty(process.pid, 10)
+    run = small_folder.parent / "cwd" / "run"
+    assert (run / "PREEMPTED").exists()
+    assert not list(run.rglob("*.tmp"))
+    if name == "SIGTERM":
+        stopped_in = 1 + int(re.findall(r"epoch (\d+)/40", output)[-1] if "epoch" in output else 2)
+        words = [word for word in words if not word.startswith("train.epochs")] + [f"train.epochs={stopped_in}"]
+        resumed = train(*words)
+        assert resumed.code == 0 and "going on from" in resumed.output, resumed.output
+        assert not (run / "PREEMPTED").exists()
+        whole = train(*words, "run_dir=whole", "data.workers=0")
+        assert resumed.summary()["state_sha256"] == whole.summary()["state_sha256"]
+
+
+def test_a_second_signal_stops_at_once(start: Callable[..., subprocess.Popen[str]], small_folder: Path) -> None:
+    process = start(f"data.root={small_folder}", *TINY, "train.epochs=99", "train.log_every=1")
+    wait_for(process, "epoch 1/99")
+    process.send_signal(signal.SIGSTOP)  # so that both arrive within one step
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 85, output
+    assert "Traceback" not in output
+
+
+def test_a_killed_trainer_leaves_no_worker(start: Callable[..., subprocess.Popen[str]], small_folder: Path) -> None:
+    process = start(f"data.root={small_folder}", *TINY, "data.workers=2", "train.epochs=99")
+    wait_for(process, "epoch 2/99")
+    assert len(group_members(process.pid)) >= 3
+    process.kill()
+    wait_until_empty(process.pid, 20)
+
+
+def test_a_terminal_shows_one_live_line_for_each_epoch(small_folder: Path, tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    command = [sys.executable, str(PROJECT / "train.py"), f"data.root={small_folder}", *TINY, f"run_dir={tmp_path}/run"]
+    process = subprocess.Popen(command, stdout=slave, stderr=slave)
+    os.close(slave)
+    output = b""
+    while True:
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:  # Linux's end of file on a pseudo-terminal
+            break
+        output += chunk
+    os.close(master)
+    assert process.wait(60) == 0, output.decode()
+    screen = [line.split("\r\x1b[K")[-1] for line in output.decode().replace("\r\n", "\n").split("\n")]
+    lines = [line for line in screen if line.startswith("epoch")]
+    assert [line.split("  ")[1] for line in lines] == ["step 3/3", "validation", "step 3/3", "validation"]
+    assert all(word in lines[0] for word in ("loss", "acc@1", "acc@5", "img/s", "data wait", "ETA"))

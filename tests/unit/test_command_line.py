@@ -1,0 +1,130 @@
+"""The command line: frozen names and defaults, composed configurations, and a sentence for each mistake."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from tests.conftest import PROJECT
+from training.compose import EXPECTED_ERRORS, check, explain, option_help, register
+from training.config import Config, describe_options
+from training.errors import ConfigError
+from training.records import config_yaml
+
+FROZEN = Path(__file__).parent / "command_line.txt"
+
+
+def composed(*overrides: str, folder: Path = PROJECT / "conf", name: str = "config") -> Config:
+    register()
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        return check(compose(name, overrides=list(overrides)))
+
+
+def sentence(*overrides: str) -> str:
+    try:
+        composed(*overrides)
+    except ConfigError as error:
+        return str(error)
+    except EXPECTED_ERRORS as error:
+        return explain(error)
+    raise AssertionError("nothing was wrong")
+
+
+def test_names_and_defaults_are_frozen() -> None:
+    now = "".join(f"{name}={default}\n" for name, default, _ in describe_options())
+    assert now == FROZEN.read_text(), "the command line changed: say so in CHANGELOG.md and update command_line.txt"
+
+
+def test_help_explains_every_option() -> None:
+    text = option_help()
+    for name, _, help_text in describe_options():
+        assert name in text
+        assert help_text, f"{name} has no help"
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "conf" / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_composes_and_says_how_to_run_it(path: Path) -> None:
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"python train.py experiment={path.stem}" in line for line in header)
+    assert any("Expected:" in line for line in header)
+    composed(f"experiment={path.stem}", "data.root=/data")
+
+
+@pytest.mark.parametrize("source", ["imagefolder", "synthetic"])
+def test_every_source_composes(source: str) -> None:
+    assert composed(f"data={source}", "data.root=/data").data.source == source
+
+
+def test_the_published_defaults_of_pytorch_examples() -> None:
+    config = composed("experiment=pytorch_example", "data.root=/data")
+    train = config.train
+    assert (config.model.name, train.epochs, train.batch_size, train.lr) == ("resnet18", 90, 256, 0.1)
+    assert (train.momentum, train.nesterov, train.weight_decay, train.decay_norms_and_biases) == (
+        0.9,
+        False,
+        1e-4,
+        True,
+    )
+    assert (train.schedule, train.step_epochs, train.step_gamma, train.warmup_epochs) == ("step", 30, 0.1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.lrr=1", "there is no option train.lrr: did you mean train.lr?"),
+        ("+train.foo=1", "there is no option train.foo"),
+        ("+foo.bar=1", "there is no option foo"),
+        ("batch_size=3", "did you mean train.batch_size"),
+        ("train.lr=high", "train.lr: Value 'high' of type 'str' could not be converted to Float"),
+        ("train.epochs=1.5", "train.epochs: Value '1.5'"),
+        ("train.epochs=0", "train.epochs must be 1 or more, not 0."),
+        ("train.batch_size=0", "train.batch_size must be 1 or more, not 0."),
+        ("train.schedule=cosin", "train.schedule must be one of step, cosine, not 'cosin'."),
+        ("train.nesterov=true train.momentum=0", "needs train.momentum above 0"),
+        ("model=resnet50", "model is a group of options: set model.name"),
+        ("data=bucket", "there is no data=bucket: choose one of imagefolder, synthetic."),
+        ("experiment=none", "there is no experiment=none: choose one of"),
+        ("resnet50", "'resnet50' is not of the form name=value"),
+        ("data.workers=many", "data.workers must be auto or a number"),
+        ("data.scale=[1]", "data.scale takes two numbers"),
+        ("seed=-1", "seed must be from 0"),
+        ("precision=tf32", "precision must be one of fp32, bf16, fp16"),
+        ("mode=evaluate", "mode=evaluate needs model.weights"),
+        ("run_dir=", "run_dir is empty"),
+    ],
+)
+def test_a_mistake_is_a_sentence(override: str, expected: str) -> None:
+    message = sentence("data.root=/data", *override.split())
+    assert expected in message
+    assert "Traceback" not in message and len(message.splitlines()) == 1
+
+
+def test_a_missing_root_is_named() -> None:
+    assert "data.root is not set" in sentence()
+
+
+def test_a_recorded_configuration_composes_to_itself(tmp_path: Path) -> None:
+    config = composed("experiment=smoke", "run_dir=/runs/a", "data.scale=[0.3,0.9]", "threads=3", "train.lr=0.25")
+    (tmp_path / "config.yaml").write_text(config_yaml(config))
+    assert composed(folder=tmp_path) == config
+    assert composed("run_dir=NEW", folder=tmp_path).run_dir == "NEW"
+    with pytest.raises(EXPECTED_ERRORS):
+        composed("train.lrr=1", folder=tmp_path)
+
+
+def test_the_default_run_directory_has_a_stable_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RUN_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert composed("data=synthetic").run_dir == composed("data=synthetic").run_dir
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "abc")
+    assert composed("data=synthetic").run_dir == "runs/torchrun-abc"
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    assert composed("data=synthetic").run_dir == "runs/slurm-17"
+    monkeypatch.setenv("RUN_ID", "mine")
+    assert composed("data=synthetic").run_dir == "runs/mine"
+
+
+def test_hydra_is_told_to_write_nothing() -> None:
+    hydra = OmegaConf.load(PROJECT / "conf" / "config.yaml")["hydra"]
+    assert (hydra.run.dir, hydra.output_subdir, hydra.job.chdir) == (".", None, False)

@@ -1,0 +1,67 @@
+"""One optimiser step: micro-batches add up to the batch, and nothing waits for the device."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from training.config import Config, DataConfig, TrainConfig
+from training.console import Console
+from training.dataset import Batch, Counts
+from training.distributed import World
+from training.loop import _train_step
+from training.metrics import Sums, means
+from training.optimizer import build_optimizer, build_schedule
+from training.state import Run
+
+
+def make_run(accumulate: int) -> Run:
+    torch.manual_seed(0)
+    config = Config(
+        data=DataConfig(source="synthetic"), train=TrainConfig(batch_size=12, accumulate=accumulate, lr=0.1)
+    )
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6))
+    optimizer = build_optimizer(model, config.train)
+    return Run(
+        config=config, world=World(), device=torch.device("cpu"), model=model, train_model=model, eval_model=model,
+        optimizer=optimizer, schedule=build_schedule(optimizer, config.train, 4),
+        scaler=torch.amp.GradScaler("cpu", enabled=False), steps_per_epoch=4,
+        stop=None,  # type: ignore[arg-type]  # not asked within a step
+        console=Console(enabled=False),
+    )  # fmt: skip
+
+
+def batches(accumulate: int) -> Any:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (12, 8, 8, 3), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 6, (12,), generator=generator)
+    for part in torch.arange(12).chunk(accumulate):
+        yield Batch(images[part], labels[part], part, Counts(local=len(part)))
+
+
+def test_micro_batches_add_up_to_the_batch() -> None:
+    results = []
+    for accumulate in (1, 3):
+        run, sums = make_run(accumulate), Sums(torch.device("cpu"))
+        before = [p.clone() for p in run.model.parameters()]
+        _train_step(run, batches(accumulate), sums)
+        assert all(not torch.equal(a, b) for a, b in zip(before, run.model.parameters(), strict=True))
+        assert run.pending_counts.local == 12
+        results.append((list(run.model.parameters()), means(sums.take())))
+    for a, b in zip(results[0][0], results[1][0], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    assert results[0][1].loss == pytest.approx(results[1][1].loss, rel=1e-6)
+    assert results[0][1].count == results[1][1].count == 12
+
+
+def test_a_step_never_reads_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, sums = make_run(1), Sums(torch.device("cpu"))
+    feed = batches(1)
+
+    def forbidden(*_: Any) -> None:
+        raise AssertionError("a step waited for the device")
+
+    for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, name, forbidden)
+    _train_step(run, feed, sums)
