@@ -58,18 +58,16 @@ def batches(kind: str, root: Path, workers: int, epochs: int) -> Iterator[object
 
 
 def measure(kind: str, root: Path, workers: int) -> None:
-    """Print CPU and wall milliseconds per image, from the fifth batch (workers are up) to the end of two epochs."""
-    begin = (0.0, 0.0)
-    images = 0
-    for number, _ in enumerate(batches(kind, root, workers, epochs=2)):
-        if number == 4:
-            begin = session_cpu_s(), time.perf_counter()
-        elif number > 4:
-            images += BATCH
-            if images == 1900:
-                cpu_s, wall_s = session_cpu_s() - begin[0], time.perf_counter() - begin[1]
-    # Workers run ahead of the consumer by up to workers x prefetch batches at both moments alike.
-    print(json.dumps({"cpu_ms": 1e3 * cpu_s / 1900, "wall_ms": 1e3 * wall_s / 1900}))
+    """Print CPU and wall milliseconds per image over 40 batches, from the fifth on, when the workers are up.
+
+    It stops well before the end, so that at both moments the workers are ahead of the consumer by the same number.
+    """
+    moments = []
+    for number, _ in enumerate(batches(kind, root, workers, epochs=3)):
+        if number in (4, 44):
+            moments.append((session_cpu_s(), time.perf_counter()))
+    cpu_s, wall_s = (after - before for before, after in zip(*moments, strict=True))
+    print(json.dumps({"cpu_ms": 1e3 * cpu_s / (40 * BATCH), "wall_ms": 1e3 * wall_s / (40 * BATCH)}))
 
 
 def main() -> int:

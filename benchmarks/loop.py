@@ -57,6 +57,7 @@ def ours(config: Config, device: torch.device) -> Callable[[], float]:
     def loop() -> float:
         with tempfile.TemporaryDirectory() as config.run_dir, open_loader(data.train, batches, 0, 1, device) as loader:
             run = assemble(config, World(), device, StopFlag(), data)
+            run.console.enabled = False
             with RunDirectory(config) as run.records:
                 run.records.board.flush()  # made now, not within the first step
                 run.progress.epoch = 1  # the picture of the first batch belongs to a run, not to a step

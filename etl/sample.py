@@ -18,7 +18,6 @@ Three promises, each with committed test vectors in ``tests/unit/vectors/``:
 import io
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -219,7 +218,6 @@ def _q32(value: float) -> int:
     return round(value * _ONE)
 
 
-@lru_cache(maxsize=64)
 def _log2_q32(value: int) -> int:
     """floor(log2(value)) with 32 fractional bits for value > 0 in Q32, one bit per squaring."""
     exponent = value.bit_length() - 33

@@ -88,7 +88,7 @@ def normalise(images: torch.Tensor, channels_last: bool) -> torch.Tensor:
     """uint8 [n, H, W, 3] to float32 [n, 3, H, W], (x / 255 - MEAN) / STD, on the images' device."""
     mean = torch.tensor(MEAN, device=images.device) * 255
     std = torch.tensor(STD, device=images.device) * 255
-    scaled = (images.float() - mean) / std
+    scaled = images.float().sub_(mean).div_(std)
     nchw = scaled.permute(0, 3, 1, 2)  # NHWC memory seen as NCHW is exactly torch.channels_last
     return nchw if channels_last else nchw.contiguous()
 
