@@ -23,9 +23,9 @@ $(VENV)/.ready: requirements.txt requirements-torch.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt
 	@touch $@
 
-demo: setup  ## make a small data set, train on it, show where the results are (about 2 minutes on 2 cores)
+demo: setup  ## a small data set, an embedded AIStore, two ETLs, a trained model (about 2 minutes on 2 cores)
 	$(BIN)/python -m scripts.make_demo_data data/demo --train 56
-	$(BIN)/python train.py experiment=demo data.root=data/demo run_dir=runs/demo resume=never
+	$(BIN)/python train.py experiment=demo data.embedded_root=data/demo run_dir=runs/demo resume=never
 
 # The pixels must not depend on Pillow's version: the tests compare two.
 build/pillow-12/.ready: $(VENV)/.ready

@@ -6,8 +6,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from aistore_data.errors import ConfigError
 from training.compose import EXPECTED_ERRORS, check, explain, register
-from training.errors import ConfigError
 
 exit_codes: list[int] = []
 """Of the jobs so far."""

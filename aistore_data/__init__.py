@@ -1,1 +1,14 @@
-"""Data sets as the trainer sees them: a manifest of names and labels, and where the bytes come from."""
+"""Buckets and folders as PyTorch data sets: manifests, readers, ETL life cycle, upload, an embedded AIStore."""
+
+from typing import Any
+
+__all__ = ["ImageDataset"]
+
+
+def __getattr__(name: str) -> Any:
+    """``ImageDataset`` when it is first asked for: a folder needs none of what it imports."""
+    if name == "ImageDataset":
+        from aistore_data.dataset import ImageDataset
+
+        return ImageDataset
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

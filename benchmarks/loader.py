@@ -43,9 +43,9 @@ def batches(kind: str, root: Path, workers: int, epochs: int) -> Iterator[object
         for _ in range(epochs):
             yield from loader
         return
+    from aistore_data.folder import FolderReader, scan_folder
     from etl import Spec
     from training.dataset import SampleDataset
-    from training.folder import FolderReader, scan_folder
     from training.loader import normalise, open_loader
     from training.sampler import TrainBatches
 

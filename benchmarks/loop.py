@@ -17,7 +17,7 @@ from torch import nn
 
 from benchmarks.measure import print_machine, print_table
 from training.config import Config, DataConfig, ModelConfig, TrainConfig
-from training.data import build_data
+from training.data import Data, open_data
 from training.distributed import World
 from training.loader import Feed, normalise, open_loader
 from training.loop import Clock, train_epoch
@@ -27,9 +27,15 @@ from training.run import assemble
 from training.sampler import TrainBatches
 
 
+def synthetic(config: Config, device: torch.device) -> Data:
+    """The data of data=synthetic, which need no closing."""
+    with open_data(config, config.train.batch_size, device, World(), print) as data:
+        return data
+
+
 def bare(config: Config, steps: int, device: torch.device) -> Callable[[], float]:
     """Seconds of a loop of ``steps`` steps that is as short as it gets."""
-    data = build_data(config, config.train.batch_size, device)
+    data = synthetic(config, device)
     batch = data.train.__getitems__([(0, index) for index in range(config.train.batch_size)])
     images, labels = normalise(batch.images.to(device), channels_last=True), batch.labels.to(device)
     model = assemble(config, World(), device, StopFlag(), data).model.train()
@@ -51,7 +57,7 @@ def bare(config: Config, steps: int, device: torch.device) -> Callable[[], float
 
 def ours(config: Config, device: torch.device) -> Callable[[], float]:
     """Seconds of one epoch of the trainer's loop on synthetic data, with its records, without checkpoints."""
-    data = build_data(config, config.train.batch_size, device)
+    data = synthetic(config, device)
     batches = TrainBatches(len(data.train), config.train.batch_size, 0, 1)
 
     def loop() -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from training.errors import UserError
+from aistore_data.errors import UserError
 
 KEYS = ("model", "optimizer", "schedule", "epoch", "batches_done", "best_acc1", "config")
 

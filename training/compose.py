@@ -16,8 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from aistore_data.errors import ConfigError
 from training.config import Config, describe_options
-from training.errors import ConfigError
 
 EXPECTED_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra raises for a wrong command line."""
@@ -144,9 +144,10 @@ def _members(group: str) -> list[str]:
     return [option for option in _OPTIONS if option.startswith(f"{group}.")]
 
 
-def _refuse_unknown(container: dict[Any, Any]) -> None:
+def _refuse_unknown(container: dict[Any, Any], prefix: str = "") -> None:
     for key, value in container.items():
-        names = [f"{key}.{inner}" for inner in value] if key in _GROUPS and isinstance(value, dict) else [key]
-        for name in names:
-            if name not in _OPTIONS:
-                raise ConfigError(unknown_option(name))
+        name = f"{prefix}{key}"
+        if name in _GROUPS and isinstance(value, dict):
+            _refuse_unknown(value, f"{name}.")
+        elif name not in _OPTIONS:
+            raise ConfigError(unknown_option(name))

@@ -1,11 +1,12 @@
 """The configuration: every option, its type, default and help, checked once; plain dataclasses from there on."""
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from training.errors import ConfigError
+from aistore_data.errors import ConfigError
 
 
 def option(default: Any, help: str) -> Any:
@@ -16,11 +17,60 @@ def option(default: Any, help: str) -> Any:
 
 
 @dataclass
+class EtlConfig:
+    """The two ETLs of data=aistore."""
+
+    train_name: str = option("imagenet-train", "name of the training ETL: 6 to 32 of a-z, 0-9 and -")
+    val_name: str = option("imagenet-val", "name of the validation ETL")
+    manage: str = option("auto", "auto: start what is missing (an administrator's right)|reuse: only use what runs")
+    on_exit: str = option(
+        "auto", "keep|stop what this run started; auto: stop on the embedded server, keep on a cluster"
+    )
+    image: str = option(
+        "", "container image built from etl/Dockerfile; empty: the class is sent to AIStore's own image"
+    )
+    dependencies: list[str] = option(
+        [], "packages of the pod, NAME==VERSION; empty: NumPy and Pillow as installed here"
+    )
+    comm_type: str = option("hpush", "hpush|hpull: how a storage node talks to its pod")
+    num_workers: int | str = option("auto", "processes of each pod; auto: 4, or half of the CPUs embedded")
+    init_timeout_s: int = option(300, "seconds in which an ETL must have started")
+
+    def check(self) -> None:
+        """Raise ConfigError for values that make no sense."""
+        one_of("data.etl.manage", self.manage, ("auto", "reuse"))
+        one_of("data.etl.on_exit", self.on_exit, ("auto", "keep", "stop"))
+        one_of("data.etl.comm_type", self.comm_type, ("hpush", "hpull"))
+        auto_or_int("data.etl.num_workers", self.num_workers, 1)
+        at_least("data.etl.init_timeout_s", self.init_timeout_s, 1)
+        for name in ("train_name", "val_name"):
+            value = getattr(self, name)
+            require(
+                re.fullmatch(r"[a-z0-9][-a-z0-9]{4,30}[a-z0-9]", value) is not None,
+                f"data.etl.{name}={value} is no name of an ETL: 6 to 32 of a-z, 0-9 and -, no - at the ends.",
+            )
+        for dependency in self.dependencies:
+            require("==" in dependency, f"data.etl.dependencies: {dependency} is not pinned: write NAME==VERSION.")
+        require(self.train_name != self.val_name, "data.etl.train_name and val_name must differ: they are two ETLs.")
+
+
+@dataclass
 class DataConfig:
     """Where samples come from and what they look like."""
 
-    source: str = option("imagefolder", "set by data=imagefolder|synthetic")
+    source: str = option("imagefolder", "set by data=imagefolder|aistore|synthetic")
     root: str = option("", "imagefolder: the folder that holds train/ and val/, each with a folder for each class")
+    endpoint: str = option(
+        "", "aistore: the cluster's proxy, http://HOST:PORT; empty: AIS_ENDPOINT; embedded: none needed"
+    )
+    bucket: str = option("ais://imagenet", "aistore: the bucket that holds both splits")
+    train_prefix: str = option("train/", "aistore: what the names of training objects begin with")
+    val_prefix: str = option("val/", "aistore: what the names of validation objects begin with")
+    embedded_root: str = option("", "endpoint=embedded: the folder with train/ and val/ to serve; it is never changed")
+    embedded_layout: str = option("folders", "endpoint=embedded: folders (CLASS/x.JPEG)|pairs (0000353.jpg and .cls)")
+    transform: str = option("etl", "aistore: etl (the cluster makes the samples)|client (this machine does)")
+    wire: str = option("raw", "raw (exact)|jpeg (a tenth of the bytes, lossy): how samples travel")
+    etl: EtlConfig = field(default_factory=lambda: EtlConfig())
     train_samples: int = option(1281167, "synthetic: training samples in an epoch")
     val_samples: int = option(50000, "synthetic: validation samples")
     image_size: int = option(224, "side of a training sample in pixels (random resized crop, horizontal flip)")
@@ -34,7 +84,16 @@ class DataConfig:
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
-        one_of("data.source", self.source, ("imagefolder", "synthetic"))
+        one_of("data.source", self.source, ("imagefolder", "aistore", "synthetic"))
+        one_of("data.transform", self.transform, ("etl", "client"))
+        one_of("data.wire", self.wire, ("raw", "jpeg"))
+        one_of("data.embedded_layout", self.embedded_layout, ("folders", "pairs"))
+        self.etl.check()
+        if self.source == "aistore" and self.endpoint == "embedded":
+            require(
+                self.embedded_root != "",
+                "data.embedded_root is not set: data.endpoint=embedded serves a folder that holds train/ and val/.",
+            )
         one_of("data.interpolation", self.interpolation, ("bilinear", "bicubic"))
         if self.source == "imagefolder":
             require(

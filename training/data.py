@@ -1,16 +1,20 @@
 """The data sources by name. Another source is one more function here; nothing downstream changes."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from aistore_data.errors import ConfigError
+from aistore_data.folder import FolderReader, scan_folder
+from aistore_data.manifest import Manifest
 from etl import Spec
 from training.config import Config
 from training.dataset import BatchDataset, SampleDataset, SyntheticDataset
-from training.errors import ConfigError
-from training.folder import FolderReader, scan_folder
+from training.distributed import World
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,24 @@ class Data:
     description: dict[str, Any]
 
 
-def build_data(config: Config, batch_size: int, device: torch.device) -> Data:
-    """The source that ``config.data.source`` names; ``batch_size`` is that of one process. Raises ConfigError."""
+@contextmanager
+def open_data(
+    config: Config, batch_size: int, device: torch.device, world: World, say: Callable[[str], None]
+) -> Iterator[Data]:
+    """The source that ``config.data.source`` names; ``batch_size`` is that of one process.
+
+    What it starts for the run, it stops at the end of the context. Raises ConfigError or ClusterError.
+    """
+    train_spec, val_spec = build_specs(config)
     if config.data.source == "synthetic":
-        return _synthetic(config, batch_size, device)
-    return _imagefolder(config)
+        yield _synthetic(config, train_spec, val_spec, batch_size, device)
+    elif config.data.source == "imagefolder":
+        yield _imagefolder(config, train_spec, val_spec)
+    else:
+        from training.bucket import open_bucket  # here, so that a folder needs no SDK
+
+        with open_bucket(config, train_spec, val_spec, world, say) as (train, val, train_manifest, val_manifest, about):
+            yield _data(train, val, train_manifest, val_manifest, about)
 
 
 def build_specs(config: Config) -> tuple[Spec, Spec]:
@@ -42,25 +59,30 @@ def build_specs(config: Config) -> tuple[Spec, Spec]:
         raise ConfigError(f"data.image_size, val_image_size, val_resize, scale or ratio: {error}.") from None
 
 
-def _imagefolder(config: Config) -> Data:
-    train_spec, val_spec = build_specs(config)
-    root = Path(config.data.root)
+def _data(
+    train: BatchDataset, val: BatchDataset, train_manifest: Manifest, val_manifest: Manifest, about: dict[str, Any]
+) -> Data:
+    description = about | {
+        "train": {"samples": len(train_manifest), "sha256": train_manifest.sha256()},
+        "val": {"samples": len(val_manifest), "sha256": val_manifest.sha256()},
+        "classes": len(train_manifest.classes),
+    }
+    return Data(train, val, len(train_manifest.classes), description)
+
+
+def _imagefolder(config: Config, train_spec: Spec, val_spec: Spec) -> Data:
+    root, wire = Path(config.data.root), config.data.wire
     train, val = scan_folder(root)
-    return Data(
-        SampleDataset(FolderReader(root / "train", train), train, train_spec, config.seed),
-        SampleDataset(FolderReader(root / "val", val), val, val_spec, config.seed),
-        len(train.classes),
-        {
-            "source": str(root),
-            "train": {"samples": len(train), "sha256": train.sha256()},
-            "val": {"samples": len(val), "sha256": val.sha256()},
-            "classes": len(train.classes),
-        },
+    return _data(
+        SampleDataset(FolderReader(root / "train", train), train, train_spec, config.seed, wire),
+        SampleDataset(FolderReader(root / "val", val), val, val_spec, config.seed, wire),
+        train,
+        val,
+        {"source": str(root)},
     )
 
 
-def _synthetic(config: Config, batch_size: int, device: torch.device) -> Data:
-    train_spec, val_spec = build_specs(config)
+def _synthetic(config: Config, train_spec: Spec, val_spec: Spec, batch_size: int, device: torch.device) -> Data:
     classes = config.model.num_classes or 1000
     pin = device.type == "cuda"
     return Data(

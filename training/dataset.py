@@ -5,9 +5,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
+from aistore_data.errors import DataError, ObjectError
 from aistore_data.manifest import Manifest
-from etl import CorruptSample, Key, Spec, transform
-from training.errors import DataError
+from etl import CorruptSample, Key, Spec, decode, transform
+from etl.request import DEFAULT_QUALITY, encode_jpeg
 
 
 class Counts(NamedTuple):
@@ -53,11 +54,12 @@ class Reader(Protocol):
 class SampleDataset:
     """Samples made here: bytes from ``reader``, pixels by ``etl.transform``."""
 
-    def __init__(self, reader: Reader, manifest: Manifest, spec: Spec, seed: int) -> None:
+    def __init__(self, reader: Reader, manifest: Manifest, spec: Spec, seed: int, wire: str = "raw") -> None:
         self.reader = reader
         self.manifest = manifest
         self.spec = spec
         self.seed = seed
+        self.wire = wire
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -68,13 +70,29 @@ class SampleDataset:
         for row, (epoch, index) in zip(rows, keys, strict=True):
             data = self.reader.read(index)
             try:
-                row[:] = transform(data, self.spec, Key(self.seed, epoch, index))
+                row[:] = through_wire(transform(data, self.spec, Key(self.seed, epoch, index)), self.wire)
             except CorruptSample as error:
                 raise DataError(
                     f"{self.reader.locate(index)} is {error}. Replace or remove it, then start again."
                 ) from None
         indices = torch.tensor([index for _, index in keys])
         return Batch(images, self.manifest.labels[indices], indices, Counts(local=len(keys)))
+
+
+def through_wire(pixels: np.ndarray, wire: str) -> np.ndarray:
+    """What arrives of uint8 [H, W, 3] over a wire format: ``jpeg`` loses the same everywhere, ``raw`` nothing."""
+    return pixels if wire == "raw" else np.asarray(decode(encode_jpeg(pixels, DEFAULT_QUALITY)))
+
+
+def from_wire(data: bytes, spec: Spec) -> np.ndarray:
+    """Pixels uint8 [spec.size, spec.size, 3] from an ETL's JPEG. Raises ObjectError for anything else."""
+    try:
+        pixels = np.asarray(decode(data))
+    except CorruptSample as error:
+        raise ObjectError(200, f"the ETL answered {error}") from None
+    if pixels.shape != (spec.size, spec.size, 3):
+        raise ObjectError(200, f"the ETL answered an image of {pixels.shape[:2]}, not of {spec.size} pixels")
+    return pixels
 
 
 class SyntheticDataset:

@@ -1,15 +1,17 @@
 """Several processes, one run: who am I, and the few collectives that the trainer needs."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from training.errors import ConfigError
+from aistore_data.errors import ConfigError, UserError
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,21 @@ def min_over_ranks(values: torch.Tensor) -> torch.Tensor:
     if dist.is_initialized():
         dist.all_reduce(values, dist.ReduceOp.MIN)
     return values
+
+
+def on_main(world: World, function: Callable[[], Result]) -> Result:
+    """Rank 0 calls ``function``; all ranks get its result, or raise the UserError that it raised."""
+    outcome: Any = None
+    if world.is_main:
+        try:
+            outcome = function()
+        except UserError as error:
+            outcome = error
+    outcome = from_main(outcome)
+    if isinstance(outcome, UserError):
+        raise outcome
+    result: Result = outcome
+    return result
 
 
 def from_main(value: Any) -> Any:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from aistore_data.errors import DataError, sentence
 from training.dataset import Batch, BatchDataset, Counts
-from training.errors import DataError, sentence
 from training.preemption import signals_blocked
 
 START_METHOD = "forkserver"

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from aistore_data.errors import UserError
 from training.config import Config
 from training.console import format_metrics, train_line
-from training.errors import UserError
 from training.loader import Feed, denormalise, normalise
 from training.metrics import Metrics, Sums, Tally
 from training.model import AUXILIARY_LOSS_WEIGHT

@@ -8,8 +8,8 @@ import torch
 import torchvision
 from torch import nn
 
+from aistore_data.errors import ConfigError, UserError
 from training.config import ModelConfig
-from training.errors import ConfigError, UserError
 
 AUXILIARY_LOSS_WEIGHT = {"inception_v3": 0.4, "googlenet": 0.3}
 """Weight of each auxiliary classifier's loss: 0.3 in Szegedy et al. 2014 (GoogLeNet); 0.4 is the field's for v3."""

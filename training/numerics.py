@@ -5,9 +5,9 @@ import os
 import numpy as np
 import torch
 
+from aistore_data.errors import ConfigError
 from training.config import Config
 from training.distributed import World
-from training.errors import ConfigError
 
 
 def cpu_count() -> int:

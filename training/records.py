@@ -21,9 +21,9 @@ import torchvision
 from omegaconf import OmegaConf
 
 import etl
+from aistore_data.errors import ConfigError, UserError
 from training.config import Config
 from training.distributed import World
-from training.errors import ConfigError, UserError
 from training.metrics import Metrics
 
 ENTRIES = (

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from aistore_data.errors import ConfigError, UserError
 from training import checkpoint
 from training.config import Config
 from training.console import Console, format_duration, format_metrics
-from training.data import Data, build_data
+from training.data import Data, open_data
 from training.dataset import Counts
 from training.distributed import World, choose_device, from_main, process_group, read_world
-from training.errors import ConfigError, UserError
 from training.evaluation import validator
 from training.loader import Feed, open_loader, start_worker_server
 from training.loop import train
@@ -63,33 +63,34 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
     if world.is_main:
         claim(config)
     batch_size = _micro_batch_size(config, world)
-    workers = cpu_share(config.data.workers, world)
+    workers = _worker_count(config, world)
     if workers:
         start_worker_server()
     # 2. Data and model.
-    data = build_data(config, batch_size, device)
-    run = assemble(config, world, device, stop, data)
-    # 3. Where to go on.
-    path = _resume(run) if config.mode == "train" else None
-    if path and run.progress.epoch >= config.train.epochs:
-        run.console.say(
-            f"nothing to do: {path} is at the end of epoch {run.progress.epoch} of {config.train.epochs}. "
-            "Raise train.epochs to train on, or start over with resume=never."
-        )
-        return 0
-    val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size)
-    with (
-        RunDirectory(config) if world.is_main else nullcontext() as run.records,
-        open_loader(data.val, val_batches, workers, config.data.prefetch, device) as loader,
-    ):
-        if run.records:
-            run.records.environment(device, world, data.description)
-        _say_what(run, data, batch_size, workers, path)
+    console = Console(enabled=world.is_main)
+    with open_data(config, batch_size, device, world, console.say) as data:
+        run = assemble(config, world, device, stop, data)
+        # 3. Where to go on.
+        path = _resume(run) if config.mode == "train" else None
+        if path and run.progress.epoch >= config.train.epochs:
+            console.say(
+                f"nothing to do: {path} is at the end of epoch {run.progress.epoch} of {config.train.epochs}. "
+                "Raise train.epochs to train on, or start over with resume=never."
+            )
+            return 0
         # 4. Train, or evaluate alone.
-        validate = validator(run, loader, len(data.val), len(data.val) // world.size // batch_size)
-        if config.mode == "evaluate":
-            return _evaluate(run, validate)
-        return _train(run, data, workers, validate)
+        val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size)
+        with (
+            RunDirectory(config) if world.is_main else nullcontext() as run.records,
+            open_loader(data.val, val_batches, workers, config.data.prefetch, device) as loader,
+        ):
+            if run.records:
+                run.records.environment(device, world, data.description)
+            _say_what(run, data, batch_size, workers, path)
+            validate = validator(run, loader, len(data.val), len(data.val) // world.size // batch_size)
+            if config.mode == "evaluate":
+                return _evaluate(run, validate)
+            return _train(run, data, workers, validate)
 
 
 def _train(run: Run, data: Data, workers: int, validate: Callable[[], Metrics | None]) -> int:
@@ -130,6 +131,13 @@ def _micro_batch_size(config: Config, world: World) -> int:
             f"train.accumulate={config.train.accumulate}: choose a multiple of {parts}."
         )
     return config.train.batch_size // parts
+
+
+def _worker_count(config: Config, world: World) -> int:
+    """Loader processes: one for each CPU where they make samples, a few where they only receive them."""
+    share = cpu_share(config.data.workers, world)
+    receive_only = config.data.source == "aistore" and config.data.transform == "etl"
+    return max(1, share // 4) if receive_only and config.data.workers == "auto" else share
 
 
 def _num_classes(config: Config, data: Data) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from aistore_data.errors import UserError
 from training import checkpoint
-from training.errors import UserError
 
 
 def state(epoch: int = 1) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torchvision.datasets import ImageFolder
 
+from aistore_data.errors import ConfigError, DataError
+from aistore_data.folder import FolderReader, scan_folder
 from aistore_data.manifest import Manifest
 from etl import Key, Spec, transform
 from tests.conftest import write_image
 from training.dataset import SampleDataset
-from training.errors import ConfigError, DataError
-from training.folder import FolderReader, scan_folder
 
 
 def same_as_imagefolder(root: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torchvision
 
+from aistore_data.errors import ConfigError, UserError
 from training.config import Config, ModelConfig
-from training.errors import ConfigError, UserError
 from training.loop import _loss
 from training.model import build_model, preprocessing_note
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from aistore_data.errors import ConfigError, DataError
 from aistore_data.manifest import Manifest
-from training.errors import ConfigError, DataError
 
 
 class FolderReader:

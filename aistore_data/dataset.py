@@ -1,0 +1,75 @@
+"""A bucket as a map-style dataset for one's own training loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from aistore_data.cluster import connect, make_client
+from aistore_data.http_reader import Access, HttpReader, object_path
+from aistore_data.layout import read_manifest
+from etl.request import Request, encode
+from etl.sample import Key, Spec, transform
+
+
+class ImageDataset(Dataset[tuple[Any, int]]):
+    """(image, label) of the images below ``prefix`` of a bucket, for any ``DataLoader``.
+
+    The image is a uint8 tensor [3, spec.size, spec.size], or what ``transform`` makes of it; made by the ETL
+    ``etl_name``, or here without one. Labels are indices into ``classes``, by default those of the bucket. A sample is
+    a function of (object, spec, seed, epoch, index): call ``set_epoch`` before each epoch, also with persistent workers.
+
+    The token comes from AIS_AUTHN_TOKEN. Raises ClusterError for a cluster or bucket that cannot be used, ObjectError
+    and OSError for a sample that cannot be had, CorruptSample for an object that is no image.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        bucket: str,
+        prefix: str = "train/",
+        etl_name: str | None = None,
+        spec: Spec | None = None,
+        seed: int = 0,
+        classes: tuple[str, ...] = (),
+        transform: Callable[[torch.Tensor], Any] | None = None,
+    ) -> None:
+        access = Access.from_environment(endpoint)
+        connect(access)
+        provider, _, name = bucket.rpartition("://")
+        self.bucket = bucket
+        self.etl_name = etl_name
+        self.spec = spec or (Spec.val() if prefix.startswith("val") else Spec.train())
+        self.seed = seed
+        self.transform = transform
+        self.http = HttpReader(access)
+        sdk_bucket = make_client(access).bucket(name, provider=provider or "ais")
+        self.manifest = read_manifest(sdk_bucket, bucket, prefix, self.http, classes)
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels."""
+        return self.manifest.classes
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the augmentation of an epoch, in this process and in running workers."""
+        self._epoch[0] = epoch
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        key = Key(self.seed, int(self._epoch), index) if self.spec.recipe == "train" else None
+        name = self.manifest.name(index)
+        if self.etl_name:
+            pixels = np.empty((self.spec.size, self.spec.size, 3), np.uint8)
+            arguments = encode(Request(self.spec, key))
+            path = object_path(self.bucket, name, etl_name=self.etl_name, etl_args=arguments)
+            self.http.get_into(path, memoryview(pixels).cast("B"))
+        else:
+            pixels = transform(self.http.get(object_path(self.bucket, name)), self.spec, key)
+        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        return (self.transform(image) if self.transform else image), int(self.manifest.labels[index])

@@ -1,0 +1,62 @@
+"""The embedded AIS at the command line: ``python -m aistore_data.embedded --root DIR``."""
+
+import argparse
+import os
+import secrets
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from aistore_data.embedded.errors import EmbeddedError
+from aistore_data.embedded.imagefolder import BUCKET, LAYOUTS
+from aistore_data.embedded.server import EmbeddedServer
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m aistore_data.embedded",
+        description="A small AIStore on the loopback address, for the SDK, curl and PyTorch data sets: buckets, "
+        "objects and ETLs by class. It runs the code that it is sent, so every request needs the token that it prints: "
+        "AIS_AUTHN_TOKEN of its environment, else a random one.",
+    )
+    parser.add_argument("--root", type=Path, required=True, help="folder that keeps buckets and objects")
+    parser.add_argument("--port", type=int, default=0, help="port of the endpoint (default: any free one)")
+    parser.add_argument("--imagefolder", type=Path, help=f"serve this folder, unchanged, as ais://{BUCKET}")
+    parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="object names of --imagefolder")
+    parser.add_argument(
+        "--die-with-stdin", action="store_true", help="end when standard input closes, and ignore signals: for a child"
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Serves until a signal, or until standard input closes; the exit code."""
+    arguments = _arguments()
+    stop = threading.Event()
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN if arguments.die_with_stdin else lambda *_: stop.set())
+    if arguments.die_with_stdin:
+        threading.Thread(target=_wait_for_stdin, args=(stop,), daemon=True).start()
+    token = os.environ.get("AIS_AUTHN_TOKEN") or secrets.token_urlsafe(24)
+    try:
+        server = EmbeddedServer(arguments.root, token, arguments.port, arguments.imagefolder, arguments.layout)
+    except EmbeddedError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"AIS_ENDPOINT={server.endpoint}\nAIS_AUTHN_TOKEN={token}", flush=True)
+    stop.wait()
+    server.close()
+    return 0
+
+
+def _wait_for_stdin(stop: threading.Event) -> None:
+    while (data := os.read(0, 4096)) and b"stop" not in data:
+        pass
+    stop.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

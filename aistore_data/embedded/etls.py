@@ -1,0 +1,250 @@
+"""The life cycle of ETLs: initialise, start, stop, delete, view. One target, so one pod for each ETL.
+
+ETLs do not survive a restart of the server; objects do.
+"""
+
+import base64
+import binascii
+import os
+import re
+import secrets
+import threading
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from aistore_data.embedded.errors import ApiError, etl_not_found
+from aistore_data.embedded.pods import Pod
+
+INITIALIZING, RUNNING, ABORTED = "Initializing", "Running", "Aborted"
+_NAME = re.compile(r"[a-z0-9][-a-z0-9]{4,30}[a-z0-9]")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+DEFAULT_INIT_TIMEOUT, DEFAULT_OBJECT_TIMEOUT = "45s", "10s"
+
+
+def duration_s(text: str) -> float:
+    """Seconds of a duration as Go writes it (``5m``, ``1m30s``, ``500ms``). Raises ApiError 400."""
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ApiError(400, f'"{text}" is not a duration: write, for example, "45s" or "5m"')
+    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+
+
+def missing_packages(wanted: str) -> str:
+    """Empty, or a sentence on what of a comma-separated list of requirements is not installed here."""
+    for item in filter(None, map(str.strip, wanted.split(","))):
+        try:
+            requirement = Requirement(item)
+            found = version(requirement.name)
+        except InvalidRequirement as error:
+            return f'"{item}" is not a requirement that pip understands: {error}.'
+        except PackageNotFoundError:
+            return f"{item} is not installed, and the embedded server installs nothing: install it beside the server."
+        if not requirement.specifier.contains(found, prereleases=True):
+            return f"{item} is wanted but {found} is installed, and the embedded server installs nothing."
+    return ""
+
+
+@dataclass
+class Etl:
+    """One ETL: the message that started it, its stage, and its pod while there is one."""
+
+    name: str
+    message: dict[str, Any]
+    environment: dict[str, str]
+    init_timeout_s: float
+    object_timeout_s: float
+    xaction_id: str
+    secret: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    stage: str = INITIALIZING
+    pod: Pod | None = None
+    object_count: int = 0
+    in_bytes: int = 0
+    out_bytes: int = 0
+
+    def count(self, in_bytes: int, out_bytes: int) -> None:
+        """Counts one transformed object."""
+        self.object_count += 1
+        self.in_bytes += in_bytes
+        self.out_bytes += out_bytes
+
+    @property
+    def direct_file(self) -> bool:
+        """Whether the pod reads objects' files itself."""
+        return self.environment.get("ETL_DIRECT_FQN", "").lower() in ("true", "1", "yes")
+
+
+class Etls:
+    """All ETLs of the server. Their pods write logs to ``logs`` and reach the target at ``target_url``."""
+
+    def __init__(self, logs: Path, target_url: str, target_id: str) -> None:
+        self._logs = logs
+        self._target_url = target_url
+        self._target_id = target_id
+        self._etls: dict[str, Etl] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def get(self, name: str) -> Etl:
+        """Raises ApiError 404."""
+        etl = self._etls.get(name)
+        if etl is None:
+            raise etl_not_found(name)
+        return etl
+
+    def running(self, name: str) -> tuple[Etl, Pod]:
+        """For inline transforms. Raises ApiError 404 if the ETL does not run, in the words of AIS's target."""
+        etl = self._etls.get(name)
+        pod = etl.pod if etl else None
+        if etl is None or pod is None or etl.stage != RUNNING:
+            hint = f'try starting new ETL with "{self._target_url}/v1/etl/init" endpoint'
+            raise ApiError(404, f"t[{self._target_id}]: {name} does not exist - {hint}", "ErrNotFound")
+        return etl, pod
+
+    def init(self, message: dict[str, Any]) -> str:
+        """Starts a new ETL and waits until it runs; its id. Raises ApiError 409, or 400 with the pod's last lines."""
+        etl = _parse(message)
+        with self._lock:
+            if etl.name in self._etls:
+                raise ApiError(409, f"etl job {etl.name} already exists", "ErrETLAlreadyExists")
+            self._etls[etl.name] = etl
+        self._run(etl)
+        return etl.xaction_id
+
+    def start(self, name: str) -> str:
+        """Starts a stopped ETL again and waits until it runs."""
+        with self._lock:
+            etl = self.get(name)
+            if etl.stage != ABORTED:
+                raise ApiError(400, f"can't start ETL[{name}] during {etl.stage} stage", "ErrETL")
+            etl.stage = INITIALIZING
+        self._run(etl)
+        return etl.xaction_id
+
+    def stop(self, name: str) -> None:
+        """Ends the ETL's pod; its definition stays."""
+        with self._lock:
+            etl = self.get(name)
+            pod, etl.stage = etl.pod, ABORTED
+        if pod is not None:
+            pod.kill()
+
+    def delete(self, name: str) -> None:
+        """Stops and forgets the ETL."""
+        self.stop(name)
+        with self._lock:
+            self._etls.pop(name, None)
+
+    def close(self) -> None:
+        """Ends all pods; none starts afterwards."""
+        with self._lock:
+            self._closed = True
+            pods = [etl.pod for etl in self._etls.values() if etl.pod is not None]
+        for pod in pods:
+            pod.kill()
+
+    def describe(self) -> list[dict[str, Any]]:
+        """As GET /v1/etl answers."""
+        return [
+            {
+                "id": etl.name,
+                "stage": etl.stage,
+                "xaction_id": etl.xaction_id,
+                "obj_count": etl.object_count,
+                "in_bytes": etl.in_bytes,
+                "out_bytes": etl.out_bytes,
+            }
+            for etl in sorted(self._etls.values(), key=lambda etl: etl.name)
+        ]
+
+    def view(self, name: str) -> dict[str, Any]:
+        """As GET /v1/etl/NAME answers; an ETL that is aborted is not found, as on a cluster."""
+        etl = self.get(name)
+        if etl.stage == ABORTED:
+            raise etl_not_found(name)
+        return {"init_msg": {**etl.message, "resources": {}}}
+
+    def logs(self, name: str) -> list[dict[str, str]]:
+        """The last lines of the pod's log, in base64; here of a stopped ETL too."""
+        pod = self.get(name).pod
+        text = pod.log_tail() if pod else ""
+        return [{"target_id": self._target_id, "logs": base64.b64encode(text.encode()).decode()}]
+
+    def health(self, name: str) -> list[dict[str, str]]:
+        """Whether the pod runs."""
+        return [{"target_id": self._target_id, "health_status": self.get(name).stage}]
+
+    def _run(self, etl: Etl) -> None:
+        reason, pod = missing_packages(etl.environment.get("PACKAGES", "")), None
+        if not reason:
+            try:
+                pod = self._new_pod(etl)
+                reason = pod.wait_ready(etl.init_timeout_s)
+            except OSError as error:  # an environment that the system does not take: the class is too large
+                reason = f"the pod cannot be started: {error}."
+        with self._lock:
+            ours = etl.pod is pod or pod is None  # else it was stopped and started again meanwhile
+            if pod and ours and not reason and etl.stage == INITIALIZING and not pod.died.is_set():
+                etl.stage = RUNNING
+                return
+            reason = reason or "it was stopped meanwhile"
+            if ours:
+                etl.stage = ABORTED
+        if pod is not None:
+            pod.kill()
+        lines = f"\n{pod.log_tail()}" if pod else ""
+        raise ApiError(400, f"t[{self._target_id}]: ETL[{etl.name}] failed to start: {reason}{lines}", "ErrETL")
+
+    def _new_pod(self, etl: Etl) -> Pod:
+        hidden = ("AIS_AUTHN_TOKEN", "PYTHONPATH")  # the server's own; no pod of a cluster has them
+        environment = {key: value for key, value in os.environ.items() if key not in hidden}
+        environment |= {
+            "DIRECT_PUT": str(etl.message.get("support_direct_put", False)).lower(),
+            "PYTHONUNBUFFERED": "1",
+        }
+        environment |= etl.environment
+        environment["AIS_TARGET_URL"] = f"{self._target_url}/v1/etl/_object/{etl.name}/{etl.secret}"
+        with self._lock:
+            if self._closed or etl.stage != INITIALIZING:
+                raise ApiError(400, f"ETL[{etl.name}] was stopped while it started", "ErrETL")
+            etl.pod = Pod(environment, self._logs / f"{etl.name}.log", lambda pod: self._died(etl, pod))
+            return etl.pod
+
+    def _died(self, etl: Etl, pod: Pod) -> None:
+        with self._lock:
+            if etl.pod is pod and etl.stage == RUNNING:  # while it starts, whoever starts it says what happened
+                etl.stage = ABORTED
+
+
+def _parse(message: dict[str, Any]) -> Etl:
+    name = str(message.get("name", ""))
+    if not _NAME.fullmatch(name):
+        raise ApiError(400, f'ETL name "{name}" is invalid: 6 to 32 characters of a-z, 0-9 and "-"', "ErrETL")
+    communication = message.get("communication") or "hpush://"
+    if communication != "hpush://":
+        raise ApiError(400, f'communication type "{communication}" is not supported here: use hpush', "ErrETL")
+    runtime = message.get("runtime") or {}
+    environment = {item["name"]: str(item.get("value", "")) for item in runtime.get("env") or []}
+    if "ETL_CLASS_PAYLOAD" not in environment:
+        raise ApiError(
+            400,
+            f'ETL[{name}] cannot run the image "{runtime.get("image", "")}": the embedded server has no containers; '
+            "start it by class (init_class)",
+            "ErrETL",
+        )
+    try:
+        base64.b64decode(environment["ETL_CLASS_PAYLOAD"], validate=True)
+    except binascii.Error as error:
+        raise ApiError(400, f"ETL_CLASS_PAYLOAD of ETL[{name}] is not base64: {error}", "ErrETL") from None
+    return Etl(
+        name=name,
+        message=message,
+        environment=environment,
+        init_timeout_s=duration_s(message.get("init_timeout") or DEFAULT_INIT_TIMEOUT),
+        object_timeout_s=duration_s(message.get("obj_timeout") or DEFAULT_OBJECT_TIMEOUT),
+        xaction_id=f"etl-{secrets.token_urlsafe(6)}",
+    )

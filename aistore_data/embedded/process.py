@@ -1,0 +1,115 @@
+"""Runs the embedded AIS as a child that ends with this process, however this process ends."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+from aistore_data.embedded.errors import EmbeddedError
+
+_PROJECT = Path(__file__).parents[2]
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 10.0
+
+
+class EmbeddedAIS:
+    """A context manager: the server runs within it. ``endpoint`` and ``token`` are what a client needs.
+
+    ``imagefolder`` is served, unchanged, as ``ais://imagenet``. The child has a session of its own, so ctrl-C does not
+    reach it: it ends with this context, or when this process dies. ``token``: a random one unless
+    given. Raises EmbeddedError where it cannot start.
+    """
+
+    endpoint: str
+    token: str
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        imagefolder: Path | None = None,
+        layout: str = "folders",
+        port: int = 0,
+        token: str | None = None,
+    ) -> None:
+        self._command = [sys.executable, "-m", "aistore_data.embedded", "--die-with-stdin"]
+        self._command += ["--root", str(root.absolute()), "--port", str(port)]
+        if imagefolder is not None:
+            self._command += ["--imagefolder", str(imagefolder.absolute()), "--layout", layout]
+        # Not the token of this environment, which is for a cluster: without one here, the server makes one.
+        self._environment = {key: value for key, value in os.environ.items() if key != "AIS_AUTHN_TOKEN"}
+        if token:
+            self._environment["AIS_AUTHN_TOKEN"] = token
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The server's process id, while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    def __enter__(self) -> "EmbeddedAIS":
+        with tempfile.TemporaryFile() as errors:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                cwd=_PROJECT,
+                stdin=subprocess.PIPE,  # the child ends when this closes; no other process inherits it
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+            )
+            try:
+                lines = self._first_lines()
+            except BaseException:
+                self._stop()
+                raise
+            if len(lines) < 2:
+                self._stop()
+                errors.seek(0)
+                text = errors.read().decode("utf-8", "replace").strip()
+                raise EmbeddedError(text or f"The embedded AIS did not start within {START_TIMEOUT_S:g} s.")
+        values = dict(line.split("=", 1) for line in lines)
+        self.endpoint, self.token = values["AIS_ENDPOINT"], values["AIS_AUTHN_TOKEN"]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _first_lines(self) -> list[str]:
+        assert self._process is not None and self._process.stdout is not None
+        deadline = time.monotonic() + START_TIMEOUT_S
+        text = b""
+        while text.count(b"\n") < 2:
+            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            piece = os.read(self._process.stdout.fileno(), 4096) if ready else b""
+            if not piece:
+                break
+            text += piece
+        return text.decode().splitlines()
+
+    def _stop(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it ended by itself
+            process.stdin.write(b"stop\n")  # said too, as a forked child of ours may still hold the pipe
+            process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        process.stdout.close()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # pods end too: their standard input is held by the server
+            process.wait()
+        self._process = None

@@ -1,0 +1,66 @@
+"""The whole embedded AIS in one process: proxy and target on two loopback ports, pods as processes."""
+
+import fcntl
+import os
+import shutil
+import threading
+from pathlib import Path
+
+from aistore_data.embedded.errors import TARGET_ID, EmbeddedError
+from aistore_data.embedded.etls import Etls
+from aistore_data.embedded.imagefolder import BUCKET, served_objects
+from aistore_data.embedded.node import Cluster, NodeHandler, NodeServer
+from aistore_data.embedded.proxy import ProxyHandler
+from aistore_data.embedded.store import Store
+from aistore_data.embedded.target import TargetHandler
+
+HOST = "127.0.0.1"
+POLL_S = 0.1
+
+
+class EmbeddedServer:
+    """Serves from construction until ``close``. Raises EmbeddedError where it cannot start."""
+
+    def __init__(
+        self, root: Path, token: str, port: int = 0, imagefolder: Path | None = None, layout: str = ""
+    ) -> None:
+        root = root.absolute()
+        logs = root / ".logs"
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(logs, ignore_errors=True)
+            logs.mkdir()
+            served = {BUCKET: served_objects(imagefolder.absolute(), layout)} if imagefolder else {}
+            store = Store(root, served)
+        except BlockingIOError:
+            raise EmbeddedError(f"--root {root} is in use by another embedded AIS: stop it or use another.") from None
+        except OSError as error:
+            raise EmbeddedError(f"--root {root} cannot be written: {error.strerror}.") from None
+        proxy, target = _listen(port, ProxyHandler), _listen(0, TargetHandler)
+        self.endpoint = f"http://{HOST}:{proxy.server_port}"
+        target_url = f"http://{HOST}:{target.server_port}"
+        self._etls = Etls(logs, target_url, TARGET_ID)
+        proxy.cluster = target.cluster = Cluster(token, store, self._etls, self.endpoint, target_url)
+        self._nodes = (proxy, target)
+        for node in self._nodes:
+            threading.Thread(target=node.serve_forever, args=(POLL_S,), daemon=True).start()
+
+    def close(self) -> None:
+        """Stops answering and ends every pod."""
+        for node in self._nodes:
+            node.shutdown()
+            node.server_close()
+        self._etls.close()
+        os.close(self._lock)
+
+
+def _listen(port: int, handler: type[NodeHandler]) -> NodeServer:
+    try:
+        return NodeServer((HOST, port), handler)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise EmbeddedError(
+            f"port {port} of {HOST} cannot be used: {reason}. Choose another, or 0 for any free one."
+        ) from None

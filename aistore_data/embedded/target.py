@@ -1,0 +1,155 @@
+"""The target: objects' data, and inline transforms by ETLs."""
+
+import hmac
+import re
+import time
+from pathlib import Path
+
+from aistore_data.embedded.errors import TARGET_ID, ApiError
+from aistore_data.embedded.node import NodeHandler, is_signed
+from aistore_data.embedded.store import CHUNK_BYTES, Bucket, Entry
+
+_ALL_PROPERTIES = "name,checksum,atime,version,copies,location"
+_MAX_KNOWN_LENGTH = 2048
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png", b"GIF8": "image/gif"}
+_BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
+
+
+class TargetHandler(NodeHandler):
+    """What clients get after the proxy's redirect, or directly."""
+
+    node_id = TARGET_ID
+
+    def allowed_without_token(self) -> bool:
+        """A request that the proxy redirected, or one of a pod with its ETL's secret."""
+        if self.parts[:3] == ["v1", "etl", "_object"]:
+            return True  # _pod_object checks the secret
+        return is_signed(self.cluster, self.command, self.decoded_path, self.query_items)
+
+    def route(self) -> None:
+        """Answers the request; raises ApiError."""
+        if self.route_common():
+            return
+        if self.parts[:3] == ["v1", "etl", "_object"] and self.command == "GET":
+            self._pod_object()
+            return
+        if len(self.parts) < 4 or self.parts[1] != "objects":
+            raise self.not_served()
+        bucket, name = self.cluster.store.bucket(self.parts[2]), self.object_name()
+        if self.command == "GET" and self.query.get("etl_name"):
+            self._transform(bucket, name)
+        elif self.command == "GET":
+            self._get(bucket, name)
+        elif self.command == "HEAD":
+            self._head_object(bucket, name, bucket.get(name))
+        elif self.command == "PUT":
+            self._put(bucket, name)
+        elif self.command == "DELETE":
+            if not bucket.delete(name):
+                raise ApiError(404, f"ais://{bucket.name}/{name} doesn't exist", "ErrNotFound")
+            self.reply()
+        else:
+            raise self.not_served()
+
+    def _put(self, bucket: Bucket, name: str) -> None:
+        try:
+            entry = bucket.put(name, self.body())
+        except ConnectionError:
+            raise
+        except OSError as error:
+            raise ApiError(500, f"ais://{bucket.name}/{name} cannot be written: {error}") from None
+        self.reply(headers=_attributes(entry))
+
+    def _get(self, bucket: Bucket, name: str) -> None:
+        entry, file = bucket.open(name)
+        with file:
+            start, end = self._range(entry.size)
+            headers = {"Content-Type": "application/octet-stream", **_attributes(entry)}
+            headers["Content-Length"] = str(end - start)
+            status = 200
+            if "Range" in self.headers:
+                status = 206
+                headers["Content-Range"] = f"bytes {start}-{end - 1}/{entry.size}"
+            if end - start <= CHUNK_BYTES:
+                file.seek(start)
+                self.reply(status, file.read(end - start), headers)
+            else:
+                self.reply(status, headers=headers)
+                if self.connection.sendfile(file, start, end - start) < end - start:
+                    self.close_connection = True  # a served file that shrank: the client sees that bytes are missing
+
+    def _range(self, size: int) -> tuple[int, int]:
+        text = self.headers.get("Range")
+        if not text:
+            return 0, size
+        match = _RANGE.fullmatch(text.strip())
+        first, last = match.groups() if match else ("", "")
+        if first:
+            start, end = int(first), min(int(last) + 1, size) if last else size
+        elif last:
+            start, end = max(size - int(last), 0), size
+        else:
+            raise ApiError(416, f'range "{text}" is not understood: write bytes=FIRST-LAST', "ErrRange")
+        if start >= end:
+            raise ApiError(416, f'range "{text}" is not within the object\'s {size} bytes', "ErrRange")
+        return start, end
+
+    def _head_object(self, bucket: Bucket, name: str, entry: Entry) -> None:
+        wanted = set((self.query.get("props") or _ALL_PROPERTIES).split(","))
+        headers = {"Content-Length": str(entry.size), "Ais-Present": "true"}
+        if "name" in wanted and name.isprintable():
+            headers |= {"Ais-Name": name, "Ais-Bucket-Name": bucket.name, "Ais-Bucket-Provider": "ais"}
+        attributes = _attributes(entry) if wanted & {"checksum", "atime", "version"} else {}
+        for key, value in attributes.items():
+            if key.split("-")[1].lower() in wanted:
+                headers[key] = value
+        if "copies" in wanted:
+            headers["Ais-Mirror-Copies"] = "1"
+        if "location" in wanted:
+            headers["Ais-Location"] = f"t[{TARGET_ID}]:mp[embedded]"
+        self.reply(headers=headers)
+
+    def _transform(self, bucket: Bucket, name: str) -> None:
+        stages = [self.query["etl_name"], *filter(None, self.query.get("etl_pipeline", "").split(","))]
+        running = [self.cluster.etls.running(stage) for stage in stages]
+        entry = bucket.get(name)
+        by_path = running[0][0].direct_file and entry.content is None
+        data: bytes | Path = Path(entry.path) if by_path else bucket.read(name)
+        for etl, pod in running:
+            size = entry.size if isinstance(data, Path) else len(data)
+            data = pod.transform(bucket.name, name, self.query.get("etl_args"), data, etl.object_timeout_s)
+            etl.count(size, len(data))
+        assert isinstance(data, bytes)
+        headers = {"Content-Type": _sniff(data)}
+        if len(data) <= _MAX_KNOWN_LENGTH:
+            self.reply(200, data, headers)
+        else:
+            self.reply_chunked(data, headers)
+
+    def _pod_object(self) -> None:
+        """GET of a pod: ``/v1/etl/_object/ETL/SECRET/BUCKET/OBJECT``, or AIS's full name ``ais/@#/BUCKET/OBJECT``."""
+        etl_name, _, rest = (self.parts[3] if len(self.parts) > 3 else "").partition("/")
+        secret, _, path = rest.partition("/")
+        etl = self.cluster.etls.get(etl_name)
+        if not hmac.compare_digest(secret.encode(), etl.secret.encode()):
+            raise ApiError(401, "access denied: the secret is not that of this ETL", "ErrInvalidToken")
+        self.parts = ["v1", "objects", *re.sub(r"^ais(/|%2F)(@|%40)(#|%23)(/|%2F)", "", path).split("/", 1)]
+        self._get(self.cluster.store.bucket(self.parts[2]), self.object_name())
+
+
+def _attributes(entry: Entry) -> dict[str, str]:
+    return {
+        "Ais-Checksum-Type": "xxhash2",
+        "Ais-Checksum-Value": entry.xxhash2(),
+        "Ais-Version": str(entry.version),
+        "Ais-Atime": str(entry.mtime_ns or time.time_ns()),
+    }
+
+
+def _sniff(data: bytes) -> str:
+    """The type that Go's server makes of a body; the ETL's own is not passed on."""
+    for magic, kind in _MAGIC.items():
+        if data.startswith(magic):
+            return kind
+    return "application/octet-stream" if _BINARY.search(data, 0, 512) else "text/plain; charset=utf-8"

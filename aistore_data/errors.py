@@ -1,0 +1,48 @@
+"""Errors that are sentences for the user. Each names the thing, what was wrong with it, and what to do."""
+
+
+class UserError(Exception):
+    """Something that the user can mend; shown without a traceback. Takes one string, so that it survives pickling."""
+
+    exit_code = 1
+
+
+class ConfigError(UserError):
+    """A wrong command line or configuration."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """A sample, a folder or a bucket that cannot be read."""
+
+
+def sentence(error: Exception) -> str:
+    """The error's own words, without the traceback that DataLoader wraps around an exception of a worker."""
+    text = str(error)
+    marker = f"{type(error).__name__}: "
+    return text.rsplit(marker, 1)[-1].strip() if "Traceback (most recent call last)" in text else text
+
+
+class ClusterError(UserError):
+    """A cluster, a bucket or an ETL that cannot be used."""
+
+
+class ObjectError(Exception):
+    """An answer other than success to a request for an object: HTTP status and the server's own message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.message} (status {self.status})"
+
+    @property
+    def corrupt_sample(self) -> str | None:
+        """The ETL's reason, if it says that the object is no image."""
+        marker = "CorruptSample: "
+        if self.status != 500 or marker not in self.message:
+            return None
+        return self.message.split(marker, 1)[1].removesuffix('"}').replace('\\"', '"')

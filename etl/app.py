@@ -1,0 +1,9 @@
+"""The ETL as a web application, for the container image: ``uvicorn etl.app:app`` with IMAGENET_AIS_RECIPE=train|val."""
+
+import os
+
+from etl.request import CODE_VARIABLE
+from etl.server import TrainETL, ValETL, code_sha256
+
+os.environ[CODE_VARIABLE] = code_sha256()  # what the image holds, whatever its starter believes
+app = {"train": TrainETL, "val": ValETL}[os.environ["IMAGENET_AIS_RECIPE"]]().app

@@ -1,0 +1,155 @@
+"""What an ETL is asked for, and what it answers: the JSON of ``etl_args`` in, the bytes of one sample out.
+
+    {"v":1,"seed":0,"epoch":3,"index":17,"size":224,"wire":"raw"}
+
+Every field may be left out, and an unknown one is an error. Three wire formats: ``raw`` (uint8 [size, size, 3] as
+C-order bytes), ``jpeg`` (for a person and for thin links; lossy) and ``info`` (JSON about the ETL).
+Needs NumPy and Pillow, nothing else.
+"""
+
+import io
+import json
+import os
+import platform
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import PIL
+from PIL import Image, features
+
+from etl.sample import VERSION, Key, Spec, transform
+
+PROTOCOL = 1
+DEFAULT_QUALITY = 90
+CODE_VARIABLE = "IMAGENET_AIS_CODE"
+"""Environment variable of a pod that holds the fingerprint of the code it was started with."""
+
+Wire = Literal["raw", "jpeg", "info"]
+
+_FIELDS = {
+    "v": int,
+    "seed": int,
+    "epoch": int,
+    "index": int,
+    "view": int,
+    "size": int,
+    "resize": int,
+    "scale": list,
+    "ratio": list,
+    "interpolation": str,
+    "wire": str,
+    "quality": int,
+}
+
+
+class BadRequest(ValueError):  # noqa: N818  # the name of HTTP's status 400
+    """``etl_args`` that cannot be answered. Takes one string."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sample to make."""
+
+    spec: Spec
+    key: Key | None = None
+    wire: Wire = "raw"
+    quality: int = DEFAULT_QUALITY
+
+
+def encode(request: Request) -> str:
+    """``etl_args`` for a request: compact JSON with what differs from the defaults, and all that ``raw`` asks for."""
+    spec, key = request.spec, request.key
+    fields: dict[str, Any] = {"v": PROTOCOL}
+    if key is not None:
+        fields |= {"seed": key.seed, "epoch": key.epoch, "index": key.index}
+        if key.view:
+            fields["view"] = key.view
+    fields["size"] = spec.size
+    default = Spec.train(spec.size) if spec.recipe == "train" else Spec.val(spec.size, max(spec.size, 256))
+    for name in ("resize", "scale", "ratio", "interpolation"):
+        if getattr(spec, name) != getattr(default, name):
+            fields[name] = getattr(spec, name)
+    fields["wire"] = request.wire
+    if request.wire == "jpeg" and request.quality != DEFAULT_QUALITY:
+        fields["quality"] = request.quality
+    return json.dumps(fields, separators=(",", ":"))
+
+
+def parse(etl_args: str, recipe: Literal["train", "val"]) -> Request:
+    """The request in ``etl_args``; without arguments a JPEG of the sample with key 0, 0, 0. Raises BadRequest.
+
+    ``raw`` is given only to a request that names seed, epoch and index, or for val the size: its answer carries no
+    description of its own, so a client must have said what it expects.
+    """
+    fields = _fields(etl_args)
+    wire = fields.get("wire", "jpeg")
+    if wire not in ("raw", "jpeg", "info"):
+        raise BadRequest(f"wire must be raw, jpeg or info, not {wire!r}")
+    needed = ("seed", "epoch", "index") if recipe == "train" else ("size",)
+    missing = [name for name in needed if name not in fields]
+    if wire == "raw" and missing:
+        raise BadRequest(f"wire=raw needs {', '.join(missing)}")
+    quality = fields.get("quality", DEFAULT_QUALITY)
+    if not 1 <= quality <= 100:
+        raise BadRequest(f"quality must be from 1 to 100, not {quality}")
+    size = fields.get("size", 224)
+    interpolation = fields.get("interpolation", "bilinear")
+    try:
+        if recipe == "train":
+            key = Key(*(fields.get(name, 0) for name in ("seed", "epoch", "index", "view")))
+            default = Spec.train()
+            ranges = [tuple(fields.get(name, getattr(default, name))) for name in ("scale", "ratio")]
+            return Request(Spec.train(size, ranges[0], ranges[1], interpolation), key, wire, quality)
+        return Request(Spec.val(size, fields.get("resize", max(size, 256)), interpolation), None, wire, quality)
+    except (ValueError, TypeError, IndexError) as error:
+        raise BadRequest(str(error)) from None
+
+
+def answer(data: bytes, request: Request) -> bytes:
+    """The bytes that the request asks for. Raises CorruptSample for data that are no image."""
+    if request.wire == "info":
+        return json.dumps(info(), separators=(",", ":")).encode()
+    pixels = transform(data, request.spec, request.key)
+    return pixels.tobytes() if request.wire == "raw" else encode_jpeg(pixels, request.quality)
+
+
+def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    """Pixels uint8 [H, W, 3] as a JPEG with 4:2:0 chroma."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=2)
+    return buffer.getvalue()
+
+
+def info() -> dict[str, Any]:
+    """What makes the samples here: the code's fingerprint and the versions that could change a pixel."""
+    return {
+        "v": PROTOCOL,
+        "sample": VERSION,
+        "code": os.environ.get(CODE_VARIABLE, ""),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "libjpeg_turbo": features.version("libjpeg_turbo"),
+        "native": False,
+        "workers": int(os.environ.get("NUM_WORKERS", "0")),
+    }
+
+
+def _fields(etl_args: str) -> dict[str, Any]:
+    if not etl_args:
+        return {}
+    try:
+        fields = json.loads(etl_args)
+    except ValueError as error:
+        raise BadRequest(f"etl_args is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise BadRequest("etl_args must be a JSON object")
+    for name, value in fields.items():
+        if name not in _FIELDS:
+            raise BadRequest(f"unknown field {name!r}: there are {', '.join(_FIELDS)}")
+        if not isinstance(value, _FIELDS[name]) or isinstance(value, bool):
+            raise BadRequest(f"{name} must be of type {_FIELDS[name].__name__}, not {value!r}")
+    if fields.get("v", PROTOCOL) != PROTOCOL:
+        raise BadRequest(f"this ETL speaks version {PROTOCOL}, not {fields['v']}")
+    return fields

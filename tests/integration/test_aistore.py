@@ -1,0 +1,334 @@
+"""The main job from a bucket: the same samples and the same weights as from the folder, and a sentence for what is wrong."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import pytest
+from aistore import Client
+from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
+from torch.utils.data import DataLoader
+
+from aistore_data import ImageDataset, etls
+from aistore_data.cluster import make_client
+from aistore_data.embedded import EmbeddedAIS
+from aistore_data.errors import ClusterError
+from aistore_data.folder import scan_folder
+from aistore_data.http_reader import Access, HttpReader, object_path
+from aistore_data.layout import read_manifest
+from etl.request import Request, encode
+from etl.sample import Key, Spec, transform
+from tests.conftest import PROJECT, TINY, Result, write_image
+
+Train = Callable[..., Result]
+STAGES = ["Running", "Initializing", "Aborted", "Unknown"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """An embedded server of this module's own."""
+
+    access: Access
+    client: Client
+
+    def put(self, bucket: str, objects: dict[str, bytes]) -> str:
+        self.client.bucket(bucket).create(exist_ok=True)
+        for name, content in objects.items():
+            self.client.bucket(bucket).object(name).get_writer().put_content(content)
+        return f"ais://{bucket}"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with EmbeddedAIS(tmp_path_factory.mktemp("ais")) as server:
+        access = Access(server.endpoint, server.token)
+        yield Cluster(access, make_client(access))
+
+
+@pytest.fixture
+def environment(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """The cluster, as a user's environment names it."""
+    monkeypatch.setenv("AIS_ENDPOINT", cluster.access.endpoint)
+    monkeypatch.setenv("AIS_AUTHN_TOKEN", cluster.access.token)
+    return cluster
+
+
+@pytest.fixture
+def upload(environment: Cluster) -> Callable[..., str]:
+    def call(root: Path, bucket: str, *words: str) -> str:
+        command = [sys.executable, "-m", "aistore_data.upload", str(root), f"ais://{bucket}", *words]
+        process = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+        assert process.returncode == 0, process.stderr
+        return process.stdout.splitlines()[-1]
+
+    return call
+
+
+def embedded(root: Path, *words: str) -> list[str]:
+    return ["data=aistore", "data.endpoint=embedded", f"data.embedded_root={root}", *words]
+
+
+def test_folder_client_and_etls_end_with_the_same_weights(train: Train, small_folder: Path) -> None:
+    folder = train(f"data.root={small_folder}", *TINY, "run_dir=folder")
+    runs = {
+        "etl": train(*embedded(small_folder), *TINY, "run_dir=etl"),
+        "pairs": train(*embedded(small_folder, "data.embedded_layout=pairs"), *TINY, "data.workers=2", "run_dir=pairs"),
+        "client": train(*embedded(small_folder, "data.transform=client"), *TINY, "run_dir=client"),
+    }
+    for name, result in runs.items():
+        assert result.code == 0, result.output
+        assert result.summary()["state_sha256"] == folder.summary()["state_sha256"], name
+        total = 72 + 2 * 15
+        expected = {"local": total, "etl": 0} if name == "client" else {"local": 0, "etl": total}
+        assert result.summary()["samples_by_source"] == expected
+        assert (result.summary()["retries"], result.summary()["fallbacks"]) == (0, 0)
+    assert "samples equal those made here" in runs["etl"].output
+    described = json.loads((runs["pairs"].run_dir / "environment.json").read_text())["data"]
+    local = json.loads((folder.run_dir / "environment.json").read_text())["data"]
+    assert described["train"] == local["train"] and described["val"] == local["val"]
+    assert "token" not in (runs["etl"].run_dir / "config.yaml").read_text().lower()
+
+
+def test_jpeg_on_the_wire_is_the_same_everywhere(train: Train, small_folder: Path) -> None:
+    folder = train(f"data.root={small_folder}", *TINY, "data.wire=jpeg", "train.epochs=1", "run_dir=folder")
+    remote = train(*embedded(small_folder, "data.wire=jpeg"), *TINY, "train.epochs=1", "run_dir=etl")
+    raw = train(f"data.root={small_folder}", *TINY, "train.epochs=1", "run_dir=raw")
+    assert remote.summary()["state_sha256"] == folder.summary()["state_sha256"] != raw.summary()["state_sha256"]
+
+
+def test_real_photos_from_the_folder_and_through_the_etls(train: Train, hymenoptera: Path) -> None:
+    size = [
+        "data.image_size=64",
+        "data.val_image_size=64",
+        "data.val_resize=72",
+        "train.batch_size=32",
+        "train.epochs=1",
+    ]
+    results = [
+        train(*source, *size, "train.lr=0.01", f"run_dir=run{number}")
+        for number, source in enumerate(
+            [
+                [f"data.root={hymenoptera}"],
+                embedded(hymenoptera),
+                embedded(hymenoptera, "data.embedded_layout=pairs"),
+            ]
+        )
+    ]
+    assert [result.code for result in results] == [0, 0, 0], results[-1].output
+    assert len({result.summary()["state_sha256"] for result in results}) == 1
+    assert results[1].summary()["samples_by_source"] == {"local": 0, "etl": 7 * 32 + 153}
+
+
+def test_a_thousand_photos_through_the_etl_equal_those_made_here(cluster: Cluster, photos: list[Path]) -> None:
+    uri = cluster.put("photos", {path.name: path.read_bytes() for path in photos})
+    settings = etls.EtlSettings(num_workers=1)
+    name, _ = etls.ensure(cluster.client, "imagenet-train", "train", settings, print)
+    reader, spec = HttpReader(cluster.access), Spec.train(224)
+    row = bytearray(224 * 224 * 3)
+    for index, path in enumerate(photos):
+        key = Key(3, 1, index)
+        url = object_path(uri, path.name, etl_name=name, etl_args=encode(Request(spec, key)))
+        reader.get_into(url, memoryview(row))
+        assert bytes(row) == transform(path.read_bytes(), spec, key).tobytes(), path.name
+
+
+@pytest.mark.parametrize("layout", ["folders", "pairs"])
+def test_an_uploaded_folder_has_the_folders_manifest(
+    upload: Callable[..., str], environment: Cluster, small_folder: Path, layout: str
+) -> None:
+    name = f"uploaded-{layout}"
+    objects = 51 + 2 + (51 if layout == "pairs" else 0)
+    assert upload(small_folder, name, "--layout", layout) == (
+        f"ais://{name}: {objects} objects uploaded, 0 were there already"
+    )
+    again = upload(small_folder, name, "--layout", layout)
+    assert again.endswith("51 were there already")
+    reader, bucket = HttpReader(environment.access), environment.client.bucket(name)
+    for prefix, local in zip(("train/", "val/"), scan_folder(small_folder), strict=True):
+        remote = read_manifest(bucket, f"ais://{name}", prefix, reader)
+        assert remote.sha256() == local.sha256()
+        assert remote.classes == local.classes
+        assert remote.labels.tolist() == local.labels.tolist()
+    if layout == "pairs":
+        assert bucket.object("train/0000012.cls").get_reader().read_all() == b"1"
+
+
+def test_ones_own_loop(environment: Cluster, upload: Callable[..., str], small_folder: Path) -> None:
+    upload(small_folder, "own")
+    etls.ensure(environment.client, "imagenet-train", "train", etls.EtlSettings(num_workers=1), print)
+    remote = ImageDataset(
+        environment.access.endpoint, "ais://own", etl_name="imagenet-train", spec=Spec.train(48), seed=4
+    )
+    local = ImageDataset(environment.access.endpoint, "ais://own", spec=Spec.train(48), seed=4)
+    assert len(remote) == 36 and remote.classes == ("cat", "dog", "eel")
+    images = {}
+    for epoch in (0, 1):
+        for dataset in (remote, local):
+            dataset.set_epoch(epoch)
+        loaders = [DataLoader(remote, 9, num_workers=2, multiprocessing_context="forkserver"), DataLoader(local, 9)]
+        for (ours, labels), (theirs, their_labels) in zip(*loaders, strict=True):
+            assert ours.shape == (9, 3, 48, 48) and ours.equal(theirs) and labels.equal(their_labels)
+        images[epoch] = theirs
+    assert not images[0].equal(images[1])
+
+
+def test_the_readmes_own_loop_runs(
+    environment: Cluster, upload: Callable[..., str], small_folder: Path, tmp_path: Path
+) -> None:
+    text = (PROJECT / "README.md").read_text().partition("### Your own loop")[2]
+    code = text.partition("```python\n")[2].partition("```")[0]
+    assert "ImageDataset(" in code
+    upload(small_folder, "imagenet")
+    etls.ensure(environment.client, "imagenet-train", "train", etls.EtlSettings(num_workers=1), print)
+    (tmp_path / "loop.py").write_text("if __name__ == '__main__':\n    " + code.replace("\n", "\n    "))
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(PROJECT)!r}); exec(open('loop.py').read())"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert "torch.Size([32, 3, 224, 224])" in process.stdout
+
+
+def test_names_that_an_etl_would_misread_are_made_here(train: Train, small_folder: Path) -> None:
+    for number, name in enumerate(["what?.jpg", "no#1.jpg", "100%.jpg", "a%41+ü b.jpg"]):
+        write_image(small_folder / "val" / "cat" / name, number)
+    folder = train(f"data.root={small_folder}", *TINY, "train.epochs=1", "run_dir=folder")
+    remote = train(*embedded(small_folder), *TINY, "train.epochs=1", "run_dir=etl")
+    assert remote.code == 0, remote.output
+    assert remote.summary()["samples_by_source"] == {"local": 3, "etl": 36 + 16}
+    for name in ("state_sha256", "acc1", "loss"):
+        assert remote.summary()[name] == folder.summary()[name]
+
+
+def error(result: Result, code: int = 1) -> str:
+    assert result.code == code, result.output
+    lines = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in result.output, result.output
+    return lines[0]
+
+
+def test_a_corrupt_object_is_named(train: Train, small_folder: Path) -> None:
+    (small_folder / "train" / "dog" / "3.jpg").write_text("no photo")
+    message = error(train(*embedded(small_folder), *TINY))
+    assert "ais://imagenet/train/dog/3.jpg is not an image: 8 bytes" in message
+
+
+@pytest.mark.parametrize(
+    ("objects", "expected"),
+    [
+        ({"other/a.jpg": b"x"}, "holds no images"),
+        ({"train/a.jpg": b"x"}, "has no label: it lies in no class folder"),
+        ({"train/0.jpg": b"x", "train/1.jpg": b"x", "train/0.cls": b"0"}, "train/1.cls is missing"),
+        ({"train/0.jpg": b"x", "train/0.cls": b"cat"}, "holds 'cat', not a class number"),
+        ({"train/0.jpg": b"x", "train/0.cls": b"7", "train/.classes.json": b'["a"]'}, "not a class number from 0 to 0"),
+        ({"train/a/0.jpg": b"x", "val/b/0.jpg": b"x"}, "is of the class 'b', which the training split does not have"),
+    ],
+    ids=["empty", "no-label", "missing-cls", "no-number", "outside", "unknown-class"],
+)
+def test_a_bucket_that_does_not_fit(
+    train: Train, environment: Cluster, objects: dict[str, bytes], expected: str, request: pytest.FixtureRequest
+) -> None:
+    uri = environment.put(f"bad-{request.node.callspec.id}", objects)
+    assert expected in error(train("data=aistore", f"data.bucket={uri}", *TINY))
+
+
+def test_clusters_that_cannot_be_used(train: Train, environment: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = error(train("data=aistore", "data.bucket=ais://nowhere", *TINY))
+    assert "ais://nowhere cannot be read" in missing and "aistore_data.upload" in missing
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nothing = error(train("data=aistore", f"data.endpoint=http://127.0.0.1:{port}", *TINY))
+    assert f"no AIStore answers at http://127.0.0.1:{port}" in nothing
+    monkeypatch.setenv("AIS_AUTHN_TOKEN", "wrong")
+    assert "refuses the token" in error(train("data=aistore", *TINY))
+    monkeypatch.delenv("AIS_AUTHN_TOKEN")
+    assert "refuses the token" in error(train("data=aistore", *TINY))
+    monkeypatch.delenv("AIS_ENDPOINT")
+    assert "data.endpoint is not set" in error(train("data=aistore", *TINY))
+    assert "data.embedded_root is not set" in configuration_error("data=aistore", "data.endpoint=embedded")
+
+
+def configuration_error(*overrides: str) -> str:
+    from tests.unit.test_command_line import sentence
+
+    return sentence(*overrides)
+
+
+class SomebodysETL(FastAPIServer):
+    """Another transform under our name."""
+
+    def transform(self, data: bytes, path: str, etl_args: str) -> bytes:
+        return b"mine"
+
+
+def test_an_etl_of_the_same_name_with_other_code_is_left_alone(
+    train: Train, environment: Cluster, upload: Callable[..., str], small_folder: Path
+) -> None:
+    upload(small_folder, "names")
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    client = environment.client
+    client.etl("somebodys-train").init_class(NUM_WORKERS="1")(SomebodysETL)
+    words = ["data=aistore", "data.bucket=ais://names", *TINY, "train.epochs=1", "data.etl.train_name=somebodys-train"]
+    result = train(*words, "data.etl.num_workers=1", "data.etl.val_name=names-val", "data.etl.on_exit=stop")
+    assert result.code == 0, result.output
+    assert "ETL somebodys-train runs other code and is left alone; this run uses somebodys-train-" in result.output
+    left = {info.id for info in client.cluster().list_etls(STAGES)}
+    assert "somebodys-train" in left and not any(name.startswith(("somebodys-train-", "names-")) for name in left)
+    # With manage=reuse nothing is started, and other pixels are an error.
+    reused = train(*words, "data.etl.manage=reuse", "run_dir=reused")
+    assert "ETL somebodys-train does not answer for" in error(reused)
+    etls.stop(client, "somebodys-train")
+
+
+def test_an_etl_that_does_not_start_shows_why(train: Train, environment: Cluster, small_folder: Path) -> None:
+    result = train(*embedded(small_folder, 'data.etl.dependencies=["numpy==0.0.1"]'), *TINY)
+    message = result.output[result.output.index("error: ") :]
+    assert result.code == 1 and "ETL imagenet-train did not start" in message and "numpy" in message
+
+
+def test_attaching_and_repairing(cluster: Cluster) -> None:
+    settings = etls.EtlSettings(num_workers=1)
+    said: list[str] = []
+    first = etls.ensure(cluster.client, "repair-val", "val", settings, said.append)
+    assert first == ("repair-val", True)
+    assert etls.ensure(cluster.client, "repair-val", "val", settings, said.append) == ("repair-val", False)
+    assert "is running already" in said[-1]
+    cluster.client.etl("repair-val").stop()
+    name, _ = etls.ensure(cluster.client, "repair-val", "val", settings, said.append)
+    etl = {info.id: info.stage for info in cluster.client.cluster().list_etls(STAGES)}
+    assert etl[name] == "Running"
+    etls.stop(cluster.client, name)
+    etls.stop(cluster.client, name)
+
+
+def test_an_etl_that_makes_other_pixels_is_refused(cluster: Cluster, photos: list[Path], monkeypatch: Any) -> None:
+    uri = cluster.put("prove", {f"train/a/{path.name}": path.read_bytes() for path in photos[:3]})
+    manifest = read_manifest(cluster.client.bucket("prove"), uri, "train/", HttpReader(cluster.access))
+    name, _ = etls.ensure(cluster.client, "imagenet-train", "train", etls.EtlSettings(num_workers=1), print)
+    assert etls.prove(HttpReader(cluster.access), uri, manifest, name, Spec.train(64), 1) == 2
+
+    def off_by_one(data: bytes, spec: Spec, key: Key | None) -> np.ndarray:
+        pixels = transform(data, spec, key)
+        pixels[0, 0, 0] ^= 1
+        return pixels
+
+    monkeypatch.setattr(etls, "transform", off_by_one)
+    with pytest.raises(ClusterError, match=r"makes other pixels of ais://prove/.*There: .*pillow.*Here: Pillow"):
+        etls.prove(HttpReader(cluster.access), uri, manifest, name, Spec.train(64), 1)
+
+
+def test_the_demos_data_are_whole(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "scripts.make_demo_data", str(tmp_path / "demo"), "--train", "2", "--val", "1"]
+    for expected in ("24 images in 8 classes", "is there already"):
+        assert expected in subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    first = {path.name: path.read_bytes() for path in (tmp_path / "demo" / "train" / "striped_ring").iterdir()}
+    shutil.rmtree(tmp_path / "demo")
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    assert first == {path.name: path.read_bytes() for path in (tmp_path / "demo" / "train" / "striped_ring").iterdir()}

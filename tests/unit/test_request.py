@@ -1,0 +1,113 @@
+"""What an ETL is asked for and what it answers, without a server."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cloudpickle
+import numpy as np
+import pytest
+from PIL import Image
+
+from etl.request import BadRequest, Request, answer, encode, parse
+from etl.sample import CorruptSample, Key, Spec, transform
+from tests.conftest import PROJECT
+
+DATA = (Path(__file__).parent / "vectors" / "rgb420.jpg").read_bytes()
+REQUESTS = [
+    Request(Spec.train(), Key(0, 3, 17)),
+    Request(Spec.train(64, (0.3, 0.9), (1.0, 1.0), "bicubic"), Key(5, 0, 1, 2)),
+    Request(Spec.val()),
+    Request(Spec.val(96, 96, "bicubic")),
+    Request(Spec.val(300, 320), wire="jpeg", quality=95),
+]
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=encode)
+def test_a_request_survives_the_wire(request_: Request) -> None:
+    text = encode(request_)
+    assert " " not in text
+    assert parse(text, request_.spec.recipe) == request_
+
+
+def test_the_documented_request() -> None:
+    text = '{"v":1,"seed":0,"epoch":3,"index":17,"size":224,"wire":"raw"}'
+    assert encode(Request(Spec.train(), Key(0, 3, 17))) == text
+
+
+def test_raw_is_the_sample_and_jpeg_a_picture_of_it() -> None:
+    request = Request(Spec.train(96), Key(1, 2, 3))
+    pixels = transform(DATA, request.spec, request.key)
+    assert answer(DATA, request) == pixels.tobytes()
+    picture = Image.open(io.BytesIO(answer(DATA, parse("", "train"))))
+    assert (picture.format, picture.size) == ("JPEG", (224, 224))
+    jpeg = np.asarray(Image.open(io.BytesIO(answer(DATA, Request(request.spec, request.key, "jpeg", 95)))))
+    assert np.abs(jpeg.astype(int) - pixels).mean() < 4
+
+
+def test_info_names_what_makes_the_pixels() -> None:
+    info = json.loads(answer(b"", parse('{"wire":"info"}', "val")))
+    assert {"sample", "code", "pillow", "libjpeg_turbo", "native", "workers", "python", "numpy"} <= set(info)
+
+
+@pytest.mark.parametrize(
+    ("text", "recipe", "expected"),
+    [
+        ("{", "train", "not JSON"),
+        ("[1]", "train", "must be a JSON object"),
+        ('{"colour":1}', "train", "unknown field 'colour'"),
+        ('{"epoch":"3"}', "train", "epoch must be of type int"),
+        ('{"epoch":true}', "train", "epoch must be of type int"),
+        ('{"wire":"raw","seed":0,"epoch":1}', "train", "wire=raw needs index"),
+        ('{"wire":"raw"}', "val", "wire=raw needs size"),
+        ('{"wire":"png"}', "val", "wire must be raw, jpeg or info"),
+        ('{"v":2}', "val", "speaks version 1"),
+        ('{"quality":0}', "val", "quality must be"),
+        ('{"size":0}', "train", "size must be"),
+        ('{"scale":[1]}', "train", "index out of range"),
+        ('{"seed":-1}', "train", "Key.seed"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(text: str, recipe: str, expected: str) -> None:
+    with pytest.raises(BadRequest, match=expected):
+        parse(text, recipe)  # type: ignore[arg-type]
+
+
+def test_the_class_needs_no_file_of_this_project(tmp_path: Path) -> None:
+    from etl.server import TrainETL, ship_by_value
+
+    ship_by_value()
+    (tmp_path / "class.pkl").write_bytes(cloudpickle.dumps(TrainETL))
+    (tmp_path / "photo.jpg").write_bytes(DATA)
+    code = """
+import cloudpickle, sys
+server = cloudpickle.load(open("class.pkl", "rb"))()
+assert not any(name == "etl" or name.startswith("etl.") for name in sys.modules)
+arguments = '{"v":1,"seed":0,"epoch":3,"index":17,"size":224,"wire":"raw"}'
+sys.stdout.buffer.write(server.transform("photo.jpg", "", arguments))
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"AIS_TARGET_URL": "http://127.0.0.1:1"}, capture_output=True
+    )
+    assert process.returncode == 0, process.stderr.decode()
+    assert process.stdout == transform(DATA, Spec.train(), Key(0, 3, 17)).tobytes()
+
+
+def test_the_command_line_makes_the_same(tmp_path: Path) -> None:
+    def call(data: bytes, *words: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run([sys.executable, "-m", "etl", *words], cwd=PROJECT, input=data, capture_output=True)
+
+    arguments = '{"seed":0,"epoch":3,"index":17,"wire":"raw"}'
+    made = call(DATA, "--recipe", "train", "--args", arguments)
+    assert made.stdout == transform(DATA, Spec.train(), Key(0, 3, 17)).tobytes()
+    assert Image.open(io.BytesIO(call(DATA, "--recipe", "val").stdout)).size == (224, 224)
+    text = call(b"no photo", "--recipe", "val")
+    assert text.returncode == 1 and b"error: standard input is not an image" in text.stderr
+    assert call(DATA, "--args", "{").returncode == 2
+
+
+def test_corrupt_bytes_are_named() -> None:
+    with pytest.raises(CorruptSample):
+        answer(b"no photo", Request(Spec.val()))
