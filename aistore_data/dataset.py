@@ -19,7 +19,7 @@ class ImageDataset(Dataset[tuple[Any, int]]):
 
     The image is a uint8 tensor [3, spec.size, spec.size], or what ``transform`` makes of it; made by the ETL
     ``etl_name``, or here without one. Labels are indices into ``classes``, by default those of the bucket. A sample is
-    a function of (object, spec, seed, epoch, index): call ``set_epoch`` before each epoch, also with persistent workers.
+    a function of (object, spec, seed, epoch, index): call ``set_epoch`` before each epoch, with running workers too.
 
     The token comes from AIS_AUTHN_TOKEN. Raises ClusterError for a cluster or bucket that cannot be used, ObjectError
     and OSError for a sample that cannot be had, CorruptSample for an object that is no image.
@@ -47,7 +47,7 @@ class ImageDataset(Dataset[tuple[Any, int]]):
         self.http = HttpReader(access)
         sdk_bucket = make_client(access).bucket(name, provider=provider or "ais")
         self.manifest = read_manifest(sdk_bucket, bucket, prefix, self.http, classes)
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ class ImageDataset(Dataset[tuple[Any, int]]):
             pixels = np.empty((self.spec.size, self.spec.size, 3), np.uint8)
             arguments = encode(Request(self.spec, key))
             path = object_path(self.bucket, name, etl_name=self.etl_name, etl_args=arguments)
-            self.http.get_into(path, memoryview(pixels).cast("B"))
+            self.http.get_into(path, pixels.data.cast("B"))
         else:
             pixels = transform(self.http.get(object_path(self.bucket, name)), self.spec, key)
         image = torch.from_numpy(pixels).permute(2, 0, 1)

@@ -68,10 +68,12 @@ def ensure(
         if owner == code:
             _restart(client, name, settings, say)
             return name, False
-        _init(client, name, recipe, code, settings, say)
+        if _init(client, name, recipe, code, settings, say):
+            return name, True
+        say(f"ETL {name} was started by somebody at the same moment")
+        return ensure(client, name, recipe, settings, say)
     except RequestException as error:
         raise ClusterError(f"the cluster did not answer while ETL {name} was being started: {error}.") from None
-    return name, True
 
 
 def stop(client: Client, name: str) -> None:
@@ -157,7 +159,8 @@ def _restart(client: Client, name: str, settings: EtlSettings, say: Say) -> None
     say(f"ETL {name} is running again")
 
 
-def _init(client: Client, name: str, recipe: Recipe, code: str, settings: EtlSettings, say: Say) -> None:
+def _init(client: Client, name: str, recipe: Recipe, code: str, settings: EtlSettings, say: Say) -> bool:
+    """Start the ETL; False if there is one of this name by now."""
     options: dict[str, Any] = {
         "comm_type": settings.comm_type,
         "init_timeout": f"{settings.init_timeout_s}s",
@@ -179,12 +182,12 @@ def _init(client: Client, name: str, recipe: Recipe, code: str, settings: EtlSet
             start()
         except AISError as error:
             if error.status_code == 409:
-                say(f"ETL {name} was started by somebody at the same moment")
-                return
+                return False
             raise ClusterError(
                 f"ETL {name} did not start: {error.message.strip()} "
                 "(an AIStore that is not built or deployed for ETL cannot start any)."
             ) from None
+    return True
 
 
 @contextmanager

@@ -142,8 +142,8 @@ class HttpReader:
         return connection
 
     def _connections(self) -> dict[str, http.client.HTTPConnection]:
-        if not hasattr(self._local, "connections"):
-            self._local.connections = {}
+        if getattr(self._local, "pid", None) != os.getpid():  # a forked process must not share its parent's sockets
+            self._local.pid, self._local.connections = os.getpid(), {}
         connections: dict[str, http.client.HTTPConnection] = self._local.connections
         return connections
 

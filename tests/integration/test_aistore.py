@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,16 @@ def test_an_etl_that_does_not_start_shows_why(train: Train, environment: Cluster
     result = train(*embedded(small_folder, 'data.etl.dependencies=["numpy==0.0.1"]'), *TINY)
     message = result.output[result.output.index("error: ") :]
     assert result.code == 1 and "ETL imagenet-train did not start" in message and "numpy" in message
+
+
+def test_two_starters_at_once_make_one_etl(cluster: Cluster) -> None:
+    settings, said = etls.EtlSettings(num_workers=1), []
+    with ThreadPoolExecutor(2) as pool:
+        starts = [pool.submit(etls.ensure, cluster.client, "both-val", "val", settings, said.append) for _ in range(2)]
+        results = [start.result(timeout=60) for start in starts]
+    assert {name for name, _ in results} == {"both-val"}, said
+    assert sorted(started for _, started in results) == [False, True], said
+    etls.stop(cluster.client, "both-val")
 
 
 def test_attaching_and_repairing(cluster: Cluster) -> None:

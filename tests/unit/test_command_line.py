@@ -48,10 +48,10 @@ def test_every_experiment_composes_and_says_how_to_run_it(path: Path) -> None:
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any(f"python train.py experiment={path.stem}" in line for line in header)
     assert any("Expected:" in line for line in header)
-    composed(f"experiment={path.stem}", "data.root=/data")
+    composed(f"experiment={path.stem}", "data.root=/data", "data.embedded_root=/data")
 
 
-@pytest.mark.parametrize("source", ["imagefolder", "synthetic"])
+@pytest.mark.parametrize("source", ["imagefolder", "aistore", "synthetic"])
 def test_every_source_composes(source: str) -> None:
     assert composed(f"data={source}", "data.root=/data").data.source == source
 
@@ -83,7 +83,7 @@ def test_the_published_defaults_of_pytorch_examples() -> None:
         ("train.schedule=cosin", "train.schedule must be one of step, cosine, not 'cosin'."),
         ("train.nesterov=true train.momentum=0", "needs train.momentum above 0"),
         ("model=resnet50", "model is a group of options: set model.name"),
-        ("data=bucket", "there is no data=bucket: choose one of imagefolder, synthetic."),
+        ("data=bucket", "there is no data=bucket: choose one of aistore, imagefolder, synthetic."),
         ("experiment=none", "there is no experiment=none: choose one of"),
         ("resnet50", "'resnet50' is not of the form name=value"),
         ("data.workers=many", "data.workers must be auto or a number"),

@@ -1,10 +1,12 @@
 """The reader against a server that does what real ones do: redirects, chunks, closed connections, short answers."""
 
+import os
 import pickle
 import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -17,8 +19,8 @@ BODY = bytes(range(256)) * 20
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    connections: set[int] = set()
-    tokens: list[str | None] = []
+    connections: ClassVar[set[int]] = set()
+    tokens: ClassVar[list[str | None]] = []
 
     def do_GET(self) -> None:
         self.connections.add(self.client_address[1])
@@ -110,6 +112,16 @@ def test_an_error_carries_the_servers_words(reader: HttpReader) -> None:
     assert reader.get("/plain") == BODY
     assert len(Handler.connections) == 1
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_forked_process_has_connections_of_its_own(reader: HttpReader) -> None:
+    reader.get("/plain")
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if reader.get("/plain") == BODY else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(Handler.connections) == 2
+    assert reader.get("/plain") == BODY
 
 
 def test_it_pickles_without_connections_and_never_shows_the_token(reader: HttpReader) -> None:
