@@ -45,6 +45,7 @@ test-all: check build/pillow-12/.ready  ## the same with the long matrices
 
 bench: setup  ## the figures of the README: python -m benchmarks.NAME runs one
 	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.bucket
 	$(BIN)/python -m benchmarks.loop
 
 clean:  ## remove .venv, build and caches; runs and data stay

@@ -6,10 +6,12 @@ zero-padded, extensions kept. Both have the class names in ``train/.classes.json
 uploaded from it have the same manifests, names apart.
 """
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
+from aistore.sdk.errors import AISError
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from aistore_data.errors import ClusterError, ObjectError
@@ -20,6 +22,9 @@ Layout = Literal["folders", "pairs"]
 
 CLASSES = ".classes.json"
 """The object, below a split's prefix, that lists the class names in the order of their numbers."""
+
+MANIFEST = ".manifest.npz"
+"""The object, below a split's prefix, that keeps its manifest."""
 
 _FETCHES = 16
 
@@ -35,21 +40,49 @@ def pair_names(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classes: tuple[str, ...] = ()) -> Manifest:
-    """List ``prefix`` of an SDK bucket and find the labels, in either layout.
+    """The manifest of the images below ``prefix`` of an SDK bucket, in either layout; names are whole object names.
 
-    ``classes`` are those of the training split, which a validation split must not go beyond. Names in the manifest are
-    whole object names. Raises ClusterError for what is missing or does not fit.
+    The bucket is listed. A manifest that was made from the same names, sizes and checksums and is stored there is
+    taken, which saves reading the labels; else it is built, and stored where the bucket may be written to. ``classes``
+    are those of the training split, which a validation split must not go beyond. Raises ClusterError for what is
+    missing or does not fit.
     """
-    sizes: dict[str, int] = {entry.name: entry.size for entry in bucket.list_all_objects(prefix=prefix)}
+    entries = bucket.list_all_objects(prefix=prefix, props="name,size,checksum")
+    entries = [entry for entry in entries if entry.name != prefix + MANIFEST]
+    sizes: dict[str, int] = {entry.name: entry.size for entry in entries}
+    listing = hashlib.sha256("".join(f"{e.name} {e.size} {e.checksum}\n" for e in entries).encode()).hexdigest()
     images = [name for name in sizes if name.lower().endswith(IMG_EXTENSIONS)]
     if not images:
         raise ClusterError(
             f"{uri}/{prefix} holds no images ({', '.join(IMG_EXTENSIONS)}): upload them with "
             f"python -m aistore_data.upload FOLDER {uri}, or check data.bucket and the prefixes."
         )
+    stored = _stored(reader, object_path(uri, prefix + MANIFEST), listing)
+    if stored and (not classes or stored.classes == classes):
+        return stored
     if any(name.endswith(".cls") for name in sizes):
-        return _pairs(uri, prefix, images, sizes, reader, classes)
-    return _folders(uri, prefix, images, sizes, classes)
+        manifest = _pairs(uri, prefix, images, sizes, reader, classes)
+    else:
+        manifest = _folders(uri, prefix, images, sizes, classes)
+    try:
+        bucket.object(prefix + MANIFEST).get_writer().put_content(listing.encode() + manifest.to_bytes())
+    except AISError as error:
+        if error.status_code not in (401, 403):
+            raise
+    return manifest
+
+
+def _stored(reader: HttpReader, path: str, listing: str) -> Manifest | None:
+    """The stored manifest, if there is one and it was made from this very listing."""
+    try:
+        content = reader.get(path)
+        return Manifest.from_bytes(content[len(listing) :]) if content.startswith(listing.encode()) else None
+    except ObjectError as error:
+        if error.status != 404:
+            raise
+    except ValueError:
+        pass  # cut short: it is built anew
+    return None
 
 
 def _folders(uri: str, prefix: str, images: list[str], sizes: dict[str, int], classes: tuple[str, ...]) -> Manifest:

@@ -1,6 +1,9 @@
 """The manifest of a split: object names, labels, sizes and class names, in the order that gives samples their index."""
 
 import hashlib
+import io
+import json
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +47,24 @@ class Manifest:
         """The name of sample ``index``, relative to the split's folder or prefix."""
         start, end = self.offsets[index : index + 2].tolist()
         return self.names[start:end].numpy().tobytes().decode("utf-8", "surrogateescape")
+
+    def to_bytes(self) -> bytes:
+        """The manifest as the content of an object: NumPy's npz, without pickles."""
+        buffer = io.BytesIO()
+        tensors = {name: getattr(self, name).numpy() for name in ("names", "offsets", "labels", "sizes")}
+        classes = np.frombuffer(json.dumps(list(self.classes)).encode(), np.uint8)
+        np.savez_compressed(buffer, classes=classes, **tensors)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "Manifest":
+        """The inverse of ``to_bytes``. Raises ValueError for anything else."""
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                tensors = {name: torch.from_numpy(arrays[name]) for name in ("names", "offsets", "labels", "sizes")}
+                return cls(**tensors, classes=tuple(json.loads(arrays["classes"].tobytes())))
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"not a manifest: {error}") from None
 
     def sha256(self) -> str:
         """Identifies the data set by order, labels and sizes, so a folder and its renamed copy are the same data."""

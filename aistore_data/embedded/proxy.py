@@ -164,7 +164,7 @@ def _listed(name: str, entry: Entry, properties: set[str]) -> dict[str, Any]:
     item: dict[str, Any] = {"n": name, "f": _PRESENT}
     if entry.size:
         item["s"] = entry.size
-    if "checksum" in properties:
+    if "checksum" in properties and not (entry.read_only and entry.path):  # a served folder is not read for a listing
         item["cs"] = entry.xxhash2()
     if "atime" in properties:
         item["a"] = time.strftime("%d %b %y %H:%M UTC", time.gmtime(entry.mtime_ns / 1e9))

@@ -162,6 +162,44 @@ def test_an_uploaded_folder_has_the_folders_manifest(
         assert bucket.object("train/0000012.cls").get_reader().read_all() == b"1"
 
 
+def test_a_bucket_that_may_not_be_written_to(
+    upload: Callable[..., str], small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(small_folder, tmp_path / "served")
+    write_image(small_folder / "train" / "cat" / "0.jpg", 99)
+    with EmbeddedAIS(tmp_path / "root", imagefolder=tmp_path / "served") as server:
+        monkeypatch.setenv("AIS_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("AIS_AUTHN_TOKEN", server.token)
+        command = [sys.executable, "-m", "aistore_data.upload", str(small_folder), "ais://imagenet"]
+        process = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 1 and "Traceback" not in process.stderr
+    assert "error: the upload to ais://imagenet failed" in process.stderr
+
+
+def test_a_manifest_is_stored_and_a_stale_one_is_not_used(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {f"train/{number:07d}.{kind}": content for number in range(3) for kind, content in
+             (("jpg", b"x" * (5 + number)), ("cls", str(number).encode()))}  # fmt: skip
+    uri = cluster.put("stored", names)
+    bucket, reader = cluster.client.bucket("stored"), HttpReader(cluster.access)
+    fetched: list[str] = []
+    get = HttpReader.get
+    monkeypatch.setattr(HttpReader, "get", lambda self, path: (fetched.append(path), get(self, path))[1])
+    first = read_manifest(bucket, uri, "train/", reader)
+    assert sum(".cls" in path for path in fetched) == 3
+    fetched.clear()
+    again = read_manifest(bucket, uri, "train/", reader)
+    assert not any(".cls" in path for path in fetched)
+    assert again.sha256() == first.sha256() and [again.name(i) for i in range(3)] == [first.name(i) for i in range(3)]
+    assert again.classes == first.classes
+    cluster.put("stored", {"train/0000003.jpg": b"y", "train/0000003.cls": b"1"})
+    assert read_manifest(bucket, uri, "train/", reader).labels.tolist() == [0, 1, 2, 1]
+    cluster.put("stored", {"train/0000003.cls": b"0"})  # of the same size
+    assert read_manifest(bucket, uri, "train/", reader).labels.tolist() == [0, 1, 2, 0]
+    path = object_path(uri, "train/.manifest.npz")
+    cluster.put("stored", {"train/.manifest.npz": get(reader, path)[:-9]})
+    assert read_manifest(bucket, uri, "train/", reader).labels.tolist() == [0, 1, 2, 0]
+
+
 def test_ones_own_loop(environment: Cluster, upload: Callable[..., str], small_folder: Path) -> None:
     upload(small_folder, "own")
     etls.ensure(environment.client, "imagenet-train", "train", etls.EtlSettings(num_workers=1), print)

@@ -106,6 +106,22 @@ def test_a_damaged_checkpoint_is_named(train: Train, small_folder: Path) -> None
     assert "run/checkpoints/last.pt is damaged" in result.output
 
 
+def test_an_operation_that_is_not_deterministic_is_named(
+    train: Train, small_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No model of torchvision has one on a CPU: the message is that of torch, for adaptive pooling on a GPU.
+    import training.loop
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError(
+            "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set …"
+        )
+
+    monkeypatch.setattr(training.loop, "_train_step", refuse)
+    message = error(train(f"data.root={small_folder}", *TINY, "deterministic=true"), 1)
+    assert message.startswith("error: deterministic=true: adaptive_avg_pool2d_backward_cuda does not have")
+
+
 def test_a_process_says_it_too(train_py: Train, small_folder: Path) -> None:
     assert "there is no option train.foo" in error(train_py(f"data.root={small_folder}", "+train.foo=1"), 2)
     assert "did you mean train.lr" in error(train_py(f"data.root={small_folder}", "train.lrr=1"), 2)

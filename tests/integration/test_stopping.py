@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -107,6 +108,44 @@ def test_a_killed_trainer_leaves_no_worker(start: Callable[..., subprocess.Popen
     assert len(group_members(process.pid)) >= 3
     process.kill()
     wait_until_empty(process.pid, 20)
+
+
+def marked(mark: str) -> list[str]:
+    """Command lines of the live processes that have ``mark`` in their environment."""
+    found = []
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit() and int(path.name) != os.getpid():
+            try:
+                if mark.encode() in (path / "environ").read_bytes():
+                    found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:  # it ended meanwhile
+                continue
+    return found
+
+
+@pytest.mark.parametrize("moment", ["ETL imagenet-train: started", "epoch 1/99"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
+def test_neither_server_nor_pods_outlive_the_trainer(
+    start: Callable[..., subprocess.Popen[str]],
+    small_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    name: str,
+) -> None:
+    mark = f"test-{uuid.uuid4()}"
+    monkeypatch.setenv("TEST_MARK", mark)
+    source = ["data=aistore", "data.endpoint=embedded", f"data.embedded_root={small_folder}"]
+    process = start(*source, *TINY, "data.workers=1", "train.epochs=99", "train.log_every=1")
+    wait_for(process, moment)
+    assert sum("aistore_data.embedded" in line for line in marked(mark)) >= 2
+    process.send_signal(getattr(signal, name))
+    output = process.communicate(timeout=60)[0]
+    assert "Traceback" not in output, output
+    assert process.returncode == (85 if name == "SIGINT" else -9)
+    end = time.monotonic() + 15
+    while marked(mark) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert marked(mark) == []
 
 
 def test_a_terminal_shows_one_live_line_for_each_epoch(small_folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""CPU time per image on the training node: an ETL's ready pixels, the folder, and the SDK's own dataset.
+
+    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.bucket [--workers 1] [--repeats 3] [--images 400]
+
+FOLDER holds imagenet-sample.tar. One embedded server with the ETL runs beside; its CPU time is not counted, as that
+of storage nodes is not. Three ways to batches of 50 samples of 224 px: data=imagefolder (decoding here),
+data.transform=etl (receiving), and aistore.pytorch.AISMapDataset with the same ETL (a JPEG, decoded here).
+"""
+
+import argparse
+import json
+import os
+import sys
+import tarfile
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import in_own_session, print_machine, print_table, session_cpu_s
+
+BATCH = 50
+KINDS = ("data=imagefolder", "data.transform=etl", "SDK AISMapDataset + ETL")
+
+
+def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object]:
+    """Endless batches."""
+    import torch
+
+    from aistore_data.cluster import make_client
+    from aistore_data.folder import FolderReader, scan_folder
+    from etl import Spec
+    from training.bucket import EtlDataset, ObjectReader
+    from training.dataset import SampleDataset
+    from training.loader import open_loader
+    from training.sampler import TrainBatches
+
+    torch.set_num_threads(1)
+    if kind == KINDS[2]:
+        import io
+
+        import numpy
+        from aistore.pytorch import AISMapDataset
+        from PIL import Image
+
+        class Pixels(torch.utils.data.Dataset[torch.Tensor]):
+            def __init__(self) -> None:
+                client = make_client(access)
+                self.source = AISMapDataset(client.bucket("bench"), {client.bucket("bench"): "train/"}, "bench-train")
+
+            def __len__(self) -> int:
+                return len(self.source)
+
+            def __getitem__(self, index: int) -> torch.Tensor:
+                _, content = self.source[index]
+                return torch.from_numpy(numpy.array(Image.open(io.BytesIO(content))))
+
+        loader = torch.utils.data.DataLoader(
+            Pixels(), BATCH, shuffle=True, num_workers=workers, multiprocessing_context="fork"
+        )
+        while True:
+            yield from loader
+    manifest, _ = scan_folder(root)
+    dataset: Any = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(), seed=0)
+    if kind == KINDS[1]:
+        from aistore_data.http_reader import HttpReader
+        from aistore_data.layout import read_manifest
+
+        bucket = make_client(access).bucket("bench")
+        manifest = read_manifest(bucket, "ais://bench", "train/", HttpReader(access))
+        dataset = EtlDataset(ObjectReader(access, "ais://bench", manifest), Spec.train(), 0, "bench-train", "raw")
+    order = TrainBatches(len(manifest), BATCH, seed=0, epochs=1000)
+    with open_loader(dataset, order, workers, 4, torch.device("cpu")) as loader:
+        yield from loader
+
+
+def measure(kind: str, root: Path, access: Any, workers: int, images: int) -> None:
+    """Print CPU and wall milliseconds per image, from the fifth batch on."""
+    moments = []
+    for number, _ in enumerate(batches(kind, root, access, workers)):
+        if number in (4, 4 + images // BATCH):
+            moments.append((session_cpu_s(), time.perf_counter()))
+        if len(moments) == 2:
+            break
+    cpu_s, wall_s = (after - before for before, after in zip(*moments, strict=True))
+    print(json.dumps({"cpu_ms": 1e3 * cpu_s / images, "wall_ms": 1e3 * wall_s / images}), flush=True)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    from aistore_data import etls
+    from aistore_data.cluster import make_client
+    from aistore_data.embedded import EmbeddedAIS
+    from aistore_data.http_reader import Access
+    from aistore_data.upload import upload
+
+    if args.one:
+        measure(args.one[0], Path(args.one[1]), Access.from_environment(""), args.workers, args.images)
+        return 0
+    data = os.environ.get("IMAGENET_TRAINER_DATA")
+    if not data or not (Path(data) / "imagenet-sample.tar").exists():
+        print("error: set IMAGENET_TRAINER_DATA to the folder that holds imagenet-sample.tar", file=sys.stderr)
+        return 2
+    print_machine()
+    results: dict[str, dict[str, list[float]]] = {"cpu_ms": defaultdict(list), "wall_ms": defaultdict(list)}
+    with tempfile.TemporaryDirectory() as folder, EmbeddedAIS(Path(folder) / "ais") as server:
+        root = Path(folder) / "photos"
+        with tarfile.open(Path(data) / "imagenet-sample.tar") as tar:
+            tar.extractall(Path(folder) / "flat", filter="data")
+        for path in sorted((Path(folder) / "flat").rglob("*.JPEG")):
+            for split in ("train", "val"):
+                (root / split / path.name.split("_")[0]).mkdir(parents=True)
+                (root / split / path.name.split("_")[0] / path.name).symlink_to(path)
+        os.environ |= {"AIS_ENDPOINT": server.endpoint, "AIS_AUTHN_TOKEN": server.token}
+        client = make_client(Access(server.endpoint, server.token))
+        upload(root, client.bucket("bench"), "folders")
+        etls.ensure(client, "bench-train", "train", etls.EtlSettings(num_workers=1), print)
+        for _ in range(args.repeats):
+            for kind in KINDS:
+                words = ("--workers", str(args.workers), "--images", str(args.images), "--one", kind, str(root))
+                for name, value in in_own_session("benchmarks.bucket", *words).items():
+                    results[name][kind].append(value)
+    for name, label in (("cpu_ms", "CPU ms per image"), ("wall_ms", "wall ms per image")):
+        print_table(results[name], KINDS[0], label)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
