@@ -12,7 +12,7 @@ Three promises, each with committed test vectors in ``tests/unit/vectors/``:
 * *Pixels are Pillow's*: libjpeg-turbo decode, crop, fixed-point antialiased resize in two explicit passes,
   horizontal then vertical. Pillow 13 swaps the passes inside its own two-dimensional call for some tall crops, and a
   sample must not change with a Pillow upgrade. So a sample equals torchvision's PIL pipeline for the same box and flip
-  byte for byte under Pillow 11 and 12, and within one level under Pillow 13.
+  byte for byte under Pillow 11 and 12, and for bilinear within one level under Pillow 13.
 """
 
 import io

@@ -27,6 +27,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the long matrices in full")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: one more of a matrix whose other cases run always; make test-all runs it")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "long" in item.keywords and not config.getoption("--all"):
+            item.add_marker(pytest.mark.skip(reason="one of a long matrix: make test-all"))
+
+
 def _unpack(name: str, folder: Path) -> Path:
     data = os.environ.get("IMAGENET_TRAINER_DATA")
     if not data:

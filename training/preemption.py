@@ -25,8 +25,11 @@ def signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
-class Stopped(Exception):  # noqa: N818
-    """The run was asked to stop, and may be started again to go on."""
+class Stopped(BaseException):
+    """The run was asked to stop, and may be started again to go on.
+
+    Like KeyboardInterrupt no ``Exception``: a library that tries again after any of these must not swallow it.
+    """
 
 
 class StopFlag:
@@ -48,6 +51,6 @@ class StopFlag:
             signal.signal(name, signal.SIG_IGN)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested or not self.deferred:
+        again, self.requested = self.requested, True
+        if again or not self.deferred:
             raise Stopped(signal.Signals(number).name)
-        self.requested = True

@@ -7,15 +7,20 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import PROJECT, TINY, Result
 
 Train = Callable[..., Result]
+
+
+def long_case(*values: str) -> Any:
+    """A case of a matrix that ``make test-all`` runs."""
+    return pytest.param(*values, marks=pytest.mark.long)
 
 
 @pytest.fixture
@@ -53,7 +58,7 @@ def wait_for(process: subprocess.Popen[str], text: str) -> str:
 
 
 def group_members(group: int) -> list[str]:
-    rows = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    rows = subprocess.run(["ps", "-wweo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
     parts = [row.split(None, 2) for row in rows.splitlines()]
     return [args for pgid, stat, args in parts if int(pgid) == group and not stat.startswith("Z")]
 
@@ -65,7 +70,7 @@ def wait_until_empty(group: int, seconds: float) -> None:
     assert group_members(group) == []
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", long_case("SIGUSR1")])
 def test_a_request_to_stop_saves_and_the_run_goes_on(
     train: Train, start: Callable[..., subprocess.Popen[str]], small_folder: Path, name: str
 ) -> None:
@@ -110,42 +115,49 @@ def test_a_killed_trainer_leaves_no_worker(start: Callable[..., subprocess.Popen
     wait_until_empty(process.pid, 20)
 
 
-def marked(mark: str) -> list[str]:
-    """Command lines of the live processes that have ``mark`` in their environment."""
-    found = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit() and int(path.name) != os.getpid():
-            try:
-                if mark.encode() in (path / "environ").read_bytes():
-                    found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-            except OSError:  # it ended meanwhile
-                continue
+def descendants(pid: int) -> dict[int, str]:
+    """Command lines of all live processes that a process has started, and these in turn."""
+    rows = subprocess.run(["ps", "-wweo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    processes = [row.split(None, 3) for row in rows.splitlines()]
+    found, parents = {}, {pid}
+    while parents:
+        children = {int(p): args for p, parent, stat, args in processes if int(parent) in parents and stat[0] != "Z"}
+        found.update(children)
+        parents = set(children)
     return found
 
 
-@pytest.mark.parametrize("moment", ["ETL imagenet-train: started", "epoch 1/99"])
-@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [
+        ("SIGINT", "ETL imagenet-train: started"),
+        ("SIGKILL", "epoch 1/99"),
+        long_case("SIGINT", "epoch 1/99"),
+        long_case("SIGKILL", "ETL imagenet-train: started"),
+    ],
+)
 def test_neither_server_nor_pods_outlive_the_trainer(
     start: Callable[..., subprocess.Popen[str]],
     small_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
     moment: str,
     name: str,
 ) -> None:
-    mark = f"test-{uuid.uuid4()}"
-    monkeypatch.setenv("TEST_MARK", mark)
     source = ["data=aistore", "data.endpoint=embedded", f"data.embedded_root={small_folder}"]
     process = start(*source, *TINY, "data.workers=1", "train.epochs=99", "train.log_every=1")
     wait_for(process, moment)
-    assert sum("aistore_data.embedded" in line for line in marked(mark)) >= 2
+    started = descendants(process.pid)
+    assert any("aistore_data.embedded" in args for args in started.values())
+    assert any("embedded/pod.py" in args for args in started.values()), started
     process.send_signal(getattr(signal, name))
     output = process.communicate(timeout=60)[0]
     assert "Traceback" not in output, output
     assert process.returncode == (85 if name == "SIGINT" else -9)
     end = time.monotonic() + 15
-    while marked(mark) and time.monotonic() < end:
+    alive = set(started)
+    while alive and time.monotonic() < end:
         time.sleep(0.2)
-    assert marked(mark) == []
+        alive = {pid for pid in alive if Path(f"/proc/{pid}").exists()}
+    assert alive == set(), [started[pid] for pid in alive]
 
 
 def test_a_terminal_shows_one_live_line_for_each_epoch(small_folder: Path, tmp_path: Path) -> None:

@@ -122,11 +122,15 @@ def test_two_processes_make_one_run(train_py: Train, small_folder: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "option", ["precision=bf16", "deterministic=true", "train.channels_last=false", "train.compile=true"]
+    "option",
+    [
+        "precision=bf16",
+        "deterministic=true",
+        "train.channels_last=false",
+        pytest.param("train.compile=true", marks=pytest.mark.long),
+    ],
 )
-def test_ways_to_compute(train: Train, small_folder: Path, option: str, request: pytest.FixtureRequest) -> None:
-    if option == "train.compile=true" and not request.config.getoption("--all"):
-        pytest.skip("compiling takes a minute: make test-all")
+def test_ways_to_compute(train: Train, small_folder: Path, option: str) -> None:
     result = train(f"data.root={small_folder}", *TINY, option, "train.epochs=1", "train.label_smoothing=0.1")
     assert result.code == 0, result.output
     assert 0 < result.summary()["loss"] < 20
