@@ -2,8 +2,8 @@
 
 ``folders`` is ImageFolder's layout, ``train/n01440764/x.JPEG``. ``pairs`` is that of AIStore's 2021 post,
 ``train/0000353.jpg`` beside ``train/0000353.cls`` with the class number as text; numbered in the manifest's order,
-zero-padded, extensions kept. Both have the class names in ``train/.classes.json``. A folder and the buckets that were
-uploaded from it have the same manifests, names apart.
+zero-padded, extensions kept. Both have the class names in ``.imagenet-ais/train/classes.json``. A folder and the
+buckets that were uploaded from it have the same manifests, names apart.
 """
 
 import hashlib
@@ -20,13 +20,21 @@ from aistore_data.manifest import Manifest
 
 Layout = Literal["folders", "pairs"]
 
-CLASSES = ".classes.json"
-"""The object, below a split's prefix, that lists the class names in the order of their numbers."""
-
-MANIFEST = ".manifest.npz"
-"""The object, below a split's prefix, that keeps its manifest."""
-
+_BESIDE = ".imagenet-ais/"
 _FETCHES = 16
+
+
+def classes_name(prefix: str) -> str:
+    """The object that lists the class names of the split below ``prefix``, in the order of their numbers.
+
+    Not below ``prefix`` itself, where a dataset that takes every object for a sample would meet it.
+    """
+    return f"{_BESIDE}{prefix}classes.json"
+
+
+def manifest_name(prefix: str) -> str:
+    """The object that keeps the manifest of the split below ``prefix``."""
+    return f"{_BESIDE}{prefix}manifest.npz"
 
 
 def pair_names(manifest: Manifest) -> list[tuple[str, str]]:
@@ -48,7 +56,7 @@ def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classe
     missing or does not fit.
     """
     entries = bucket.list_all_objects(prefix=prefix, props="name,size,checksum")
-    entries = [entry for entry in entries if entry.name != prefix + MANIFEST]
+    entries = [entry for entry in entries if not entry.name.startswith(_BESIDE)]
     sizes: dict[str, int] = {entry.name: entry.size for entry in entries}
     listing = hashlib.sha256("".join(f"{e.name} {e.size} {e.checksum}\n" for e in entries).encode()).hexdigest()
     images = [name for name in sizes if name.lower().endswith(IMG_EXTENSIONS)]
@@ -57,7 +65,7 @@ def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classe
             f"{uri}/{prefix} holds no images ({', '.join(IMG_EXTENSIONS)}): upload them with "
             f"python -m aistore_data.upload FOLDER {uri}, or check data.bucket and the prefixes."
         )
-    stored = _stored(reader, object_path(uri, prefix + MANIFEST), listing)
+    stored = _stored(reader, object_path(uri, manifest_name(prefix)), listing)
     if stored and (not classes or stored.classes == classes):
         return stored
     if any(name.endswith(".cls") for name in sizes):
@@ -65,7 +73,7 @@ def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classe
     else:
         manifest = _folders(uri, prefix, images, sizes, classes)
     try:
-        bucket.object(prefix + MANIFEST).get_writer().put_content(listing.encode() + manifest.to_bytes())
+        bucket.object(manifest_name(prefix)).get_writer().put_content(listing.encode() + manifest.to_bytes())
     except AISError as error:
         if error.status_code not in (401, 403):
             raise
@@ -112,7 +120,7 @@ def _pairs(
     with ThreadPoolExecutor(_FETCHES) as pool:
         texts = list(pool.map(lambda name: reader.get(object_path(uri, labels_of[name])), images))
     try:
-        names = classes or tuple(json.loads(reader.get(object_path(uri, prefix + CLASSES))))
+        names = classes or tuple(json.loads(reader.get(object_path(uri, classes_name(prefix)))))
     except ObjectError as error:
         if error.status != 404:
             raise

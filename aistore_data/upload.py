@@ -21,7 +21,7 @@ from aistore_data.cluster import connect, make_client
 from aistore_data.errors import ClusterError, UserError
 from aistore_data.folder import scan_folder
 from aistore_data.http_reader import Access
-from aistore_data.layout import CLASSES, Layout, pair_names
+from aistore_data.layout import Layout, classes_name, pair_names
 from aistore_data.manifest import Manifest
 
 Content = Path | bytes
@@ -29,7 +29,7 @@ Content = Path | bytes
 
 def objects_of(root: Path, prefix: str, manifest: Manifest, layout: Layout) -> Iterator[tuple[str, Content]]:
     """(object name, content) of a split in a layout: images as paths below ``root``, labels as bytes."""
-    yield prefix + CLASSES, json.dumps(list(manifest.classes)).encode()
+    yield classes_name(prefix), json.dumps(list(manifest.classes)).encode()
     if layout == "folders":
         for index in range(len(manifest)):
             yield prefix + manifest.name(index), root / manifest.name(index)

@@ -47,8 +47,8 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
 
         class Pixels(torch.utils.data.Dataset[torch.Tensor]):
             def __init__(self) -> None:
-                client = make_client(access)
-                self.source = AISMapDataset(client.bucket("bench"), {client.bucket("bench"): "train/"}, "bench-train")
+                bucket = make_client(access).bucket("bench")
+                self.source = AISMapDataset(bucket, {bucket: "train/"}, "bench-train")
 
             def __len__(self) -> int:
                 return len(self.source)

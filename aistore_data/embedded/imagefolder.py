@@ -32,7 +32,7 @@ def served_objects(folder: Path, layout: str) -> dict[str, Entry]:
 
     ``folders``: ``train/CLASS/x.JPEG`` and ``val/CLASS/y.JPEG``. ``pairs``: ``train/0000353.jpg``, numbered in the
     manifest's order, beside ``train/0000353.cls`` with the class number as text. In both, the class names are in
-    ``train/.classes.json`` and ``val/.classes.json``, as an upload stores them. Raises EmbeddedError.
+    ``.imagenet-ais/train/classes.json`` and that of val, as an upload stores them. Raises EmbeddedError.
     """
     if not folder.is_dir():
         raise EmbeddedError(f"--imagefolder {folder} is not a folder: it must hold train/ and val/.")
@@ -50,7 +50,7 @@ def served_objects(folder: Path, layout: str) -> dict[str, Entry]:
 def scan_objects(folder: Path, layout: str) -> Iterator[Object]:
     """The objects of ``folder``, in any order. Raises ConfigError for a folder that is no ImageFolder."""
     from aistore_data.folder import scan_folder
-    from aistore_data.layout import CLASSES, pair_names
+    from aistore_data.layout import classes_name, pair_names
 
     for split, manifest in zip(("train", "val"), scan_folder(folder), strict=True):
         pairs = pair_names(manifest) if layout == "pairs" else []
@@ -68,7 +68,7 @@ def scan_objects(folder: Path, layout: str) -> Iterator[Object]:
             else:
                 yield f"{split}/{name}", size, path, b""
         classes = json.dumps(list(manifest.classes)).encode()
-        yield f"{split}/{CLASSES}", len(classes), "", classes
+        yield classes_name(f"{split}/"), len(classes), "", classes
 
 
 def main() -> int:

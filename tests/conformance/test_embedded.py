@@ -191,7 +191,7 @@ def test_imagefolder(tmp_path: Path, small_folder: Path, layout: str) -> None:
         sizes = {entry.name: entry.size for entry in bucket.list_all_objects(page_size=7)}
         read = {name: bucket.object(name).get_reader().read_all() for name in sizes}
         assert {name: len(data) for name, data in read.items()} == sizes
-        assert json.loads(read["train/.classes.json"]) == ["cat", "dog", "eel"]
+        assert json.loads(read[".imagenet-ais/train/classes.json"]) == ["cat", "dog", "eel"]
         names = [name for name in sizes if not name.endswith(".json")]
         if layout == "folders":
             assert names == files

@@ -195,8 +195,8 @@ def test_a_manifest_is_stored_and_a_stale_one_is_not_used(cluster: Cluster, monk
     assert read_manifest(bucket, uri, "train/", reader).labels.tolist() == [0, 1, 2, 1]
     cluster.put("stored", {"train/0000003.cls": b"0"})  # of the same size
     assert read_manifest(bucket, uri, "train/", reader).labels.tolist() == [0, 1, 2, 0]
-    path = object_path(uri, "train/.manifest.npz")
-    cluster.put("stored", {"train/.manifest.npz": get(reader, path)[:-9]})
+    path = object_path(uri, ".imagenet-ais/train/manifest.npz")
+    cluster.put("stored", {".imagenet-ais/train/manifest.npz": get(reader, path)[:-9]})
     assert read_manifest(bucket, uri, "train/", reader).labels.tolist() == [0, 1, 2, 0]
 
 
@@ -265,7 +265,10 @@ def test_a_corrupt_object_is_named(train: Train, small_folder: Path) -> None:
         ({"train/a.jpg": b"x"}, "has no label: it lies in no class folder"),
         ({"train/0.jpg": b"x", "train/1.jpg": b"x", "train/0.cls": b"0"}, "train/1.cls is missing"),
         ({"train/0.jpg": b"x", "train/0.cls": b"cat"}, "holds 'cat', not a class number"),
-        ({"train/0.jpg": b"x", "train/0.cls": b"7", "train/.classes.json": b'["a"]'}, "not a class number from 0 to 0"),
+        (
+            {"train/0.jpg": b"x", "train/0.cls": b"7", ".imagenet-ais/train/classes.json": b'["a"]'},
+            "not a class number from 0 to 0",
+        ),
         ({"train/a/0.jpg": b"x", "val/b/0.jpg": b"x"}, "is of the class 'b', which the training split does not have"),
     ],
     ids=["empty", "no-label", "missing-cls", "no-number", "outside", "unknown-class"],
