@@ -2,10 +2,14 @@
 
 import os
 import pickle
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -134,6 +138,33 @@ def test_it_pickles_without_connections_and_never_shows_the_token(reader: HttpRe
 def test_the_reason_of_a_corrupt_sample() -> None:
     error = ObjectError(500, 'ETL error: {"detail":"CorruptSample: not an image: 8 bytes"}')
     assert error.corrupt_sample == "not an image: 8 bytes"
+
+
+def test_tls_with_a_private_authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    access = Access(f"https://127.0.0.1:{server.server_port}", "secret", 2, 2)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        HttpReader(access).get("/plain")
+    with pytest.raises(ClusterError, match="no AIStore answers at https://"):
+        connect(access)
+    monkeypatch.setenv("AIS_CLIENT_CA", str(certificate))
+    assert HttpReader(access).get("/chunked") == BODY
+    monkeypatch.delenv("AIS_CLIENT_CA")
+    monkeypatch.setenv("AIS_SKIP_VERIFY_CRT", "true")
+    assert HttpReader(access).get("/chunked") == BODY
+    server.shutdown()
+    server.server_close()
 
 
 def test_names_are_quoted() -> None:
