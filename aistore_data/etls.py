@@ -4,7 +4,6 @@
 ETL that runs other code under our name belongs to somebody: it is left alone, and ours starts under another name.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -208,8 +207,3 @@ def _said_every(seconds: float, say: Callable[[float], None]) -> Iterator[None]:
     finally:
         done = True
         thread.join()
-
-
-def default_workers() -> int:
-    """Workers of each ETL's pod where nothing else is known: the CPUs of this machine."""
-    return os.cpu_count() or 1

@@ -11,15 +11,12 @@ import argparse
 import json
 import os
 import sys
-import tarfile
-import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import in_own_session, print_machine, print_table, session_cpu_s
+from benchmarks.measure import compare, photo_folder, session_cpu_s
 
 BATCH = 50
 KINDS = ("data=imagefolder", "data.transform=etl", "SDK AISMapDataset + ETL")
@@ -105,31 +102,13 @@ def main() -> int:
     if args.one:
         measure(args.one[0], Path(args.one[1]), Access.from_environment(""), args.workers, args.images)
         return 0
-    data = os.environ.get("IMAGENET_TRAINER_DATA")
-    if not data or not (Path(data) / "imagenet-sample.tar").exists():
-        print("error: set IMAGENET_TRAINER_DATA to the folder that holds imagenet-sample.tar", file=sys.stderr)
-        return 2
-    print_machine()
-    results: dict[str, dict[str, list[float]]] = {"cpu_ms": defaultdict(list), "wall_ms": defaultdict(list)}
-    with tempfile.TemporaryDirectory() as folder, EmbeddedAIS(Path(folder) / "ais") as server:
-        root = Path(folder) / "photos"
-        with tarfile.open(Path(data) / "imagenet-sample.tar") as tar:
-            tar.extractall(Path(folder) / "flat", filter="data")
-        for path in sorted((Path(folder) / "flat").rglob("*.JPEG")):
-            for split in ("train", "val"):
-                (root / split / path.name.split("_")[0]).mkdir(parents=True)
-                (root / split / path.name.split("_")[0] / path.name).symlink_to(path)
+    words = ("--workers", str(args.workers), "--images", str(args.images))
+    with photo_folder() as root, EmbeddedAIS(root / "ais") as server:
         os.environ |= {"AIS_ENDPOINT": server.endpoint, "AIS_AUTHN_TOKEN": server.token}
         client = make_client(Access(server.endpoint, server.token))
         upload(root, client.bucket("bench"), "folders")
         etls.ensure(client, "bench-train", "train", etls.EtlSettings(num_workers=1), print)
-        for _ in range(args.repeats):
-            for kind in KINDS:
-                words = ("--workers", str(args.workers), "--images", str(args.images), "--one", kind, str(root))
-                for name, value in in_own_session("benchmarks.bucket", *words).items():
-                    results[name][kind].append(value)
-    for name, label in (("cpu_ms", "CPU ms per image"), ("wall_ms", "wall ms per image")):
-        print_table(results[name], KINDS[0], label)
+        compare("benchmarks.bucket", KINDS, args.repeats, root, *words)
     return 0
 
 

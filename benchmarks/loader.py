@@ -9,16 +9,12 @@ then has to do. Rounds are interleaved; each counts the CPU time of all processe
 
 import argparse
 import json
-import os
 import sys
-import tarfile
-import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.measure import in_own_session, print_machine, print_table, session_cpu_s
+from benchmarks.measure import compare, photo_folder, session_cpu_s
 
 BATCH = 50
 KINDS = ("ImageFolder + DataLoader", "imagenet-ais", "imagenet-ais + normalise")
@@ -80,27 +76,8 @@ def main() -> int:
     if args.one:
         measure(args.one[0], Path(args.one[1]), args.workers)
         return 0
-    data = os.environ.get("IMAGENET_TRAINER_DATA")
-    if not data or not (Path(data) / "imagenet-sample.tar").exists():
-        print("error: set IMAGENET_TRAINER_DATA to the folder that holds imagenet-sample.tar", file=sys.stderr)
-        return 2
-    print_machine()
-    results: dict[str, dict[str, list[float]]] = {"cpu_ms": defaultdict(list), "wall_ms": defaultdict(list)}
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        with tarfile.open(Path(data) / "imagenet-sample.tar") as tar:
-            tar.extractall(root / "photos", filter="data")
-        for path in (root / "photos").rglob("*.JPEG"):
-            for split in ("train", "val"):
-                (root / split / path.name.split("_")[0]).mkdir(parents=True)
-                (root / split / path.name.split("_")[0] / path.name).symlink_to(path)
-        for _ in range(args.repeats):
-            for kind in KINDS:
-                words = ("--workers", str(args.workers), "--one", kind, folder)
-                for name, value in in_own_session("benchmarks.loader", *words).items():
-                    results[name][kind].append(value)
-    for name, label in (("cpu_ms", "CPU ms per image"), ("wall_ms", "wall ms per image")):
-        print_table(results[name], KINDS[0], label)
+    with photo_folder() as root:
+        compare("benchmarks.loader", KINDS, args.repeats, root, "--workers", str(args.workers))
     return 0
 
 

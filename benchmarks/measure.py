@@ -6,7 +6,11 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import tarfile
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,36 @@ def in_own_session(module: str, *arguments: str) -> dict[str, Any]:
     )
     result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return result
+
+
+@contextmanager
+def photo_folder() -> Iterator[Path]:
+    """The 1,000 photos of IMAGENET_TRAINER_DATA as an ImageFolder, in both splits. Exits with 2 without them."""
+    data = os.environ.get("IMAGENET_TRAINER_DATA")
+    if not data or not (Path(data) / "imagenet-sample.tar").exists():
+        print("error: set IMAGENET_TRAINER_DATA to the folder that holds imagenet-sample.tar", file=sys.stderr)
+        raise SystemExit(2)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        with tarfile.open(Path(data) / "imagenet-sample.tar") as tar:
+            tar.extractall(root / "photos", filter="data")
+        for path in sorted((root / "photos").rglob("*.JPEG")):
+            for split in ("train", "val"):
+                (root / split / path.name.split("_")[0]).mkdir(parents=True)
+                (root / split / path.name.split("_")[0] / path.name).symlink_to(path)
+        yield root
+
+
+def compare(module: str, kinds: Sequence[str], repeats: int, root: Path, *words: str) -> None:
+    """Run ``python -m module words --one KIND ROOT`` for each kind in turn; print CPU and wall time."""
+    print_machine()
+    results: dict[str, dict[str, list[float]]] = {"cpu_ms": defaultdict(list), "wall_ms": defaultdict(list)}
+    for _ in range(repeats):
+        for kind in kinds:
+            for name, value in in_own_session(module, *words, "--one", kind, str(root)).items():
+                results[name][kind].append(value)
+    for name, label in (("cpu_ms", "CPU ms per image"), ("wall_ms", "wall ms per image")):
+        print_table(results[name], kinds[0], label)
 
 
 def print_table(rows: dict[str, Sequence[float]], baseline: str, unit: str) -> None:

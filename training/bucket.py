@@ -1,6 +1,7 @@
 """Samples from an AIStore bucket: made by the cluster's ETLs, or here from the objects' bytes."""
 
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from etl.server import code_sha256
 from training.config import Config
 from training.dataset import Batch, Counts, SampleDataset, from_wire, through_wire
 from training.distributed import World, on_main
+from training.numerics import cpu_count
 
 IN_FLIGHT = 8
 """Requests of a worker at a time."""
@@ -184,21 +186,21 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
     say(f"{data.bucket}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
     if data.transform == "client":
         return _Bucket(access, data.bucket, train, val, "", "")
+    workers = data.etl.num_workers
+    settings = etls.EtlSettings(
+        manage=data.etl.manage,  # type: ignore[arg-type]  # checked with the configuration
+        num_workers=workers if isinstance(workers, int) else _default_workers(embedded),
+        init_timeout_s=data.etl.init_timeout_s,
+        comm_type=data.etl.comm_type,
+        dependencies=tuple(data.etl.dependencies),
+        image=data.etl.image,
+    )
     names = []
     for recipe, name, spec, manifest in (
         ("train", data.etl.train_name, train_spec, train),
         ("val", data.etl.val_name, val_spec, val),
     ):
         begin = time.monotonic()
-        workers = data.etl.num_workers
-        settings = etls.EtlSettings(
-            manage=data.etl.manage,  # type: ignore[arg-type]  # checked with the configuration
-            num_workers=workers if isinstance(workers, int) else _default_workers(embedded),
-            init_timeout_s=data.etl.init_timeout_s,
-            comm_type=data.etl.comm_type,
-            dependencies=tuple(data.etl.dependencies),
-            image=data.etl.image,
-        )
         name, started = etls.ensure(client, name, recipe, settings, say)  # type: ignore[arg-type]
         if started and (data.etl.on_exit == "stop" or (data.etl.on_exit == "auto" and embedded)):
             stack.callback(etls.stop, client, name)
@@ -212,21 +214,13 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
 def _embedded(config: Config, stack: ExitStack) -> Access:
     from aistore_data.embedded import EmbeddedAIS
 
-    root = stack.enter_context(_scratch())
+    root = stack.enter_context(tempfile.TemporaryDirectory(prefix="imagenet-ais-"))
     server = stack.enter_context(
-        EmbeddedAIS(root, imagefolder=Path(config.data.embedded_root), layout=config.data.embedded_layout)
+        EmbeddedAIS(Path(root), imagefolder=Path(config.data.embedded_root), layout=config.data.embedded_layout)
     )
     return Access(server.endpoint, server.token)
 
 
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="imagenet-ais-") as folder:
-        yield Path(folder)
-
-
 def _default_workers(embedded: bool) -> int:
     """On this machine the two ETLs share the CPUs with the trainer; a cluster's pods have cores of their own."""
-    return max(1, etls.default_workers() // 2) if embedded else 4
+    return max(1, cpu_count() // 2) if embedded else 4
