@@ -20,9 +20,10 @@ from requests.exceptions import RequestException
 from aistore_data.errors import ClusterError, ObjectError
 from aistore_data.http_reader import HttpReader, object_path
 from aistore_data.manifest import Manifest
+from etl.code import code_sha256
 from etl.request import CODE_VARIABLE, Request, encode
 from etl.sample import Key, Spec, transform
-from etl.server import TrainETL, ValETL, code_sha256, ship_by_value
+from etl.server import TrainETL, ValETL, ship_by_value
 
 Say = Callable[[str], None]
 Recipe = Literal["train", "val"]

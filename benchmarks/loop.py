@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from training.config import Config, DataConfig, ModelConfig, TrainConfig
 from training.data import Data, open_data
 from training.distributed import World
 from training.loader import Feed, normalise, open_loader
+from training.lock import RunLock
 from training.loop import Clock, train_epoch
 from training.preemption import StopFlag
 from training.records import RunDirectory
@@ -64,10 +66,10 @@ def ours(config: Config, device: torch.device) -> Callable[[], float]:
         with tempfile.TemporaryDirectory() as config.run_dir, open_loader(data.train, batches, 0, 1, device) as loader:
             run = assemble(config, World(), device, StopFlag(), data)
             run.console.enabled = False
-            with RunDirectory(config) as run.records:
+            with RunLock(Path(config.run_dir), print) as lock, RunDirectory(config, lock) as run.records:
                 run.records.board.flush()  # made now, not within the first step
                 run.progress.epoch = 1  # the picture of the first batch belongs to a run, not to a step
-                feed = Feed(loader, device)
+                feed = Feed(loader)
                 begin = time.perf_counter()
                 train_epoch(run, feed, Clock(run, feed))  # ends by reading the sums, so it waits for the device
                 return time.perf_counter() - begin

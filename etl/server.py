@@ -4,8 +4,6 @@
 file of this project exists: ``ship_by_value`` makes cloudpickle take the code along instead of its name.
 """
 
-import hashlib
-from pathlib import Path
 from typing import Any, Literal
 
 import cloudpickle
@@ -57,11 +55,3 @@ class ValETL(ImageETL):
 def ship_by_value() -> None:
     """Let cloudpickle pickle everything of this package by value from now on."""
     cloudpickle.register_pickle_by_value(etl)
-
-
-def code_sha256() -> str:
-    """Fingerprint of all code that decides what an ETL answers. cloudpickle's bytes differ from process to process."""
-    digest = hashlib.sha256()
-    for name in ("sample.py", "request.py", "server.py"):
-        digest.update(Path(__file__).with_name(name).read_bytes())
-    return digest.hexdigest()

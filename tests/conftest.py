@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from tests.zygote import Request, encode
 from training.compose import check, register
 from training.run import run
 
@@ -25,10 +28,24 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the long matrices in full")
+    parser.addoption("--seed", type=int, help="of the random moments and samples; a new one by default")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: one more of a matrix whose other cases run always; make test-all runs it")
+    config.option.seed = int.from_bytes(os.urandom(3)) if config.option.seed is None else config.option.seed
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    terminalreporter.write_line(f"random moments and samples were drawn with --seed {config.option.seed}")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Of whatever a test draws at random; printed at the top, and again where a test fails."""
+    value: int = request.config.option.seed
+    print(f"--seed {value}")
+    return value
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -96,6 +113,11 @@ class Result:
         lines = (self.run_dir / "metrics.jsonl").read_text().splitlines()
         return [line for line in map(json.loads, lines) if line["kind"] == kind]
 
+    def fingerprints(self) -> dict[tuple[str, int], str]:
+        """The stream's fingerprint for each (kind, epoch); of a repeated epoch the last counts."""
+        lines = [line for kind in ("train_epoch", "val_epoch") for line in self.metrics(kind)]
+        return {(line["kind"], line["epoch"]): line["fingerprint"] for line in lines}
+
 
 TINY = [
     *("data.image_size=32", "data.val_image_size=32", "data.val_resize=36", "data.workers=0", "threads=1"),
@@ -127,6 +149,77 @@ def train(
     for name, handler in handlers.items():
         signal.signal(name, handler)
     torch.use_deterministic_algorithms(False)
+
+
+class Zygote:
+    """Starts train.py as processes of their own, within milliseconds; see ``tests.zygote``."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.zygote"]
+        self.process = subprocess.Popen(
+            command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        assert self._answer() == "ready"
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    def _ask(self, line: str) -> Any:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line)
+        return self._answer()
+
+    def start(self, request: Request) -> int:
+        """The process number of a run, which leads a group of its own."""
+        pid: int = self._ask(encode(request))
+        return pid
+
+    def wait(self, pid: int) -> int:
+        """Its exit status, when it has ended; negative: the signal that ended it."""
+        code: int = self._ask(json.dumps({"wait": pid}) + "\n")
+        return code
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    started = Zygote()
+    yield started
+    assert started.process.stdin is not None
+    started.process.stdin.close()
+    started.process.wait(10)
+
+
+@pytest.fixture
+def fork_train(zygote: Zygote, tmp_path: Path) -> Callable[..., Result]:
+    """Calls train.py in processes of its own, ``world`` of them, from a process that has imported torch already."""
+    cwd = tmp_path / "cwd"
+    cwd.mkdir(exist_ok=True)
+
+    def call(*overrides: str, world: int = 1, **accident: Any) -> Result:
+        words = [*overrides, *_default_run_dir(overrides)]
+        run_dir = next(word.split("=", 1)[1] for word in words if word.startswith("run_dir="))
+        output = cwd / f"output-{uuid.uuid4().hex}"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        pids = []
+        for rank in range(world):
+            place = {
+                "RANK": str(rank),
+                "WORLD_SIZE": str(world),
+                "LOCAL_RANK": str(rank),
+                "LOCAL_WORLD_SIZE": str(world),
+            }
+            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            what = accident if rank == 0 else {key: accident[key] for key in accident if key == "patches"}
+            environment = place | address if world > 1 else {}
+            pids.append(zygote.start(Request(words, str(cwd), str(output), environment, **what)))
+        codes = {zygote.wait(pid) for pid in pids}
+        assert len(codes) == 1, f"ranks ended differently: {codes}\n{output.read_text()}"
+        return Result(codes.pop(), output.read_text(), cwd / run_dir)
+
+    return call
 
 
 def _default_run_dir(overrides: tuple[str, ...]) -> list[str]:

@@ -20,9 +20,9 @@ from aistore_data.errors import ClusterError, DataError, ObjectError
 from aistore_data.http_reader import Access, HttpReader, object_path
 from aistore_data.layout import read_manifest
 from aistore_data.manifest import Manifest
+from etl.code import code_sha256
 from etl.request import Request, encode
 from etl.sample import CorruptSample, Key, Spec, transform
-from etl.server import code_sha256
 from training.config import Config
 from training.dataset import Batch, Counts, SampleDataset, from_wire, through_wire
 from training.distributed import World, on_main

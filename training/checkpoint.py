@@ -13,7 +13,7 @@ import torch
 
 from aistore_data.errors import UserError
 
-KEYS = ("model", "optimizer", "schedule", "epoch", "batches_done", "best_acc1", "config")
+KEYS = ("model", "optimizer", "schedule", "epoch", "batches_done", "best_acc1", "config", "environment")
 
 
 def save(folder: Path, state: dict[str, Any]) -> Path:
@@ -57,21 +57,33 @@ def keep_epoch(path: Path, epoch: int, keep: int) -> None:
         old.unlink()
 
 
-def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def newest(folder: Path) -> Path | None:
     """The newest readable checkpoint of a run, or None if there is none; unreadable ones are named on the way.
 
     Raises UserError if there are checkpoints and none of them can be read.
     """
-    paths = [folder / "last.pt", *sorted(folder.glob("epoch-*.pt"), reverse=True), folder / "best.pt"]
-    paths = [path for path in paths if path.exists()]
-    for path in paths:
-        try:
-            return path, load(path)
-        except UserError as error:
-            print(error, flush=True)
-    if paths:
+    last = folder / "last.pt"
+    others = [*folder.glob("epoch-*.pt"), folder / "best.pt"]
+    if _position(last):
+        return last
+    found = [(position, path) for path in others if (position := _position(path))]
+    if found:
+        return max(found)[1]
+    if any(path.exists() for path in [last, *others]):
         raise UserError(f"no checkpoint in {folder} can be read: restore one, or start over with resume=never.")
     return None
+
+
+def _position(path: Path) -> tuple[int, int] | None:
+    """(epoch, batches done) of a checkpoint; None, and a sentence, if it is damaged; None if there is none."""
+    if not path.exists():
+        return None
+    try:
+        state = load(path)
+    except UserError as error:
+        print(error, flush=True)
+        return None
+    return state["epoch"], state["batches_done"]
 
 
 def load(path: Path) -> dict[str, Any]:

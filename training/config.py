@@ -81,6 +81,9 @@ class DataConfig:
     ratio: list[float] = option([0.75, 4 / 3], "smallest and largest width / height of a training crop")
     workers: int | str = option("auto", "loader processes of each training process; auto: one for each of its CPUs")
     prefetch: int = option(4, "batches that each worker makes ahead")
+    fingerprint: str = option(
+        "sampled", "off|sampled|full: hash what the model sees, pixels of one sample in 16|of all"
+    )
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
@@ -94,6 +97,7 @@ class DataConfig:
                 self.embedded_root != "",
                 "data.embedded_root is not set: data.endpoint=embedded serves a folder that holds train/ and val/.",
             )
+        one_of("data.fingerprint", self.fingerprint, ("off", "sampled", "full"))
         one_of("data.interpolation", self.interpolation, ("bilinear", "bicubic"))
         if self.source == "imagefolder":
             require(
@@ -172,6 +176,7 @@ class Config:
     device: str = option("auto", "auto|cpu|cuda")
     precision: str = option("fp32", "fp32|bf16|fp16 (autocast; fp16 with a gradient scaler, on GPUs only)")
     deterministic: bool = option(False, "the same bits on the same GPU at every run, at the cost of some speed")
+    allow_changes: bool = option(False, "go on from a checkpoint although configuration, data, code or versions differ")
     threads: int | str = option("auto", "torch's threads in each process; auto: its share of the CPUs")
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

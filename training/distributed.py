@@ -81,6 +81,22 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def gather_on_main(values: torch.Tensor) -> list[torch.Tensor] | None:
+    """The tensors of all processes, of equal shape and in CPU memory, on rank 0; None elsewhere."""
+    if not dist.is_initialized():
+        return [values]
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())] if dist.get_rank() == 0 else None
+    dist.gather(values, parts)
+    return parts
+
+
+def broadcast_buffers(model: torch.nn.Module) -> None:
+    """Give every process rank 0's buffers, such as BatchNorm's running statistics."""
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def min_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """The smallest of a tensor over all processes, in place."""
     if dist.is_initialized():
@@ -98,7 +114,9 @@ def on_main(world: World, function: Callable[[], Result]) -> Result:
             outcome = error
     outcome = from_main(outcome)
     if isinstance(outcome, UserError):
-        raise outcome
+        if world.is_main:
+            raise outcome
+        raise SystemExit(outcome.exit_code)  # rank 0 says why
     result: Result = outcome
     return result
 

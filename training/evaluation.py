@@ -1,5 +1,6 @@
 """Validation: every sample counted once, whatever the world size."""
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -7,10 +8,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from training.dataset import Batch
-from training.loader import Feed, normalise
+from training.distributed import broadcast_buffers
+from training.loader import Feed, to_device
 from training.metrics import Metrics, Sums, means
 from training.numerics import autocast
 from training.state import Run
+from training.stream import Stream, format_fingerprint, total_over_ranks
 
 
 def validator(run: Run, loader: DataLoader[Batch], samples: int, common_batches: int) -> Callable[[], Metrics | None]:
@@ -21,22 +24,27 @@ def validator(run: Run, loader: DataLoader[Batch], samples: int, common_batches:
     """
 
     def validate() -> Metrics | None:
-        sums = Sums(run.device)
+        sums, stream = Sums(run.device), Stream(run.config.data.fingerprint)
+        broadcast_buffers(run.model)
         run.eval_model.eval()
         with torch.inference_mode():
-            for number, batch in enumerate(Feed(loader, run.device), 1):
+            for number, batch in enumerate(Feed(loader), 1):
                 run.count(batch.counts)
-                images = normalise(batch.images, run.config.train.channels_last)
+                images, labels = to_device(batch, run.device, run.config.train.channels_last)
                 with autocast(run.config.precision, run.device):
                     logits = run.eval_model(images)
-                    loss = F.cross_entropy(logits, batch.labels)
-                sums.add(loss, logits, batch.labels)
+                    loss = F.cross_entropy(logits, labels)
+                sums.add(loss, logits, labels)
+                stream.add(batch.indices.tolist(), batch)
                 if run.console.live and number % 8 == 0:
                     run.console.progress(f"validation  batch {number}/{len(loader)}")
                 if number <= common_batches and run.agree(run.stop.requested)[0]:
                     return None
         metrics = means(sums.take())
         assert metrics.count == samples, f"validation counted {metrics.count} of {samples} samples"
+        if stream.enabled:
+            fingerprint = format_fingerprint(total_over_ranks(stream.take()[0]))
+            metrics = dataclasses.replace(metrics, fingerprint=fingerprint)
         return metrics
 
     return validate

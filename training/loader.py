@@ -57,11 +57,10 @@ def open_loader(
 
 
 class Feed(Iterator[Batch]):
-    """Batches on the device, and the seconds spent waiting for the loader (``wait_s``)."""
+    """Batches in CPU memory, and the seconds spent waiting for the loader (``wait_s``)."""
 
-    def __init__(self, loader: DataLoader[Batch], device: torch.device) -> None:
+    def __init__(self, loader: DataLoader[Batch]) -> None:
         self._batches = iter(loader)
-        self._device = device
         self.wait_s = 0.0
 
     def __next__(self) -> Batch:
@@ -79,9 +78,13 @@ class Feed(Iterator[Batch]):
                 "data.workers or data.prefetch; if /dev/shm is full, enlarge it (docker run --shm-size)."
             ) from error
         self.wait_s += time.perf_counter() - begin
-        images = images.to(self._device, non_blocking=True)
-        labels = labels.to(self._device, non_blocking=True)
         return Batch(images, labels, indices, Counts(*counts))
+
+
+def to_device(batch: Batch, device: torch.device, channels_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """(normalised images float32 [n, 3, H, W], labels int64 [n]) on the device; does not wait for it."""
+    images = batch.images.to(device, non_blocking=True)
+    return normalise(images, channels_last), batch.labels.to(device, non_blocking=True)
 
 
 def normalise(images: torch.Tensor, channels_last: bool) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """The training loop: step; log; save; validate."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -13,11 +14,12 @@ from torch.nn import functional as F
 from aistore_data.errors import UserError
 from training.config import Config
 from training.console import format_metrics, train_line
-from training.loader import Feed, denormalise, normalise
+from training.loader import Feed, denormalise, to_device
 from training.metrics import Metrics, Sums, Tally
 from training.model import AUXILIARY_LOSS_WEIGHT
 from training.numerics import autocast, seed_step
-from training.state import Progress, Run, save
+from training.state import Run, save
+from training.stream import format_fingerprint
 
 
 class Clock:
@@ -95,16 +97,17 @@ def _train_step(run: Run, feed: Feed, sums: Sums) -> None:
     config = run.config
     for micro_batch in range(config.train.accumulate):
         batch = next(feed)
+        images, labels = to_device(batch, run.device, config.train.channels_last)
         run.count(batch.counts)
-        images = normalise(batch.images, config.train.channels_last)
+        run.stream.add(run.positions(micro_batch), batch)
         if run.records and run.step == 0 and micro_batch == 0:
             run.records.images("first_training_batch", denormalise(images[:64]).cpu(), 0)
         communicate = run.world.size == 1 or micro_batch == config.train.accumulate - 1
         with nullcontext() if communicate else run.train_model.no_sync():  # type: ignore[operator]
             with autocast(config.precision, run.device):
-                loss, logits = _loss(run.train_model(images), batch.labels, config)
+                loss, logits = _loss(run.train_model(images), labels, config)
             run.scaler.scale(loss / config.train.accumulate).backward()  # type: ignore[no-untyped-call]
-        sums.add(loss, logits, batch.labels, run.step)
+        sums.add(loss, logits, labels, run.step)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.schedule.step()
@@ -135,6 +138,7 @@ def _collect(run: Run, sums: Sums, clock: Clock) -> None:
             "Lower train.lr, lengthen train.warmup_epochs, or use precision=fp32."
         )
     run.collect_counts()
+    run.collect_stream()
     seconds, wait_s = clock.lap()
     run.progress.train_s += seconds
     run.progress.epoch_tally.add(values, seconds, wait_s)
@@ -153,8 +157,10 @@ def _log(run: Run, clock: Clock) -> None:
 
 def _record_epoch(run: Run) -> None:
     tally = run.progress.epoch_tally
+    fingerprint = format_fingerprint(run.progress.stream_total) if run.stream.enabled else ""
+    metrics = dataclasses.replace(tally.metrics, fingerprint=fingerprint)
     if run.records:
-        run.records.metric("train_epoch", run.progress.epoch, run.step, tally.metrics, **_speed(run, tally))
+        run.records.metric("train_epoch", run.progress.epoch, run.step, metrics, **_speed(run, tally))
     run.console.end_progress()
 
 
@@ -168,7 +174,8 @@ def _finish_epoch(run: Run, metrics: Metrics) -> None:
     run.console.say(
         f"epoch {done.epoch + 1}/{run.config.train.epochs}  validation  {format_metrics(metrics)}  best {best_acc1:.2f}"
     )
-    run.progress = Progress(epoch=done.epoch + 1, best_acc1=best_acc1, train_s=done.train_s, counts=done.counts)
+    run.progress = done.at_epoch(done.epoch + 1)
+    run.progress.best_acc1 = best_acc1
     save(run, best=best, finished_epoch=done.epoch)
 
 

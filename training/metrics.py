@@ -11,12 +11,13 @@ _NEVER = 1 << 62
 
 @dataclass(frozen=True)
 class Metrics:
-    """Means over ``count`` samples; accuracies in percent."""
+    """Means over ``count`` samples, accuracies in percent; and what the samples were, where that is known."""
 
     loss: float
     acc1: float
     acc5: float
     count: int
+    fingerprint: str = ""
 
 
 class Sums:

@@ -1,35 +1,32 @@
 """The run directory: what a run writes about itself. Rank 0 alone writes."""
 
 import dataclasses
+import errno
+import io
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import hydra
-import numpy
-import PIL
-import PIL.features
 import torch
 import torchvision
 from omegaconf import OmegaConf
 
-import etl
 from aistore_data.errors import ConfigError, UserError
 from training.config import Config
-from training.distributed import World
+from training.lock import NAME as LOCK
+from training.lock import RunLock
 from training.metrics import Metrics
 
 ENTRIES = (
     "config.yaml",
     "environment.json",
     "metrics.jsonl",
+    "stream.bin",
     "summary.json",
     "PREEMPTED",
     "checkpoints",
@@ -43,43 +40,60 @@ _MARK = "# imagenet-ais"
 class RunDirectory:
     """Appends metrics, writes the records, and mirrors figures to TensorBoard. Close it when done."""
 
-    def __init__(self, config: Config) -> None:
-        """Open ``config.run_dir``, which ``claim`` has approved; resume=never empties it."""
+    def __init__(self, config: Config, lock: RunLock) -> None:
+        """Open ``config.run_dir``, which ``claim`` has approved; resume=never empties it. Raises UserError."""
         self.path = Path(config.run_dir)
         self.checkpoints = self.path / "checkpoints"
-        if config.resume == "never":
-            _remove(self.path, ENTRIES)
-        self.attempt = self._last_attempt() + 1
-        _remove(self.path, ["PREEMPTED", "summary.json"])
-        _write(self.path / "config.yaml", config_yaml(config))
-        self._metrics = open(self.path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        self.lock = lock
         self._board: Any = None
+        with _writing(self.path):
+            if config.resume == "never":
+                _remove(self.path, ENTRIES)
+            self.attempt = self._last_attempt() + 1
+            _remove(self.path, ["PREEMPTED", "summary.json"])
+            _write(self.path / "config.yaml", config_yaml(config))
+            self._metrics = _open_lines(self.path / "metrics.jsonl")
+            (self.path / "stream.bin").touch()
+            self._stream = open(self.path / "stream.bin", "r+b", buffering=0)  # noqa: SIM115
 
     def __enter__(self) -> "RunDirectory":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._metrics.close()
+        self._stream.close()
         if self._board is not None:
-            self._board.close()
+            with _writing(self.path / "tensorboard"):
+                self._board.close()
 
-    def environment(self, device: torch.device, world: World, data: dict[str, Any]) -> None:
-        """Write environment.json: what the run ran on, and on which data."""
-        content = describe_environment(device, world) | {"data": data, "attempt": self.attempt}
-        _write(self.path / "environment.json", json.dumps(content, indent=2) + "\n")
+    def environment(self, content: dict[str, Any], changes: list[dict[str, Any]]) -> None:
+        """Write environment.json: what the run ran on, on which data, and the changes that were allowed on the way."""
+        whole = content | {"changes": changes, "attempt": self.attempt}
+        _write(self.path / "environment.json", json.dumps(whole, indent=2) + "\n")
 
     def metric(self, kind: str, epoch: int, step: int, metrics: Metrics, **speed: float) -> None:
         """Append a line to metrics.jsonl, and the same figures to TensorBoard under ``kind/``."""
         values = {"loss": metrics.loss, "acc1": metrics.acc1, "acc5": metrics.acc5, **speed}
-        line = {"kind": kind, "epoch": epoch, "step": step, **values, "attempt": self.attempt, "time": time.time()}
-        self._metrics.write(json.dumps(line) + "\n")
-        self._metrics.flush()
-        for name, value in values.items():
-            self.board.add_scalar(f"{kind}/{name}", value, step)
+        line: dict[str, Any] = {"kind": kind, "epoch": epoch, "step": step, **values}
+        if metrics.fingerprint:
+            line["fingerprint"] = metrics.fingerprint
+        line |= {"attempt": self.attempt, "time": time.time()}
+        with _writing(self.path / "metrics.jsonl"):
+            _write_all(self._metrics, json.dumps(line).encode() + b"\n")
+        with _writing(self.path / "tensorboard"):
+            for name, value in values.items():
+                self.board.add_scalar(f"{kind}/{name}", value, step)
 
     def images(self, tag: str, images: torch.Tensor, step: int) -> None:
         """A grid of images float [n, 3, H, W] in [0, 1] for TensorBoard."""
-        self.board.add_image(tag, torchvision.utils.make_grid(images, nrow=8), step)
+        with _writing(self.path / "tensorboard"):
+            self.board.add_image(tag, torchvision.utils.make_grid(images, nrow=8), step)
+
+    def stream(self, position: int, codes: torch.Tensor) -> None:
+        """Write the codes uint8 [samples, 2] of the samples from ``position`` on, counted from the run's first one."""
+        with _writing(self.path / "stream.bin"):
+            self._stream.seek(position * codes.shape[1])
+            _write_all(self._stream, codes.numpy().tobytes())
 
     def summary(self, **values: Any) -> None:
         """Write summary.json."""
@@ -106,24 +120,37 @@ class RunDirectory:
 
 
 def claim(config: Config) -> None:
-    """Check that ``config.run_dir`` can be written to and is new, empty or one of ours. Raises ConfigError."""
+    """Make ``config.run_dir``, or check that it is empty or one of ours. Raises ConfigError."""
     path = Path(config.run_dir)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        entries = {entry.name for entry in path.iterdir()}
     except OSError as error:
         raise ConfigError(f"run_dir={path} cannot be written to: {error.strerror}. Choose another run_dir.") from None
-    ours = is_run_directory(path)
-    if any(path.iterdir()) and not ours:
+    left_by_a_killed_start = {LOCK, "config.yaml.tmp"}
+    if entries - left_by_a_killed_start and not is_run_directory(path):
         raise ConfigError(
             f"run_dir={path} holds files, but no run of this trainer (a config.yaml of ours): choose another run_dir."
         )
-    if ours and config.mode == "evaluate" and (path / "checkpoints").exists():
+    if config.mode == "evaluate" and (path / "checkpoints").exists():
         raise ConfigError(
             f"run_dir={path} holds a training run, which an evaluation must not replace: choose another run_dir."
         )
+
+
+def _open_lines(path: Path) -> io.FileIO:
+    """A file to append lines to, unbuffered; half a line that a killed run may have left is cut off."""
+    if path.exists():
+        content = path.read_bytes()
+        if not content.endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
+    return open(path, "ab", buffering=0)
+
+
+def _write_all(file: io.FileIO, content: bytes) -> None:
+    """Write without a buffer, so that nothing is left for a later failure. Raises OSError where a disk is full."""
+    if file.write(content) != len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _remove(path: Path, names: Iterable[str]) -> None:
@@ -162,54 +189,19 @@ def rerun_command(run_dir: str) -> str:
     return f"python train.py --config-path {path} --config-name config run_dir=NEW"
 
 
-def describe_environment(device: torch.device, world: World) -> dict[str, Any]:
-    """Versions, machine and device: what, besides configuration and data, decides the bits of a result."""
-    return {
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "numpy": numpy.__version__,
-            "pillow": PIL.__version__,
-            "libjpeg_turbo": PIL.features.version("libjpeg_turbo"),
-            "hydra": hydra.__version__,
-            "sample": etl.VERSION,
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-        },
-        "git": _git_commit(),
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
-        "world_size": world.size,
-        "threads": torch.get_num_threads(),
-        "command": sys.argv,
-    }
-
-
-def _git_commit() -> dict[str, Any] | None:
-    folder = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.CalledProcessError):
-        return None  # not a checkout, or no git here
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
-    try:
+    with _writing(path):
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror}.") from None
+        raise UserError(
+            f"{path} could not be written: {error.strerror or error}. Make room or mend the disk, and start the same "
+            "command again: it goes on from the last checkpoint."
+        ) from None

@@ -1,9 +1,10 @@
 """A run from beginning to end: this is the story that train.py tells."""
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from aistore_data.errors import ConfigError, UserError
-from training import checkpoint
+from training import checkpoint, drift
 from training.config import Config
 from training.console import Console, format_duration, format_metrics
 from training.data import Data, open_data
 from training.dataset import Counts
-from training.distributed import World, choose_device, from_main, process_group, read_world
+from training.distributed import World, choose_device, from_main, on_main, process_group, read_world
+from training.environment import describe_environment
 from training.evaluation import validator
 from training.loader import Feed, open_loader, start_worker_server
+from training.lock import RunLock
 from training.loop import train
 from training.metrics import Metrics
 from training.model import build_model, load_weights, preprocessing_note
@@ -28,6 +31,7 @@ from training.preemption import EXIT_CODE, StopFlag, Stopped
 from training.records import RunDirectory, claim, rerun_command
 from training.sampler import TrainBatches, ValBatches
 from training.state import Run, restore
+from training.stream import Stream
 
 
 def run(config: Config) -> int:
@@ -58,17 +62,18 @@ def run(config: Config) -> int:
 
 
 def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> int:
-    # 1. The directory, before anything that takes long; nothing in it is touched before step 4.
-    config.run_dir = from_main(config.run_dir)
-    if world.is_main:
-        claim(config)
-    batch_size = _micro_batch_size(config, world)
-    workers = _worker_count(config, world)
-    if workers:
-        start_worker_server()
-    # 2. Data and model.
     console = Console(enabled=world.is_main)
-    with open_data(config, batch_size, device, world, console.say) as data:
+    with ExitStack() as stack:
+        # 1. The directory, before anything that takes long; nothing in it is replaced before step 4.
+        config.run_dir = from_main(config.run_dir)
+        lock = RunLock(Path(config.run_dir), console.say) if world.is_main else None
+        on_main(world, lambda: _take_directory(config, lock, stack))
+        batch_size = _micro_batch_size(config, world)
+        workers = _worker_count(config, world)
+        if workers:
+            start_worker_server()
+        # 2. Data and model.
+        data = stack.enter_context(open_data(config, batch_size, device, world, console.say))
         run = assemble(config, world, device, stop, data)
         # 3. Where to go on.
         path = _resume(run) if config.mode == "train" else None
@@ -79,18 +84,22 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
             )
             return 0
         # 4. Train, or evaluate alone.
+        if lock:
+            run.records = stack.enter_context(RunDirectory(config, lock))
+            run.records.environment(run.environment, run.progress.changes)
         val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size)
-        with (
-            RunDirectory(config) if world.is_main else nullcontext() as run.records,
-            open_loader(data.val, val_batches, workers, config.data.prefetch, device) as loader,
-        ):
-            if run.records:
-                run.records.environment(device, world, data.description)
-            _say_what(run, data, batch_size, workers, path)
-            validate = validator(run, loader, len(data.val), len(data.val) // world.size // batch_size)
-            if config.mode == "evaluate":
-                return _evaluate(run, validate)
-            return _train(run, data, workers, validate)
+        loader = stack.enter_context(open_loader(data.val, val_batches, workers, config.data.prefetch, device))
+        _say_what(run, data, batch_size, workers, path)
+        validate = validator(run, loader, len(data.val), len(data.val) // world.size // batch_size)
+        if config.mode == "evaluate":
+            return _evaluate(run, validate)
+        return _train(run, data, workers, validate)
+
+
+def _take_directory(config: Config, lock: RunLock | None, stack: ExitStack) -> None:
+    assert lock is not None  # called on rank 0
+    claim(config)
+    stack.enter_context(lock)
 
 
 def _train(run: Run, data: Data, workers: int, validate: Callable[[], Metrics | None]) -> int:
@@ -107,7 +116,7 @@ def _train(run: Run, data: Data, workers: int, validate: Callable[[], Metrics | 
     )
     with open_loader(data.train, batches, workers, config.data.prefetch, run.device) as loader:
         run.stop.deferred = True
-        metrics = train(run, Feed(loader, run.device), validate)
+        metrics = train(run, Feed(loader), validate)
         run.stop.ignore_from_now_on()
     if metrics is None:
         run.console.say(f"stopped on request; the same command goes on from {config.run_dir}/checkpoints/last.pt")
@@ -177,26 +186,52 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
         steps_per_epoch=steps_per_epoch,
         stop=stop,
         console=Console(enabled=world.is_main),
+        stream=Stream(config.data.fingerprint),
+        environment=describe_environment(device, world) | {"data": data.description},
     )
 
 
 def _resume(run: Run) -> Path | None:
-    """Take over the checkpoint that ``resume`` says, if any, and answer its path."""
-    config = run.config
+    """Take over the checkpoint that ``resume`` says, if any; answer its path. Raises UserError if it does not fit."""
+    path = on_main(run.world, lambda: _checkpoint_to_resume(run.config))
+    if path is None:
+        return None
+    state = checkpoint.load(path)
+    changes = on_main(run.world, lambda: _accept_changes(run, path, state))
+    load_weights(run.model, state["model"], f"the checkpoint {path}", run.config.model.name)
+    restore(run, state)
+    if changes:
+        run.progress.changes.append({"epoch": run.progress.epoch, "step": run.step, "changes": changes})
+    return path
+
+
+def _checkpoint_to_resume(config: Config) -> Path | None:
     if config.resume == "never":
         return None
     if config.resume == "auto":
-        found = checkpoint.newest(Path(config.run_dir) / "checkpoints")
-        if found is None:
-            return None
-        path, state = found
-    else:
-        path = Path(config.resume)
-        path = path / "checkpoints" / "last.pt" if path.is_dir() else path
-        state = checkpoint.load(path)
-    load_weights(run.model, state["model"], f"the checkpoint {path}", config.model.name)
-    restore(run, state)
-    return path
+        return checkpoint.newest(Path(config.run_dir) / "checkpoints")
+    path = Path(config.resume)
+    return path / "checkpoints" / "last.pt" if path.is_dir() else path
+
+
+def _accept_changes(run: Run, path: Path, state: dict[str, Any]) -> list[str]:
+    """What is not as it was when the checkpoint was written. Raises ConfigError for what nobody has allowed."""
+    now = {"config": dataclasses.asdict(run.config), "environment": run.environment}
+    of_result, of_rounding = drift.changes_of_result(state, now), drift.changes_of_rounding(state, now)
+    listed = "".join(f"\n  {difference}" for difference in of_result)
+    if of_result and not run.config.allow_changes:
+        raise ConfigError(
+            f"to go on from {path} would not be the same run:{listed}\nUndo these changes, start over with "
+            "resume=never, or accept them with allow_changes=true; environment.json will then list them."
+        )
+    if of_result:
+        run.console.say(f"allowed changes since {path} was written:{listed}")
+    if of_rounding:
+        run.console.say(
+            f"since {path} was written: {', '.join(map(str, of_rounding))}. The samples stay the same; "
+            "sums of floats may differ in their last bits."
+        )
+    return [str(difference) for difference in of_result + of_rounding]
 
 
 def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from: Path | None) -> None:

@@ -16,6 +16,7 @@ from training.metrics import Tally
 from training.optimizer import learning_rate_factor
 from training.preemption import StopFlag
 from training.records import RunDirectory
+from training.stream import Stream, codes_in_order, total_over_ranks
 
 
 @dataclass
@@ -27,8 +28,14 @@ class Progress:
     best_acc1: float = 0.0
     train_s: float = 0.0
     counts: list[int] = field(default_factory=lambda: list(Counts()))
+    stream_total: int = 0
+    changes: list[dict[str, Any]] = field(default_factory=list)
     epoch_tally: Tally = field(default_factory=Tally)
     interval_tally: Tally = field(default_factory=Tally)
+
+    def at_epoch(self, epoch: int) -> "Progress":
+        """At the beginning of an epoch, with what outlives one."""
+        return Progress(epoch, 0, self.best_acc1, self.train_s, self.counts, changes=self.changes)
 
 
 @dataclass
@@ -47,6 +54,8 @@ class Run:
     steps_per_epoch: int
     stop: StopFlag
     console: Console
+    stream: Stream
+    environment: dict[str, Any]
     records: RunDirectory | None = None
     progress: Progress = field(default_factory=Progress)
     pending_counts: Counts = field(default_factory=Counts)
@@ -69,6 +78,24 @@ class Run:
         """Where another batch of this rank came from."""
         self.pending_counts = Counts(*(a + b for a, b in zip(self.pending_counts, counts, strict=True)))
 
+    def positions(self, micro_batch: int) -> range:
+        """The places in the epoch of the samples that this rank's next micro-batch has."""
+        config = self.config.train
+        share = config.batch_size // self.world.size
+        size = share // config.accumulate
+        begin = self.progress.batches_done * config.batch_size + self.world.rank * share + micro_batch * size
+        return range(begin, begin + size)
+
+    def collect_stream(self) -> None:
+        """Add the pending hashes of all ranks to the epoch's, and write the samples' codes."""
+        if not self.stream.enabled:
+            return
+        total, codes = self.stream.take()
+        self.progress.stream_total = (self.progress.stream_total + total_over_ranks(total)) % (1 << 128)
+        in_order = codes_in_order(codes, self.config.train.batch_size // self.world.size)
+        if self.records and in_order is not None:
+            self.records.stream(self.step * self.config.train.batch_size - len(in_order), in_order)
+
     def collect_counts(self) -> None:
         """Add the pending counts of all ranks to the run's."""
         pending = sum_over_ranks(torch.tensor(self.pending_counts)).tolist()
@@ -86,6 +113,7 @@ def save(run: Run, *, best: bool = False, finished_epoch: int | None = None, sto
     """Write last.pt on rank 0, and what else it is: the best, that of a finished epoch, that of a stopped run."""
     if run.records is None:
         return
+    run.records.lock.check()
     path = checkpoint.save(run.records.checkpoints, state_of(run))
     if best:
         checkpoint.also_as(path, "best.pt")
@@ -103,22 +131,30 @@ def state_of(run: Run) -> dict[str, Any]:
         "schedule": run.schedule.state_dict(),
         "scaler": run.scaler.state_dict(),
         "config": dataclasses.asdict(run.config),
+        "environment": run.environment,
+        "steps_per_epoch": run.steps_per_epoch,
         "format": 1,
         **dataclasses.asdict(run.progress),
     }
 
 
 def restore(run: Run, state: dict[str, Any]) -> None:
-    """Take over the state of a checkpoint of this model; learning rate, momentum and decay stay as configured."""
-    run.model.load_state_dict(state["model"])
-    settings = [{name: value for name, value in g.items() if name != "params"} for g in run.optimizer.param_groups]
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.schedule.load_state_dict(state["schedule"] | {"base_lrs": run.schedule.base_lrs})
-    factor = learning_rate_factor(run.schedule.last_epoch, run.config.train, run.steps_per_epoch)
-    for group, own in zip(run.optimizer.param_groups, settings, strict=True):
-        group.update(own | {"lr": run.config.train.lr * factor})
-    run.scaler.load_state_dict(state["scaler"])
+    """Take over the state of a checkpoint of this model; learning rate, momentum and decay are those configured now.
+
+    Where an epoch has another number of steps by now, one that was begun is begun again.
+    """
     fields = {item.name: state[item.name] for item in dataclasses.fields(Progress)}
     for name in ("epoch_tally", "interval_tally"):
         fields[name] = Tally(**fields[name])
     run.progress = Progress(**fields)
+    if state["steps_per_epoch"] != run.steps_per_epoch and run.progress.batches_done:
+        run.console.say(f"epoch {run.progress.epoch + 1} begins again, since it has {run.steps_per_epoch} steps now")
+        run.progress = run.progress.at_epoch(run.progress.epoch)
+    run.model.load_state_dict(state["model"])
+    run.scaler.load_state_dict(state["scaler"])
+    settings = [{name: value for name, value in g.items() if name != "params"} for g in run.optimizer.param_groups]
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.schedule.load_state_dict(state["schedule"] | {"base_lrs": run.schedule.base_lrs, "last_epoch": run.step})
+    factor = learning_rate_factor(run.step, run.config.train, run.steps_per_epoch)
+    for group, own in zip(run.optimizer.param_groups, settings, strict=True):
+        group.update(own | {"lr": run.config.train.lr * factor})

@@ -56,7 +56,7 @@ def test_a_sentence(train: Train, small_folder: Path, overrides: list[str], code
 def test_a_loss_that_is_not_finite_names_step_rate_and_checkpoint(train: Train, small_folder: Path) -> None:
     train(f"data.root={small_folder}", *TINY, "train.epochs=1")
     message = error(
-        train(f"data.root={small_folder}", *TINY, "train.lr=1e38", "train.epochs=9", "train.warmup_epochs=0"), 1
+        train(f"data.root={small_folder}", *TINY, "train.lr=1e38", "train.epochs=9", "allow_changes=true"), 1
     )
     assert "lr 1e+38" in message and "the last checkpoint is run/checkpoints/last.pt" in message
 
@@ -89,7 +89,11 @@ def test_a_checkpoint_of_another_model_is_refused_and_survives(train: Train, sma
         }
 
     before = content()
-    message = error(train(f"data.root={small_folder}", *TINY, "model.name=resnet34"), 1)
+    other = [f"data.root={small_folder}", *TINY, "model.name=resnet34"]
+    refused = train(*other)
+    error(refused, 2)
+    assert "\n  model.name: resnet18 → resnet34\n" in refused.output
+    message = error(train(*other, "allow_changes=true"), 1)
     assert "the checkpoint run/checkpoints/last.pt does not fit resnet34" in message
     # A mistake does not cost the former run either.
     error(train("data.root=/nowhere", *TINY, "resume=never"), 2)

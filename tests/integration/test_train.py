@@ -28,8 +28,8 @@ def test_a_run_leaves_its_records_and_nothing_else(train_py: Train, small_folder
     assert f"tensorboard --logdir {result.run_dir.name}/tensorboard" in result.output
 
     names = {re.sub(r"events\.out\..*", "events", name) for name in files(result.run_dir.parent)}
-    expected = ["config.yaml", "environment.json", "metrics.jsonl", "summary.json", "tensorboard/events"]
-    expected += ["checkpoints/last.pt", "checkpoints/best.pt", "checkpoints/epoch-0001.pt"]
+    expected = ["config.yaml", "environment.json", "metrics.jsonl", "stream.bin", "summary.json"]
+    expected += ["tensorboard/events", "checkpoints/last.pt", "checkpoints/best.pt", "checkpoints/epoch-0001.pt"]
     assert names == {f"run/{name}" for name in expected}
 
     steps, epochs, validations = (result.metrics(kind) for kind in ("train_step", "train_epoch", "val_epoch"))

@@ -16,15 +16,16 @@ from training import checkpoint
 def state(epoch: int = 1) -> dict[str, Any]:
     model = torch.nn.Linear(2, 2).state_dict()
     return {"model": model, "optimizer": {}, "schedule": {}, "epoch": epoch, "batches_done": 0, "best_acc1": 1.5} | {
-        "config": {"seed": 0}
+        "config": {"seed": 0},
+        "environment": {},
     }
 
 
 def test_what_is_saved_is_loaded_and_nothing_else_is_left(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path / "checkpoints", state(3))
     assert [entry.name for entry in path.parent.iterdir()] == ["last.pt"]
-    found = checkpoint.newest(path.parent)
-    assert found is not None and found[0] == path and found[1]["epoch"] == 3
+    assert checkpoint.newest(path.parent) == path
+    assert checkpoint.load(path)["epoch"] == 3
 
 
 def test_best_and_former_epochs_are_kept(tmp_path: Path) -> None:
@@ -75,10 +76,12 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(
     checkpoint.keep_epoch(path, 0, keep=1)
     path = checkpoint.save(tmp_path, state(2))
     path.write_bytes(path.read_bytes()[:200])
-    found = checkpoint.newest(tmp_path)
-    assert found is not None and found[0].name == "epoch-0000.pt"
+    assert checkpoint.newest(tmp_path) == tmp_path / "epoch-0000.pt"
     assert f"{path} is damaged" in capsys.readouterr().out
-    (tmp_path / "epoch-0000.pt").unlink()
+    torch.save(state(7), tmp_path / "best.pt")
+    assert checkpoint.newest(tmp_path) == tmp_path / "best.pt"
+    for name in ("epoch-0000.pt", "best.pt"):
+        (tmp_path / name).unlink()
     with pytest.raises(UserError, match="no checkpoint in .* can be read"):
         checkpoint.newest(tmp_path)
 

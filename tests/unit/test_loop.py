@@ -14,6 +14,7 @@ from training.loop import _train_step
 from training.metrics import Sums, means
 from training.optimizer import build_optimizer, build_schedule
 from training.state import Run
+from training.stream import Stream
 
 
 def make_run(accumulate: int) -> Run:
@@ -28,7 +29,7 @@ def make_run(accumulate: int) -> Run:
         optimizer=optimizer, schedule=build_schedule(optimizer, config.train, 4),
         scaler=torch.amp.GradScaler("cpu", enabled=False), steps_per_epoch=4,
         stop=None,  # type: ignore[arg-type]  # not asked within a step
-        console=Console(enabled=False),
+        console=Console(enabled=False), stream=Stream("off"), environment={},
     )  # fmt: skip
 
 

@@ -1,0 +1,150 @@
+"""One run at a time in a directory, and no lock that outlives its holder."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aistore_data.errors import ConfigError, UserError
+from tests.conftest import PROJECT
+from training import lock
+from training.lock import NAME, RunLock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from training.lock import RunLock
+with RunLock(Path(sys.argv[1]), print):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def hold(folder: Path) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def leave(folder: Path, **changes: Any) -> Path:
+    """A lock file as another holder would have left it."""
+    content = lock._myself() | changes
+    (folder / NAME).write_text(json.dumps(content))
+    return folder / NAME
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "RENEW_S", 0.2)
+    monkeypatch.setattr(lock, "STALE_S", 1.5)
+
+
+def test_it_is_gone_afterwards_also_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), RunLock(tmp_path, print):
+        assert (tmp_path / NAME).exists()
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_run_is_refused_while_the_first_lives_and_follows_a_killed_one_at_once(tmp_path: Path) -> None:
+    first = hold(tmp_path)
+    with pytest.raises(ConfigError, match=rf"in use by another run, process {first.pid} on "), RunLock(tmp_path, print):
+        pass
+    first.kill()  # and not waited for: a zombie holds nothing
+    time.sleep(0.2)
+    begin = time.monotonic()
+    with RunLock(tmp_path, print):
+        assert time.monotonic() - begin < 1
+    first.wait()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_number_that_another_process_has_by_now_holds_nothing(tmp_path: Path) -> None:
+    leave(tmp_path, pid=os.getppid(), started=1)
+    with RunLock(tmp_path, print):
+        pass
+
+
+@pytest.mark.parametrize("changes", [{"host": "node7", "boot": "another"}, {"namespace": "pid:[1]"}])
+@pytest.mark.usefixtures("quick")
+def test_a_holder_elsewhere_is_watched(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = leave(tmp_path, **changes)
+    said: list[str] = []
+    begin = time.monotonic()
+    with RunLock(tmp_path, said.append):
+        assert 1.4 < time.monotonic() - begin < 3
+    assert "waiting" in said[0] and "for a sign of life" in said[0]
+
+    path = leave(tmp_path, **changes)
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(0.2):
+            os.utime(path, (0, time.monotonic()))  # whatever the other machine's clock says
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        with pytest.raises(ConfigError, match="in use by another run"), RunLock(tmp_path, said.append):
+            pass
+    finally:
+        done.set()
+        thread.join()
+    assert path.exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_half_a_lock_of_a_full_disk_goes_stale(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('{"ho')
+    with RunLock(tmp_path, print):
+        pass
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_holder_renews_it_and_notices_its_loss(tmp_path: Path) -> None:
+    with RunLock(tmp_path, print) as held:
+        before = (tmp_path / NAME).stat().st_mtime_ns
+        time.sleep(0.6)
+        assert (tmp_path / NAME).stat().st_mtime_ns > before
+        held.check()
+        other = leave(tmp_path)
+        with pytest.raises(UserError, match="no longer this run's"):
+            held.check()
+    assert other.exists()  # not ours to remove
+
+
+def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path: Path) -> None:
+    leave(tmp_path, pid=1 << 22, started=1)
+    held, refused, together = [], [], threading.Barrier(8)
+
+    def start() -> None:
+        mine = RunLock(tmp_path, print)
+        together.wait()
+        try:
+            held.append(mine.__enter__())
+        except ConfigError:
+            refused.append(mine)
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(held) == 1 and len(refused) == 7
+    held[0].__exit__()
+
+
+def test_a_read_only_directory_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match="run_dir=/proc/self cannot be written to"),
+        RunLock(Path("/proc/self"), print),
+    ):
+        pass

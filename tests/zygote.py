@@ -1,0 +1,161 @@
+"""Starts train.py without the seconds of importing torch: a process that has imported it forks one for each run.
+
+Reads a request a line (see ``Request``), answers the process number of the run, and for {"wait": PID} its exit status
+as ``subprocess`` counts it. A request may tell the run to meet with an accident at an exact moment.
+"""
+
+import dataclasses
+import io
+import json
+import os
+import runpy
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Request:
+    """A run: arguments, working directory, where its output goes, and what happens to it."""
+
+    arguments: list[str]
+    cwd: str
+    output: str
+    environment: dict[str, str] = field(default_factory=dict)
+    accident: str = ""
+    """One of MOMENTS."""
+    number: int = 1
+    """At the how manieth time the moment comes."""
+    signal: int = signal.SIGKILL
+    patches: list[str] = field(default_factory=list)
+    """Of PATCHES, before the run starts."""
+
+
+def _before(module: Any, name: str, accident: Callable[[], None]) -> None:
+    original = getattr(module, name)
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        accident()
+        return original(*arguments, **options)
+
+    setattr(module, name, call)
+
+
+def _half_written(accident: Callable[[], None]) -> None:
+    import torch
+
+    original = torch.save
+
+    def save(state: Any, file: Any) -> None:
+        whole = io.BytesIO()
+        original(state, whole)
+        content = whole.getvalue()
+        file.write(content[: len(content) // 2])
+        file.flush()
+        accident()
+        file.write(content[len(content) // 2 :])
+
+    torch.save = save  # type: ignore[assignment]
+
+
+def _moments() -> dict[str, Callable[[Callable[[], None]], None]]:
+    from aistore_data import etls
+    from training import checkpoint, evaluation, loop
+
+    return {
+        "between steps": lambda accident: _before(loop, "seed_step", accident),
+        "inside a step": lambda accident: _before(loop, "_loss", accident),
+        "a checkpoint half written": _half_written,
+        "before a checkpoint is in place": lambda accident: _before(checkpoint.os, "fsync", accident),  # type: ignore[attr-defined]
+        "before best.pt is in place": lambda accident: _before(checkpoint, "also_as", accident),
+        "during validation": lambda accident: _before(evaluation, "to_device", accident),
+        "during ETL start": lambda accident: _before(etls, "_init", accident),
+    }
+
+
+def _without_dropout() -> None:
+    """squeezenet1_1 without randomness in the model, so that two processes may equal one."""
+    from torch import nn
+
+    nn.Dropout.forward = lambda self, values: values  # type: ignore[method-assign]
+
+
+def _in_float64() -> None:
+    from training import loader, run
+
+    build, normalise = run.build_model, loader.normalise
+    run.build_model = lambda *a: build(*a).double()
+    loader.normalise = lambda images, channels_last: normalise(images, channels_last).double()
+
+
+PATCHES: dict[str, Callable[[], None]] = {"without dropout": _without_dropout, "float64": _in_float64}
+
+
+def _run(request: Request) -> int:
+    """In the forked process: become the run."""
+    os.setpgid(0, 0)
+    descriptor = os.open(request.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for target in (1, 2):
+        os.dup2(descriptor, target)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.chdir(request.cwd)
+    os.environ.update(request.environment)
+    for patch in request.patches:
+        PATCHES[patch]()
+    if request.accident:
+        left = request.number
+
+        def accident() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), request.signal)
+
+        _moments()[request.accident](accident)
+    sys.argv = [str(PROJECT / "train.py"), *request.arguments]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as done:
+        return int(done.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    import torch.utils.tensorboard  # noqa: F401
+
+    import training.bucket
+    import training.run  # noqa: F401
+
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        message = json.loads(line)
+        if "wait" in message:
+            status = os.waitpid(message["wait"], 0)[1]
+            print(os.waitstatus_to_exitcode(status), flush=True)
+            continue
+        pid = os.fork()
+        if pid == 0:
+            code = _run(Request(**message))
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        print(pid, flush=True)
+
+
+def encode(request: Request) -> str:
+    """A request as the line that ``main`` reads."""
+    return json.dumps(dataclasses.asdict(request)) + "\n"
+
+
+if __name__ == "__main__":
+    main()
