@@ -27,10 +27,14 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(folder)
-    except (OSError, RuntimeError) as error:  # torch.save turns some failed writes into RuntimeError
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch's zip writer raises RuntimeError over the OSError of a failed write
         temporary.unlink(missing_ok=True)
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise UserError(
-            f"the checkpoint {path} could not be written: {error}. "
+            f"the checkpoint {path} could not be written: {getattr(cause, 'strerror', None) or cause}. "
             f"{'The former one is untouched' if path.exists() else 'There is none yet'}; "
             "make room or choose another run_dir, and start the same command again."
         ) from None

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -109,6 +110,7 @@ class RunDirectory:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
+            threading.excepthook = _quiet_about_tensorboard
             self._board = SummaryWriter(str(self.path / "tensorboard"))
         return self._board
 
@@ -117,6 +119,12 @@ class RunDirectory:
             return int(json.loads((self.path / "environment.json").read_text())["attempt"])
         except (OSError, ValueError, KeyError):
             return 0
+
+
+def _quiet_about_tensorboard(raised: threading.ExceptHookArgs) -> None:
+    """What TensorBoard's thread dies of, the next call to it raises again, and that becomes a sentence."""
+    if type(raised.thread).__module__ != "tensorboard.summary.writer.event_file_writer":
+        threading.__excepthook__(raised)
 
 
 def claim(config: Config) -> None:
