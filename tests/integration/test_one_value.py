@@ -1,0 +1,120 @@
+"""One sample has one value: wherever it is made, by how many workers, and however it travels."""
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from aistore_data import etls
+from aistore_data.cluster import make_client
+from aistore_data.embedded import EmbeddedAIS
+from aistore_data.folder import FolderReader, scan_folder
+from aistore_data.http_reader import Access, HttpReader
+from aistore_data.layout import read_manifest
+from etl import Spec
+from tests.conftest import TINY, Result
+from tests.integration.test_aistore import embedded
+from training.bucket import EtlDataset, ObjectReader
+from training.dataset import BatchDataset, SampleDataset
+from training.loader import Feed, open_loader, start_worker_server
+
+Train = Callable[..., Result]
+
+SEED = 11
+CASES = {
+    "train": (Spec.train(224), "raw", 1000),
+    "train bicubic": (Spec.train(160, scale=(0.35, 1.0), interpolation="bicubic"), "raw", 600),
+    "train small": (Spec.train(64, ratio=(0.5, 2.0)), "raw", 600),
+    "val": (Spec.val(224), "raw", 500),
+    "val bicubic": (Spec.val(96, 110, interpolation="bicubic"), "raw", 400),
+    "train jpeg": (Spec.train(128), "jpeg", 300),
+    "val jpeg": (Spec.val(160, 176), "jpeg", 200),
+}
+"""Name: specification, wire format, number of (object, key) pairs of the whole matrix; 3,600 in all."""
+SHARE = 20
+"""``make test`` takes one pair in this many."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The photos in a folder, and the same ones in a bucket with both ETLs running."""
+
+    folder: Path
+    access: Access
+    names: dict[str, str]
+
+    def datasets(self, spec: Spec, wire: str) -> dict[str, BatchDataset]:
+        """Every way to a sample."""
+        split = scan_folder(self.folder)[0]
+        client = make_client(self.access)
+        bucket = read_manifest(client.bucket("imagenet"), "ais://imagenet", "train/", HttpReader(self.access))
+        reader = ObjectReader(self.access, "ais://imagenet", bucket)
+        return {
+            "folder": SampleDataset(FolderReader(self.folder / "train", split), split, spec, SEED, wire),
+            "client": SampleDataset(reader, bucket, spec, SEED, wire),
+            "etl": EtlDataset(reader, spec, SEED, self.names[spec.recipe], wire),
+        }
+
+
+@pytest.fixture(scope="module")
+def places(photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
+    root = tmp_path_factory.mktemp("one-value")
+    for split, chosen in (("train", photos), ("val", photos[:1])):
+        (root / "folder" / split / "photo").mkdir(parents=True)
+        for path in chosen:
+            shutil.copy(path, root / "folder" / split / "photo" / path.name)
+    with EmbeddedAIS(root / "ais", imagefolder=root / "folder") as server:
+        access = Access(server.endpoint, server.token)
+        client, settings = make_client(access), etls.EtlSettings(num_workers=1)
+        names = {
+            recipe: etls.ensure(client, f"imagenet-{recipe}", recipe, settings, print)[0]  # type: ignore[arg-type]
+            for recipe in ("train", "val")
+        }
+        yield Places(root / "folder", access, names)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_way_gives_the_same_bytes(places: Places, seed: int, case: str, request: pytest.FixtureRequest) -> None:
+    spec, wire, count = CASES[case]
+    draw = random.Random(f"{seed}/{case}")
+    count = count if request.config.getoption("--all") else count // SHARE
+    keys = [(draw.randrange(90), index) for index in draw.sample(range(1000), count)]
+    batches = [keys[begin : begin + 25] for begin in range(0, count, 25)]
+    datasets = places.datasets(spec, wire)
+    start_worker_server()
+    with open_loader(datasets["folder"], batches, 2, 2, torch.device("cpu")) as loader:
+        feed = Feed(loader)
+        for batch_keys in batches:
+            expected = datasets["folder"].__getitems__(batch_keys)
+            assert expected.indices.tolist() == [index for _, index in batch_keys]
+            assert len({image.numpy().tobytes() for image in expected.images}) == len(batch_keys)
+            others = {name: datasets[name].__getitems__(batch_keys) for name in ("client", "etl")} | {
+                "workers": next(feed)
+            }
+            for name, batch in others.items():
+                assert torch.equal(batch.images, expected.images), f"{case}: {name} differs from the folder"
+                assert torch.equal(batch.labels, expected.labels)
+            assert others["etl"].counts.etl == len(batch_keys)
+
+
+SOURCES = {"folder": [], "client": ["data.transform=client"], "etl": ["data.transform=etl"]}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("source", SOURCES)
+def test_source_and_workers_do_not_change_a_run(
+    train: Train, small_folder: Path, source: str, workers: int, request: pytest.FixtureRequest
+) -> None:
+    if (source, workers) not in (("folder", 3), ("client", 1)) and not request.config.getoption("--all"):
+        pytest.skip("one of a long matrix: make test-all")
+    expected = train(f"data.root={small_folder}", *TINY, "data.fingerprint=full", "run_dir=expected")
+    words: list[Any] = [f"data.root={small_folder}"] if source == "folder" else embedded(small_folder, *SOURCES[source])
+    result = train(*words, *TINY, "data.fingerprint=full", f"data.workers={workers}")
+    assert result.code == 0, result.output
+    assert result.summary()["state_sha256"] == expected.summary()["state_sha256"]
+    assert result.fingerprints() == expected.fingerprints() and len(expected.fingerprints()) == 4
