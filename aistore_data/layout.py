@@ -12,11 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from aistore.sdk.errors import AISError
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from aistore_data.errors import ClusterError, ObjectError
 from aistore_data.http_reader import HttpReader, object_path
-from aistore_data.manifest import Manifest
+from aistore_data.manifest import IMG_EXTENSIONS, Manifest
 
 Layout = Literal["folders", "pairs"]
 

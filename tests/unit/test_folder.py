@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from torchvision.datasets import ImageFolder
+from torchvision.datasets import folder as torchvision_folder
 
 from aistore_data.errors import ConfigError, DataError
 from aistore_data.folder import FolderReader, scan_folder
-from aistore_data.manifest import Manifest
+from aistore_data.manifest import IMG_EXTENSIONS, Manifest
 from etl import Key, Spec, transform
 from tests.conftest import write_image
 from training.dataset import SampleDataset
@@ -24,6 +25,10 @@ def same_as_imagefolder(root: Path) -> None:
         assert ours == theirs.samples
         assert list(manifest.classes) == theirs.classes
         assert manifest.sizes.tolist() == [os.stat(path).st_size for path, _ in theirs.samples]
+
+
+def test_torchvisions_extensions_count_as_images() -> None:
+    assert IMG_EXTENSIONS == torchvision_folder.IMG_EXTENSIONS
 
 
 def test_order_and_labels_are_imagefolders(small_folder: Path) -> None:
