@@ -24,7 +24,7 @@ from aistore_data.embedded import EmbeddedAIS
 from aistore_data.errors import ClusterError
 from aistore_data.folder import scan_folder
 from aistore_data.http_reader import Access, HttpReader, object_path
-from aistore_data.layout import read_manifest
+from aistore_data.listing import read_manifest
 from etl.request import Request, encode
 from etl.sample import Key, Spec, transform
 from tests.conftest import PROJECT, TINY, Result, write_image
