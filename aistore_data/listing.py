@@ -11,8 +11,13 @@ from aistore_data.errors import ClusterError, ObjectError
 from aistore_data.http_reader import HttpReader, object_path
 from aistore_data.layout import BESIDE, classes_name, manifest_name
 from aistore_data.manifest import IMG_EXTENSIONS, Manifest
+from aistore_data.progress import Progress
 
 _FETCHES = 16
+"""Labels that are read at a time."""
+
+_CHUNK = 32
+"""Labels of one task: a task for each would take a kilobyte of memory for each."""
 
 
 def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classes: tuple[str, ...] = ()) -> Manifest:
@@ -23,10 +28,7 @@ def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classe
     are those of the training split, which a validation split must not go beyond. Raises ClusterError for what is
     missing or does not fit.
     """
-    entries = bucket.list_all_objects(prefix=prefix, props="name,size,checksum")
-    entries = [entry for entry in entries if not entry.name.startswith(BESIDE)]
-    sizes: dict[str, int] = {entry.name: entry.size for entry in entries}
-    listing = hashlib.sha256("".join(f"{e.name} {e.size} {e.checksum}\n" for e in entries).encode()).hexdigest()
+    sizes, listing = _list(bucket, uri, prefix)
     images = [name for name in sizes if name.lower().endswith(IMG_EXTENSIONS)]
     if not images:
         raise ClusterError(
@@ -46,6 +48,19 @@ def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classe
         if error.status_code not in (401, 403):
             raise
     return manifest
+
+
+def _list(bucket: Any, uri: str, prefix: str) -> tuple[dict[str, int], str]:
+    """The sizes of the objects below ``prefix`` by name, and a hash of names, sizes and checksums."""
+    sizes = {}
+    digest = hashlib.sha256()
+    with Progress(f"objects of {uri}/{prefix} listed") as progress:
+        for entry in bucket.list_objects_iter(prefix=prefix, props="name,size,checksum"):
+            if not entry.name.startswith(BESIDE):
+                sizes[entry.name] = entry.size
+                digest.update(f"{entry.name} {entry.size} {entry.checksum}\n".encode())
+            progress.add(1)
+    return sizes, digest.hexdigest()
 
 
 def _stored(reader: HttpReader, path: str, listing: str) -> Manifest | None:
@@ -85,8 +100,7 @@ def _pairs(
             f"{uri}/{missing[0]} has no label: {uri}/{labels_of[missing[0]]} is missing"
             f"{f', and {len(missing) - 1} more are' if len(missing) > 1 else ''}. Upload the labels again."
         )
-    with ThreadPoolExecutor(_FETCHES) as pool:
-        texts = list(pool.map(lambda name: reader.get(object_path(uri, labels_of[name])), images))
+    texts = _get_all([object_path(uri, labels_of[name]) for name in images], reader, f"labels of {uri}/{prefix} read")
     try:
         names = classes or tuple(json.loads(reader.get(object_path(uri, classes_name(prefix)))))
     except ObjectError as error:
@@ -102,3 +116,14 @@ def _pairs(
         labels.append(int(number))
     names = names or tuple(str(number) for number in range(max(labels) + 1))
     return Manifest.build([(n.encode(), label, sizes[n]) for n, label in zip(images, labels, strict=True)], names)
+
+
+def _get_all(paths: list[str], reader: HttpReader, items: str) -> list[bytes]:
+    """The bodies of GETs of ``paths``, in their order."""
+    chunks = [paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK)]
+    bodies: list[bytes] = []
+    with Progress(items, len(paths)) as progress, ThreadPoolExecutor(_FETCHES) as pool:
+        for chunk in pool.map(lambda chunk: [reader.get(path) for path in chunk], chunks):
+            bodies += chunk
+            progress.add(len(chunk))
+    return bodies

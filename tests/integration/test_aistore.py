@@ -18,7 +18,7 @@ from aistore import Client
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 from torch.utils.data import DataLoader
 
-from aistore_data import ImageDataset, etls
+from aistore_data import ImageDataset, etls, progress
 from aistore_data.cluster import make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.errors import ClusterError
@@ -198,6 +198,24 @@ def test_a_manifest_is_stored_and_a_stale_one_is_not_used(cluster: Cluster, monk
     path = object_path(uri, ".imagenet-ais/train/manifest.npz")
     cluster.put("stored", {".imagenet-ais/train/manifest.npz": get(reader, path)[:-9]})
     assert read_manifest(bucket, uri, "train/", reader).labels.tolist() == [0, 1, 2, 0]
+
+
+def test_building_a_manifest_says_how_far_it_is(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {f"train/{number:07d}.{kind}": content for number in range(70) for kind, content in
+             (("jpg", b"x"), ("cls", b"0"))}  # fmt: skip
+    uri = cluster.put("slow", names)
+    bucket, reader = cluster.client.bucket("slow"), HttpReader(cluster.access)
+    monkeypatch.setattr(progress, "_SILENT_S", 0)
+    monkeypatch.setattr(progress, "_PLAIN_S", 0)
+    read_manifest(bucket, uri, "train/", reader)
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("140 objects of ais://slow/train/ listed, ") for line in lines)
+    labels = [line.partition(" labels")[0] for line in lines if " labels of ais://slow/train/ read, " in line]
+    assert labels == ["32 of 70", "64 of 70", "70 of 70", "70 of 70"]
+    read_manifest(bucket, uri, "train/", reader)
+    assert "labels" not in capsys.readouterr().err
 
 
 def test_ones_own_loop(environment: Cluster, upload: Callable[..., str], small_folder: Path) -> None:
