@@ -3,10 +3,12 @@
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from aistore.sdk.errors import AISError
 
+from aistore_data.cache import read_cached, write_cached
 from aistore_data.errors import ClusterError, ObjectError
 from aistore_data.http_reader import HttpReader, object_path
 from aistore_data.layout import BESIDE, classes_name, manifest_name
@@ -17,16 +19,16 @@ _FETCHES = 16
 """Labels that are read at a time."""
 
 _CHUNK = 32
-"""Labels of one task: a task for each would take a kilobyte of memory for each."""
+"""Labels of one task: a task itself takes a kilobyte or two of memory."""
 
 
 def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classes: tuple[str, ...] = ()) -> Manifest:
     """The manifest of the images below ``prefix`` of an SDK bucket, in either layout; names are whole object names.
 
-    The bucket is listed. A manifest that was made from the same names, sizes and checksums and is stored there is
-    taken, which saves reading the labels; else it is built, and stored where the bucket may be written to. ``classes``
-    are those of the training split, which a validation split must not go beyond. Raises ClusterError for what is
-    missing or does not fit.
+    The bucket is listed. A manifest that was made from the same names, sizes and checksums and is kept is taken, which
+    saves reading the labels; else it is built, and kept: in the bucket, or in the local cache if that may not be
+    written to. ``classes`` are those of the training split, which a validation split must not go beyond. Raises
+    ClusterError for what is missing or does not fit.
     """
     sizes, listing = _list(bucket, uri, prefix)
     images = [name for name in sizes if name.lower().endswith(IMG_EXTENSIONS)]
@@ -35,18 +37,20 @@ def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classe
             f"{uri}/{prefix} holds no images ({', '.join(IMG_EXTENSIONS)}): upload them with "
             f"python -m aistore_data.upload FOLDER {uri}, or check data.bucket and the prefixes."
         )
-    stored = _stored(reader, object_path(uri, manifest_name(prefix)), listing)
-    if stored and (not classes or stored.classes == classes):
-        return stored
+    kept = _find_kept(uri, prefix, listing, classes, reader)
+    if kept:
+        return kept
     if any(name.endswith(".cls") for name in sizes):
         manifest = _pairs(uri, prefix, images, sizes, reader, classes)
     else:
         manifest = _folders(uri, prefix, images, sizes, classes)
+    content = listing.encode() + manifest.to_bytes()
     try:
-        bucket.object(manifest_name(prefix)).get_writer().put_content(listing.encode() + manifest.to_bytes())
+        bucket.object(manifest_name(prefix)).get_writer().put_content(content)
     except AISError as error:
         if error.status_code not in (401, 403):
             raise
+        write_cached(f"{uri}/{prefix}", content)
     return manifest
 
 
@@ -63,16 +67,27 @@ def _list(bucket: Any, uri: str, prefix: str) -> tuple[dict[str, int], str]:
     return sizes, digest.hexdigest()
 
 
-def _stored(reader: HttpReader, path: str, listing: str) -> Manifest | None:
-    """The stored manifest, if there is one and it was made from this very listing."""
+def _find_kept(uri: str, prefix: str, listing: str, classes: tuple[str, ...], reader: HttpReader) -> Manifest | None:
+    """A manifest that was made from this very listing: the bucket's, or else that of the local cache."""
+    for read in (partial(_object, uri, manifest_name(prefix), reader), partial(read_cached, f"{uri}/{prefix}")):
+        content = read() or b""
+        if content.startswith(listing.encode()):
+            try:
+                manifest = Manifest.from_bytes(content[len(listing) :])
+            except ValueError:
+                continue  # damaged: it is built anew
+            if not classes or manifest.classes == classes:
+                return manifest
+    return None
+
+
+def _object(uri: str, name: str, reader: HttpReader) -> bytes | None:
+    """An object that need not exist."""
     try:
-        content = reader.get(path)
-        return Manifest.from_bytes(content[len(listing) :]) if content.startswith(listing.encode()) else None
+        return reader.get(object_path(uri, name))
     except ObjectError as error:
         if error.status != 404:
             raise
-    except ValueError:
-        pass  # cut short: it is built anew
     return None
 
 
@@ -101,12 +116,8 @@ def _pairs(
             f"{f', and {len(missing) - 1} more are' if len(missing) > 1 else ''}. Upload the labels again."
         )
     texts = _get_all([object_path(uri, labels_of[name]) for name in images], reader, f"labels of {uri}/{prefix} read")
-    try:
-        names = classes or tuple(json.loads(reader.get(object_path(uri, classes_name(prefix)))))
-    except ObjectError as error:
-        if error.status != 404:
-            raise
-        names = ()  # somebody else's upload: the classes go by number
+    # Without class names it is somebody else's upload: the classes go by number.
+    names = classes or tuple(json.loads(_object(uri, classes_name(prefix), reader) or b"[]"))
     labels = []
     for name, text in zip(images, texts, strict=True):
         number = text.decode("utf-8", "replace").strip()
