@@ -9,7 +9,8 @@ from torch.utils.data import Dataset
 
 from aistore_data.cluster import connect, make_client
 from aistore_data.http_reader import Access, HttpReader, object_path
-from aistore_data.layout import read_manifest
+from aistore_data.listing import read_manifest
+from aistore_data.shared import share
 from etl.request import Request, encode
 from etl.sample import Key, Spec, transform
 
@@ -46,7 +47,7 @@ class ImageDataset(Dataset[tuple[Any, int]]):
         self.transform = transform
         self.http = HttpReader(access)
         sdk_bucket = make_client(access).bucket(name, provider=provider or "ais")
-        self.manifest = read_manifest(sdk_bucket, bucket, prefix, self.http, classes)
+        self.manifest = share(read_manifest(sdk_bucket, bucket, prefix, self.http, classes))
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     @property

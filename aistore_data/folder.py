@@ -4,10 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from aistore_data.errors import ConfigError, DataError
-from aistore_data.manifest import Manifest
+from aistore_data.manifest import IMG_EXTENSIONS, Manifest
 
 
 class FolderReader:

@@ -4,25 +4,31 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
+
+IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""What counts as an image, in lower case: torchvision's, without the seconds that importing it takes."""
+
+_ARRAYS = ("names", "offsets", "labels", "sizes")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A split of n samples in flat tensors, which loader workers share instead of copying.
+    """A split of n samples in flat arrays; ``aistore_data.shared`` shares them with loader workers.
 
     ``names`` is uint8: the UTF-8 names (relative, with ``/``) one after the other; ``offsets`` int64 [n + 1] into it;
     ``labels`` int64 [n], indices into ``classes``; ``sizes`` int64 [n] in bytes. Sorted bytewise by name.
     """
 
-    names: torch.Tensor
-    offsets: torch.Tensor
-    labels: torch.Tensor
-    sizes: torch.Tensor
+    names: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     classes: tuple[str, ...]
 
     @classmethod
@@ -33,10 +39,10 @@ class Manifest:
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         return cls(
-            names=torch.from_numpy(np.frombuffer(bytearray(b"".join(name for name, _, _ in rows)), np.uint8)),
-            offsets=torch.from_numpy(offsets),
-            labels=torch.tensor([label for _, label, _ in rows], dtype=torch.int64),
-            sizes=torch.tensor([size for _, _, size in rows], dtype=torch.int64),
+            names=np.frombuffer(b"".join(name for name, _, _ in rows), np.uint8),
+            offsets=offsets,
+            labels=np.fromiter((label for _, label, _ in rows), np.int64, len(rows)),
+            sizes=np.fromiter((size for _, _, size in rows), np.int64, len(rows)),
             classes=tuple(classes),
         )
 
@@ -46,14 +52,14 @@ class Manifest:
     def name(self, index: int) -> str:
         """The name of sample ``index``, relative to the split's folder or prefix."""
         start, end = self.offsets[index : index + 2].tolist()
-        return self.names[start:end].numpy().tobytes().decode("utf-8", "surrogateescape")
+        return self.names[start:end].tobytes().decode("utf-8", "surrogateescape")
 
     def to_bytes(self) -> bytes:
         """The manifest as the content of an object: NumPy's npz, without pickles."""
         buffer = io.BytesIO()
-        tensors = {name: getattr(self, name).numpy() for name in ("names", "offsets", "labels", "sizes")}
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
         classes = np.frombuffer(json.dumps(list(self.classes)).encode(), np.uint8)
-        np.savez_compressed(buffer, classes=classes, **tensors)
+        np.savez_compressed(buffer, classes=classes, **arrays)
         return buffer.getvalue()
 
     @classmethod
@@ -61,14 +67,14 @@ class Manifest:
         """The inverse of ``to_bytes``. Raises ValueError for anything else."""
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                tensors = {name: torch.from_numpy(arrays[name]) for name in ("names", "offsets", "labels", "sizes")}
-                return cls(**tensors, classes=tuple(json.loads(arrays["classes"].tobytes())))
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
+                classes = tuple(json.loads(arrays["classes"].tobytes()))
+                return cls(**{name: arrays[name] for name in _ARRAYS}, classes=classes)
+        except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"not a manifest: {error}") from None
 
     def sha256(self) -> str:
         """Identifies the data set by order, labels and sizes, so a folder and its renamed copy are the same data."""
         digest = hashlib.sha256(b"manifest 1\n")
-        for tensor in (self.labels, self.sizes):
-            digest.update(tensor.numpy().astype("<i8").tobytes())
+        for array in (self.labels, self.sizes):
+            digest.update(array.astype("<i8").tobytes())
         return digest.hexdigest()

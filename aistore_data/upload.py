@@ -8,7 +8,6 @@ token and TLS.
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from aistore_data.folder import scan_folder
 from aistore_data.http_reader import Access
 from aistore_data.layout import Layout, classes_name, pair_names
 from aistore_data.manifest import Manifest
+from aistore_data.progress import Progress
 
 Content = Path | bytes
 
@@ -50,11 +50,9 @@ def upload(root: Path, bucket: Any, layout: Layout, workers: int = 8) -> tuple[i
         present = {entry.name: entry.size for entry in bucket.list_all_objects()}
         objects = [item for prefix, m in splits for item in objects_of(root / prefix, prefix, m, layout)]
         missing = [(name, content) for name, content in objects if not _is_there(present.get(name), content)]
-        progress = _Progress(len(missing))
-        with ThreadPoolExecutor(workers) as pool:
+        with Progress("objects", len(missing)) as progress, ThreadPoolExecutor(workers) as pool:
             for size in pool.map(lambda item: _put(bucket, *item), missing):
-                progress.add(size)
-        progress.end()
+                progress.add(1, size)
     except (AISError, RequestException, OSError) as error:
         raise ClusterError(f"the upload to ais://{bucket.name} failed: {error}. The same command goes on.") from None
     return len(missing), len(objects) - len(missing)
@@ -69,33 +67,6 @@ def _put(bucket: Any, name: str, content: Content) -> int:
     data = content.read_bytes() if isinstance(content, Path) else content
     bucket.object(name).get_writer().put_content(data)
     return len(data)
-
-
-class _Progress:
-    """A line that says how many objects and bytes went out, and how long the rest will take."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.done = self.size = 0
-        self.begin = self.last = time.monotonic()
-
-    def add(self, size: int) -> None:
-        self.done += 1
-        self.size += size
-        now = time.monotonic()
-        if now - self.last >= (0.5 if sys.stdout.isatty() else 10):
-            self.last = now
-            self._print(now, "\r" if sys.stdout.isatty() else "\n")
-
-    def end(self) -> None:
-        self._print(time.monotonic(), "\n")
-
-    def _print(self, now: float, end: str) -> None:
-        rate = self.done / max(now - self.begin, 1e-9)
-        left = (self.total - self.done) / max(rate, 1e-9)
-        line = f"{self.done:,} of {self.total:,} objects, {self.size / 1e6:,.1f} MB, {rate:,.0f} objects/s"
-        line += f", {left:,.0f} s left" if left else ""
-        print(f"{line:<100}", end=end, flush=True)
 
 
 def main() -> int:

@@ -63,7 +63,7 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
     dataset: Any = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(), seed=0)
     if kind == KINDS[1]:
         from aistore_data.http_reader import HttpReader
-        from aistore_data.layout import read_manifest
+        from aistore_data.listing import read_manifest
 
         bucket = make_client(access).bucket("bench")
         manifest = read_manifest(bucket, "ais://bench", "train/", HttpReader(access))

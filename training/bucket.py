@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from aistore_data import etls
 from aistore_data.cluster import connect, make_client
 from aistore_data.errors import ClusterError, DataError, ObjectError
 from aistore_data.http_reader import Access, HttpReader, object_path
-from aistore_data.layout import read_manifest
+from aistore_data.listing import read_manifest
 from aistore_data.manifest import Manifest
+from aistore_data.shared import share
 from etl.code import code_sha256
 from etl.request import Request, encode
 from etl.sample import CorruptSample, Key, Spec, transform
@@ -84,8 +85,8 @@ class EtlDataset:
         rows = images.numpy()
         counts = list(self._pool.map(lambda number: self._fill(rows[number], *keys[number]), range(len(keys))))
         indices = torch.tensor([index for _, index in keys])
-        total = Counts(*map(sum, zip(*counts, strict=True)))
-        return Batch(images, self.reader.manifest.labels[indices], indices, total)
+        labels = torch.from_numpy(self.reader.manifest.labels[indices.numpy()])
+        return Batch(images, labels, indices, Counts(*map(sum, zip(*counts, strict=True))))
 
     def _fill(self, row: Any, epoch: int, index: int) -> Counts:
         key = Key(self.seed, epoch, index) if self.spec.recipe == "train" else None
@@ -141,6 +142,7 @@ def open_bucket(
     """
     with ExitStack() as stack:
         bucket = on_main(world, lambda: _prepare(config, train_spec, val_spec, stack, say))
+        bucket = replace(bucket, train=share(bucket.train), val=share(bucket.val))
         train = ObjectReader(bucket.access, bucket.uri, bucket.train)
         val = ObjectReader(bucket.access, bucket.uri, bucket.val)
         data = config.data

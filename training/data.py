@@ -11,6 +11,7 @@ import torch
 from aistore_data.errors import ConfigError
 from aistore_data.folder import FolderReader, scan_folder
 from aistore_data.manifest import Manifest
+from aistore_data.shared import share
 from etl import Spec
 from training.config import Config
 from training.dataset import BatchDataset, SampleDataset, SyntheticDataset
@@ -72,7 +73,7 @@ def _data(
 
 def _imagefolder(config: Config, train_spec: Spec, val_spec: Spec) -> Data:
     root, wire = Path(config.data.root), config.data.wire
-    train, val = scan_folder(root)
+    train, val = map(share, scan_folder(root))
     return _data(
         SampleDataset(FolderReader(root / "train", train), train, train_spec, config.seed, wire),
         SampleDataset(FolderReader(root / "val", val), val, val_spec, config.seed, wire),

@@ -76,7 +76,8 @@ class SampleDataset:
                     f"{self.reader.locate(index)} is {error}. Replace or remove it, then start again."
                 ) from None
         indices = torch.tensor([index for _, index in keys])
-        return Batch(images, self.manifest.labels[indices], indices, Counts(local=len(keys)))
+        labels = torch.from_numpy(self.manifest.labels[indices.numpy()])
+        return Batch(images, labels, indices, Counts(local=len(keys)))
 
 
 def through_wire(pixels: np.ndarray, wire: str) -> np.ndarray:

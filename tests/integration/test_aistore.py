@@ -5,11 +5,15 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cloudpickle
 import numpy as np
@@ -18,13 +22,13 @@ from aistore import Client
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 from torch.utils.data import DataLoader
 
-from aistore_data import ImageDataset, etls
+from aistore_data import ImageDataset, etls, progress
 from aistore_data.cluster import make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.errors import ClusterError
 from aistore_data.folder import scan_folder
 from aistore_data.http_reader import Access, HttpReader, object_path
-from aistore_data.layout import read_manifest
+from aistore_data.listing import read_manifest
 from etl.request import Request, encode
 from etl.sample import Key, Spec, transform
 from tests.conftest import PROJECT, TINY, Result, write_image
@@ -198,6 +202,134 @@ def test_a_manifest_is_stored_and_a_stale_one_is_not_used(cluster: Cluster, monk
     path = object_path(uri, ".imagenet-ais/train/manifest.npz")
     cluster.put("stored", {".imagenet-ais/train/manifest.npz": get(reader, path)[:-9]})
     assert read_manifest(bucket, uri, "train/", reader).labels.tolist() == [0, 1, 2, 0]
+
+
+class ReadOnly(BaseHTTPRequestHandler):
+    """What stands before a cluster whose buckets may be read and not written to: it forwards GET and HEAD alone."""
+
+    protocol_version = "HTTP/1.1"
+    endpoint = ""
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(f"{self.command} {self.path}")
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        request = urllib.request.Request(
+            self.endpoint + self.path, body or None, dict(self.headers), method=self.command
+        )
+        try:
+            answer = urllib.request.urlopen(request, timeout=30)
+        except urllib.error.HTTPError as refusal:
+            answer = refusal
+        with answer:
+            self._answer(answer.status, answer.read(), answer.headers)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_PUT(self) -> None:
+        self.asked.append(f"PUT {self.path}")
+        self.close_connection = True  # the body is not read
+        self._answer(403, b'{"status":403,"message":"access denied: the bucket is read-only"}', {})
+
+    def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if self.command != "HEAD" else b"")
+
+    def log_message(self, format: str, *values: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def read_only(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster]:
+    """The cluster, read-only, with a cache of this test's own; ``ReadOnly.asked`` lists the requests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(ReadOnly, "endpoint", cluster.access.endpoint)
+    monkeypatch.setattr(ReadOnly, "asked", [])
+    with ThreadingHTTPServer(("127.0.0.1", 0), ReadOnly) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        access = Access(f"http://127.0.0.1:{server.server_port}", cluster.access.token)
+        yield Cluster(access, make_client(access))
+        server.shutdown()
+
+
+def asked(part: str) -> int:
+    """How many requests since the last call named ``part``."""
+    count = sum(part in request for request in ReadOnly.asked)
+    ReadOnly.asked.clear()
+    return count
+
+
+def test_the_manifest_of_a_read_only_bucket_is_cached_here(
+    cluster: Cluster, read_only: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {f"train/{number:07d}.{kind}": content for number in range(3) for kind, content in
+             (("jpg", b"x" * (5 + number)), ("cls", str(number).encode()))}  # fmt: skip
+    uri = cluster.put("closed", names)
+    bucket, reader = read_only.client.bucket("closed"), HttpReader(read_only.access)
+
+    def labels() -> list[int]:
+        return read_manifest(bucket, uri, "train/", reader).labels.tolist()
+
+    assert labels() == [0, 1, 2]
+    assert any(request.startswith("PUT ") for request in ReadOnly.asked) and asked(".cls?") == 3
+    assert labels() == [0, 1, 2] and asked(".cls?") == 0
+    monkeypatch.setenv("AIS_AUTHN_TOKEN", read_only.access.token)
+    assert ImageDataset(read_only.access.endpoint, uri).manifest.labels.tolist() == [0, 1, 2] and asked(".cls?") == 0
+
+    cluster.put("closed", {"train/0000001.cls": b"2"})  # of the same size
+    assert labels() == [0, 2, 2] and asked(".cls?") == 3
+    assert labels() == [0, 2, 2] and asked(".cls?") == 0
+
+    (cached,) = (tmp_path / "cache" / "imagenet-ais").iterdir()
+    for content in (cached.read_bytes()[:-9], cached.read_bytes()[:64], b"", b"what is this"):
+        cached.write_bytes(content)
+        assert labels() == [0, 2, 2] and asked(".cls?") == 3
+        assert labels() == [0, 2, 2] and asked(".cls?") == 0
+
+    cached.unlink()
+    cached.mkdir()
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=str(cached)):
+            assert labels() == [0, 2, 2] and asked(".cls?") == 3
+
+
+def test_the_trainer_caches_the_manifests_of_a_read_only_bucket(
+    train: Train, upload: Callable[..., str], read_only: Cluster, small_folder: Path
+) -> None:
+    upload(small_folder, "closed-trained", "--layout", "pairs")
+    words = ["data=aistore", f"data.endpoint={read_only.access.endpoint}", "data.bucket=ais://closed-trained"]
+    words += ["data.transform=client", *TINY, "train.epochs=1"]
+    first = train(*words, "run_dir=first")
+    assert first.code == 0, first.output
+    assert asked(".cls?") == 51
+    second = train(*words, "run_dir=second")
+    assert second.code == 0, second.output
+    assert asked(".cls?") == 0
+    assert first.summary()["state_sha256"] == second.summary()["state_sha256"]
+
+
+def test_building_a_manifest_says_how_far_it_is(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {f"train/{number:07d}.{kind}": content for number in range(70) for kind, content in
+             (("jpg", b"x"), ("cls", b"0"))}  # fmt: skip
+    uri = cluster.put("slow", names)
+    bucket, reader = cluster.client.bucket("slow"), HttpReader(cluster.access)
+    monkeypatch.setattr(progress, "_SILENT_S", 0)
+    monkeypatch.setattr(progress, "_PLAIN_S", 0)
+    read_manifest(bucket, uri, "train/", reader)
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("140 objects of ais://slow/train/ listed, ") for line in lines)
+    labels = [line.partition(" labels")[0] for line in lines if " labels of ais://slow/train/ read, " in line]
+    assert labels == ["32 of 70", "64 of 70", "70 of 70", "70 of 70"]
+    read_manifest(bucket, uri, "train/", reader)
+    assert "labels" not in capsys.readouterr().err
 
 
 def test_ones_own_loop(environment: Cluster, upload: Callable[..., str], small_folder: Path) -> None:

@@ -15,7 +15,7 @@ from aistore_data.cluster import make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.folder import FolderReader, scan_folder
 from aistore_data.http_reader import Access, HttpReader
-from aistore_data.layout import read_manifest
+from aistore_data.listing import read_manifest
 from etl import Spec
 from tests.conftest import TINY, Result
 from tests.integration.test_aistore import embedded

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from torchvision.datasets import ImageFolder
+from torchvision.datasets import folder as torchvision_folder
 
 from aistore_data.errors import ConfigError, DataError
 from aistore_data.folder import FolderReader, scan_folder
-from aistore_data.manifest import Manifest
+from aistore_data.manifest import IMG_EXTENSIONS, Manifest
 from etl import Key, Spec, transform
 from tests.conftest import write_image
 from training.dataset import SampleDataset
@@ -24,6 +25,10 @@ def same_as_imagefolder(root: Path) -> None:
         assert ours == theirs.samples
         assert list(manifest.classes) == theirs.classes
         assert manifest.sizes.tolist() == [os.stat(path).st_size for path, _ in theirs.samples]
+
+
+def test_torchvisions_extensions_count_as_images() -> None:
+    assert IMG_EXTENSIONS == torchvision_folder.IMG_EXTENSIONS
 
 
 def test_order_and_labels_are_imagefolders(small_folder: Path) -> None:
@@ -59,6 +64,24 @@ def test_a_manifest_is_sorted_bytewise_and_keeps_odd_names() -> None:
     manifest = Manifest.build([(name.encode(), label, 7) for label, name in enumerate(names)], names)
     assert [manifest.name(index) for index in range(4)] == sorted(names, key=str.encode)
     assert manifest.labels.tolist() == [names.index(name) for name in sorted(names, key=str.encode)]
+
+
+def test_a_damaged_manifest_is_refused_or_unharmed() -> None:
+    manifest = Manifest.build([(b"%d.jpg" % number, number % 3, 7) for number in range(40)], ["a", "b", "c"])
+    content = manifest.to_bytes()
+    refused = 0
+    for at in range(len(content)):
+        damaged = bytearray(content)
+        damaged[at] ^= 0x21
+        for bad in (damaged, content[:at]):
+            try:
+                read = Manifest.from_bytes(bytes(bad))
+            except ValueError:
+                refused += 1
+            else:  # a time or an attribute of zip's own
+                assert read.sha256() == manifest.sha256() and read.classes == manifest.classes
+                assert [read.name(index) for index in range(40)] == [manifest.name(index) for index in range(40)]
+    assert refused > 1.5 * len(content)
 
 
 def test_a_batch_holds_the_samples_of_its_keys(small_folder: Path) -> None:

@@ -1,0 +1,43 @@
+"""Files that can be made again, in $XDG_CACHE_HOME/imagenet-ais (~/.cache/imagenet-ais without it)."""
+
+import hashlib
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+
+def cache_file(key: str) -> Path:
+    """Where what belongs to ``key`` is kept. Raises RuntimeError for a user without a home folder."""
+    return _folder().expanduser() / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def read_cached(key: str) -> bytes | None:
+    """What was last written for ``key``; None if there is nothing, or nothing that can be read."""
+    try:
+        return cache_file(key).read_bytes()
+    except (OSError, RuntimeError):
+        return None  # it is made again, and write_cached says what is wrong
+
+
+def write_cached(key: str, content: bytes) -> None:
+    """Keep ``content`` for ``key``, whole or not at all; warns where that cannot be done."""
+    try:
+        path = cache_file(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+            try:
+                file.write(content)
+                file.flush()
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink()
+                raise
+    except (OSError, RuntimeError) as error:
+        warnings.warn(
+            f"{_folder()} cannot be written to: {error}. The next start takes as long as this one.", stacklevel=2
+        )
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "imagenet-ais"

@@ -1,0 +1,140 @@
+"""The manifest of a split in a bucket, from its listing."""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from aistore.sdk.errors import AISError
+
+from aistore_data.cache import read_cached, write_cached
+from aistore_data.errors import ClusterError, ObjectError
+from aistore_data.http_reader import HttpReader, object_path
+from aistore_data.layout import BESIDE, classes_name, manifest_name
+from aistore_data.manifest import IMG_EXTENSIONS, Manifest
+from aistore_data.progress import Progress
+
+_FETCHES = 16
+"""Labels that are read at a time."""
+
+_CHUNK = 32
+"""Labels of one task: a task itself takes a kilobyte or two of memory."""
+
+
+def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classes: tuple[str, ...] = ()) -> Manifest:
+    """The manifest of the images below ``prefix`` of an SDK bucket, in either layout; names are whole object names.
+
+    The bucket is listed. A manifest that was made from the same names, sizes and checksums and is kept is taken, which
+    saves reading the labels; else it is built, and kept: in the bucket, or in the local cache if that may not be
+    written to. ``classes`` are those of the training split, which a validation split must not go beyond. Raises
+    ClusterError for what is missing or does not fit.
+    """
+    sizes, listing = _list(bucket, uri, prefix)
+    images = [name for name in sizes if name.lower().endswith(IMG_EXTENSIONS)]
+    if not images:
+        raise ClusterError(
+            f"{uri}/{prefix} holds no images ({', '.join(IMG_EXTENSIONS)}): upload them with "
+            f"python -m aistore_data.upload FOLDER {uri}, or check data.bucket and the prefixes."
+        )
+    kept = _find_kept(uri, prefix, listing, classes, reader)
+    if kept:
+        return kept
+    if any(name.endswith(".cls") for name in sizes):
+        manifest = _pairs(uri, prefix, images, sizes, reader, classes)
+    else:
+        manifest = _folders(uri, prefix, images, sizes, classes)
+    content = listing.encode() + manifest.to_bytes()
+    try:
+        bucket.object(manifest_name(prefix)).get_writer().put_content(content)
+    except AISError as error:
+        if error.status_code not in (401, 403):
+            raise
+        write_cached(f"{uri}/{prefix}", content)
+    return manifest
+
+
+def _list(bucket: Any, uri: str, prefix: str) -> tuple[dict[str, int], str]:
+    """The sizes of the objects below ``prefix`` by name, and a hash of names, sizes and checksums."""
+    sizes = {}
+    digest = hashlib.sha256()
+    with Progress(f"objects of {uri}/{prefix} listed") as progress:
+        for entry in bucket.list_objects_iter(prefix=prefix, props="name,size,checksum"):
+            if not entry.name.startswith(BESIDE):
+                sizes[entry.name] = entry.size
+                digest.update(f"{entry.name} {entry.size} {entry.checksum}\n".encode())
+            progress.add(1)
+    return sizes, digest.hexdigest()
+
+
+def _find_kept(uri: str, prefix: str, listing: str, classes: tuple[str, ...], reader: HttpReader) -> Manifest | None:
+    """A manifest that was made from this very listing: the bucket's, or else that of the local cache."""
+    for read in (partial(_object, uri, manifest_name(prefix), reader), partial(read_cached, f"{uri}/{prefix}")):
+        content = read() or b""
+        if content.startswith(listing.encode()):
+            try:
+                manifest = Manifest.from_bytes(content[len(listing) :])
+            except ValueError:
+                continue  # damaged: it is built anew
+            if not classes or manifest.classes == classes:
+                return manifest
+    return None
+
+
+def _object(uri: str, name: str, reader: HttpReader) -> bytes | None:
+    """An object that need not exist."""
+    try:
+        return reader.get(object_path(uri, name))
+    except ObjectError as error:
+        if error.status != 404:
+            raise
+    return None
+
+
+def _folders(uri: str, prefix: str, images: list[str], sizes: dict[str, int], classes: tuple[str, ...]) -> Manifest:
+    folders = [name[len(prefix) :].partition("/")[0] for name in images]
+    for name, folder in zip(images, folders, strict=True):
+        if name == prefix + folder:
+            raise ClusterError(f"{uri}/{name} has no label: it lies in no class folder, and there is no .cls object.")
+    names = classes or tuple(sorted(set(folders)))
+    numbers = {name: number for number, name in enumerate(names)}
+    for name, folder in zip(images, folders, strict=True):
+        if folder not in numbers:
+            raise ClusterError(f"{uri}/{name} is of the class {folder!r}, which the training split does not have.")
+    entries = [(name.encode(), numbers[folder], sizes[name]) for name, folder in zip(images, folders, strict=True)]
+    return Manifest.build(entries, names)
+
+
+def _pairs(
+    uri: str, prefix: str, images: list[str], sizes: dict[str, int], reader: HttpReader, classes: tuple[str, ...]
+) -> Manifest:
+    labels_of = {name: f"{name.rpartition('.')[0]}.cls" for name in images}
+    missing = [name for name, label in labels_of.items() if label not in sizes]
+    if missing:
+        raise ClusterError(
+            f"{uri}/{missing[0]} has no label: {uri}/{labels_of[missing[0]]} is missing"
+            f"{f', and {len(missing) - 1} more are' if len(missing) > 1 else ''}. Upload the labels again."
+        )
+    texts = _get_all([object_path(uri, labels_of[name]) for name in images], reader, f"labels of {uri}/{prefix} read")
+    # Without class names it is somebody else's upload: the classes go by number.
+    names = classes or tuple(json.loads(_object(uri, classes_name(prefix), reader) or b"[]"))
+    labels = []
+    for name, text in zip(images, texts, strict=True):
+        number = text.decode("utf-8", "replace").strip()
+        if not number.isdecimal() or (names and int(number) >= len(names)):
+            allowed = f"a class number from 0 to {len(names) - 1}" if names else "a class number"
+            raise ClusterError(f"{uri}/{labels_of[name]} holds {number[:20]!r}, not {allowed}.")
+        labels.append(int(number))
+    names = names or tuple(str(number) for number in range(max(labels) + 1))
+    return Manifest.build([(n.encode(), label, sizes[n]) for n, label in zip(images, labels, strict=True)], names)
+
+
+def _get_all(paths: list[str], reader: HttpReader, items: str) -> list[bytes]:
+    """The bodies of GETs of ``paths``, in their order."""
+    chunks = [paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK)]
+    bodies: list[bytes] = []
+    with Progress(items, len(paths)) as progress, ThreadPoolExecutor(_FETCHES) as pool:
+        for chunk in pool.map(lambda chunk: [reader.get(path) for path in chunk], chunks):
+            bodies += chunk
+            progress.add(len(chunk))
+    return bodies

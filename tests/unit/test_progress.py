@@ -1,0 +1,84 @@
+"""The progress of a long task: when it is shown, and what it says."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from aistore_data import progress
+from aistore_data.progress import Progress
+
+
+class Clock:
+    """Time that goes on only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 50.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.delenv("RANK", raising=False)
+    return clock
+
+
+def work(clock: Clock, seconds: int, total: int | None = None, size: int = 0) -> None:
+    """100 items a second, in steps of a quarter."""
+    with Progress("things", total) as shown:
+        for _ in range(4 * seconds):
+            clock.now += 0.25
+            shown.add(25, size)
+
+
+def test_a_short_task_says_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("things", 5) as shown:
+        clock.now += 0.9
+        shown.add(5)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_lines_where_there_is_no_terminal(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    work(clock, 24, 2400, 1_250_000)
+    assert capsys.readouterr() == (
+        "",
+        "1,000 of 2,400 things, 50.0 MB, 100/s, 14 s left\n"
+        "2,000 of 2,400 things, 100.0 MB, 100/s, 4 s left\n"
+        "2,400 of 2,400 things, 120.0 MB, 100/s\n",
+    )
+    work(clock, 5)
+    assert capsys.readouterr().err == "500 things, 100/s\n"
+
+
+def test_a_line_that_is_replaced_on_a_terminal(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    work(clock, 3)
+    shown = capsys.readouterr().err
+    assert shown.startswith("\r\x1b[K100 things, 100/s\r\x1b[K1")
+    assert shown.endswith("\r\x1b[K300 things, 100/s\n") and shown.count("\n") == 1
+    assert 4 <= shown.count("\r") <= 6
+
+
+def test_an_error_leaves_the_line_whole(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OSError), Progress("things", 9) as shown:
+        clock.now += 2
+        shown.add(3)
+        raise OSError
+    assert capsys.readouterr().err == "3 of 9 things, 2/s, 4 s left\n"
+
+
+def test_of_several_processes_the_first_alone_speaks(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    work(clock, 12)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("RANK", "0")
+    work(clock, 12)
+    assert len(capsys.readouterr().err.splitlines()) == 2
