@@ -87,15 +87,19 @@ def write_image(path: Path, seed: int, size: tuple[int, int] = (48, 40)) -> None
     blobs.resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
 
 
-@pytest.fixture
-def small_folder(tmp_path: Path) -> Path:
+def make_small_folder(root: Path) -> Path:
     """An ImageFolder of 3 classes with 12 training and 5 validation images each."""
-    root = tmp_path / "small"
     for split, count in (("train", 12), ("val", 5)):
         for label, name in enumerate(("cat", "dog", "eel")):
             for number in range(count):
                 write_image(root / split / name / f"{number}.jpg", seed=100 * label + number + 1000 * count)
     return root
+
+
+@pytest.fixture
+def small_folder(tmp_path: Path) -> Path:
+    """An ImageFolder of 3 classes with 12 training and 5 validation images each."""
+    return make_small_folder(tmp_path / "small")
 
 
 @dataclass
@@ -190,36 +194,34 @@ def zygote() -> Iterator[Zygote]:
     started.process.wait(10)
 
 
-@pytest.fixture
-def fork_train(zygote: Zygote, tmp_path: Path) -> Callable[..., Result]:
+def forked_train(zygote: Zygote, cwd: Path) -> Callable[..., Result]:
     """Calls train.py in processes of its own, ``world`` of them, from a process that has imported torch already."""
-    cwd = tmp_path / "cwd"
     cwd.mkdir(exist_ok=True)
 
     def call(*overrides: str, world: int = 1, **accident: Any) -> Result:
         words = [*overrides, *_default_run_dir(overrides)]
         run_dir = next(word.split("=", 1)[1] for word in words if word.startswith("run_dir="))
-        output = cwd / f"output-{uuid.uuid4().hex}"
+        output = cwd.with_name(f"output-{uuid.uuid4().hex}")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
         pids = []
         for rank in range(world):
-            place = {
-                "RANK": str(rank),
-                "WORLD_SIZE": str(world),
-                "LOCAL_RANK": str(rank),
-                "LOCAL_WORLD_SIZE": str(world),
-            }
-            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            places = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world}
+            environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} | {k: str(v) for k, v in places.items()}
             what = accident if rank == 0 else {key: accident[key] for key in accident if key == "patches"}
-            environment = place | address if world > 1 else {}
-            pids.append(zygote.start(Request(words, str(cwd), str(output), environment, **what)))
+            pids.append(zygote.start(Request(words, str(cwd), str(output), environment if world > 1 else {}, **what)))
         codes = {zygote.wait(pid) for pid in pids}
         assert len(codes) == 1, f"ranks ended differently: {codes}\n{output.read_text()}"
         return Result(codes.pop(), output.read_text(), cwd / run_dir)
 
     return call
+
+
+@pytest.fixture
+def fork_train(zygote: Zygote, tmp_path: Path) -> Callable[..., Result]:
+    """``forked_train`` in an empty working directory."""
+    return forked_train(zygote, tmp_path / "cwd")
 
 
 def _default_run_dir(overrides: tuple[str, ...]) -> list[str]:

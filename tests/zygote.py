@@ -66,15 +66,16 @@ def _half_written(accident: Callable[[], None]) -> None:
 
 def _moments() -> dict[str, Callable[[Callable[[], None]], None]]:
     from aistore_data import etls
-    from training import checkpoint, evaluation, loop
+    from training import checkpoint, evaluation, loop, records
 
     return {
         "between steps": lambda accident: _before(loop, "seed_step", accident),
         "inside a step": lambda accident: _before(loop, "_loss", accident),
         "a checkpoint half written": _half_written,
         "before a checkpoint is in place": lambda accident: _before(checkpoint.os, "fsync", accident),  # type: ignore[attr-defined]
-        "before best.pt is in place": lambda accident: _before(checkpoint, "also_as", accident),
+        "before best.pt is in place": lambda accident: _before(checkpoint, "_link", accident),
         "during validation": lambda accident: _before(evaluation, "to_device", accident),
+        "after the last save": lambda accident: _before(records.RunDirectory, "summary", accident),
         "during ETL start": lambda accident: _before(etls, "_init", accident),
     }
 

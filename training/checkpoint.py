@@ -6,6 +6,7 @@ whole states: the model's names are torchvision's, and "epoch" and "batches_done
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,21 @@ from aistore_data.errors import UserError
 KEYS = ("model", "optimizer", "schedule", "epoch", "batches_done", "best_acc1", "config", "environment")
 
 
-def save(folder: Path, state: dict[str, Any]) -> Path:
-    """Write ``last.pt`` atomically (write, fsync, rename). Raises UserError and keeps the former one."""
-    folder.mkdir(parents=True, exist_ok=True)
+def save(folder: Path, state: dict[str, Any], also: Sequence[str] = ()) -> Path:
+    """Write ``last.pt`` atomically: write, fsync, rename, fsync the folder. Raises UserError and keeps the former one.
+
+    The names in ``also`` get the same content, without another copy and before ``last.pt``: who is killed in between
+    goes on from the former ``last.pt`` and makes them again.
+    """
     path, temporary = folder / "last.pt", folder / "last.pt.tmp"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
+        for name in also:
+            _link(temporary, folder / name)
         temporary.replace(path)
         _sync_folder(folder)
     except (
@@ -41,24 +48,25 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
     return path
 
 
-def also_as(path: Path, name: str) -> None:
-    """Let ``name`` beside ``path`` hold the same content, at once and without copying it."""
-    target, temporary = path.with_name(name), path.with_name(f"{name}.tmp")
+def epoch_name(epoch: int) -> str:
+    """The file that keeps the end of epoch ``epoch``."""
+    return f"epoch-{epoch:04d}.pt"
+
+
+def keep_last_epochs(folder: Path, keep: int) -> None:
+    """Remove all but the last ``keep`` files of former epochs."""
+    for old in sorted(folder.glob("epoch-*.pt"))[: -keep or None]:
+        old.unlink()
+
+
+def _link(path: Path, target: Path) -> None:
+    temporary = target.with_name(f"{target.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:
         temporary.hardlink_to(path)
     except OSError:  # a file system without hard links
         temporary.write_bytes(path.read_bytes())
     temporary.replace(target)
-    _sync_folder(path.parent)
-
-
-def keep_epoch(path: Path, epoch: int, keep: int) -> None:
-    """Keep the checkpoint at the end of epoch ``epoch`` under its own name, and at most ``keep`` such files."""
-    if keep:
-        also_as(path, f"epoch-{epoch:04d}.pt")
-    for old in sorted(path.parent.glob("epoch-*.pt"))[: -keep or None]:
-        old.unlink()
 
 
 def newest(folder: Path) -> Path | None:

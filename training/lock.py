@@ -1,14 +1,17 @@
 """One run at a time in a run directory, also among machines that share a disk.
 
-The lock is a file that names its holder, which renews the file's time of change every ten seconds. After a crash it is
-told to be stale in one of two ways. On the machine, boot and process namespace of the holder: by the process, which is
-gone or, its number reused, began at another time. Elsewhere: it has not been renewed for thirty seconds *of watching
-it*, so that neither a clock that is wrong nor one that jumps decides. (``flock`` would be shorter, but parallel file
-systems are often mounted with locks of the one machine only.)
+Who wants the directory leaves a file there with a name of its own, and holds the directory if no other one lives beside
+it. Names are never used twice, so that a stale file can be removed by anybody without hurting a fresh one. The holder
+renews its file's time of change every ten seconds. After a crash a file is told to be stale in one of two ways: on the
+machine, boot and process namespace of its owner by the process, which is gone or, its number reused, began at another
+time; elsewhere because it was not renewed in thirty seconds *of watching it*, so that neither a wrong clock nor one
+that jumps decides. (``flock`` would be shorter, but parallel file systems are often mounted with locks that only the
+one machine sees.)
 """
 
 import json
 import os
+import random
 import socket
 import threading
 import time
@@ -19,86 +22,102 @@ from typing import Any
 
 from aistore_data.errors import ConfigError, UserError
 
-NAME = "run.lock"
+PREFIX = "run.lock."
 RENEW_S = 10.0
 STALE_S = 30.0
+_TRIES = 10
+"""Of runs that start at the same moment; each gives way for a random time."""
 
 
 class RunLock:
-    """Holds the lock of a run directory as long as its context."""
+    """Holds a run directory as long as its context."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self._path = folder / NAME
+        self.folder = folder
+        self._path = folder / f"{PREFIX}{uuid.uuid4().hex}"
         self._say = say
-        self._content = json.dumps(_myself()).encode()
         self._done = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="run lock", daemon=True)
 
     def __enter__(self) -> "RunLock":
         """Raises ConfigError if another run lives in the directory or it cannot be written to."""
         try:
-            while not self._create():
-                self._wait_until_stale_and_remove()
+            for _ in range(_TRIES):
+                living = self._others_that_live()
+                if not living and self._claim():
+                    self._renewer.start()
+                    return self
+                time.sleep(random.uniform(0, 0.1))  # noqa: S311
         except OSError as error:
             raise ConfigError(
-                f"run_dir={self._path.parent} cannot be written to: {error.strerror}. Choose another run_dir."
+                f"run_dir={self.folder} cannot be written to: {error.strerror}. Choose another run_dir."
             ) from None
-        self._renewer.start()
-        return self
+        raise ConfigError(
+            f"run_dir={self.folder} is in use by another run{''.join(living[:1])}: wait for it, stop it, "
+            "or choose another run_dir."
+        )
 
     def __exit__(self, *exception: object) -> None:
         self._done.set()
         self._renewer.join()
-        if self._is_mine():
-            self._path.unlink()
+        self._path.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raises UserError if another run has taken the directory over, as while this one stood still for long."""
-        if not self._is_mine():
+        if not self._path.exists():
             raise UserError(
-                f"{self._path} is no longer this run's: the run stood still for {STALE_S:.0f} s or more, and another "
-                "one has taken the directory over. This one stops, so that nothing is mixed up."
+                f"{self._path} is gone: the run stood still for {STALE_S:.0f} s or more, and another one has taken the "
+                "directory over. This one stops, so that nothing is mixed up."
             )
 
-    def _create(self) -> bool:
+    def _claim(self) -> bool:
+        """Leave our file; True if it is the only one, else it is taken away again."""
         try:
-            descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            return False
-        try:
-            os.write(descriptor, self._content)
-        finally:
-            os.close(descriptor)
+            self._path.write_text(json.dumps(_myself()))
+            if self._others():
+                self._path.unlink()
+                return False
+        except BaseException:
+            self._path.unlink(missing_ok=True)
+            raise
         return True
 
-    def _is_mine(self) -> bool:
-        seen = _read(self._path)
-        return seen is not None and seen[0] == self._content
+    def _others(self) -> list[Path]:
+        return [path for path in self.folder.glob(f"{PREFIX}*") if path != self._path]
+
+    def _others_that_live(self) -> list[str]:
+        """Descriptions of the living owners of other files; files of dead ones are removed."""
+        living = []
+        for path in self._others():
+            content = _read(path)
+            if content is None:
+                continue
+            if self._is_alive(path, content):
+                living.append(_describe(content))
+            else:
+                path.unlink(missing_ok=True)
+        return living
+
+    def _is_alive(self, path: Path, content: str) -> bool:
+        known = _is_process_alive(content)
+        if known is not None:
+            return known
+        first = _time_of_change(path)
+        self._say(f"{self.folder} is held{_describe(content)}; waiting {STALE_S:.0f} s for a sign of life")
+        end = time.monotonic() + STALE_S
+        while time.monotonic() < end:
+            time.sleep(0.5)
+            now = _time_of_change(path)
+            if now != first:
+                return now is not None
+        return False
 
     def _renew(self) -> None:
         while not self._done.wait(RENEW_S):
-            if self._is_mine():
+            try:
                 os.utime(self._path)
-
-    def _wait_until_stale_and_remove(self) -> None:
-        """Raises ConfigError as soon as the holder is known to live."""
-        first = _read(self._path)
-        if first is None:
-            return
-        alive = _is_alive(first[0])
-        if alive is None:
-            self._say(f"{self._path} is held by {_describe(first[0])}; waiting {STALE_S:.0f} s for a sign of life")
-        end = time.monotonic() + STALE_S
-        while alive is None and time.monotonic() < end:
-            time.sleep(0.5)
-            if _read(self._path) != first:
-                alive = True
-        if alive and _read(self._path) is not None:
-            raise ConfigError(
-                f"run_dir={self._path.parent} is in use by another run, {_describe(first[0])}: wait for it, stop it, "
-                "or choose another run_dir."
-            )
-        _remove_if(self._path, first[0])
+            except FileNotFoundError:
+                return  # taken over: check() says so
 
 
 def _myself() -> dict[str, Any]:
@@ -108,49 +127,43 @@ def _myself() -> dict[str, Any]:
         "started": _start_ticks(os.getpid()),
         "boot": _text("/proc/sys/kernel/random/boot_id"),
         "namespace": _link("/proc/self/ns/pid"),
-        "id": uuid.uuid4().hex,
     }
 
 
-def _is_alive(content: bytes) -> bool | None:
-    """Whether the holder of a lock lives, as far as the process table of this machine tells."""
+def _is_process_alive(content: str) -> bool | None:
+    """Whether the owner of a file lives; None where this machine's process table cannot tell."""
     try:
-        holder = json.loads(content)
+        owner = json.loads(content)
         mine = _myself()
-        if not mine["boot"] or any(holder[key] != mine[key] for key in ("boot", "namespace")):
+        if not mine["boot"] or any(owner[key] != mine[key] for key in ("boot", "namespace")):
             return None
-        return _start_ticks(int(holder["pid"])) == holder["started"] is not None
+        return _start_ticks(int(owner["pid"])) == owner["started"] is not None
     except (ValueError, KeyError, TypeError):
         return None  # being written, or nothing that we have written
 
 
-def _describe(content: bytes) -> str:
+def _describe(content: str) -> str:
     try:
-        holder = json.loads(content)
-        return f"process {holder['pid']} on {holder['host']}"
+        owner = json.loads(content)
+        return f", process {owner['pid']} on {owner['host']}"
     except (ValueError, KeyError, TypeError):
-        return "a process that left no name"
+        return ""
 
 
-def _read(path: Path) -> tuple[bytes, int] | None:
-    """Content and time of change of a lock, asked of the file server anew; None if it is gone."""
+def _read(path: Path) -> str | None:
     try:
-        with open(path, "rb") as file:
-            return file.read(), os.fstat(file.fileno()).st_mtime_ns
+        return path.read_text(errors="replace")
     except FileNotFoundError:
         return None
 
 
-def _remove_if(path: Path, content: bytes) -> None:
-    """Remove a stale lock, but not the fresh one by which somebody has replaced it in the meantime."""
-    aside = path.with_name(f"{NAME}.{uuid.uuid4().hex}")
+def _time_of_change(path: Path) -> int | None:
+    """In ns, asked of the file server anew, as opening a file does; None if it is gone."""
     try:
-        path.rename(aside)
+        with open(path, "rb") as file:
+            return os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
-        return
-    if aside.read_bytes() != content:
-        os.link(aside, path)
-    aside.unlink()
+        return None
 
 
 def _start_ticks(pid: int) -> int | None:

@@ -176,6 +176,7 @@ def _finish_epoch(run: Run, metrics: Metrics) -> None:
     )
     run.progress = done.at_epoch(done.epoch + 1)
     run.progress.best_acc1 = best_acc1
+    run.progress.validation = dataclasses.asdict(metrics)
     save(run, best=best, finished_epoch=done.epoch)
 
 

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from aistore_data.errors import ConfigError, UserError
 from training.config import Config
-from training.lock import NAME as LOCK
+from training.lock import PREFIX as LOCK
 from training.lock import RunLock
 from training.metrics import Metrics
 
@@ -132,11 +132,11 @@ def claim(config: Config) -> None:
     path = Path(config.run_dir)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        entries = {entry.name for entry in path.iterdir()}
+        entries = [entry.name for entry in path.iterdir() if not entry.name.startswith(LOCK)]
     except OSError as error:
         raise ConfigError(f"run_dir={path} cannot be written to: {error.strerror}. Choose another run_dir.") from None
-    left_by_a_killed_start = {LOCK, "config.yaml.tmp"}
-    if entries - left_by_a_killed_start and not is_run_directory(path):
+    left_by_a_killed_start = ["config.yaml.tmp"]
+    if entries and entries != left_by_a_killed_start and not is_run_directory(path):
         raise ConfigError(
             f"run_dir={path} holds files, but no run of this trainer (a config.yaml of ours): choose another run_dir."
         )

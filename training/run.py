@@ -78,6 +78,10 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         # 3. Where to go on.
         path = _resume(run) if config.mode == "train" else None
         if path and run.progress.epoch >= config.train.epochs:
+            if lock and not (lock.folder / "summary.json").exists():  # killed after its last checkpoint
+                with RunDirectory(config, lock) as run.records:
+                    run.records.environment(run.environment, run.progress.changes)
+                    _summarise(run)
             console.say(
                 f"nothing to do: {path} is at the end of epoch {run.progress.epoch} of {config.train.epochs}. "
                 "Raise train.epochs to train on, or start over with resume=never."
@@ -121,7 +125,7 @@ def _train(run: Run, data: Data, workers: int, validate: Callable[[], Metrics | 
     if metrics is None:
         run.console.say(f"stopped on request; the same command goes on from {config.run_dir}/checkpoints/last.pt")
         return EXIT_CODE
-    _summarise(run, metrics)
+    _summarise(run)
     run.console.say(
         f"done: acc@1 {metrics.acc1:.2f} (best {run.progress.best_acc1:.2f}), "
         f"{format_duration(run.progress.train_s)} of training\n"
@@ -267,24 +271,22 @@ def _evaluate(run: Run, validate: Callable[[], Metrics | None]) -> int:
     metrics = validate()
     run.collect_counts()
     assert metrics is not None  # without deferred signals, a request to stop has raised Stopped
-    run.progress.best_acc1 = metrics.acc1
+    run.progress.best_acc1, run.progress.validation = metrics.acc1, dataclasses.asdict(metrics)
     run.console.say(f"validation  {format_metrics(metrics)}  ({metrics.count:,} images)")
     if run.records:
         run.records.metric("val_epoch", 0, 0, metrics)
-    _summarise(run, metrics, metrics.count / (time.perf_counter() - begin))
+    _summarise(run, metrics.count / (time.perf_counter() - begin))
     return 0
 
 
-def _summarise(run: Run, metrics: Metrics, val_img_per_s: float = 0.0) -> None:
-    """Write summary.json; ``metrics`` are the last validation's."""
+def _summarise(run: Run, val_img_per_s: float = 0.0) -> None:
+    """Write summary.json; its figures are the last validation's."""
     progress = run.progress
     seen = progress.epoch * run.steps_per_epoch * run.config.train.batch_size
     counts = Counts(*progress.counts)
     if run.records:
         run.records.summary(
-            acc1=metrics.acc1,
-            acc5=metrics.acc5,
-            loss=metrics.loss,
+            **{name: progress.validation[name] for name in ("acc1", "acc5", "loss")},
             best_acc1=progress.best_acc1,
             epochs=progress.epoch,
             samples_seen=seen,

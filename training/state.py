@@ -30,12 +30,14 @@ class Progress:
     counts: list[int] = field(default_factory=lambda: list(Counts()))
     stream_total: int = 0
     changes: list[dict[str, Any]] = field(default_factory=list)
+    validation: dict[str, Any] = field(default_factory=dict)
     epoch_tally: Tally = field(default_factory=Tally)
     interval_tally: Tally = field(default_factory=Tally)
 
     def at_epoch(self, epoch: int) -> "Progress":
         """At the beginning of an epoch, with what outlives one."""
-        return Progress(epoch, 0, self.best_acc1, self.train_s, self.counts, changes=self.changes)
+        kept = {name: getattr(self, name) for name in ("best_acc1", "train_s", "counts", "changes", "validation")}
+        return Progress(epoch, **kept)
 
 
 @dataclass
@@ -114,11 +116,13 @@ def save(run: Run, *, best: bool = False, finished_epoch: int | None = None, sto
     if run.records is None:
         return
     run.records.lock.check()
-    path = checkpoint.save(run.records.checkpoints, state_of(run))
-    if best:
-        checkpoint.also_as(path, "best.pt")
+    also = ["best.pt"] if best else []
+    keep = run.config.train.keep
+    if finished_epoch is not None and keep:
+        also.append(checkpoint.epoch_name(finished_epoch))
+    checkpoint.save(run.records.checkpoints, state_of(run), also)
     if finished_epoch is not None:
-        checkpoint.keep_epoch(path, finished_epoch, run.config.train.keep)
+        checkpoint.keep_last_epochs(run.records.checkpoints, keep)
     if stopped:
         run.records.preempted()
 

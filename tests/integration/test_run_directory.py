@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import TINY, Result, write_image
 from tests.integration.test_bad_input import error
-from training.lock import NAME, RunLock
+from training.lock import PREFIX, RunLock
 
 Train = Callable[..., Result]
 SMALL_MODEL = ["model.name=squeezenet1_1", "data.image_size=64", "data.val_image_size=64", "data.val_resize=72"]
@@ -70,20 +70,20 @@ def test_a_run_is_repeated_by_what_it_printed(train_py: Train, train: Train, sma
 def test_two_runs_never_share_a_directory(train: Train, fork_train: Train, small_folder: Path) -> None:
     words = [f"data.root={small_folder}", *TINY]
     killed = fork_train(*words, accident="inside a step", number=2)
-    assert killed.code == -9 and (killed.run_dir / NAME).exists()
+    assert killed.code == -9 and len(list(killed.run_dir.glob(f"{PREFIX}*"))) == 1
     with RunLock(killed.run_dir, print):
         for resume in ("auto", "never"):
             assert "run_dir=run is in use by another run, process" in error(train(*words, f"resume={resume}"), 2)
     finished = train(*words)
     assert finished.code == 0, finished.output
-    assert not (finished.run_dir / NAME).exists()
+    assert not list(finished.run_dir.glob(f"{PREFIX}*"))
 
 
 def test_what_a_run_left_that_was_killed_at_its_start_is_no_obstacle(train: Train, small_folder: Path) -> None:
     folder = Path("run")
     folder.mkdir()
-    for name in (NAME, "config.yaml.tmp"):
-        (folder / name).write_text(json.dumps({"host": "gone", "pid": 1}) if name == NAME else "half")
+    (folder / f"{PREFIX}gone").write_text(json.dumps({"host": "gone", "pid": 1}))
+    (folder / "config.yaml.tmp").write_text("half")
     with mock.patch("training.lock.STALE_S", 0.5):
         assert train(f"data.root={small_folder}", *TINY, "train.epochs=1").code == 0
 

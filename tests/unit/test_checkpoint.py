@@ -30,10 +30,9 @@ def test_what_is_saved_is_loaded_and_nothing_else_is_left(tmp_path: Path) -> Non
 
 def test_best_and_former_epochs_are_kept(tmp_path: Path) -> None:
     for epoch in range(5):
-        path = checkpoint.save(tmp_path, state(epoch))
-        if epoch == 1:
-            checkpoint.also_as(path, "best.pt")
-        checkpoint.keep_epoch(path, epoch, keep=2)
+        also = ["best.pt"] if epoch == 1 else []
+        checkpoint.save(tmp_path, state(epoch), [*also, checkpoint.epoch_name(epoch)])
+        checkpoint.keep_last_epochs(tmp_path, 2)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [
         "best.pt",
         "epoch-0003.pt",
@@ -42,7 +41,7 @@ def test_best_and_former_epochs_are_kept(tmp_path: Path) -> None:
     ]
     assert checkpoint.load(tmp_path / "best.pt")["epoch"] == 1
     assert checkpoint.load(tmp_path / "epoch-0003.pt")["epoch"] == 3
-    checkpoint.keep_epoch(path, 4, keep=0)
+    checkpoint.keep_last_epochs(tmp_path, 0)
     assert not list(tmp_path.glob("epoch-*"))
 
 
@@ -51,8 +50,7 @@ def test_without_hard_links_it_copies(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    path = checkpoint.save(tmp_path, state())
-    checkpoint.also_as(path, "best.pt")
+    checkpoint.save(tmp_path, state(), ["best.pt"])
     assert checkpoint.load(tmp_path / "best.pt")["epoch"] == 1
 
 
@@ -72,8 +70,7 @@ def test_a_failed_write_keeps_the_former_one(tmp_path: Path, monkeypatch: pytest
 def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = checkpoint.save(tmp_path, state(1))
-    checkpoint.keep_epoch(path, 0, keep=1)
+    checkpoint.save(tmp_path, state(1), [checkpoint.epoch_name(0)])
     path = checkpoint.save(tmp_path, state(2))
     path.write_bytes(path.read_bytes()[:200])
     assert checkpoint.newest(tmp_path) == tmp_path / "epoch-0000.pt"
