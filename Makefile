@@ -47,6 +47,8 @@ bench: setup  ## the figures of the README: python -m benchmarks.NAME runs one
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.bucket
 	$(BIN)/python -m benchmarks.loop
+	$(BIN)/python -m benchmarks.repeat
+	$(BIN)/python -m benchmarks.resume
 
 clean:  ## remove .venv, build and caches; runs and data stay
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache

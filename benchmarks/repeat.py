@@ -1,0 +1,76 @@
+"""What it costs that a run can be repeated and killed: the stream's fingerprint and the checkpoints.
+
+    python -m benchmarks.repeat [--model resnet50] [--size 224] [--batch 16] [--repeats 5] [--folder DIR]
+
+One process, interleaved rounds: a training step, the hashes of its batch (off, sampled, full), and writing a
+checkpoint to ``--folder``, fsync included. A step on a GPU is some hundred times faster than on two CPU cores and the
+hashes are not, so compare the milliseconds with your own step's.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+
+from benchmarks.loop import bare
+from benchmarks.measure import print_machine, print_table
+from training import checkpoint
+from training.config import Config, DataConfig, ModelConfig, TrainConfig
+from training.data import open_data
+from training.distributed import World
+from training.preemption import StopFlag
+from training.run import assemble
+from training.state import state_of
+from training.stream import PIXELS_OF_ONE_IN, Stream
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="where checkpoints are written; the default is a temporary folder")
+    options = parser.parse_args()
+    print_machine()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = Config(
+        data=DataConfig(source="synthetic", image_size=options.size, train_samples=options.batch, val_samples=1),
+        model=ModelConfig(name=options.model),
+        train=TrainConfig(batch_size=options.batch),
+    )
+    with open_data(config, options.batch, device, World(), print) as data:
+        run = assemble(config, World(), device, StopFlag(), data)
+        keys = [(0, index) for index in range(options.batch)]
+        batch = data.train.__getitems__(keys)
+    step = bare(config, 1, device)
+    step()  # the momentum is made, and the kernels are chosen
+    for parameter in run.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    run.optimizer.step()
+    per_image, per_save = defaultdict(list), defaultdict(list)
+    size = 0
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        for _ in range(options.repeats):
+            per_image["training step"].append(1e3 * step() / options.batch)
+            for mode in PIXELS_OF_ONE_IN:
+                stream, begin = Stream(mode), time.process_time()
+                for number in range(20):
+                    stream.add(range(number * options.batch, (number + 1) * options.batch), batch)
+                stream.take()
+                per_image[f"fingerprint={mode}"].append(1e3 * (time.process_time() - begin) / 20 / options.batch)
+            begin = time.perf_counter()
+            size = checkpoint.save(Path(folder), state_of(run)).stat().st_size
+            per_save["checkpoint"].append(time.perf_counter() - begin)
+    print_table(per_image, "training step", f"ms per image, {options.model} on {device}, batch {options.batch}")
+    print_table(per_save, "checkpoint", f"s, {size / 1e6:.0f} MB with momentum")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
