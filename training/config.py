@@ -2,18 +2,10 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from aistore_data.errors import ConfigError
-
-
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with a line of help."""
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+from training.options import at_least, auto_or_int, one_of, option, require
 
 
 @dataclass
@@ -164,11 +156,85 @@ class TrainConfig:
 
 
 @dataclass
+class KubernetesConfig:
+    """submit k8s: where the pods run and what they mount."""
+
+    namespace: str = option("default", "namespace of the Job")
+    image: str = option("", "image of the trainer, built from the Dockerfile")
+    data_claim: str = option("", "PersistentVolumeClaim with the data, mounted read-only at data_mount; empty: none")
+    data_mount: str = option("/data", "where data_claim is mounted")
+    runs_claim: str = option("", "PersistentVolumeClaim for run directories, mounted at runs_mount; empty: run_mirror")
+    runs_mount: str = option("/runs", "where runs_claim is mounted; run_dir lies in it")
+    shm_size: str = option("16Gi", "size of /dev/shm, through which loader workers hand over batches")
+    gpu_resource: str = option("nvidia.com/gpu", "name of the GPU resource")
+    resources: list[str] = option([], "further resources, NAME=QUANTITY, such as rdma/hca=1")
+    queue: str = option("", "Kueue's local queue; empty: no queue")
+    ais_token_secret: str = option("", "Secret whose key token is AIS_AUTHN_TOKEN")
+    ais_ca_secret: str = option("", "Secret whose key ca.crt is AIS_CLIENT_CA")
+    node_selector: list[str] = option([], "labels that nodes must have, NAME=VALUE")
+    near: str = option("", "label NAME=VALUE of pods to be close to, such as app=ais: preferred, not required")
+    grace_s: int = option(120, "seconds from SIGTERM to SIGKILL: must exceed a step and a save")
+    backoff_limit: int = option(6, "failures after which the Job is given up; stops on request do not count")
+    run_as_user: int = option(1000, "user and group of the pods; never 0")
+
+
+@dataclass
+class SubmitConfig:
+    """python -m scripts.submit: what to ask a cluster for, by sbatch's own names."""
+
+    name: str = option("imagenet", "name of the job")
+    nodes: int = option(1, "machines")
+    gpus_per_node: int = option(0, "GPUs of each, and processes; 0: tasks_per_node processes on CPUs")
+    tasks_per_node: int = option(1, "processes of each machine without GPUs")
+    cpus_per_task: int = option(4, "CPUs of each process")
+    mem: str = option("", "memory of each machine, such as 200G; empty: the site's default")
+    time: str = option("", "time limit of an attempt, such as 24:00:00; the job goes on in the next")
+    signal_s: int = option(120, "seconds before the time limit at which the run saves and stops")
+    partition: str = option("", "SLURM's partition")
+    account: str = option("", "account to be charged")
+    qos: str = option("", "quality of service")
+    constraint: str = option("", "features that the nodes must have")
+    container_image: str = option("", "SLURM with Pyxis: the image to run in")
+    setup: list[str] = option(
+        [], "lines of the job before training, such as 'module load cuda' or '. venv/bin/activate'"
+    )
+    extra: list[str] = option([], "further #SBATCH options, as they are")
+    k8s: KubernetesConfig = field(default_factory=KubernetesConfig)
+
+    def check(self) -> None:
+        """Raise ConfigError for values that make no sense."""
+        for name, low in (
+            ("nodes", 1),
+            ("gpus_per_node", 0),
+            ("tasks_per_node", 1),
+            ("cpus_per_task", 1),
+            ("signal_s", 1),
+        ):
+            at_least(f"submit.{name}", getattr(self, name), low)
+        require(
+            re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", self.name) is not None,
+            f"submit.name={self.name} must be 1 to 40 of a-z, 0-9 and -, from a letter on: Kubernetes takes no others.",
+        )
+        for name in ("resources", "node_selector"):
+            for entry in getattr(self.k8s, name):
+                require("=" in entry, f"submit.k8s.{name}: {entry} is not of the form NAME=VALUE.")
+        require(self.k8s.near == "" or "=" in self.k8s.near, "submit.k8s.near is not of the form NAME=VALUE.")
+        at_least("submit.k8s.run_as_user", self.k8s.run_as_user, 1)
+        at_least("submit.k8s.grace_s", self.k8s.grace_s, 1)
+
+    @property
+    def tasks_on_a_node(self) -> int:
+        """Processes of each machine: one for each GPU."""
+        return self.gpus_per_node or self.tasks_per_node
+
+
+@dataclass
 class Config:
     """A run."""
 
     seed: int = option(0, "of the initial weights, the order of samples and their augmentation")
     run_dir: str = option("runs/${run_id:}", "everything that the run writes; a stable id by default")
+    run_mirror: str = option("", "ais://BUCKET/PREFIX that keeps the newest checkpoint and the records; empty: none")
     resume: str = option(
         "auto", "auto: go on from run_dir's last checkpoint if there is one|never: replace it|a checkpoint"
     )
@@ -181,10 +247,11 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    submit: SubmitConfig = field(default_factory=SubmitConfig)
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
-        for part in (self.data, self.model, self.train):
+        for part in (self.data, self.model, self.train, self.submit):
             part.check()
         one_of("mode", self.mode, ("train", "evaluate"))
         one_of("device", self.device, ("auto", "cpu", "cuda"))
@@ -196,30 +263,6 @@ class Config:
             self.mode == "train" or self.model.weights != "",
             "mode=evaluate needs model.weights: a torchvision weights name such as IMAGENET1K_V1, or a file.",
         )
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ConfigError(message) unless the condition holds."""
-    if not condition:
-        raise ConfigError(message)
-
-
-def one_of(name: str, value: str, choices: Iterable[str]) -> None:
-    """Raise ConfigError unless ``value`` is one of ``choices``."""
-    choices = tuple(choices)
-    require(value in choices, f"{name} must be one of {', '.join(choices)}, not {value!r}.")
-
-
-def at_least(name: str, value: float, low: float) -> None:
-    """Raise ConfigError for a value below ``low``."""
-    require(value >= low, f"{name} must be {low} or more, not {value}.")
-
-
-def auto_or_int(name: str, value: int | str, low: int) -> None:
-    """Raise ConfigError unless ``value`` is "auto" or an integer of at least ``low``."""
-    require(value == "auto" or isinstance(value, int), f"{name} must be auto or a number, not {value!r}.")
-    if value != "auto":
-        at_least(name, int(value), low)
 
 
 def describe_options(config: type = Config, prefix: str = "") -> list[tuple[str, str, str]]:

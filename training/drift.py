@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _FREE = (
-    *("run_dir", "resume", "mode", "allow_changes", "device", "threads"),
+    *("run_dir", "run_mirror", "resume", "mode", "allow_changes", "device", "threads", "submit"),
     *("data.source", "data.root", "data.endpoint", "data.bucket", "data.train_prefix", "data.val_prefix"),
     *("data.embedded_root", "data.embedded_layout", "data.transform", "data.etl", "data.workers", "data.prefetch"),
     *("train.checkpoint_every", "train.checkpoint_every_s", "train.keep", "train.log_every"),
