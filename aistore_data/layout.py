@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from aistore.sdk.errors import AISError
-from aistore.sdk.list_object_flag import ListObjectFlag
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from aistore_data.errors import ClusterError, ObjectError
 from aistore_data.http_reader import HttpReader, object_path
 from aistore_data.manifest import Manifest
+from aistore_data.objects import iter_objects
 
 Layout = Literal["folders", "pairs"]
 
@@ -48,25 +48,6 @@ def pair_names(manifest: Manifest) -> list[tuple[str, str]]:
     return names
 
 
-def list_objects(bucket: Any, prefix: str = "", props: str = "", page_size: int = 0) -> list[Any]:
-    """The SDK's entries of all objects below ``prefix`` of an SDK bucket, sorted bytewise by name.
-
-    AIS (5.0) walks folders in the order of their own names, but goes on from page to page by whole names; so a listing
-    of several pages loses objects where one folder's name begins another's ("tiger/", "tiger cat/": a blank comes
-    before the slash). What does not fit on a page (10,000 names) is therefore listed folder by folder.
-    """
-    page = bucket.list_objects(prefix=prefix, props=props, page_size=page_size)
-    entries, folders = list(page.entries), []
-    if page.continuation_token:
-        here = bucket.list_all_objects(prefix, props, page_size, flags=[ListObjectFlag.NO_RECURSION])
-        folders = [entry.name for entry in here if entry.name.endswith("/")]
-        entries = [entry for entry in here if not entry.name.endswith("/")]
-    with ThreadPoolExecutor(_FETCHES) as pool:
-        for below in pool.map(lambda folder: list_objects(bucket, folder, props, page_size), folders):
-            entries += below
-    return sorted(entries, key=lambda entry: entry.name.encode())
-
-
 def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classes: tuple[str, ...] = ()) -> Manifest:
     """The manifest of the images below ``prefix`` of an SDK bucket, in either layout; names are whole object names.
 
@@ -75,8 +56,8 @@ def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classe
     are those of the training split, which a validation split must not go beyond. Raises ClusterError for what is
     missing or does not fit.
     """
-    entries = list_objects(bucket, prefix, "name,size,checksum")
-    entries = [entry for entry in entries if not entry.name.startswith(_BESIDE)]
+    found = iter_objects(bucket, prefix, "name,size,checksum")
+    entries = [entry for entry in found if not entry.name.startswith(_BESIDE)]
     sizes: dict[str, int] = {entry.name: entry.size for entry in entries}
     listing = hashlib.sha256("".join(f"{e.name} {e.size} {e.checksum}\n" for e in entries).encode()).hexdigest()
     images = [name for name in sizes if name.lower().endswith(IMG_EXTENSIONS)]

@@ -5,7 +5,7 @@ from typing import Any
 
 from aistore.sdk.list_object_flag import ListObjectFlag
 
-from aistore_data.layout import list_objects
+from aistore_data.objects import iter_objects
 
 
 class WalkedBucket:
@@ -31,7 +31,7 @@ class WalkedBucket:
         pages = self.pages(prefix, page_size, recursive=True)
         return SimpleNamespace(entries=pages[0], continuation_token=pages[0][-1].name if len(pages) > 1 else "")
 
-    def list_all_objects(self, prefix: str, props: str, page_size: int, flags: list[ListObjectFlag]) -> list[Any]:
+    def list_objects_iter(self, prefix: str, props: str, page_size: int, flags: list[ListObjectFlag]) -> list[Any]:
         recursive = ListObjectFlag.NO_RECURSION not in flags
         return [entry for page in self.pages(prefix, page_size, recursive) for entry in page]
 
@@ -40,8 +40,8 @@ def test_a_listing_of_several_pages_is_complete() -> None:
     folders = ["tiger", "tiger cat", "tiger shark", "tigers", "tiger.x/y"]
     names = sorted(f"train/{folder}/{number}.jpg" for folder in folders for number in range(5))
     bucket = WalkedBucket([*names, "val/1"])
-    lost = set(names) - {entry.name for entry in bucket.list_all_objects("train/", "", 6, [])}
+    lost = set(names) - {entry.name for entry in bucket.list_objects_iter("train/", "", 6, [])}
     assert lost
-    assert [entry.name for entry in list_objects(bucket, "train/", page_size=6)] == names
-    assert [entry.name for entry in list_objects(bucket, page_size=6)] == [*names, "val/1"]
-    assert list_objects(bucket, "test/", page_size=6) == []
+    assert sorted(entry.name for entry in iter_objects(bucket, "train/", page_size=6)) == names
+    assert sorted(entry.name for entry in iter_objects(bucket, page_size=6)) == [*names, "val/1"]
+    assert list(iter_objects(bucket, "test/", page_size=6)) == []
