@@ -114,6 +114,8 @@ def check(cfg: DictConfig) -> Config:
 
 def explain(error: Exception) -> str:
     """One sentence for an error that Hydra or OmegaConf raised about the command line."""
+    if isinstance(error, OverrideParseException) and error.override.count("=") > 1:
+        return f"{error.override!r}: a value with = in it is written in quotes, {_quoted(error.override)}."
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} is not of the form name=value: python train.py --help lists the options."
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
@@ -127,6 +129,14 @@ def explain(error: Exception) -> str:
     if key and ("is not in struct" in first or "not in '" in first):
         return unknown_option(key)
     return f"{key}: {first}." if key else str(error).strip()
+
+
+def _quoted(override: str) -> str:
+    name, _, value = override.partition("=")
+    if value.startswith("["):
+        items = [f'"{item.strip()}"' for item in value.strip("[]").split(",")]
+        return f"'{name}=[{','.join(items)}]'"
+    return f"'{name}=\"{value}\"'"
 
 
 def unknown_option(name: str) -> str:

@@ -1,8 +1,88 @@
-"""Jobs on Kubernetes."""
+"""Jobs on Kubernetes: a ConfigMap, a headless Service and an Indexed Job, applied by the user's own kubectl."""
 
-from training.config import Config
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+
+import yaml
+
+from aistore_data.errors import ClusterError
+from scripts.k8s.manifests import job_name, render
+from scripts.k8s.pod import configuration_in_pod
+from training.config import Config, SubmitConfig
+
+_SLURM_ONLY = ("time", "signal_s", "partition", "account", "qos", "constraint", "container_image", "setup", "extra")
 
 
 def submit(config: Config, dry_run: bool) -> None:
-    """Render, check and queue the job of a resolved configuration. Raises UserError."""
-    raise NotImplementedError
+    """Render the job of a resolved configuration and apply it; with ``dry_run`` print its manifests instead.
+
+    Raises ConfigError for a configuration that cannot run in pods, ClusterError without kubectl or if the cluster
+    refuses.
+    """
+    inside = configuration_in_pod(config)
+    _tell_what_has_no_effect(config.submit)
+    text = to_yaml(render(inside))
+    if dry_run:
+        print(text, end="")
+        return
+    # The server checks everything first, so that a refusal leaves no half of a job behind.
+    _apply(text, "--dry-run=server", "--validate=strict")
+    print(_apply(text), end="")
+    print(_how_to_follow(inside))
+
+
+def to_yaml(manifests: list[dict[str, object]]) -> str:
+    """The manifests as kubectl and people read them."""
+    return yaml.dump_all(manifests, Dumper=_Dumper, sort_keys=False, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Without anchors, and with texts of several lines as such."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _apply(manifests: str, *options: str) -> str:
+    """What ``kubectl apply`` answers. Raises ClusterError with kubectl's own message if it is refused."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        raise ClusterError(
+            "there is no kubectl on PATH: install it and choose your cluster as its context, or print the manifests "
+            "with --dry-run and apply them elsewhere."
+        )
+    done = subprocess.run(
+        [kubectl, "apply", "-f", "-", *options], input=manifests, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise ClusterError(f"kubectl apply failed, exit code {done.returncode}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+def _tell_what_has_no_effect(options: SubmitConfig) -> None:
+    default = SubmitConfig()
+    names = [item.name for item in fields(options) if item.name in _SLURM_ONLY]
+    changed = [f"submit.{name}" for name in names if getattr(options, name) != getattr(default, name)]
+    if changed:
+        print(f"note: {', '.join(changed)} is for SLURM and has no effect on Kubernetes.", file=sys.stderr)
+
+
+def _how_to_follow(config: Config) -> str:
+    name = job_name(config)
+    kubectl = f"kubectl -n {config.submit.k8s.namespace}"
+    rank_0 = f"batch.kubernetes.io/job-name={name},batch.kubernetes.io/job-completion-index=0"
+    return (
+        f"job {name}, run directory {config.run_dir}\n"
+        f"  log     {kubectl} logs -f --tail=-1 -l {rank_0}\n"
+        f"  state   {kubectl} get job,pods -l app.kubernetes.io/instance={name}\n"
+        f"  remove  {kubectl} delete job,service,configmap -l app.kubernetes.io/instance={name}"
+    )

@@ -1,0 +1,194 @@
+"""The objects of a job, as plain dicts, one small function for each."""
+
+import hashlib
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+from scripts.k8s.volumes import CONFIG, environment, mounts, volumes
+from training.config import Config
+from training.preemption import EXIT_CODE
+from training.records import config_yaml
+
+Manifest = dict[str, Any]
+
+PORT = 29500
+CONTAINER = "train"
+_NAME_LENGTH = 52
+"""Of a Job: the names of its pods append an index and five random characters, and have 63."""
+
+
+def render(config: Config) -> list[Manifest]:
+    """ConfigMap, headless Service and Indexed Job of a configuration that ``configuration_in_pod`` has made."""
+    name = job_name(config)
+    return [_config_map(config, name), _service(config, name), _job(config, name)]
+
+
+def job_name(config: Config) -> str:
+    """submit.name and the run's id; if Kubernetes does not take the id as it is, shortened, with a hash of it."""
+    run_id = PurePosixPath(config.run_dir).name
+    slug = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
+    name = f"{config.submit.name}-{slug}"
+    if slug == run_id and len(name) <= _NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(run_id.encode()).hexdigest()[:8]
+    return f"{name[: _NAME_LENGTH - 9].rstrip('-')}-{digest}"
+
+
+def _metadata(config: Config, name: str) -> Manifest:
+    return {"name": name, "namespace": config.submit.k8s.namespace, "labels": _labels(name)}
+
+
+def _labels(name: str) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "imagenet-ais",
+        "app.kubernetes.io/instance": name,
+        "app.kubernetes.io/component": "training",
+    }
+
+
+def _config_map(config: Config, name: str) -> Manifest:
+    """Immutable: another job of the same name is refused, instead of changing what a restarted pod reads."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(config, name),
+        "immutable": True,
+        "data": {"config.yaml": config_yaml(config)},
+    }
+
+
+def _service(config: Config, name: str) -> Manifest:
+    """Gives pod N the name NAME-N.NAME, before it is ready too, so that the others find the first one."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(config, name),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {"batch.kubernetes.io/job-name": name},
+            "ports": [{"name": "rendezvous", "port": PORT}],
+        },
+    }
+
+
+def _job(config: Config, name: str) -> Manifest:
+    options = config.submit.k8s
+    metadata = _metadata(config, name)
+    spec: Manifest = {
+        "completionMode": "Indexed",
+        "completions": config.submit.nodes,
+        "parallelism": config.submit.nodes,
+        # One pod's failure takes the others along, and each of them counts.
+        "backoffLimit": options.backoff_limit * config.submit.nodes,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {"rules": _failure_rules()},
+        "template": {"metadata": {"labels": _labels(name)}, "spec": _pod(config, name)},
+    }
+    if options.queue:  # Kueue starts the job, with all of its pods, when they have room
+        metadata["labels"]["kueue.x-k8s.io/queue-name"] = options.queue
+        spec["suspend"] = True
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def _failure_rules() -> list[Manifest]:
+    """The first that fits decides: eviction and a stop on request are no failures, a wrong configuration is final."""
+
+    def on_exit(action: str, code: int) -> Manifest:
+        return {
+            "action": action,
+            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [code]},
+        }
+
+    disrupted = [{"type": "DisruptionTarget", "status": "True"}]
+    return [{"action": "Ignore", "onPodConditions": disrupted}, on_exit("Ignore", EXIT_CODE), on_exit("FailJob", 2)]
+
+
+def _pod(config: Config, name: str) -> Manifest:
+    options = config.submit.k8s
+    pod: Manifest = {
+        "subdomain": name,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": options.grace_s,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": _pod_security(options.run_as_user),
+        "containers": [_container(config, name)],
+        "volumes": volumes(config, name),
+    }
+    if options.node_selector:
+        pod["nodeSelector"] = _pairs(options.node_selector)
+    if options.near:
+        pod["affinity"] = _near(options.near)
+    if config.submit.gpus_per_node:
+        pod["tolerations"] = [{"key": options.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}]
+    return pod
+
+
+def _pod_security(user: int) -> Manifest:
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": user,
+        "runAsGroup": user,
+        "fsGroup": user,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _container(config: Config, name: str) -> Manifest:
+    return {
+        "name": CONTAINER,
+        "image": config.submit.k8s.image,
+        "command": ["python", "-m", "training.launch"],
+        "args": _arguments(config, name),
+        "env": environment(config),
+        "resources": _resources(config),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": mounts(config, name),
+    }
+
+
+def _arguments(config: Config, name: str) -> list[str]:
+    """Of the launcher. Places are fixed by the completion index: a pod that comes back takes the same one again."""
+    return [
+        f"--nnodes={config.submit.nodes}",
+        f"--nproc-per-node={config.submit.tasks_on_a_node}",
+        "--node-rank=$(JOB_COMPLETION_INDEX)",
+        f"--master-addr={name}-0.{name}",
+        f"--master-port={PORT}",
+        "--max-restarts=0",
+        *("train.py", "--config-path", CONFIG, "--config-name", "config"),
+    ]
+
+
+def _resources(config: Config) -> Manifest:
+    """Requests equal limits: nothing is taken from a pod that it was promised, and it takes nothing from others."""
+    options = config.submit
+    amounts = {"cpu": str(options.cpus_per_task * options.tasks_on_a_node)}
+    if options.mem:
+        amounts["memory"] = options.mem
+    if options.gpus_per_node:
+        amounts[options.k8s.gpu_resource] = str(options.gpus_per_node)
+    amounts |= _pairs(options.k8s.resources)
+    return {"requests": amounts, "limits": amounts}
+
+
+def _near(label: str) -> Manifest:
+    """Prefer the nodes, else the zones, that have pods with a label, whatever their namespace."""
+    pods = {"labelSelector": {"matchLabels": _pairs([label])}, "namespaceSelector": {}}
+    terms = [
+        {"weight": weight, "podAffinityTerm": pods | {"topologyKey": key}}
+        for weight, key in ((100, "kubernetes.io/hostname"), (50, "topology.kubernetes.io/zone"))
+    ]
+    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}}
+
+
+def _pairs(entries: list[str]) -> dict[str, str]:
+    """``["NAME=VALUE", …]`` as a dict."""
+    return {name: value for name, _, value in (entry.partition("=") for entry in entries)}
