@@ -10,7 +10,6 @@ from aistore_data.errors import ConfigError
 from training.config import Config
 from training.distributed import World
 
-
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
