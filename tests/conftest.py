@@ -191,7 +191,7 @@ def zygote() -> Iterator[Zygote]:
     yield started
     assert started.process.stdin is not None
     started.process.stdin.close()
-    started.process.wait(10)
+    started.process.wait(60)
 
 
 class ForkedTrain:
@@ -207,7 +207,9 @@ class ForkedTrain:
         assert len(set(codes)) == 1, f"ranks ended differently: {codes}\n{result.output}"
         return result
 
-    def ranks(self, overrides: Sequence[Sequence[str]], **accident: Any) -> tuple[list[int], Result]:
+    def ranks(
+        self, overrides: Sequence[Sequence[str]], cwds: Sequence[Path] = (), **accident: Any
+    ) -> tuple[list[int], Result]:
         """A process for each list of overrides; the accident happens to rank 0. (exit codes, result of rank 0)."""
         world = len(overrides)
         output = self.cwd.with_name(f"output-{uuid.uuid4().hex}")
@@ -220,7 +222,8 @@ class ForkedTrain:
             places = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world}
             environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} | {k: str(v) for k, v in places.items()}
             what = accident if rank == 0 else {key: accident[key] for key in accident if key == "patches"}
-            request = Request(words, str(self.cwd), str(output), environment if world > 1 else {}, **what)
+            cwd = cwds[rank] if cwds else self.cwd
+            request = Request(words, str(cwd), str(output), environment if world > 1 else {}, **what)
             pids.append(self.zygote.start(request))
         codes = [self.zygote.wait(pid) for pid in pids]
         run_dir = next(word.split("=", 1)[1] for word in [*overrides[0], "run_dir=run"] if word.startswith("run_dir="))

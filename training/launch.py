@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run torchrun; answers the workers' exit code: 0, 85, 2 if one said so, else 1."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SAVE_S))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does, with a warning; the trainer sets its own
     options = get_args_parser().parse_args(arguments)
     try:
         run(options)  # type: ignore[no-untyped-call]

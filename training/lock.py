@@ -34,7 +34,7 @@ class RunLock:
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder = folder
-        self._path = folder / f"{PREFIX}{uuid.uuid4().hex}"
+        self.path = folder / f"{PREFIX}{uuid.uuid4().hex}"
         self._say = say
         self._done = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="run lock", daemon=True)
@@ -60,30 +60,30 @@ class RunLock:
     def __exit__(self, *exception: object) -> None:
         self._done.set()
         self._renewer.join()
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raises UserError if another run has taken the directory over, as while this one stood still for long."""
-        if not self._path.exists():
+        if not self.path.exists():
             raise UserError(
-                f"{self._path} is gone: the run stood still for {STALE_S:.0f} s or more, and another one has taken the "
+                f"{self.path} is gone: the run stood still for {STALE_S:.0f} s or more, and another one has taken the "
                 "directory over. This one stops, so that nothing is mixed up."
             )
 
     def _claim(self) -> bool:
         """Leave our file; True if it is the only one, else it is taken away again."""
         try:
-            self._path.write_text(json.dumps(_myself()))
+            self.path.write_text(json.dumps(_myself()))
             if self._others():
-                self._path.unlink()
+                self.path.unlink()
                 return False
         except BaseException:
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
             raise
         return True
 
     def _others(self) -> list[Path]:
-        return [path for path in self.folder.glob(f"{PREFIX}*") if path != self._path]
+        return [path for path in self.folder.glob(f"{PREFIX}*") if path != self.path]
 
     def _others_that_live(self) -> list[str]:
         """Descriptions of the living owners of other files; files of dead ones are removed."""
@@ -115,7 +115,7 @@ class RunLock:
     def _renew(self) -> None:
         while not self._done.wait(RENEW_S):
             try:
-                os.utime(self._path)
+                os.utime(self.path)
             except FileNotFoundError:
                 return  # taken over: check() says so
 

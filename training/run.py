@@ -1,6 +1,7 @@
 """A run from beginning to end: this is the story that train.py tells."""
 
 import dataclasses
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from training.distributed import (
     on_main,
     process_group,
     read_world,
+    sum_over_ranks,
 )
 from training.environment import common_facts, describe_environment
 from training.evaluation import validator
@@ -40,6 +42,9 @@ from training.records import RunDirectory, claim, rerun_command
 from training.sampler import TrainBatches, ValBatches
 from training.state import Run, restore
 from training.stream import Stream
+
+SHARED_WITHIN_S = 20.0
+"""In which what one node writes must be seen by the others: network file systems keep listings for a while."""
 
 
 def run(config: Config) -> int:
@@ -82,6 +87,7 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         config.run_dir = from_main(config.run_dir)
         lock = RunLock(Path(config.run_dir), console.say) if world.is_main else None
         on_main(world, lambda: _take_directory(config, lock, stack))
+        _require_shared_directory(config, world, lock)
         batch_size = _micro_batch_size(config, world)
         workers = _worker_count(config, world)
         if workers:
@@ -118,6 +124,24 @@ def _take_directory(config: Config, lock: RunLock | None, stack: ExitStack) -> N
     assert lock is not None  # called on rank 0
     claim(config)
     stack.enter_context(lock)
+
+
+def _require_shared_directory(config: Config, world: World, lock: RunLock | None) -> None:
+    """Raise UserError on a rank that does not see rank 0's file in the run directory, and end the others."""
+    if world.size == 1 or config.run_mirror:
+        return
+    name = from_main(lock.path.name if lock else "")
+    end = time.monotonic() + SHARED_WITHIN_S
+    while not (seen := any(path.name == name for path in Path(config.run_dir).glob("*"))) and time.monotonic() < end:
+        time.sleep(0.5)
+    blind = int(sum_over_ranks(torch.tensor(int(not seen))).item())
+    if not seen:
+        raise UserError(
+            f"{socket.gethostname()} does not see in run_dir={config.run_dir} what rank 0 has written there: all "
+            "nodes need it on one shared disk to go on from its checkpoints, or set run_mirror=ais://BUCKET/PREFIX."
+        )
+    if blind:
+        raise SystemExit(UserError.exit_code)  # those that do not see it say so
 
 
 def _train(run: Run, data: Data, workers: int, validate: Callable[[], Metrics | None]) -> int:

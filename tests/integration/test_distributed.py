@@ -48,6 +48,21 @@ def test_a_killed_rank_ends_the_others_in_seconds_with_a_sentence(fork_train: Fo
     assert again.code == 0 and "going on from run/checkpoints/last.pt: epoch 2, 0 of 3" in again.output, again.output
 
 
+def test_a_directory_that_is_not_shared_is_noticed_at_the_start(
+    fork_train: ForkedTrain, small_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    words = [f"data.root={small_folder}", *RUN]
+    cwds = [fork_train.cwd, tmp_path / "elsewhere"]
+    codes, result = fork_train.ranks([words, words], cwds, patches=["impatient"])
+    assert codes == [1, 1], result.output
+    errors = [line for line in result.output.splitlines() if "error: " in line]
+    assert len(errors) == 1, result.output
+    assert (
+        errors[0].startswith("rank 1: error: ") and "does not see in run_dir=run what rank 0 has written" in errors[0]
+    )
+
+
 def launch(cwd: Path, *words: str, options: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
     command = [
         sys.executable,
@@ -84,17 +99,17 @@ def output_until(process: "subprocess.Popen[str]", text: str) -> str:
 def test_the_launcher_keeps_the_exit_code_and_the_run_goes_on(fork_train: ForkedTrain, small_folder: Path) -> None:
     """SIGTERM to all processes, as SLURM sends it: the agent passes on a second one, which must not cut the save short."""
     words = [f"data.root={small_folder}", *RUN]
-    whole = fork_train(*words, "train.epochs=8", "run_dir=whole", world=2)
-    process = launch(fork_train.cwd, *words, "train.epochs=8", "run_dir=run", options=("--standalone",))
+    whole = fork_train(*words, "train.epochs=4", "run_dir=whole", world=2)
+    process = launch(fork_train.cwd, *words, "train.epochs=4", "run_dir=run", options=("--standalone",))
     try:
-        output_until(process, "epoch 2/8")
+        output_until(process, "epoch 2/4")
         os.killpg(process.pid, signal.SIGTERM)
         output = process.communicate(timeout=60)[0]
     finally:
         os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
     assert process.returncode == 85, output
     assert "stopped on request; the same command goes on" in output
-    resumed = fork_train(*words, "train.epochs=8", world=2)
+    resumed = fork_train(*words, "train.epochs=4", world=2)
     assert resumed.code == 0, resumed.output
     assert resumed.summary()["state_sha256"] == whole.summary()["state_sha256"]
     assert resumed.fingerprints() == whole.fingerprints()
@@ -102,10 +117,10 @@ def test_the_launcher_keeps_the_exit_code_and_the_run_goes_on(fork_train: Forked
 
 @pytest.mark.long
 def test_a_killed_worker_comes_back_by_itself(fork_train: ForkedTrain, small_folder: Path) -> None:
-    words = [f"data.root={small_folder}", *RUN, "train.epochs=8"]
+    words = [f"data.root={small_folder}", *RUN, "train.epochs=4"]
     whole = fork_train(*words, "run_dir=whole", world=2)
     process = launch(fork_train.cwd, *words, options=("--max-restarts=1",))  # no run_dir: the id must be a stable one
-    output_until(process, "epoch 2/8")
+    output_until(process, "epoch 2/4")
     rows = subprocess.run(["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     workers = [int(row.split()[0]) for row in rows.splitlines() if int(row.split()[1]) == process.pid]
     os.kill(max(workers), signal.SIGKILL)
