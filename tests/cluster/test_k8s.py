@@ -29,7 +29,14 @@ CLAIM = os.environ.get("IMAGENET_K8S_CLAIM")
 SMALL = [
     *("data=synthetic", "data.image_size=32", "data.val_image_size=32", "data.val_resize=36", "data.val_samples=16"),
     *("data.train_samples=2400", "model.name=shufflenet_v2_x0_5", "train.batch_size=8", "train.epochs=8"),
-    *("train.log_every=10", "threads=1", "submit.cpus_per_task=1", "submit.mem=2G", "submit.k8s.shm_size=256Mi"),
+    *(
+        "train.lr=0.001",
+        "train.log_every=10",
+        "threads=1",
+        "submit.cpus_per_task=1",
+        "submit.mem=2G",
+        "submit.k8s.shm_size=256Mi",
+    ),
 ]
 """A run of a minute or a few, most of which is still to come when its first lines are logged."""
 
