@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 TORCH ?=
 TORCH_INDEX ?=
 
+# Two files of tests at a time: many tests wait for processes to start.
+TOGETHER ?= --numprocesses 2 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all check bench clean
 
@@ -38,10 +41,10 @@ check: setup  ## lint, format and types
 	$(BIN)/mypy
 
 test: check build/pillow-12/.ready  ## lint, types and tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(TOGETHER)
 
 test-all: check build/pillow-12/.ready  ## the same with the long matrices
-	$(BIN)/python -m pytest -q --all
+	$(BIN)/python -m pytest -q $(TOGETHER) --all
 
 bench: setup  ## the figures of the README: python -m benchmarks.NAME runs one
 	$(BIN)/python -m benchmarks.loader

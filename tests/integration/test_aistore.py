@@ -99,7 +99,8 @@ def test_folder_client_and_etls_end_with_the_same_weights(train: Train, small_fo
     described = json.loads((runs["pairs"].run_dir / "environment.json").read_text())["data"]
     local = json.loads((folder.run_dir / "environment.json").read_text())["data"]
     assert described["train"] == local["train"] and described["val"] == local["val"]
-    assert "token" not in (runs["etl"].run_dir / "config.yaml").read_text().lower()
+    recorded = (runs["etl"].run_dir / "config.yaml").read_text().lower()
+    assert "token" not in recorded.replace("ais_token_secret: ''", "")
 
 
 def test_jpeg_on_the_wire_is_the_same_everywhere(train: Train, small_folder: Path) -> None:
@@ -116,6 +117,8 @@ def test_real_photos_from_the_folder_and_through_the_etls(train: Train, hymenopt
         "data.val_resize=72",
         "train.batch_size=32",
         "train.epochs=1",
+        "data.workers=1",
+        "threads=1",
     ]
     results = [
         train(*source, *size, "train.lr=0.01", f"run_dir=run{number}")
@@ -132,13 +135,16 @@ def test_real_photos_from_the_folder_and_through_the_etls(train: Train, hymenopt
     assert results[1].summary()["samples_by_source"] == {"local": 0, "etl": 7 * 32 + 153}
 
 
-def test_a_thousand_photos_through_the_etl_equal_those_made_here(cluster: Cluster, photos: list[Path]) -> None:
+def test_a_thousand_photos_through_the_etl_equal_those_made_here(
+    cluster: Cluster, photos: list[Path], seed: int, request: pytest.FixtureRequest
+) -> None:
+    step = 1 if request.config.getoption("--all") else 5
     uri = cluster.put("photos", {path.name: path.read_bytes() for path in photos})
     settings = etls.EtlSettings(num_workers=1)
     name, _ = etls.ensure(cluster.client, "imagenet-train", "train", settings, print)
     reader, spec = HttpReader(cluster.access), Spec.train(224)
     row = bytearray(224 * 224 * 3)
-    for index, path in enumerate(photos):
+    for index, path in list(enumerate(photos))[seed % step :: step]:
         key = Key(3, 1, index)
         url = object_path(uri, path.name, etl_name=name, etl_args=encode(Request(spec, key)))
         reader.get_into(url, memoryview(row))
