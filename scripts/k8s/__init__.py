@@ -73,7 +73,7 @@ def _tell_what_has_no_effect(options: SubmitConfig) -> None:
     names = [item.name for item in fields(options) if item.name in _SLURM_ONLY]
     changed = [f"submit.{name}" for name in names if getattr(options, name) != getattr(default, name)]
     if changed:
-        print(f"note: {', '.join(changed)} is for SLURM and has no effect on Kubernetes.", file=sys.stderr)
+        print(f"note: no effect on Kubernetes, only on SLURM: {', '.join(changed)}", file=sys.stderr)
 
 
 def _how_to_follow(config: Config) -> str:

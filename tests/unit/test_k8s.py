@@ -386,7 +386,7 @@ def test_a_refusal_is_passed_on(
 def test_options_of_slurm_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "--dry-run", *ON_CPUS, "submit.partition=gpu", "submit.time=1:00:00")
     assert code == 0
-    assert err == "note: submit.time, submit.partition is for SLURM and has no effect on Kubernetes.\n"
+    assert err == "note: no effect on Kubernetes, only on SLURM: submit.time, submit.partition\n"
 
 
 def test_data_that_no_claim_holds_are_named(capsys: pytest.CaptureFixture[str]) -> None:
