@@ -18,7 +18,7 @@ from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 
 from aistore_data.errors import ClusterError, ObjectError
-from aistore_data.http_reader import HttpReader, object_path
+from aistore_data.http_reader import HttpReader, object_path, server_message
 from aistore_data.manifest import Manifest
 from etl.code import code_sha256
 from etl.request import CODE_VARIABLE, Request, encode
@@ -27,6 +27,10 @@ from etl.server import TrainETL, ValETL, ship_by_value
 
 Say = Callable[[str], None]
 Recipe = Literal["train", "val"]
+
+_NOBODY = "?"
+_WITHOUT_ETL = ("requires Kubernetes", "non-Kubernetes", "without ETL support")
+"""Words of an AIStore that has no Kubernetes (status 400), or is built without ETL (501)."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +61,30 @@ def ensure(
         return name, False
     code = code_sha256()
     try:
-        owner = _fingerprint(client, name)
-        if owner is not None and owner != code:
-            ours = f"{name[:23]}-{code[:8]}"
-            say(f"ETL {name} runs other code and is left alone; this run uses {ours}")
-            name, owner = ours, _fingerprint(client, ours)
-        if owner == code and _stage(client, name) == "Running":
+        stage, owner = _look(client, name, settings, say)
+        if stage and owner != code:
+            suffix = f"-{code[:8]}"
+            ours = name if name.endswith(suffix) else f"{name[:23]}{suffix}"
+            if ours != name:
+                say(f"ETL {name} {_whose(owner)} and is left alone; this run uses {ours}")
+                name = ours
+                stage, owner = _look(client, name, settings, say)
+            if stage and owner != code:  # ours by its name
+                say(f"ETL {name} {_whose(owner)}; starting it anew")
+                stop(client, name)
+                stage = ""
+        if stage == "Running":
             say(f"ETL {name} is running already")
             return name, False
-        if owner == code:
-            _restart(client, name, settings, say)
+        if stage:
+            _restart(client, name, say)
             return name, False
         if _init(client, name, recipe, code, settings, say):
             return name, True
         say(f"ETL {name} was started by somebody at the same moment")
         return ensure(client, name, recipe, settings, say)
+    except AISError as error:
+        raise ClusterError(_no_etls(name, error)) from None
     except RequestException as error:
         raise ClusterError(f"the cluster did not answer while ETL {name} was being started: {error}.") from None
 
@@ -84,7 +97,7 @@ def stop(client: Client, name: str) -> None:
             action()
         except AISError as error:
             if error.status_code != 404:
-                raise ClusterError(f"ETL {name} could not be stopped: {error.message}") from None
+                raise ClusterError(f"ETL {name} could not be stopped: {_said(error)}") from None
 
 
 def prove(reader: HttpReader, uri: str, manifest: Manifest, name: str, spec: Spec, targets: int) -> int:
@@ -111,7 +124,10 @@ def prove(reader: HttpReader, uri: str, manifest: Manifest, name: str, spec: Spe
         except ObjectError as error:
             if error.corrupt_sample:
                 continue
-            raise ClusterError(f"ETL {name} does not answer for {uri}/{object_name}: {error}.") from None
+            raise ClusterError(
+                f"ETL {name} does not answer for {uri}/{object_name}: {error}. Check that it runs and that its code is "
+                "this version's; data.etl.manage=auto starts ETLs, and data.transform=client needs none."
+            ) from None
         if here != bytes(row):
             info = reader.get(object_path(uri, object_name, etl_name=name, etl_args='{"wire":"info"}')).decode()
             raise ClusterError(
@@ -123,18 +139,30 @@ def prove(reader: HttpReader, uri: str, manifest: Manifest, name: str, spec: Spe
     return compared
 
 
-def _fingerprint(client: Client, name: str) -> str | None:
-    """The code that an ETL of this name runs: a fingerprint, "" for somebody else's, None if there is no such ETL."""
-    if not _stage(client, name):
-        return None
+def _look(client: Client, name: str, settings: EtlSettings, say: Say) -> tuple[str, str]:
+    """An ETL's stage, "" if there is none of this name, and the fingerprint of the code that it runs.
+
+    One that is being started is waited for. The fingerprint is "" where the ETL runs, but has none, and ``_NOBODY``
+    where the cluster cannot tell: it was stopped, or its nodes were, and the targets know it no longer.
+    """
+    end = time.monotonic() + settings.init_timeout_s
+    while (stage := _stage(client, name)) == "Initializing" and time.monotonic() < end:
+        say(f"ETL {name} is being started by somebody")
+        time.sleep(2)
+    if not stage:
+        return "", ""
     try:
         details = client.etl(name).view()
     except AISError as error:
-        if error.status_code == 404:  # aborted: the targets know it no longer, and nobody can tell whose it was
-            return ""
-        raise ClusterError(f"ETL {name} cannot be viewed: {error.message}") from None
+        if error.status_code == 404:
+            return stage, _NOBODY
+        raise
     environment = details.init_msg.runtime.env or []
-    return next((variable.value for variable in environment if variable.name == CODE_VARIABLE), "")
+    return stage, next((variable.value for variable in environment if variable.name == CODE_VARIABLE), "")
+
+
+def _whose(owner: str) -> str:
+    return "is stopped or broken" if owner == _NOBODY else "runs other code"
 
 
 def _stage(client: Client, name: str) -> str:
@@ -143,20 +171,36 @@ def _stage(client: Client, name: str) -> str:
     return next((info.stage for info in client.cluster().list_etls(stages) if info.id == name), "")
 
 
-def _restart(client: Client, name: str, settings: EtlSettings, say: Say) -> None:
-    """Wait for one that is starting; stop and start one that is broken, which repairs what AIS leaves behind."""
-    end = time.monotonic() + settings.init_timeout_s
-    while _stage(client, name) == "Initializing" and time.monotonic() < end:
-        say(f"ETL {name} is being started by somebody")
-        time.sleep(2)
-    if _stage(client, name) != "Running":
-        say(f"ETL {name} is stopped or broken; starting it again")
-        try:
-            client.etl(name).stop()
-            client.etl(name).start()
-        except AISError as error:
-            raise ClusterError(f"ETL {name} could not be started again: {error.message}") from None
+def _restart(client: Client, name: str, say: Say) -> None:
+    """Stop and start one of ours that is broken, which repairs what AIS leaves behind."""
+    say(f"ETL {name} is broken; starting it again")
+    try:
+        client.etl(name).stop()
+        client.etl(name).start()
+    except AISError as error:
+        raise ClusterError(f"ETL {name} could not be started again: {_said(error)}") from None
     say(f"ETL {name} is running again")
+
+
+def _said(error: AISError) -> str:
+    """The server's own words; those of a pod hold its log with line ends written as two characters."""
+    return server_message(error.message.encode()).replace("\\n", "\n").strip()
+
+
+def _no_etls(name: str, error: AISError) -> str:
+    """The sentence for a cluster that does not let this run look at ETLs."""
+    said = _said(error)
+    if error.status_code in (401, 403):
+        return (
+            f"ETL {name} cannot be looked at with this token (status {error.status_code}): {said}. Use an "
+            "administrator's token, or data.etl.manage=reuse with ETLs that an administrator has started."
+        )
+    if any(words in said for words in _WITHOUT_ETL):
+        return (
+            f"this cluster cannot run ETL {name}: {said}. AIStore runs ETLs on Kubernetes alone, and if it is built "
+            "with them. Use data.transform=client, which makes the same samples here, or another deployment."
+        )
+    return f"ETL {name} cannot be looked at (status {error.status_code}): {said}"
 
 
 def _init(client: Client, name: str, recipe: Recipe, code: str, settings: EtlSettings, say: Say) -> bool:
@@ -183,11 +227,18 @@ def _init(client: Client, name: str, recipe: Recipe, code: str, settings: EtlSet
         except AISError as error:
             if error.status_code == 409:
                 return False
-            raise ClusterError(
-                f"ETL {name} did not start: {error.message.strip()} "
-                "(an AIStore that is not built or deployed for ETL cannot start any)."
-            ) from None
+            raise ClusterError(f"ETL {name} did not start: {_said(error)}{_delete_failed(client, name)}") from None
     return True
+
+
+def _delete_failed(client: Client, name: str) -> str:
+    """Delete what is left of an ETL that did not start, which would be in the way; "" or why it could not be."""
+    try:
+        client.etl(name).delete()
+    except AISError as error:
+        if error.status_code != 404:
+            return f"\nWhat is left of ETL {name} could not be deleted: {_said(error)}"
+    return ""
 
 
 @contextmanager

@@ -104,7 +104,7 @@ class HttpReader:
             netloc, path = location.netloc or netloc, f"{location.path}?{location.query}"
         try:
             if response.status != 200:
-                raise ObjectError(response.status, _message(response.read()))
+                raise ObjectError(response.status, server_message(response.read()))
             yield response
         finally:
             if not response.isclosed():  # an error in mid-body: what is left of it must not meet the next request
@@ -153,7 +153,7 @@ class HttpReader:
             connection.close()
 
 
-def _message(body: bytes) -> str:
+def server_message(body: bytes) -> str:
     """The server's own words: AIS answers JSON with a message."""
     try:
         return str(json.loads(body)["message"])

@@ -13,6 +13,7 @@ from aistore_data.errors import ClusterError, ObjectError
 from aistore_data.http_reader import HttpReader, object_path
 from aistore_data.layout import BESIDE, classes_name, manifest_name
 from aistore_data.manifest import IMG_EXTENSIONS, Manifest
+from aistore_data.objects import iter_objects
 from aistore_data.progress import Progress
 
 _FETCHES = 16
@@ -59,7 +60,7 @@ def _list(bucket: Any, uri: str, prefix: str) -> tuple[dict[str, int], str]:
     sizes = {}
     digest = hashlib.sha256()
     with Progress(f"objects of {uri}/{prefix} listed") as progress:
-        for entry in bucket.list_objects_iter(prefix=prefix, props="name,size,checksum"):
+        for entry in iter_objects(bucket, prefix, "name,size,checksum"):
             if not entry.name.startswith(BESIDE):
                 sizes[entry.name] = entry.size
                 digest.update(f"{entry.name} {entry.size} {entry.checksum}\n".encode())

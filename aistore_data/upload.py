@@ -22,6 +22,7 @@ from aistore_data.folder import scan_folder
 from aistore_data.http_reader import Access
 from aistore_data.layout import Layout, classes_name, pair_names
 from aistore_data.manifest import Manifest
+from aistore_data.objects import iter_objects
 from aistore_data.progress import Progress
 
 Content = Path | bytes
@@ -47,7 +48,7 @@ def upload(root: Path, bucket: Any, layout: Layout, workers: int = 8) -> tuple[i
     splits = zip(("train/", "val/"), scan_folder(root), strict=True)
     try:
         bucket.create(exist_ok=True)
-        present = {entry.name: entry.size for entry in bucket.list_all_objects()}
+        present = {entry.name: entry.size for entry in iter_objects(bucket)}
         objects = [item for prefix, m in splits for item in objects_of(root / prefix, prefix, m, layout)]
         missing = [(name, content) for name, content in objects if not _is_there(present.get(name), content)]
         with Progress("objects", len(missing)) as progress, ThreadPoolExecutor(workers) as pool:

@@ -34,6 +34,16 @@ def duration_s(text: str) -> float:
     return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
 
 
+def go_duration(seconds: float) -> str:
+    """As AIS writes a duration: ``1h0m``, ``1m30s``, ``5m``, ``1.5s``, ``20ms``."""
+    if seconds < 1:
+        return f"{seconds * 1000:g}ms" if seconds else "0s"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    text = (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{rest:g}s"
+    return text.replace("m0s", "m")
+
+
 def missing_packages(wanted: str) -> str:
     """Empty, or a sentence on what of a comma-separated list of requirements is not installed here."""
     for item in filter(None, map(str.strip, wanted.split(","))):
@@ -71,11 +81,6 @@ class Etl:
         self.object_count += 1
         self.in_bytes += in_bytes
         self.out_bytes += out_bytes
-
-    @property
-    def direct_file(self) -> bool:
-        """Whether the pod reads objects' files itself."""
-        return self.environment.get("ETL_DIRECT_FQN", "").lower() in ("true", "1", "yes")
 
 
 class Etls:
@@ -166,7 +171,11 @@ class Etls:
         etl = self.get(name)
         if etl.stage == ABORTED:
             raise etl_not_found(name)
-        return {"init_msg": {**etl.message, "resources": {}}}
+        timeouts = {
+            "init_timeout": go_duration(etl.init_timeout_s),
+            "obj_timeout": go_duration(etl.object_timeout_s),
+        }
+        return {"init_msg": {**etl.message, **timeouts, "resources": {}}}
 
     def logs(self, name: str) -> list[dict[str, str]]:
         """The last lines of the pod's log, in base64; here of a stopped ETL too."""

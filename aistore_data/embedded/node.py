@@ -128,7 +128,7 @@ class NodeHandler(BaseHTTPRequestHandler):
     def do_request(self) -> None:
         """Handles one request of any method."""
         raw_path, _, self.raw_query = self.path.partition("?")
-        self.parts = raw_path.strip("/").split("/", 3)  # v1, kind, bucket or ETL, the rest
+        self.parts = raw_path.lstrip("/").split("/", 3)  # v1, kind, bucket or ETL, the rest
         self.decoded_path = unquote(raw_path, errors="surrogateescape")
         self.query_items = parse_qsl(self.raw_query, keep_blank_values=True)
         self.query = dict(self.query_items)
@@ -199,7 +199,7 @@ class NodeHandler(BaseHTTPRequestHandler):
         return message
 
     def object_name(self) -> str:
-        """The decoded name of the object in the path. Raises ApiError 400 for one that is missing or not UTF-8."""
+        """The decoded name of the object in the path. Raises ApiError 400 for one that AIS does not take."""
         try:
             name = unquote(self.parts[3], errors="strict")
         except IndexError:
@@ -208,6 +208,8 @@ class NodeHandler(BaseHTTPRequestHandler):
             raise ApiError(400, "the object's name is not UTF-8") from None
         if not name or "\0" in name:
             raise ApiError(400, f"invalid object name {name!r}")
+        if name.endswith("/") or name.startswith("~/") or {".", ".."} & set(name.split("/")):
+            raise ApiError(400, f'invalid object name "{name}"', "errInvalidPath")
         return name
 
     def _drain(self) -> None:

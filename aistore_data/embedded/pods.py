@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import secrets
 import select
 import signal
@@ -20,6 +21,21 @@ from aistore_data.embedded.errors import ApiError
 LOG_LINES = 20
 SECRET_HEADER, SECRET_VARIABLE = "X-Pod-Secret", "EMBEDDED_AIS_POD_SECRET"  # as in pod.py
 POLL_S = 0.03
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}")
+
+
+def pod_url(path: str, query: dict[str, str]) -> str:
+    """Path and query of a request to a pod for the decoded ``path``. Raises ApiError 400.
+
+    With AIS's own mistake, which clients must know: the name is not encoded. So "%41" in it is decoded, "?" and "#" end
+    the path and make arguments disappear, and a "%" without two hexadecimal digits is an error.
+    """
+    whole = path + (f"?{urlencode(query)}" if query else "")
+    sent, _, fragment = whole.partition("#")
+    path, mark, rest = sent.partition("?")
+    if bad := _BAD_ESCAPE.search(path) or _BAD_ESCAPE.search(fragment):
+        raise ApiError(400, f'parse "{whole}": invalid URL escape "{bad[0]}"', "Error")
+    return quote(path, safe="/%") + mark + quote(rest, safe="/%?&=+")
 
 
 class Pod:
@@ -110,12 +126,11 @@ class Pod:
 
         Raises ApiError: the pod's own status with its text, or 400 where the pod is too slow or dies.
         """
-        query = {} if args is None else {"etl_args": args}
+        query = {"etl_args": args} if args else {}
         body = source if isinstance(source, bytes) else b""
         if isinstance(source, Path):
             query["etl_fqn"] = quote(str(source), safe="")  # encoded twice: urlencode does it again
-        # AIS builds this URL from the decoded name, so that "?", "#" and "%" in a name go wrong; here they do not.
-        url = f"/{bucket}/{quote(name)}" + (f"?{urlencode(query)}" if query else "")
+        url = pod_url(f"/{bucket}/{name}", query)
         connection = self._connection(timeout_s)
         try:
             connection.request("PUT", url, body, self._headers)

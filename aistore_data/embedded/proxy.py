@@ -14,7 +14,8 @@ from aistore_data.embedded.node import NodeHandler, signed_location
 from aistore_data.embedded.store import DEFAULT_PAGE_SIZE, Bucket, Entry
 
 _MSGPACK_TYPE = "application/msgpack"
-_PRESENT = 64
+_PRESENT, _FOLDER = 64, 256
+_NO_RECURSION = 1 << 11
 _LOCATION = f"t[{TARGET_ID}]:mp[embedded]"
 
 
@@ -105,7 +106,8 @@ class ProxyHandler(NodeHandler):
         size = int(value.get("pagesize") or 0) or DEFAULT_PAGE_SIZE
         token = value.get("continuation_token") or ""
         properties = set(re.split(r"[, ]+", value.get("props") or ""))
-        page = bucket.page(value.get("prefix") or "", token, size)
+        recursive = not int(value.get("flags") or 0) & _NO_RECURSION
+        page = bucket.page(value.get("prefix") or "", token, size, recursive)
         token = page[-1][0] if len(page) == size else ""
         uuid = value.get("uuid") or secrets.token_urlsafe(6)
         if _MSGPACK_TYPE in self.headers.get("Accept", ""):
@@ -113,7 +115,12 @@ class ProxyHandler(NodeHandler):
             listing = {"UUID": uuid, "ContinuationToken": token, "Entries": entries or None, "Flags": 0}
             self.reply(200, msgspec.msgpack.encode(listing), {"Content-Type": _MSGPACK_TYPE})
         else:
-            objects = [{"name": name, "size": str(entry.size), "flags": _PRESENT} for name, entry in page]
+            objects = [
+                {"name": name, "size": str(entry.size), "flags": _PRESENT}
+                if entry
+                else {"name": name, "flags": _FOLDER}
+                for name, entry in page
+            ]
             self.reply_json({"uuid": uuid, "continuation_token": token, "entries": objects or None, "flags": 0})
 
     # ETLs.
@@ -160,7 +167,9 @@ def _summary_of(bucket: Bucket) -> dict[str, Any]:
     }
 
 
-def _listed(name: str, entry: Entry, properties: set[str]) -> dict[str, Any]:
+def _listed(name: str, entry: Entry | None, properties: set[str]) -> dict[str, Any]:
+    if entry is None:
+        return {"n": name, "f": _FOLDER}
     item: dict[str, Any] = {"n": name, "f": _PRESENT}
     if entry.size:
         item["s"] = entry.size

@@ -1,8 +1,9 @@
 """Buckets and objects as files below a root folder, with a sorted index of names in memory.
 
-``ROOT/buckets/BUCKET/`` holds an object ``a/b.jpg`` as ``a+/b.jpg``: folders end in ``+``, so that the objects ``a``
-and ``a/b`` can both exist. Characters that are unsafe in a file name are percent-encoded; parts that are too long for a
-file name are cut into folders that end in ``,``. Neither sign occurs in an encoded part, so a path decodes to one name.
+``ROOT/buckets/BUCKET/`` holds an object ``a/b.jpg`` as ``a+/b.jpg``: folders end in ``+``. Characters that are unsafe
+in a file name are percent-encoded; parts that are too long for a file name are cut into folders that end in ``,``.
+Neither sign occurs in an encoded part, so a path decodes to one name. The objects ``a`` and ``a/b`` cannot both exist,
+as on a cluster where they fall to the same target.
 """
 
 import os
@@ -15,7 +16,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import islice, takewhile
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
@@ -72,6 +72,11 @@ def _encode_part(part: str) -> str:
     if text.startswith("."):
         text = "%2E" + text[1:]
     return ",/".join(text[at : at + _PART_LENGTH] for at in range(0, len(text), _PART_LENGTH))
+
+
+def _end_of(names: list[str], folder: str) -> int:
+    """The place in sorted ``names`` behind all that lie in ``folder``, which ends in a slash."""
+    return bisect_left(names, folder[:-1] + chr(ord("/") + 1))
 
 
 class Bucket:
@@ -137,8 +142,12 @@ class Bucket:
             return file.read()
 
     def put(self, name: str, chunks: Iterable[bytes]) -> Entry:
-        """Stores an object; visible at once and whole, or, if ``chunks`` raises, not at all."""
+        """Stores an object; visible at once and whole, or, if ``chunks`` raises, not at all.
+
+        Raises ApiError 400 where another object's name is a folder in this one's or the other way round.
+        """
         self._check_writable(name)
+        self._check_place(name)
         digest = xxhash.xxh64()
         size = 0
         handle, temporary = tempfile.mkstemp(prefix=".put-", dir=self.folder)
@@ -178,13 +187,26 @@ class Bucket:
             del self._names[bisect_left(self._sorted_names(), name)]
         return True
 
-    def page(self, prefix: str, after: str, size: int) -> list[tuple[str, Entry]]:
-        """Up to ``size`` objects whose names start with ``prefix`` and come after ``after``, sorted bytewise."""
+    def page(self, prefix: str, after: str, size: int, recursive: bool = True) -> list[tuple[str, Entry | None]]:
+        """Up to ``size`` objects whose names start with ``prefix`` and come after ``after``, sorted bytewise.
+
+        Not ``recursive``: what lies in a folder below ``prefix`` is one item, the folder's name and None.
+        """
         with self._lock:
             names = self._sorted_names()
-            start = max(bisect_left(names, prefix), bisect_right(names, after) if after else 0)
-            matching = takewhile(lambda name: name.startswith(prefix), islice(names, start, None))
-            return [(name, self._entries[name]) for name in islice(matching, size)]
+            start = _end_of(names, after) if after.endswith("/") else bisect_right(names, after)
+            place = max(bisect_left(names, prefix), start if after else 0)
+            found: list[tuple[str, Entry | None]] = []
+            while len(found) < size and place < len(names) and names[place].startswith(prefix):
+                name = names[place]
+                slash = -1 if recursive else name.find("/", len(prefix))
+                if slash < 0:
+                    found.append((name, self._entries[name]))
+                    place += 1
+                else:
+                    found.append((name[: slash + 1], None))
+                    place = _end_of(names, name[: slash + 1])
+            return found
 
     def destroy(self) -> None:
         """Removes the bucket's files."""
@@ -197,6 +219,13 @@ class Bucket:
             self._names.sort()
             self._sorted = True
         return self._names
+
+    def _check_place(self, name: str) -> None:
+        parts = name.split("/")
+        if any("/".join(parts[:depth]) in self._entries for depth in range(1, len(parts))):
+            raise ApiError(400, "destination contains an object in its path", "ErrMv")
+        if (self.folder / encode_name(f"{name}/")).parent.is_dir():  # until the bucket goes, even without objects
+            raise ApiError(400, "destination exists and is a virtual directory", "ErrMv")
 
     def _check_writable(self, name: str) -> None:
         entry = self._entries.get(name)

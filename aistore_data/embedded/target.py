@@ -36,6 +36,8 @@ class TargetHandler(NodeHandler):
             return
         if len(self.parts) < 4 or self.parts[1] != "objects":
             raise self.not_served()
+        if self.command in ("PUT", "DELETE") and "pid" not in self.query:
+            raise ApiError(400, f"t[{TARGET_ID}]: {self.command}(obj) is expected to be redirected")
         bucket, name = self.cluster.store.bucket(self.parts[2]), self.object_name()
         if self.command == "GET" and self.query.get("etl_name"):
             self._transform(bucket, name)
@@ -114,8 +116,8 @@ class TargetHandler(NodeHandler):
         stages = [self.query["etl_name"], *filter(None, self.query.get("etl_pipeline", "").split(","))]
         running = [self.cluster.etls.running(stage) for stage in stages]
         entry = bucket.get(name)
-        by_path = running[0][0].direct_file and entry.content is None
-        data: bytes | Path = Path(entry.path) if by_path else bucket.read(name)
+        # By path whether or not the pod's class wants the path: else the SDK's web server reads the file for it.
+        data: bytes | Path = Path(entry.path) if entry.content is None else bucket.read(name)
         for etl, pod in running:
             size = entry.size if isinstance(data, Path) else len(data)
             data = pod.transform(bucket.name, name, self.query.get("etl_args"), data, etl.object_timeout_s)

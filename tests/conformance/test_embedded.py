@@ -20,7 +20,7 @@ from aistore.sdk.etl.etl_config import ETLConfig
 
 from aistore_data.embedded import EmbeddedAIS, EmbeddedError
 from aistore_data.embedded.errors import ApiError
-from aistore_data.embedded.etls import duration_s, missing_packages
+from aistore_data.embedded.etls import duration_s, go_duration, missing_packages
 from aistore_data.embedded.store import Entry, Store, decode_name, encode_name
 from tests.conformance.conftest import AIS, connect, start_upper
 from tests.conformance.test_objects import ODD_NAMES
@@ -84,14 +84,14 @@ def test_objects_survive_a_restart(tmp_path: Path) -> None:
         assert decode_name(encode_name(name)) == name
     with EmbeddedAIS(tmp_path) as server:
         bucket = connect(server).bucket("kept").create()
-        for name in [*ODD_NAMES, "a", "a/b", "a/b/c"]:
+        for name in [*ODD_NAMES, "a", "b/b", "b/c/d"]:
             bucket.object(name).get_writer().put_content(name.encode())
         bucket.object("a").delete()
     (tmp_path / "buckets" / "kept" / ".put-leftover").write_bytes(b"half an object")
     with EmbeddedAIS(tmp_path) as server:
         bucket = connect(server).bucket("kept")
         kept = {entry.name: bucket.object(entry.name).get_reader().read_all() for entry in bucket.list_all_objects()}
-    assert kept == {name: name.encode() for name in [*ODD_NAMES, "a/b", "a/b/c"]}
+    assert kept == {name: name.encode() for name in [*ODD_NAMES, "b/b", "b/c/d"]}
 
 
 def test_map_dataset(server: EmbeddedAIS) -> None:
@@ -316,13 +316,15 @@ def test_durations() -> None:
     assert [duration_s(text) for text in ("5m", "1m30s", "500ms", "1.5h")] == [300, 90, 0.5, 5400]
     with pytest.raises(ApiError, match="not a duration"):
         duration_s("5 minutes")
+    written = {"60s": "1m", "90s": "1m30s", "1500ms": "1.5s", "20ms": "20ms", "3600s": "1h0m", "3601s": "1h0m1s"}
+    assert {text: go_duration(duration_s(text)) for text in written} == written
 
 
 def test_put_that_breaks_off(server: EmbeddedAIS, tmp_path: Path) -> None:
     bucket: Bucket = connect(server).bucket("b").create()
     target = next(iter(connect(server).cluster().get_info().tmap.values())).public_net
     with socket.create_connection(("127.0.0.1", int(target.daemon_port)), timeout=WAIT_S) as connection:
-        head = f"PUT /v1/objects/b/o HTTP/1.1\r\nAuthorization: Bearer {server.token}\r\nContent-Length: 1000\r\n\r\n"
+        head = f"PUT /v1/objects/b/o?pid=p HTTP/1.1\r\nAuthorization: Bearer {server.token}\r\nContent-Length: 1000\r\n\r\n"
         connection.sendall(head.encode() + b"half")
         wait_until(lambda: any((tmp_path / "root/buckets/b").iterdir()))
     wait_until(lambda: not any((tmp_path / "root/buckets/b").iterdir()))

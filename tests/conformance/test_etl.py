@@ -45,11 +45,29 @@ def test_answer(ais: AIS, shared_bucket: Bucket, upper: str, repeat: int) -> Non
         assert answer.headers["Content-Length"] is None
 
 
-def test_names(ais: AIS, bucket: Bucket, upper: str) -> None:
-    for name in ("with space+plus", "ünï/日", "per%41cent"):
-        bucket.object(name).get_writer().put_content(b"x")
-        text = bucket.object(name).get_reader(etl=ETLConfig(upper, args="a")).read_all().decode()
-        assert text == f"X|{bucket.name}/{name}|a|bytes"
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("with space+plus", "X|BUCKET/with space+plus|a|bytes"),
+        ("ünï/日", "X|BUCKET/ünï/日|a|bytes"),
+        ("a&b=c;d:e@f'\"<>\\^`{|}", "X|BUCKET/a&b=c;d:e@f'\"<>\\^`{|}|a|bytes"),
+        ("per%41cent", "X|BUCKET/perAcent|a|bytes"),
+        ("no?x.jpg", "X|BUCKET/no||bytes"),  # the arguments are lost,
+        ("no#x.jpg", "|BUCKET/no||bytes"),  # or the object's bytes too
+    ],
+)
+def test_names(bucket: Bucket, upper: str, name: str, expected: str) -> None:
+    bucket.object(name).get_writer().put_content(b"x")
+    text = bucket.object(name).get_reader(etl=ETLConfig(upper, args="a")).read_all().decode()
+    assert text == expected.replace("BUCKET", bucket.name)
+
+
+@pytest.mark.parametrize("name", ["100%", "100%.jpg", "%zz", "a#%4"])
+def test_names_that_are_no_url(bucket: Bucket, upper: str, name: str) -> None:
+    bucket.object(name).get_writer().put_content(b"x")
+    with pytest.raises(AISError, match="invalid URL escape") as caught:
+        bucket.object(name).get_reader(etl=ETLConfig(upper, args="a")).read_all()
+    assert caught.value.status_code == 400
 
 
 def test_range_is_ignored(ais: AIS, shared_bucket: Bucket, upper: str) -> None:
@@ -99,13 +117,14 @@ def test_unknown_etl(ais: AIS, shared_bucket: Bucket, client: Client) -> None:
 def test_life_cycle(ais: AIS, shared_bucket: Bucket, client: Client) -> None:
     name = new_name("cycle")
     etl = client.etl(name)
-    etl.init_class(NUM_WORKERS=1, init_timeout="60s", direct_file_access=True)(Upper)
+    etl.init_class(NUM_WORKERS=1, init_timeout="60s", obj_timeout="90s", direct_file_access=True)(Upper)
     try:
         assert stage(client, name) == "Running"
         text = f"HELLO|{shared_bucket.name}/a/b.txt||str".encode()
         assert inline(ais, shared_bucket, name).body == text
         message = etl.view().init_msg
-        assert (message.name, message.communication, message.init_timeout) == (name, "hpush://", "60s")
+        assert (message.name, message.communication) == (name, "hpush://")
+        assert (message.init_timeout, message.obj_timeout) == ("1m", "1m30s")
         environment = {item.name: item.value for item in message.runtime.env}
         assert (environment["NUM_WORKERS"], environment["ETL_DIRECT_FQN"]) == ("1", "true")
         assert "startup complete" in etl.logs()[0].logs

@@ -1,6 +1,7 @@
 """Objects: put, get, look at, delete; redirects; odd names."""
 
 import json
+from itertools import count, islice
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -119,9 +120,39 @@ def test_redirect(ais: AIS, bucket: Bucket, method: str, status: int) -> None:
 
 def test_target_without_redirect(ais: AIS, bucket: Bucket) -> None:
     location = ais.request("PUT", f"/v1/objects/{bucket.name}/o?provider=ais", b"x").headers["Location"]
+    assert ais.request("PUT", location, b"x").status == 200
     direct = location.split("?")[0] + "?provider=ais"
-    assert ais.request("PUT", direct, b"direct").status == 200
-    assert ais.request("GET", direct).body == b"direct"
+    for method, body in (("PUT", b"direct"), ("DELETE", None)):
+        answer = ais.request(method, direct, body)
+        assert answer.status == 400
+        assert f"{method}(obj) is expected to be redirected" in answer.json()["message"]
+    assert ais.request("GET", direct).body == b"x"
+    assert ais.request("HEAD", direct).headers["Content-Length"] == "1"
+
+
+@pytest.mark.parametrize("name", ["..", "./x", "x/../y", "x/.", "x/", "~/x"])
+def test_names_that_are_refused(ais: AIS, bucket: Bucket, name: str) -> None:
+    for method in ("GET", "PUT", "DELETE"):
+        answer = ais.request(method, f"/v1/objects/{bucket.name}/{name}?provider=ais")
+        assert (answer.status, answer.json()["tcode"]) == (400, "errInvalidPath")
+        assert answer.json()["message"] == f'invalid object name "{name}"'
+
+
+def test_an_object_is_no_folder(ais: AIS, bucket: Bucket) -> None:
+    """Of the names a and a/b a target keeps one; on different targets both would be possible."""
+
+    def target(name: str) -> str:
+        answer = ais.request("PUT", f"/v1/objects/{bucket.name}/{name}?provider=ais", b"x")
+        return urlsplit(answer.headers["Location"]).netloc
+
+    def put(name: str) -> tuple[int, str]:
+        answer = ais.follow("PUT", f"/v1/objects/{bucket.name}/{name}?provider=ais", b"x")
+        return answer.status, answer.json()["message"] if answer.body else ""
+
+    one, two = list(islice((name for name in map(str, count()) if target(name) == target(f"{name}/b")), 2))
+    assert [put(one), put(f"{one}/b")] == [(200, ""), (400, "destination contains an object in its path")]
+    assert [put(f"{two}/b"), put(two)] == [(200, ""), (400, "destination exists and is a virtual directory")]
+    assert [entry.name for entry in bucket.list_all_objects()] == [one, f"{two}/b"]
 
 
 def test_missing(ais: AIS, bucket: Bucket) -> None:

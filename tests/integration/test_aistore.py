@@ -486,10 +486,25 @@ def test_attaching_and_repairing(cluster: Cluster) -> None:
     assert "is running already" in said[-1]
     cluster.client.etl("repair-val").stop()
     name, _ = etls.ensure(cluster.client, "repair-val", "val", settings, said.append)
-    etl = {info.id: info.stage for info in cluster.client.cluster().list_etls(STAGES)}
-    assert etl[name] == "Running"
-    etls.stop(cluster.client, name)
-    etls.stop(cluster.client, name)
+    assert name.startswith("repair-val-") and "repair-val is stopped or broken and is left alone" in said[-1]
+    for _ in range(2):  # nor can the cluster tell whose this one was, but its name says that it is ours
+        cluster.client.etl(name).stop()
+        assert etls.ensure(cluster.client, "repair-val", "val", settings, said.append) == (name, True)
+        assert said[-1] == f"ETL {name} is stopped or broken; starting it anew"
+        stages = {info.id: info.stage for info in cluster.client.cluster().list_etls(STAGES)}
+        assert (stages["repair-val"], stages[name]) == ("Aborted", "Running")
+    for left in ("repair-val", name, name):
+        etls.stop(cluster.client, left)
+
+
+def test_an_etl_that_did_not_start_leaves_nothing_in_the_way(cluster: Cluster) -> None:
+    settings = etls.EtlSettings(num_workers=1, dependencies=("numpy==0.0.1",))
+    for _ in range(2):
+        with pytest.raises(ClusterError, match=r"ETL later-val did not start: .*numpy==0\.0\.1 is wanted"):
+            etls.ensure(cluster.client, "later-val", "val", settings, print)
+    settings = etls.EtlSettings(num_workers=1)
+    assert etls.ensure(cluster.client, "later-val", "val", settings, print) == ("later-val", True)
+    etls.stop(cluster.client, "later-val")
 
 
 def test_an_etl_that_makes_other_pixels_is_refused(cluster: Cluster, photos: list[Path], monkeypatch: Any) -> None:
