@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tarfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,34 +194,43 @@ def zygote() -> Iterator[Zygote]:
     started.process.wait(10)
 
 
-def forked_train(zygote: Zygote, cwd: Path) -> Callable[..., Result]:
+class ForkedTrain:
     """Calls train.py in processes of its own, ``world`` of them, from a process that has imported torch already."""
-    cwd.mkdir(exist_ok=True)
 
-    def call(*overrides: str, world: int = 1, **accident: Any) -> Result:
-        words = [*overrides, *_default_run_dir(overrides)]
-        run_dir = next(word.split("=", 1)[1] for word in words if word.startswith("run_dir="))
-        output = cwd.with_name(f"output-{uuid.uuid4().hex}")
+    def __init__(self, zygote: Zygote, cwd: Path) -> None:
+        self.zygote = zygote
+        self.cwd = cwd
+        cwd.mkdir(exist_ok=True)
+
+    def __call__(self, *overrides: str, world: int = 1, **accident: Any) -> Result:
+        codes, result = self.ranks([overrides] * world, **accident)
+        assert len(set(codes)) == 1, f"ranks ended differently: {codes}\n{result.output}"
+        return result
+
+    def ranks(self, overrides: Sequence[Sequence[str]], **accident: Any) -> tuple[list[int], Result]:
+        """A process for each list of overrides; the accident happens to rank 0. (exit codes, result of rank 0)."""
+        world = len(overrides)
+        output = self.cwd.with_name(f"output-{uuid.uuid4().hex}")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
         pids = []
-        for rank in range(world):
+        for rank, given in enumerate(overrides):
+            words = [*given, *_default_run_dir(tuple(given))]
             places = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world}
             environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} | {k: str(v) for k, v in places.items()}
             what = accident if rank == 0 else {key: accident[key] for key in accident if key == "patches"}
-            pids.append(zygote.start(Request(words, str(cwd), str(output), environment if world > 1 else {}, **what)))
-        codes = {zygote.wait(pid) for pid in pids}
-        assert len(codes) == 1, f"ranks ended differently: {codes}\n{output.read_text()}"
-        return Result(codes.pop(), output.read_text(), cwd / run_dir)
-
-    return call
+            request = Request(words, str(self.cwd), str(output), environment if world > 1 else {}, **what)
+            pids.append(self.zygote.start(request))
+        codes = [self.zygote.wait(pid) for pid in pids]
+        run_dir = next(word.split("=", 1)[1] for word in [*overrides[0], "run_dir=run"] if word.startswith("run_dir="))
+        return codes, Result(codes[0], output.read_text(), self.cwd / run_dir)
 
 
 @pytest.fixture
-def fork_train(zygote: Zygote, tmp_path: Path) -> Callable[..., Result]:
-    """``forked_train`` in an empty working directory."""
-    return forked_train(zygote, tmp_path / "cwd")
+def fork_train(zygote: Zygote, tmp_path: Path) -> ForkedTrain:
+    """In an empty working directory."""
+    return ForkedTrain(zygote, tmp_path / "cwd")
 
 
 def _default_run_dir(overrides: tuple[str, ...]) -> list[str]:

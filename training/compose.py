@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -54,7 +55,12 @@ def register() -> None:
 
 @functools.cache
 def _start_time() -> str:
-    return time.strftime("%Y%m%d-%H%M%S")
+    """When the run began: under torchrun its agent's beginning, which outlives a restart of the workers."""
+    now = time.time()
+    if "TORCHELASTIC_RESTART_COUNT" in os.environ:
+        ticks = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
+        now -= float(Path("/proc/uptime").read_text().split()[0]) - int(ticks) / os.sysconf("SC_CLK_TCK")
+    return time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
 
 
 def run_id() -> str:

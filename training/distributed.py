@@ -1,27 +1,40 @@
 """Several processes, one run: who am I, and the few collectives that the trainer needs."""
 
+import json
 import os
-from collections.abc import Callable, Iterator
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from aistore_data.errors import ConfigError, UserError
 
 Result = TypeVar("Result")
 
+_PATIENCE = timedelta(hours=1)
+"""Of ranks that wait for rank 0, which may list a bucket. A rank that died is noticed at once."""
+
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among all processes of the run."""
+    """This process's place among all processes of the run, and where they meet."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    meeting_point: str = "env://"
+    has_agent: bool = False
+    """Whether torchrun watches over this process, and passes signals on to it."""
 
     @property
     def is_main(self) -> bool:
@@ -30,14 +43,52 @@ class World:
 
 
 def read_world() -> World:
-    """From torchrun's environment; one process without it."""
+    """From torchrun's environment, else from that of a SLURM job step; one process without them.
+
+    Raises ConfigError for a SLURM environment that does not say where the processes meet.
+    """
     env = os.environ
-    if "RANK" not in env or "WORLD_SIZE" not in env:
-        return World()
-    size = int(env["WORLD_SIZE"])
+    if "RANK" in env and "WORLD_SIZE" in env:
+        size = int(env["WORLD_SIZE"])
+        local_rank, local_size = int(env.get("LOCAL_RANK", env["RANK"])), int(env.get("LOCAL_WORLD_SIZE", size))
+        return World(int(env["RANK"]), size, local_rank, local_size, has_agent="TORCHELASTIC_RUN_ID" in env)
+    if "SLURM_STEP_ID" in env and int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        return _slurm_world(env)
+    return World()
+
+
+def _slurm_world(env: Mapping[str, str]) -> World:
+    """The processes of ``srun``. The batch script has SLURM_PROCID too, but no step."""
+    tasks = _tasks_of_nodes(env["SLURM_STEP_TASKS_PER_NODE"])
+    host = env.get("MASTER_ADDR") or _first_host(env["SLURM_STEP_NODELIST"])
+    # Another port for each job and each of its attempts: the former one may be taken for a minute.
+    number = int(env["SLURM_JOB_ID"]) + int(env["SLURM_STEP_ID"]) + int(env.get("SLURM_RESTART_COUNT") or 0)
+    port = env.get("MASTER_PORT") or str(20000 + number % 20000)
     return World(
-        int(env["RANK"]), size, int(env.get("LOCAL_RANK", env["RANK"])), int(env.get("LOCAL_WORLD_SIZE", size))
+        rank=int(env["SLURM_PROCID"]),
+        size=int(env["SLURM_STEP_NUM_TASKS"]),
+        local_rank=int(env["SLURM_LOCALID"]),
+        local_size=tasks[int(env["SLURM_NODEID"])],
+        meeting_point=f"tcp://{host}:{port}",
     )
+
+
+def _tasks_of_nodes(text: str) -> list[int]:
+    """SLURM's tasks per node, such as ``2(x3),1``, as [2, 2, 2, 1]."""
+    parts = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part) for part in text.split(",")]
+    return [int(part[1]) for part in parts if part for _ in range(int(part[2] or 1))]
+
+
+def _first_host(node_list: str) -> str:
+    try:
+        command = ["scontrol", "show", "hostnames", node_list]
+        names = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+        return names[0]
+    except (OSError, subprocess.SubprocessError, IndexError) as error:
+        raise ConfigError(
+            f"the first of SLURM's nodes {node_list} could not be told by scontrol: {error}. "
+            "Set MASTER_ADDR to the host name of rank 0."
+        ) from None
 
 
 def choose_device(name: str, world: World) -> torch.device:
@@ -57,21 +108,91 @@ def choose_device(name: str, world: World) -> torch.device:
 
 
 @contextmanager
-def process_group(world: World, device: torch.device) -> Iterator[None]:
-    """Join the other processes (NCCL on GPUs, gloo on CPUs); leave when done. Does nothing for one process."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+def process_group(
+    world: World, find_device: Callable[[], torch.device], facts: dict[str, Any]
+) -> Iterator[torch.device]:
+    """Join the other processes, once all agree on ``facts``; answers the device, and leaves when done.
+
+    GPUs talk by NCCL, CPUs by gloo. Raises ConfigError on all ranks, naming the one, where ``find_device`` fails on any
+    or facts differ from rank 0's; raises UserError where they cannot meet.
+    """
     if world.size == 1:
-        yield
+        yield _use(find_device())
         return
-    # Tensors in CPU memory go over gloo also on GPUs: agreeing on a flag must not wait for the GPU.
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", rank=world.rank, world_size=world.size
-    )
     try:
-        yield
+        device: torch.device | None = find_device()
+        facts = facts | {"device": device.type if device else ""}
+    except ConfigError as error:
+        device, facts = None, {"error": str(error)}
+    store = _meet(world)
+    _agree(store, world, facts)
+    assert device is not None  # else nobody agreed
+    _use(device)
+    # Tensors in CPU memory go over gloo also on GPUs: agreeing on a flag must not wait for the GPU.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=_PATIENCE)
+    try:
+        yield device
     finally:
         dist.destroy_process_group()
+
+
+def _use(device: torch.device) -> torch.device:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def _meet(world: World) -> Any:
+    """The store through which processes find each other."""
+    try:
+        return next(rendezvous(world.meeting_point, world.rank, world.size))[0]
+    except (dist.DistError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the {world.size} processes could not meet at {_describe(world.meeting_point)}: {reason} "
+            "If the port is in use, set MASTER_PORT to a free one; if the host is wrong, set MASTER_ADDR."
+        ) from None
+
+
+def _describe(meeting_point: str) -> str:
+    if meeting_point != "env://":
+        return meeting_point
+    return f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')} (MASTER_ADDR and MASTER_PORT)"
+
+
+def _agree(store: Any, world: World, facts: dict[str, Any]) -> None:
+    """Rank 0 compares what all ranks say of themselves, before they depend on each other."""
+    store.set(f"facts/{world.rank}", json.dumps(facts | {"host": socket.gethostname()}))
+    if not world.is_main:
+        if store.get("verdict"):
+            raise SystemExit(ConfigError.exit_code)  # rank 0 says why
+        return
+    verdict = ""
+    for rank in range(world.size):
+        other = json.loads(store.get(f"facts/{rank}"))
+        differing = [
+            f"{name}: {value} → {other.get(name)}" for name, value in facts.items() if other.get(name) != value
+        ]
+        if "error" in other:
+            verdict = f"rank {rank} on {other['host']}: {other['error']}"
+        elif differing and not verdict:
+            verdict = (
+                f"rank {rank} on {other['host']} is not like rank 0: {'; '.join(differing[:5])}. "
+                "All processes need the same command, code and packages."
+            )
+    store.set("verdict", verdict)
+    if verdict:
+        if world.size > 1:
+            time.sleep(1)  # rank 0 holds the store: let the others read it
+        raise ConfigError(verdict)
+
+
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Whether a collective failed because another process has ended, in the words of gloo, NCCL and the store."""
+    text = str(error)
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused")
+    return isinstance(error, dist.DistError) or any(word in text for word in words) or "NCCL" in text
 
 
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:

@@ -54,13 +54,14 @@ def _decisive(side: dict[str, Any]) -> dict[str, Any]:
     environment = side["environment"]
     parts = {f"data set {split}": environment["data"].get(split, {}) for split in ("train", "val")}
     versions = {name: environment["versions"].get(name) for name in _VERSIONS}
-    return _flat(side["config"]) | _flat(parts) | {"sample code": environment["sample_code"]} | versions
+    return flatten(side["config"]) | flatten(parts) | {"sample code": environment["sample_code"]} | versions
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted names."""
     flat = {}
     for name, value in tree.items():
-        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
     return flat
 
 

@@ -1,5 +1,7 @@
 """What a run ran on: all that decides the bits of its result besides the configuration and the data."""
 
+import dataclasses
+import hashlib
 import platform
 import subprocess
 import sys
@@ -15,24 +17,37 @@ import torchvision
 
 import etl
 from etl.code import code_sha256
+from training.config import Config
 from training.distributed import World
+from training.drift import flatten
+
+
+def common_facts(config: Config) -> dict[str, Any]:
+    """What all processes of a run must have in common, by name."""
+    options = {name: value for name, value in flatten(dataclasses.asdict(config)).items() if name != "run_dir"}
+    return options | {"code": _project_sha256()[:16]} | versions()
+
+
+def versions() -> dict[str, Any]:
+    """Of everything that takes part in a result."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": torchvision.__version__,
+        "numpy": numpy.__version__,
+        "pillow": PIL.__version__,
+        "libjpeg_turbo": PIL.features.version("libjpeg_turbo"),
+        "hydra": hydra.__version__,
+        "sample": etl.VERSION,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+    }
 
 
 def describe_environment(device: torch.device, world: World) -> dict[str, Any]:
     """Versions, machine and device: what, besides configuration and data, decides the bits of a result."""
     return {
-        "versions": {
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "torchvision": torchvision.__version__,
-            "numpy": numpy.__version__,
-            "pillow": PIL.__version__,
-            "libjpeg_turbo": PIL.features.version("libjpeg_turbo"),
-            "hydra": hydra.__version__,
-            "sample": etl.VERSION,
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-        },
+        "versions": versions(),
         "sample_code": code_sha256(),
         "git": _git_commit(),
         "platform": platform.platform(),
@@ -41,6 +56,15 @@ def describe_environment(device: torch.device, world: World) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "command": sys.argv,
     }
+
+
+def _project_sha256() -> str:
+    """Of the program's own code."""
+    digest, root = hashlib.sha256(), Path(__file__).resolve().parent.parent
+    for folder in ("training", "etl", "aistore_data"):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _git_commit() -> dict[str, Any] | None:

@@ -17,8 +17,16 @@ from training.config import Config
 from training.console import Console, format_duration, format_metrics
 from training.data import Data, open_data
 from training.dataset import Counts
-from training.distributed import World, choose_device, from_main, on_main, process_group, read_world
-from training.environment import describe_environment
+from training.distributed import (
+    World,
+    choose_device,
+    from_main,
+    is_lost_peer,
+    on_main,
+    process_group,
+    read_world,
+)
+from training.environment import common_facts, describe_environment
 from training.evaluation import validator
 from training.loader import Feed, open_loader, start_worker_server
 from training.lock import RunLock
@@ -27,7 +35,7 @@ from training.metrics import Metrics
 from training.model import build_model, load_weights, preprocessing_note
 from training.numerics import cpu_share, set_numerics
 from training.optimizer import build_optimizer, build_schedule
-from training.preemption import EXIT_CODE, StopFlag, Stopped
+from training.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped
 from training.records import RunDirectory, claim, rerun_command
 from training.sampler import TrainBatches, ValBatches
 from training.state import Run, restore
@@ -36,29 +44,35 @@ from training.stream import Stream
 
 def run(config: Config) -> int:
     """Train or evaluate; prints what it does and answers the exit code. Mistakes of the user become a sentence."""
-    world = read_world()
-    stop = StopFlag()
+    stop, who = StopFlag(), ""
     try:
-        device = choose_device(config.device, world)
-        set_numerics(config, device, world)
-        with process_group(world, device):
+        world = read_world()
+        who = f"rank {world.rank}: " if world.size > 1 else ""
+        stop.echo_s = ECHO_S if world.has_agent else 0.0
+        with process_group(world, lambda: choose_device(config.device, world), common_facts(config)) as device:
+            set_numerics(config, device, world)
             code = _run(config, world, device, stop)
         stop.ignore_from_now_on()
         return code
     except UserError as error:
-        print(f"{f'rank {world.rank}: ' if world.size > 1 else ''}error: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
+        return _say_error(who, str(error), error.exit_code)
     except Stopped as reason:
         print(f"\nstopped by {reason}; what was saved before is untouched.", file=sys.stderr, flush=True)
         return EXIT_CODE
     except torch.cuda.OutOfMemoryError as error:
-        print(f"error: the GPU's memory is too small: raise train.accumulate. {error}", file=sys.stderr, flush=True)
-        return 1
+        return _say_error(who, f"the GPU's memory is too small: raise train.accumulate. {error}")
     except RuntimeError as error:
-        if "deterministic implementation" not in str(error):
-            raise
-        print(f"error: deterministic=true: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
-        return 1
+        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        if "deterministic implementation" in first:
+            return _say_error(who, f"deterministic=true: {first}")
+        if who and is_lost_peer(error):
+            return _say_error(who, f"another process of the run has ended, and says why itself ({first}).")
+        raise
+
+
+def _say_error(who: str, sentence: str, exit_code: int = 1) -> int:
+    print(f"{who}error: {sentence}", file=sys.stderr, flush=True)
+    return exit_code
 
 
 def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> int:

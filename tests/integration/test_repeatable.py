@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import TINY, Result, Zygote, forked_train, make_small_folder
+from tests.conftest import TINY, ForkedTrain, Result, Zygote, make_small_folder
 from training.checkpoint import state_sha256
 
 Train = Callable[..., Result]
@@ -52,7 +52,7 @@ def undisturbed(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Cal
 
     @functools.cache
     def call(root: Path, *words: str) -> Undisturbed:
-        result = forked_train(zygote, tmp_path_factory.mktemp("whole") / "cwd")(f"data.root={root}", *words)
+        result = ForkedTrain(zygote, tmp_path_factory.mktemp("whole") / "cwd")(f"data.root={root}", *words)
         assert result.code == 0, result.output
         return Undisturbed(root, list(words), result)
 

@@ -1,0 +1,93 @@
+"""Who am I among all processes, and what is said when they cannot meet."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from aistore_data.errors import ConfigError, UserError
+from training.distributed import World, _meet, _tasks_of_nodes, is_lost_peer, read_world
+
+SLURM = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "5",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2),1",
+    "SLURM_STEP_NODELIST": "node[1-3]",
+    "SLURM_NODEID": "2",
+    "SLURM_PROCID": "4",
+    "SLURM_LOCALID": "0",
+}
+TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "MASTER_", "TORCHELASTIC_"))] + [*TORCHRUN]:
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "scontrol").write_text(
+        "#!/bin/sh\ntest \"$*\" = 'show hostnames node[1-3]' && printf 'node1\\nnode2\\nnode3\\n'\n"
+    )
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, World()),
+        (TORCHRUN, World(3, 4, 1, 2, has_agent=True)),
+        (TORCHRUN | SLURM, World(3, 4, 1, 2, has_agent=True)),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, World(0, 2, 0, 2)),
+        (SLURM, World(4, 5, 0, 1, "tcp://node1:20007")),
+        (SLURM | {"SLURM_RESTART_COUNT": "2", "SLURM_STEP_ID": "1"}, World(4, 5, 0, 1, "tcp://node1:20010")),
+        (SLURM | {"MASTER_ADDR": "ib-node1", "MASTER_PORT": "1234"}, World(4, 5, 0, 1, "tcp://ib-node1:1234")),
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, World()),
+        # The batch script: SLURM_PROCID and SLURM_NTASKS are there, and no step.
+        ({k: v for k, v in SLURM.items() if "STEP" not in k} | {"SLURM_NTASKS": "5"}, World()),
+    ],
+)
+def test_the_world_is_read_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: World
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert read_world() == expected
+
+
+def test_tasks_of_nodes() -> None:
+    assert _tasks_of_nodes("8") == [8]
+    assert _tasks_of_nodes("2(x3),1,4(x2)") == [2, 2, 2, 1, 4, 4]
+
+
+def test_without_scontrol_the_address_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigError, match=r"node\[1-3\] could not be told by scontrol: .*Set MASTER_ADDR"):
+        read_world()
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            UserError, match=rf"2 processes could not meet at tcp://127.0.0.1:{port}: .*set MASTER_PORT"
+        ):
+            _meet(World(0, 2, meeting_point=f"tcp://127.0.0.1:{port}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:3455", True),
+        ("NCCL error in: ncclRemoteError: A call failed possibly due to a network error", True),
+        ("mat1 and mat2 shapes cannot be multiplied (1x2 and 3x4)", False),
+    ],
+)
+def test_a_lost_peer_is_told_from_a_mistake(text: str, lost: bool) -> None:
+    assert is_lost_peer(RuntimeError(text)) == lost
