@@ -19,6 +19,9 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 TEMPLATE = Path(__file__).with_name("job.sbatch")
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 _SBATCH_TIMEOUT_S = 120
+_MEETING_POINT = (
+    'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) # no scontrol in images'
+)
 
 
 def submit(config: Config, dry_run: bool) -> None:
@@ -158,7 +161,7 @@ def render(config: Config, folder: Path) -> str:
         "python": shlex.quote(sys.executable) if own_python else "python",
         "max_restarts": str(options.max_restarts),
         "srun_options": shlex.join(_srun_options(config)),
-        "setup": "\n".join(options.setup),
+        "setup": "\n".join([*options.setup, *([_MEETING_POINT] if options.container_image else [])]),
     }
     return re.sub(r"@(\w+)@", lambda match: values[match[1]], TEMPLATE.read_text(encoding="utf-8"))
 

@@ -83,7 +83,7 @@ def test_the_python_that_submits_is_the_one_that_runs_unless_a_setup_or_an_image
     script = rendered("submit.setup=[module load cuda,'. venv/bin/activate']")
     assert "\npython=python\n" in script and "\nmodule load cuda\n. venv/bin/activate\n" in script
     script = rendered("submit.container_image=/images/train.sqsh")
-    assert "\npython=python\n" in script
+    assert "\npython=python\n" in script and "\nexport MASTER_ADDR=$(scontrol show hostnames " in script
     words = shlex.split(re.findall(r"^srun_options=\((.*)\)$", script, re.MULTILINE)[0])
     checkout = slurm.CHECKOUT
     assert words == [
@@ -294,6 +294,7 @@ def test_what_an_outer_torchrun_left_does_not_reach_the_job(site: Site) -> None:
         (2, "", False),
         (137, "error: data.root=/data does not exist", False),  # the others were killed, since they waited for it
         (143, "rank 3: error: no GPU", False),
+        (137, "rank 1: error: another process of the run has ended, and says why itself", True),
     ],
 )
 def test_what_goes_back_into_the_queue(site: Site, code: int, says: str, requeued: bool) -> None:
