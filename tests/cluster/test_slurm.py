@@ -205,3 +205,147 @@ def test_stopped_before_the_time_limit_it_goes_on(slurm: Slurm, submit: Submit, 
         "done",
     ]
     assert "going on from" in (job.run_dir / "logs" / "latest.log").read_text()
+
+
+def test_a_folder_that_the_nodes_do_not_share_is_named_by_the_one_that_misses_it(slurm: Slurm, submit: Submit) -> None:
+    if not slurm.hides:
+        pytest.skip("needs the right to hide a folder from a node (unshare --mount)")
+    job = submit(run_dir=slurm.not_shared / "run")
+    ended = slurm.wait(job.number)
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "2:0", "0")
+    config = next(job.run_dir.glob("submitted/*/config.yaml"))
+    assert f"error: 127.0.0.2 does not see {config}: run_dir must be on a shared disk." in job.log()
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("submit.partition=nosuch", "SLURM refused the job: invalid partition specified: nosuch"),
+        ("submit.nodes=4", "SLURM refused the job: Batch job submission failed: "),
+        ("submit.gpus_per_node=1", "SLURM refused the job: Invalid generic resource (gres) specification."),
+    ],
+)
+def test_what_slurm_refuses_is_a_sentence(
+    slurm: Slurm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    override: str,
+    expected: str,
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    monkeypatch.setenv("RUN_ID", "one")
+    assert main(["slurm", "data.root=/data", f"run_dir={tmp_path}/run", *TWO_NODES, override]) == 1
+    message = capsys.readouterr().err
+    print(message)
+    assert message.startswith(f"error: {expected}") and message.count("\n") == 1
+
+
+@pytest.mark.long
+def test_the_time_limit(slurm: Slurm, submit: Submit, whole: Undisturbed) -> None:
+    """SLURM's own timer: the limit is two minutes, the signal comes one before it."""
+    job = submit("submit.time=2", "submit.signal_s=60")
+    ranks = job.freeze(4)
+    job.back_in_the_queue(job.thaw(ranks, signal.SIGUSR1, timeout=120))
+    slurm.call("scontrol", "update", f"jobid={job.number}", "TimeLimit=10")
+    job.went_on(whole, "time limit")
+
+
+@pytest.mark.long
+def test_preempted_by_a_higher_partition(slurm: Slurm, submit: Submit, whole: Undisturbed) -> None:
+    job = submit()
+    job.freeze(4)
+    asked = time.time()
+    other = slurm.ask(
+        "sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"
+    )
+    job.back_in_the_queue(asked)
+    assert slurm.wait(other)["JobState"] == "COMPLETED"
+    job.went_on(whole, "preemption")
+
+
+@pytest.mark.long
+def test_requeued_by_an_administrator(slurm: Slurm, submit: Submit, whole: Undisturbed) -> None:
+    job = submit()
+    job.freeze(4)
+    asked = time.time()
+    slurm.call("scontrol", "requeue", job.number)
+    job.back_in_the_queue(asked)
+    job.went_on(whole, "scontrol requeue")
+
+
+@pytest.mark.long
+def test_a_cancelled_job_is_not_requeued_and_the_same_command_goes_on(
+    slurm: Slurm, submit: Submit, whole: Undisturbed
+) -> None:
+    job = submit()
+    job.freeze(4)
+    asked = time.time()
+    slurm.call("scancel", job.number)
+    ended = slurm.wait(job.number)
+    assert (ended["JobState"], ended["Restarts"]) == ("CANCELLED", "0"), job.logs()
+    until("the ranks have ended", lambda: not job.ranks())
+    assert (job.run_dir / "PREEMPTED").exists(), job.logs()
+    again = submit()
+    again.asked, again.queued = asked, time.time()
+    again.saved = (job.run_dir / "PREEMPTED").stat().st_mtime
+    again.went_on(whole, "scancel and the same command")
+    assert len(list(job.run_dir.glob("submitted/*/config.yaml"))) == 2
+
+
+@pytest.mark.long
+def test_a_killed_rank_ends_the_step_and_the_job_goes_on(slurm: Slurm, submit: Submit, whole: Undisturbed) -> None:
+    job = submit()
+    ranks = job.freeze(4)
+    asked = time.time()
+    os.kill(ranks[1], signal.SIGKILL)
+    os.kill(ranks[0], signal.SIGCONT)
+    job.back_in_the_queue(asked)
+    assert "exit code 137: back into the queue" in job.log()
+    assert "another process of the run has ended" in job.logs()
+    assert job.queued - asked < 30
+    job.went_on(whole, "a rank killed")
+
+
+@pytest.mark.long
+def test_a_node_that_dies(slurm: Slurm, submit: Submit, whole: Undisturbed) -> None:
+    """Its slurmd, the step's keeper and the rank are killed at once; SLURM notices after SlurmdTimeout."""
+    job = submit()
+    ranks = job.freeze(4)
+    asked = time.time()
+    daemon = slurm.daemons.pop("slurmd-127.0.0.2")
+    for pid in (daemon.pid, _parent(ranks[1]), ranks[1]):
+        os.kill(pid, signal.SIGKILL)
+    daemon.wait()
+    os.kill(ranks[0], signal.SIGCONT)
+    job.back_in_the_queue(asked)
+    slurm.start_node("127.0.0.2")
+    job.went_on(whole, "a node dead")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["USR1", "TERM"])
+def test_a_late_signal_does_not_fail_a_job_that_is_done(
+    slurm: Slurm, submit: Submit, whole: Undisturbed, name: str
+) -> None:
+    """Between the last save, after which summary.json is written, and the end of the process."""
+    job = submit()
+    ranks = job.freeze(4)
+    for pid in ranks.values():
+        os.kill(pid, signal.SIGCONT)
+    until("the summary", (job.run_dir / "summary.json").exists, every=0.001)
+    alive = job.ranks()
+    for pid in alive.values():
+        os.kill(pid, signal.SIGSTOP)
+    assert alive, "the ranks were faster than this test"
+    slurm.call("scancel", f"--signal={name}", job.number)
+    time.sleep(2)
+    for pid in alive.values():
+        os.kill(pid, signal.SIGCONT)
+    ended = slurm.wait(job.number)
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("COMPLETED", "0:0", "0"), job.logs()
+    same_end(job.run_dir, whole)
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
