@@ -191,6 +191,9 @@ class SubmitConfig:
     mem: str = option("", "memory of each machine, such as 200G; empty: the site's default")
     time: str = option("", "time limit of an attempt, such as 24:00:00; the job goes on in the next")
     signal_s: int = option(120, "seconds before the time limit at which the run saves and stops")
+    max_restarts: int = option(
+        3, "SLURM: attempts in a row that may end without a new checkpoint before the job gives up"
+    )
     partition: str = option("", "SLURM's partition")
     account: str = option("", "account to be charged")
     qos: str = option("", "quality of service")
@@ -210,6 +213,7 @@ class SubmitConfig:
             ("tasks_per_node", 1),
             ("cpus_per_task", 1),
             ("signal_s", 1),
+            ("max_restarts", 0),
         ):
             at_least(f"submit.{name}", getattr(self, name), low)
         require(

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torchvision
 from omegaconf import OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from aistore_data.errors import ConfigError, UserError
 from training.config import Config
@@ -34,6 +35,9 @@ ENTRIES = (
     "tensorboard",
 )
 """All that a run writes into its directory."""
+
+OF_JOBS = ("submitted", "logs")
+"""What jobs keep in it: configurations and job scripts as they were submitted, and logs. Never removed."""
 
 _MARK = "# imagenet-ais"
 
@@ -129,14 +133,24 @@ def _quiet_about_tensorboard(raised: threading.ExceptHookArgs) -> None:
 
 def claim(config: Config) -> None:
     """Make ``config.run_dir``, or check that it is empty or one of ours. Raises ConfigError."""
+    try:
+        Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(config, error) from None
+    require_ours(config)
+
+
+def require_ours(config: Config) -> None:
+    """Raise ConfigError if ``config.run_dir`` holds anything but a run of this trainer that may be gone on with."""
     path = Path(config.run_dir)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        entries = [entry.name for entry in path.iterdir() if not entry.name.startswith(LOCK)]
+        entries = (
+            {entry.name for entry in path.iterdir() if not entry.name.startswith(LOCK)} if path.exists() else set()
+        )
     except OSError as error:
-        raise ConfigError(f"run_dir={path} cannot be written to: {error.strerror}. Choose another run_dir.") from None
-    left_by_a_killed_start = ["config.yaml.tmp"]
-    if entries and entries != left_by_a_killed_start and not is_run_directory(path):
+        raise _not_writable(config, error) from None
+    before_the_first_start = {"config.yaml.tmp", *OF_JOBS}
+    if entries - before_the_first_start and not is_run_directory(path):
         raise ConfigError(
             f"run_dir={path} holds files, but no run of this trainer (a config.yaml of ours): choose another run_dir."
         )
@@ -144,6 +158,23 @@ def claim(config: Config) -> None:
         raise ConfigError(
             f"run_dir={path} holds a training run, which an evaluation must not replace: choose another run_dir."
         )
+
+
+def _not_writable(config: Config, error: OSError) -> ConfigError:
+    return ConfigError(f"run_dir={config.run_dir} cannot be written to: {error.strerror}. Choose another run_dir.")
+
+
+def recorded(path: Path) -> dict[str, Any] | None:
+    """The "config" and "environment" of the run in a directory, if it was begun and both can be read."""
+    try:
+        environment = json.loads((path / "environment.json").read_text(encoding="utf-8"))
+        content: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+        if not is_run_directory(path) or not (path / "checkpoints").exists():
+            return None
+    except (OSError, ValueError, YAMLError):
+        return None
+    names = [item.name for item in dataclasses.fields(Config)]
+    return {"config": {name: content[name] for name in names if name in content}, "environment": environment}
 
 
 def _open_lines(path: Path) -> io.FileIO:
