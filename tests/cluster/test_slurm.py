@@ -229,7 +229,7 @@ def test_a_folder_that_the_nodes_do_not_share_is_named_by_the_one_that_misses_it
     ("override", "expected"),
     [
         ("submit.partition=nosuch", "SLURM refused the job: invalid partition specified: nosuch"),
-        ("submit.extra=[--nodelist=nosuch]", "SLURM refused the job: "),
+        ('submit.extra=["--nodelist=nosuch"]', "SLURM refused the job: "),
         ("submit.gpus_per_node=1", "SLURM refused the job: Invalid generic resource (gres) specification."),
     ],
 )
