@@ -22,20 +22,7 @@ from training.config import Config
 from training.lock import PREFIX as LOCK
 from training.lock import RunLock
 from training.metrics import Metrics
-
-ENTRIES = (
-    "config.yaml",
-    "environment.json",
-    "metrics.jsonl",
-    "stream.bin",
-    "summary.json",
-    "PREEMPTED",
-    "checkpoints",
-    "tensorboard",
-)
-"""All that a run writes into its directory."""
-
-_MARK = "# imagenet-ais"
+from training.run_files import ENTRIES, MARK, is_run_directory, read_object
 
 
 class RunDirectory:
@@ -115,10 +102,7 @@ class RunDirectory:
         return self._board
 
     def _last_attempt(self) -> int:
-        try:
-            return int(json.loads((self.path / "environment.json").read_text())["attempt"])
-        except (OSError, ValueError, KeyError):
-            return 0
+        return int(read_object(self.path / "environment.json").get("attempt", 0))
 
 
 def _quiet_about_tensorboard(raised: threading.ExceptHookArgs) -> None:
@@ -169,14 +153,6 @@ def _remove(path: Path, names: Iterable[str]) -> None:
             (path / name).unlink(missing_ok=True)
 
 
-def is_run_directory(path: Path) -> bool:
-    """Whether a directory is recognisably a run of this trainer."""
-    try:
-        return (path / "config.yaml").read_text(encoding="utf-8").startswith(_MARK)
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
 def config_yaml(config: Config) -> str:
     """The whole configuration, in a form that ``train.py --config-path`` takes."""
     header = {
@@ -188,7 +164,7 @@ def config_yaml(config: Config) -> str:
         ],
         "hydra": {"run": {"dir": "."}, "output_subdir": None},
     }
-    return f"{_MARK}: {rerun_command(config.run_dir)}\n" + OmegaConf.to_yaml(header | dataclasses.asdict(config))
+    return f"{MARK}: {rerun_command(config.run_dir)}\n" + OmegaConf.to_yaml(header | dataclasses.asdict(config))
 
 
 def rerun_command(run_dir: str) -> str:
