@@ -195,10 +195,15 @@ def zygote() -> Iterator[Zygote]:
 
 
 def forked_train(zygote: Zygote, cwd: Path) -> Callable[..., Result]:
-    """Calls train.py in processes of its own, ``world`` of them, from a process that has imported torch already."""
+    """Calls train.py in processes of its own, ``world`` of them, from a process that has imported torch already.
+
+    ``variables`` are added to their environment; ``apart``: ranks but the first get working directories of their own.
+    """
     cwd.mkdir(exist_ok=True)
 
-    def call(*overrides: str, world: int = 1, **accident: Any) -> Result:
+    def call(
+        *overrides: str, world: int = 1, variables: dict[str, str] | None = None, apart: bool = False, **accident: Any
+    ) -> Result:
         words = [*overrides, *_default_run_dir(overrides)]
         run_dir = next(word.split("=", 1)[1] for word in words if word.startswith("run_dir="))
         output = cwd.with_name(f"output-{uuid.uuid4().hex}")
@@ -209,8 +214,11 @@ def forked_train(zygote: Zygote, cwd: Path) -> Callable[..., Result]:
         for rank in range(world):
             places = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world}
             environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} | {k: str(v) for k, v in places.items()}
+            environment = (environment if world > 1 else {}) | (variables or {})
+            place = cwd.with_name(f"{cwd.name}-{rank}") if apart and rank else cwd
+            place.mkdir(exist_ok=True)
             what = accident if rank == 0 else {key: accident[key] for key in accident if key == "patches"}
-            pids.append(zygote.start(Request(words, str(cwd), str(output), environment if world > 1 else {}, **what)))
+            pids.append(zygote.start(Request(words, str(place), str(output), environment, **what)))
         codes = {zygote.wait(pid) for pid in pids}
         assert len(codes) == 1, f"ranks ended differently: {codes}\n{output.read_text()}"
         return Result(codes.pop(), output.read_text(), cwd / run_dir)

@@ -1,6 +1,8 @@
 """The files of a run directory, for everybody who reads them; importing this does not import torch."""
 
 import json
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ ENTRIES = (
 )
 """All that a run writes into its directory."""
 
+FETCHED = "mirror.tmp"
+"""Where files of a mirror wait until all are there."""
+
 
 def is_run_directory(path: Path) -> bool:
     """Whether a directory is recognisably a run of this trainer."""
@@ -26,6 +31,15 @@ def is_run_directory(path: Path) -> bool:
         return (path / "config.yaml").read_text(encoding="utf-8").startswith(MARK)
     except (OSError, UnicodeDecodeError):
         return False
+
+
+def remove(path: Path, names: Iterable[str]) -> None:
+    """Remove files and folders of a directory, those that are there. Raises OSError."""
+    for name in names:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+        else:
+            (path / name).unlink(missing_ok=True)
 
 
 def read_object(path: Path) -> dict[str, Any]:
