@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -40,8 +40,11 @@ from training.optimizer import build_optimizer, build_schedule
 from training.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped
 from training.records import RunDirectory, claim, rerun_command
 from training.sampler import TrainBatches, ValBatches
-from training.state import Run, restore
+from training.state import Run, finish_mirror, restore
 from training.stream import Stream
+
+if TYPE_CHECKING:
+    from training.mirror import Mirror
 
 SHARED_WITHIN_S = 20.0
 """In which what one node writes must be seen by the others: network file systems keep listings for a while."""
@@ -86,7 +89,8 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         # 1. The directory, before anything that takes long; nothing in it is replaced before step 4.
         config.run_dir = from_main(config.run_dir)
         lock = RunLock(Path(config.run_dir), console.say) if world.is_main else None
-        on_main(world, lambda: _take_directory(config, lock, stack))
+        mirror = _mirror(config, console) if world.is_main else None
+        on_main(world, lambda: _take_directory(config, lock, mirror, stack))
         _require_shared_directory(config, world, lock)
         batch_size = _micro_batch_size(config, world)
         workers = _worker_count(config, world)
@@ -102,6 +106,9 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
                 with RunDirectory(config, lock) as run.records:
                     run.records.environment(run.environment, run.progress.changes)
                     _summarise(run)
+            if on_main(world, lambda: mirror is not None and mirror.is_behind(run.position)):
+                on_main(world, lambda: _open_mirror(run, mirror, stack, fresh=False))
+                finish_mirror(run)
             console.say(
                 f"nothing to do: {path} is at the end of epoch {run.progress.epoch} of {config.train.epochs}. "
                 "Raise train.epochs to train on, or start over with resume=never."
@@ -111,6 +118,8 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         if lock:
             run.records = stack.enter_context(RunDirectory(config, lock))
             run.records.environment(run.environment, run.progress.changes)
+        if config.run_mirror:
+            on_main(world, lambda: _open_mirror(run, mirror, stack, fresh=path is None))
         val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size)
         loader = stack.enter_context(open_loader(data.val, val_batches, workers, config.data.prefetch, device))
         _say_what(run, data, batch_size, workers, path)
@@ -120,10 +129,27 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         return _train(run, data, workers, validate)
 
 
-def _take_directory(config: Config, lock: RunLock | None, stack: ExitStack) -> None:
+def _take_directory(config: Config, lock: RunLock | None, mirror: "Mirror | None", stack: ExitStack) -> None:
     assert lock is not None  # called on rank 0
     claim(config)
     stack.enter_context(lock)
+    if mirror:
+        mirror.fetch(wanted=config.resume != "never")
+
+
+def _mirror(config: Config, console: Console) -> "Mirror | None":
+    if not config.run_mirror:
+        return None
+    from training.mirror import Mirror  # here, since the SDK's import takes a second
+
+    return Mirror(config, console.say)
+
+
+def _open_mirror(run: Run, mirror: "Mirror | None", stack: ExitStack, *, fresh: bool) -> None:
+    """From here on, checkpoints are uploaded. Raises ClusterError."""
+    assert mirror is not None  # called on rank 0
+    mirror.take_over(fresh=fresh)
+    run.mirror = stack.enter_context(mirror)
 
 
 def _require_shared_directory(config: Config, world: World, lock: RunLock | None) -> None:
@@ -161,15 +187,17 @@ def _train(run: Run, data: Data, workers: int, validate: Callable[[], Metrics | 
         metrics = train(run, Feed(loader), validate)
         run.stop.ignore_from_now_on()
     if metrics is None:
+        finish_mirror(run)
         run.console.say(f"stopped on request; the same command goes on from {config.run_dir}/checkpoints/last.pt")
         return EXIT_CODE
     _summarise(run)
+    finish_mirror(run)
     run.console.say(
         f"done: acc@1 {metrics.acc1:.2f} (best {run.progress.best_acc1:.2f}), "
         f"{format_duration(run.progress.train_s)} of training\n"
         f"  run directory  {config.run_dir}\n"
         f"  TensorBoard    tensorboard --logdir {config.run_dir}/tensorboard\n"
-        f"  repeat it      {rerun_command(config.run_dir)}"
+        f"  repeat it      {rerun_command(config)}"
     )
     return 0
 
@@ -238,13 +266,19 @@ def _resume(run: Run) -> Path | None:
     path = on_main(run.world, lambda: _checkpoint_to_resume(run.config))
     if path is None:
         return None
-    state = checkpoint.load(path)
+    state = _load(run, path)
     changes = on_main(run.world, lambda: _accept_changes(run, path, state))
     load_weights(run.model, state["model"], f"the checkpoint {path}", run.config.model.name)
     restore(run, state)
     if changes:
         run.progress.changes.append({"epoch": run.progress.epoch, "step": run.step, "changes": changes})
     return path
+
+
+def _load(run: Run, path: Path) -> dict[str, Any]:
+    if run.config.run_mirror:  # the machines share no disk: rank 0 alone has it
+        return on_main(run.world, lambda: checkpoint.load(path))
+    return checkpoint.load(path)
 
 
 def _checkpoint_to_resume(config: Config) -> Path | None:
