@@ -6,6 +6,7 @@ munged run in the foreground as children of pytest and die with it.
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import socket
@@ -124,6 +125,19 @@ class Slurm:
             command = ["unshare", "--mount", "sh", "-c", mount, "sh", *command]
         self._spawn(f"slurmd-{name}", *command)
         until(f"{name} is idle", lambda: self._alive() and self._state(name) == "idle")
+
+    def kill_node(self, name: str, *processes: int) -> None:
+        """Kill its slurmd, and other processes of the node, at once."""
+        daemon = self.daemons.pop(f"slurmd-{name}")
+        for pid in (daemon.pid, *processes):
+            os.kill(pid, signal.SIGKILL)
+        daemon.wait()
+
+    def set_patience(self, seconds: int) -> None:
+        """After how long without a sign of life SLURM gives up a node."""
+        text = self.conf.read_text()
+        self.conf.write_text(re.sub(r"^SlurmdTimeout=.*$", f"SlurmdTimeout={seconds}", text, flags=re.MULTILINE))
+        self.call("scontrol", "reconfigure")
 
     def _state(self, name: str) -> str:
         return self.ask("sinfo", "--noheader", "--Node", f"--nodes={name}", "--partition=low", "--format=%T")

@@ -110,9 +110,9 @@ class Job:
             os.kill(pid, signal.SIGCONT)
         return now
 
-    def back_in_the_queue(self, asked: float) -> None:
+    def back_in_the_queue(self, asked: float, timeout: float = 120) -> None:
         """It gets there by itself, with what it had done saved; start it again soon."""
-        self.slurm.wait(self.number, "PENDING")
+        self.slurm.wait(self.number, "PENDING", timeout=timeout)
         self.asked, self.queued = asked, time.time()
         self.saved = (self.run_dir / "checkpoints" / "last.pt").stat().st_mtime
         self.slurm.hurry(self.number)
@@ -172,7 +172,7 @@ def submit(
     monkeypatch.setenv("RUN_ID", "one")  # which a submission sets, and this takes away afterwards
     jobs = []
 
-    def call(*overrides: str, run_dir: Path = tmp_path / "run") -> Job:
+    def call(*overrides: str, run_dir: Path = tmp_path / "a run 100%") -> Job:
         words = [f"data.root={whole.root}", f"run_dir={run_dir}", *RUN, *TWO_NODES, *overrides]
         code = main(["slurm", *words])
         said = capsys.readouterr()
@@ -221,7 +221,7 @@ def test_a_folder_that_the_nodes_do_not_share_is_named_by_the_one_that_misses_it
     ("override", "expected"),
     [
         ("submit.partition=nosuch", "SLURM refused the job: invalid partition specified: nosuch"),
-        ("submit.nodes=4", "SLURM refused the job: Batch job submission failed: "),
+        ("submit.cpus_per_task=99", "SLURM refused the job: "),
         ("submit.gpus_per_node=1", "SLURM refused the job: Invalid generic resource (gres) specification."),
     ],
 )
@@ -308,19 +308,33 @@ def test_a_killed_rank_ends_the_step_and_the_job_goes_on(slurm: Slurm, submit: S
 
 
 @pytest.mark.long
-def test_a_node_that_dies(slurm: Slurm, submit: Submit, whole: Undisturbed) -> None:
-    """Its slurmd, the step's keeper and the rank are killed at once; SLURM notices after SlurmdTimeout."""
+@pytest.mark.parametrize("patience_s", [10, 300])
+def test_a_node_that_dies(slurm: Slurm, submit: Submit, whole: Undisturbed, patience_s: int) -> None:
+    """SLURM notices it after SlurmdTimeout. Before that, if the timeout is a site's 300 s, the job does: a rank lost its peer."""
     job = submit()
     ranks = job.freeze(4)
+    slurm.set_patience(patience_s)
     asked = time.time()
-    daemon = slurm.daemons.pop("slurmd-127.0.0.2")
-    for pid in (daemon.pid, _parent(ranks[1]), ranks[1]):
-        os.kill(pid, signal.SIGKILL)
-    daemon.wait()
+    slurm.kill_node("127.0.0.2", _parent(ranks[1]), ranks[1])
     os.kill(ranks[0], signal.SIGCONT)
+    job.back_in_the_queue(asked, timeout=180)
+    assert ("exit code 1: back into the queue" in job.log()) == (patience_s == 300)
+    slurm.start_node("127.0.0.2")
+    job.went_on(whole, f"a node dead, SlurmdTimeout={patience_s}")
+
+
+@pytest.mark.long
+def test_a_node_that_slurm_loses_while_its_rank_lives(slurm: Slurm, submit: Submit, whole: Undisturbed) -> None:
+    job = submit()
+    ranks = job.freeze(4)
+    slurm.set_patience(10)
+    asked = time.time()
+    slurm.kill_node("127.0.0.2")
+    until("SLURM ends the step on the other node", lambda: _state_of(ranks[0]) != "T", timeout=120)
+    os.kill(ranks[1], signal.SIGCONT)
     job.back_in_the_queue(asked)
     slurm.start_node("127.0.0.2")
-    job.went_on(whole, "a node dead")
+    job.went_on(whole, "a slurmd dead")
 
 
 @pytest.mark.long
@@ -348,4 +362,13 @@ def test_a_late_signal_does_not_fail_a_job_that_is_done(
 
 
 def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return int(_fields(pid)[1])
+
+
+def _state_of(pid: int) -> str:
+    """T for stopped."""
+    return _fields(pid)[0]
+
+
+def _fields(pid: int) -> list[str]:
+    return _content(Path(f"/proc/{pid}/stat")).decode().rpartition(")")[2].split() or ["gone"]

@@ -295,6 +295,7 @@ def test_what_an_outer_torchrun_left_does_not_reach_the_job(site: Site) -> None:
         (137, "error: data.root=/data does not exist", False),  # the others were killed, since they waited for it
         (143, "rank 3: error: no GPU", False),
         (137, "rank 1: error: another process of the run has ended, and says why itself", True),
+        (1, "rank 1: error: another process of the run has ended, and says why itself", True),
     ],
 )
 def test_what_goes_back_into_the_queue(site: Site, code: int, says: str, requeued: bool) -> None:
