@@ -191,6 +191,9 @@ class SubmitConfig:
     mem: str = option("", "memory of each machine, such as 200G; empty: the site's default")
     time: str = option("", "time limit of an attempt, such as 24:00:00; the job goes on in the next")
     signal_s: int = option(120, "seconds before the time limit at which the run saves and stops")
+    max_restarts: int = option(
+        3, "SLURM: attempts in a row that may end without a new checkpoint before the job gives up"
+    )
     partition: str = option("", "SLURM's partition")
     account: str = option("", "account to be charged")
     qos: str = option("", "quality of service")
@@ -210,6 +213,7 @@ class SubmitConfig:
             ("tasks_per_node", 1),
             ("cpus_per_task", 1),
             ("signal_s", 1),
+            ("max_restarts", 0),
         ):
             at_least(f"submit.{name}", getattr(self, name), low)
         require(
@@ -260,6 +264,11 @@ class Config:
         auto_or_int("threads", self.threads, 1)
         require(0 <= self.seed < 1 << 63, f"seed must be from 0 to 2**63 - 1, not {self.seed}.")
         require(self.run_dir != "", "run_dir is empty: name the folder that the run writes to.")
+        require(
+            re.fullmatch(r"([a-z0-9]+://[^/]+(/.*)?)?", self.run_mirror) is not None,
+            f"run_mirror={self.run_mirror} is not of the form ais://BUCKET/PREFIX.",
+        )
+        require(self.mode == "train" or self.run_mirror == "", "mode=evaluate has no mirror: leave out run_mirror.")
         require(
             self.mode == "train" or self.model.weights != "",
             "mode=evaluate needs model.weights: a torchvision weights name such as IMAGENET1K_V1, or a file.",

@@ -35,6 +35,8 @@ class World:
     meeting_point: str = "env://"
     has_agent: bool = False
     """Whether torchrun watches over this process, and passes signals on to it."""
+    from_slurm: bool = False
+    """Whether this is a task of srun."""
 
     @property
     def is_main(self) -> bool:
@@ -70,6 +72,7 @@ def _slurm_world(env: Mapping[str, str]) -> World:
         local_rank=int(env["SLURM_LOCALID"]),
         local_size=tasks[int(env["SLURM_NODEID"])],
         meeting_point=f"tcp://{host}:{port}",
+        from_slurm=True,
     )
 
 

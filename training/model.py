@@ -21,13 +21,7 @@ def build_model(config: ModelConfig, num_classes: int, train_size: int | None, v
     ``train_size`` and ``val_size`` are the sides of its images in pixels (``train_size`` None: evaluation alone); a
     model that cannot take them, or is unknown, or weights that do not fit, raise ConfigError.
     """
-    names = torchvision.models.list_models(module=torchvision.models)
-    if config.name not in names:
-        near = difflib.get_close_matches(config.name, names, n=3, cutoff=0.4)
-        raise ConfigError(
-            f"model.name={config.name} is not a classification model of torchvision {torchvision.__version__}: "
-            + (f"did you mean {', '.join(near)}?" if near else f"choose among {', '.join(names)}.")
-        )
+    require_model(config.name)
     options = _builder_options(config.name, val_size)
     _check_sizes(config.name, num_classes, options, train_size, val_size)
     if not config.weights:
@@ -43,6 +37,17 @@ def build_model(config: ModelConfig, num_classes: int, train_size: int | None, v
     model = torchvision.models.get_model(config.name, weights=None, num_classes=num_classes, **options)
     load_weights(model, read_weights(path), f"model.weights={path}", config.name)
     return model
+
+
+def require_model(name: str) -> None:
+    """Raise ConfigError if torchvision has no classification model of this name."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        raise ConfigError(
+            f"model.name={name} is not a classification model of torchvision {torchvision.__version__}: "
+            + (f"did you mean {', '.join(near)}?" if near else f"choose among {', '.join(names)}.")
+        )
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -29,8 +29,14 @@ def _cpu_limit() -> int | None:
 
 
 def cpu_share(setting: int | str, world: World) -> int:
-    """A number of threads or workers: as set, or this process's share of the node's CPUs."""
-    return setting if isinstance(setting, int) else max(1, cpu_count() // world.local_size)
+    """A number of threads or workers: as set, or this process's share of the node's CPUs.
+
+    SLURM may bind each task to CPUs of its own, or let all of them see all; its own number tells.
+    """
+    if isinstance(setting, int):
+        return setting
+    of_task = os.environ.get("SLURM_CPUS_PER_TASK") if world.from_slurm else None
+    return max(1, min(int(of_task), cpu_count()) if of_task else cpu_count() // world.local_size)
 
 
 def set_numerics(config: Config, device: torch.device, world: World) -> None:

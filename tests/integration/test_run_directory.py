@@ -88,6 +88,16 @@ def test_what_a_run_left_that_was_killed_at_its_start_is_no_obstacle(train: Trai
         assert train(f"data.root={small_folder}", *TINY, "train.epochs=1").code == 0
 
 
+def test_what_was_submitted_and_logged_stays(train: Train, small_folder: Path) -> None:
+    kept = [Path("run/submitted/now/config.yaml"), Path("run/logs/17.log")]
+    for path in kept:
+        path.parent.mkdir(parents=True)
+        path.write_text("kept")
+    for resume in ("auto", "never"):
+        assert train(f"data.root={small_folder}", *TINY, "train.epochs=1", f"resume={resume}").code == 0
+        assert [path.read_text() for path in kept] == ["kept", "kept"]
+
+
 def test_half_a_line_of_a_killed_run_is_cut_off(train: Train, small_folder: Path) -> None:
     words = [f"data.root={small_folder}", *TINY]
     first = train(*words, "train.epochs=1")

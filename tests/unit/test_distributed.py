@@ -41,9 +41,15 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (TORCHRUN, World(3, 4, 1, 2, has_agent=True)),
         (TORCHRUN | SLURM, World(3, 4, 1, 2, has_agent=True)),
         ({"RANK": "0", "WORLD_SIZE": "2"}, World(0, 2, 0, 2)),
-        (SLURM, World(4, 5, 0, 1, "tcp://node1:20007")),
-        (SLURM | {"SLURM_RESTART_COUNT": "2", "SLURM_STEP_ID": "1"}, World(4, 5, 0, 1, "tcp://node1:20010")),
-        (SLURM | {"MASTER_ADDR": "ib-node1", "MASTER_PORT": "1234"}, World(4, 5, 0, 1, "tcp://ib-node1:1234")),
+        (SLURM, World(4, 5, 0, 1, "tcp://node1:20007", from_slurm=True)),
+        (
+            SLURM | {"SLURM_RESTART_COUNT": "2", "SLURM_STEP_ID": "1"},
+            World(4, 5, 0, 1, "tcp://node1:20010", from_slurm=True),
+        ),
+        (
+            SLURM | {"MASTER_ADDR": "ib-node1", "MASTER_PORT": "1234"},
+            World(4, 5, 0, 1, "tcp://ib-node1:1234", from_slurm=True),
+        ),
         (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, World()),
         # The batch script: SLURM_PROCID and SLURM_NTASKS are there, and no step.
         ({k: v for k, v in SLURM.items() if "STEP" not in k} | {"SLURM_NTASKS": "5"}, World()),
