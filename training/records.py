@@ -189,7 +189,16 @@ def config_yaml(config: Config) -> str:
         ],
         "hydra": {"run": {"dir": "."}, "output_subdir": None},
     }
-    return f"{MARK}: {rerun_command(config)}\n" + OmegaConf.to_yaml(header | dataclasses.asdict(config))
+    return f"{MARK}: {rerun_command(config)}\n" + OmegaConf.to_yaml(header | _escaped(dataclasses.asdict(config)))
+
+
+def _escaped(value: Any) -> Any:
+    """So that a shell's ${NAME} in a value is read back as it is, and not as an interpolation."""
+    if isinstance(value, dict):
+        return {name: _escaped(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return value.replace("${", "\\${") if isinstance(value, str) else value
 
 
 def rerun_command(config: Config) -> str:
