@@ -23,6 +23,7 @@ from training.config import Config
 from training.lock import PREFIX as LOCK
 from training.lock import RunLock
 from training.metrics import Metrics
+from training.options import literal
 from training.run_files import ENTRIES, FETCHED, MARK, OF_JOBS, is_run_directory, read_object, remove
 
 
@@ -189,16 +190,7 @@ def config_yaml(config: Config) -> str:
         ],
         "hydra": {"run": {"dir": "."}, "output_subdir": None},
     }
-    return f"{MARK}: {rerun_command(config)}\n" + OmegaConf.to_yaml(header | _escaped(dataclasses.asdict(config)))
-
-
-def _escaped(value: Any) -> Any:
-    """So that a shell's ${NAME} in a value is read back as it is, and not as an interpolation."""
-    if isinstance(value, dict):
-        return {name: _escaped(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    return value.replace("${", "\\${") if isinstance(value, str) else value
+    return f"{MARK}: {rerun_command(config)}\n" + OmegaConf.to_yaml(header | literal(dataclasses.asdict(config)))
 
 
 def rerun_command(config: Config) -> str:
