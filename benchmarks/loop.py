@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from benchmarks.measure import print_machine, print_table
+from training.assemble import assemble
 from training.config import Config, DataConfig, ModelConfig, TrainConfig
 from training.data import Data, open_data
 from training.distributed import World
@@ -25,7 +26,6 @@ from training.lock import RunLock
 from training.loop import Clock, train_epoch
 from training.preemption import StopFlag
 from training.records import RunDirectory
-from training.run import assemble
 from training.sampler import TrainBatches
 
 

@@ -19,11 +19,11 @@ import torch
 from benchmarks.loop import bare
 from benchmarks.measure import print_machine, print_table
 from training import checkpoint
+from training.assemble import assemble
 from training.config import Config, DataConfig, ModelConfig, TrainConfig
 from training.data import open_data
 from training.distributed import World
 from training.preemption import StopFlag
-from training.run import assemble
 from training.state import state_of
 from training.stream import PIXELS_OF_ONE_IN, Stream
 

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from aistore_data.errors import ConfigError
 from training import drift
-from training.records import is_run_directory
+from training.run_files import is_run_directory, read_lines
 from training.sampler import epoch_order
 
 _FIGURES = ("loss", "acc1", "acc5")
@@ -66,7 +66,7 @@ def read(path: Path) -> Record:
         raise ConfigError(f"{path} is not the directory of a run: it has no config.yaml of ours.")
     try:
         config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-        rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines() if line.endswith("}")]
+        rows = read_lines(path / "metrics.jsonl")
         summary = path / "summary.json"
         return Record(
             path=path,

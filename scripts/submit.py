@@ -24,31 +24,40 @@ from scripts import k8s, slurm
 from training.compose import EXPECTED_ERRORS, check, explain, register
 from training.config import Config
 
+_START = time.strftime("%Y%m%d-%H%M%S")
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 def resolve(overrides: list[str], multirun: bool) -> list[Config]:
     """The configuration of each job, each with a run directory of its own. Raises ConfigError."""
     register()
-    start = os.environ.get("RUN_ID") or time.strftime("%Y%m%d-%H%M%S")
     try:
-        jobs = [overrides]
+        jobs: list[list[str]] = [overrides]
         if multirun:
             parsed = OverridesParser.create().parse_overrides(overrides)
-            jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-        configs = []
-        for number, words in enumerate(jobs):
-            os.environ["RUN_ID"] = f"{start}-{number}" if multirun else start
-            with initialize_config_dir(str(CONF), version_base="1.3"):
-                configs.append(check(compose("config", overrides=list(words))))
+            jobs = [list(words) for words in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]]
+        configs = [_compose(words, f"-{number}" if multirun else "") for number, words in enumerate(jobs)]
     except EXPECTED_ERRORS as error:
         raise ConfigError(explain(error)) from None
     directories = [config.run_dir for config in configs]
-    for config, suffix in zip(configs, range(len(configs)), strict=True):
+    for number, config in enumerate(configs):
         if directories.count(config.run_dir) > 1:
-            config.run_dir += f"-{suffix}"
+            config.run_dir += f"-{number}"
         _check(config)
     return configs
+
+
+def _compose(overrides: list[str], suffix: str) -> Config:
+    """With a run id of its own, as a job that Hydra sweeps over has."""
+    former = os.environ.get("RUN_ID")
+    os.environ["RUN_ID"] = (former or _START) + suffix
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return check(compose("config", overrides=overrides))
+    finally:
+        os.environ.pop("RUN_ID")
+        if former is not None:
+            os.environ["RUN_ID"] = former
 
 
 def _check(config: Config) -> None:
@@ -59,12 +68,11 @@ def _check(config: Config) -> None:
             f"resume={config.resume} cannot be submitted, since a job that is requeued must go on from its own "
             "checkpoint: leave resume=auto, and take a new run_dir to start over."
         )
-    if (
-        config.data.source == "aistore"
-        and config.data.endpoint in ("", "embedded")
-        and not os.environ.get("AIS_ENDPOINT")
-    ):
-        raise ConfigError("data.endpoint must be an address that the nodes can reach: http://HOST:PORT.")
+    endpoint = config.data.endpoint or os.environ.get("AIS_ENDPOINT", "")
+    if config.data.source == "aistore" and (not endpoint or (endpoint == "embedded" and config.submit.nodes > 1)):
+        raise ConfigError(
+            f"data.endpoint={endpoint} is no address that all nodes reach: write http://HOST:PORT, or set AIS_ENDPOINT."
+        )
     processes = config.submit.nodes * config.submit.tasks_on_a_node
     parts = processes * config.train.accumulate
     if config.train.batch_size % parts:

@@ -195,7 +195,10 @@ def zygote() -> Iterator[Zygote]:
 
 
 class ForkedTrain:
-    """Calls train.py in processes of its own, ``world`` of them, from a process that has imported torch already."""
+    """Calls train.py in processes of its own, ``world`` of them, from a process that has imported torch already.
+
+    ``variables`` are added to their environment; ``apart``: ranks but the first get working directories of their own.
+    """
 
     def __init__(self, zygote: Zygote, cwd: Path) -> None:
         self.zygote = zygote
@@ -208,7 +211,11 @@ class ForkedTrain:
         return result
 
     def ranks(
-        self, overrides: Sequence[Sequence[str]], cwds: Sequence[Path] = (), **accident: Any
+        self,
+        overrides: Sequence[Sequence[str]],
+        variables: dict[str, str] | None = None,
+        apart: bool = False,
+        **accident: Any,
     ) -> tuple[list[int], Result]:
         """A process for each list of overrides; the accident happens to rank 0. (exit codes, result of rank 0)."""
         world = len(overrides)
@@ -221,10 +228,11 @@ class ForkedTrain:
             words = [*given, *_default_run_dir(tuple(given))]
             places = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world}
             environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} | {k: str(v) for k, v in places.items()}
+            environment = (environment if world > 1 else {}) | (variables or {})
+            place = self.cwd.with_name(f"{self.cwd.name}-{rank}") if apart and rank else self.cwd
+            place.mkdir(exist_ok=True)
             what = accident if rank == 0 else {key: accident[key] for key in accident if key == "patches"}
-            cwd = cwds[rank] if cwds else self.cwd
-            request = Request(words, str(cwd), str(output), environment if world > 1 else {}, **what)
-            pids.append(self.zygote.start(request))
+            pids.append(self.zygote.start(Request(words, str(place), str(output), environment, **what)))
         codes = [self.zygote.wait(pid) for pid in pids]
         run_dir = next(word.split("=", 1)[1] for word in [*overrides[0], "run_dir=run"] if word.startswith("run_dir="))
         return codes, Result(codes[0], output.read_text(), self.cwd / run_dir)

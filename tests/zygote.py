@@ -88,17 +88,17 @@ def _without_dropout() -> None:
 
 
 def _in_float64() -> None:
-    from training import loader, run
+    from training import assemble, loader
 
-    build, normalise = run.build_model, loader.normalise
-    run.build_model = lambda *a: build(*a).double()
+    build, normalise = assemble.build_model, loader.normalise
+    assemble.build_model = lambda *a: build(*a).double()
     loader.normalise = lambda images, channels_last: normalise(images, channels_last).double()
 
 
 def _impatient() -> None:
-    from training import run
+    from training import directory
 
-    run.SHARED_WITHIN_S = 1.0
+    directory.SHARED_WITHIN_S = 1.0
 
 
 PATCHES: dict[str, Callable[[], None]] = {

@@ -86,6 +86,11 @@ def newest(folder: Path) -> Path | None:
     return None
 
 
+def newest_position(folder: Path) -> tuple[int, int] | None:
+    """(epoch, batches done) of the readable checkpoint that goes furthest; None if there is none."""
+    return max((position for path in folder.glob("*.pt") if (position := _position(path))), default=None)
+
+
 def _position(path: Path) -> tuple[int, int] | None:
     """(epoch, batches done) of a checkpoint; None, and a sentence, if it is damaged; None if there is none."""
     if not path.exists():

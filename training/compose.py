@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aistore_data.errors import ConfigError
 from training.config import Config, describe_options
+from training.options import literal
 
 EXPECTED_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra raises for a wrong command line."""
@@ -108,7 +109,7 @@ def check(cfg: DictConfig) -> Config:
         container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(container, dict)
         _refuse_unknown(container)
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), container))
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), literal(container)))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from None
     assert isinstance(config, Config)

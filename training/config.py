@@ -265,6 +265,11 @@ class Config:
         require(0 <= self.seed < 1 << 63, f"seed must be from 0 to 2**63 - 1, not {self.seed}.")
         require(self.run_dir != "", "run_dir is empty: name the folder that the run writes to.")
         require(
+            re.fullmatch(r"([a-z0-9]+://[^/]+(/.*)?)?", self.run_mirror) is not None,
+            f"run_mirror={self.run_mirror} is not of the form ais://BUCKET/PREFIX.",
+        )
+        require(self.mode == "train" or self.run_mirror == "", "mode=evaluate has no mirror: leave out run_mirror.")
+        require(
             self.mode == "train" or self.model.weights != "",
             "mode=evaluate needs model.weights: a torchvision weights name such as IMAGENET1K_V1, or a file.",
         )

@@ -3,9 +3,8 @@
 import sys
 from typing import TYPE_CHECKING
 
-from training.metrics import Metrics, Tally
-
 if TYPE_CHECKING:
+    from training.metrics import Metrics, Tally
     from training.state import Run
 
 
@@ -38,7 +37,7 @@ class Console:
             self._dirty = False
 
 
-def train_line(run: "Run", tally: Tally, eta_s: float) -> str:
+def train_line(run: "Run", tally: "Tally", eta_s: float) -> str:
     """The progress line of training, in the words of pytorch/examples' log."""
     return (
         f"epoch {run.progress.epoch + 1}/{run.config.train.epochs}  "
@@ -47,7 +46,7 @@ def train_line(run: "Run", tally: Tally, eta_s: float) -> str:
     )
 
 
-def format_metrics(metrics: Metrics) -> str:
+def format_metrics(metrics: "Metrics") -> str:
     """Loss and accuracies in fixed width."""
     return f"loss {metrics.loss:6.4f}  acc@1 {metrics.acc1:6.2f}  acc@5 {metrics.acc5:6.2f}"
 

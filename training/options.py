@@ -36,3 +36,12 @@ def auto_or_int(name: str, value: int | str, low: int) -> None:
     require(value == "auto" or isinstance(value, int), f"{name} must be auto or a number, not {value!r}.")
     if value != "auto":
         at_least(name, int(value), low)
+
+
+def literal(value: Any) -> Any:
+    """A plain value for OmegaConf to take as it is: a shell's ${NAME} in it is no interpolation."""
+    if isinstance(value, dict):
+        return {name: literal(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [literal(item) for item in value]
+    return value.replace("${", "\\${") if isinstance(value, str) else value

@@ -5,10 +5,10 @@ import errno
 import io
 import json
 import os
-import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,23 +23,8 @@ from training.config import Config
 from training.lock import PREFIX as LOCK
 from training.lock import RunLock
 from training.metrics import Metrics
-
-ENTRIES = (
-    "config.yaml",
-    "environment.json",
-    "metrics.jsonl",
-    "stream.bin",
-    "summary.json",
-    "PREEMPTED",
-    "checkpoints",
-    "tensorboard",
-)
-"""All that a run writes into its directory."""
-
-OF_JOBS = ("submitted", "logs")
-"""What jobs keep in it: configurations and job scripts as they were submitted, and logs. Never removed."""
-
-_MARK = "# imagenet-ais"
+from training.options import literal
+from training.run_files import ENTRIES, FETCHED, MARK, OF_JOBS, is_run_directory, read_object, remove
 
 
 class RunDirectory:
@@ -53,9 +38,11 @@ class RunDirectory:
         self._board: Any = None
         with _writing(self.path):
             if config.resume == "never":
-                _remove(self.path, ENTRIES)
-            self.attempt = self._last_attempt() + 1
-            _remove(self.path, ["PREEMPTED", "summary.json"])
+                remove(self.path, ENTRIES)
+            former = read_object(self.path / "environment.json")
+            self.attempt = int(former.get("attempt", 0)) + 1
+            self.id = str(former.get("id", uuid.uuid4().hex))
+            remove(self.path, ["PREEMPTED", "summary.json"])
             _write(self.path / "config.yaml", config_yaml(config))
             self._metrics = _open_lines(self.path / "metrics.jsonl")
             (self.path / "stream.bin").touch()
@@ -73,7 +60,7 @@ class RunDirectory:
 
     def environment(self, content: dict[str, Any], changes: list[dict[str, Any]]) -> None:
         """Write environment.json: what the run ran on, on which data, and the changes that were allowed on the way."""
-        whole = content | {"changes": changes, "attempt": self.attempt}
+        whole = content | {"changes": changes, "id": self.id, "attempt": self.attempt}
         _write(self.path / "environment.json", json.dumps(whole, indent=2) + "\n")
 
     def metric(self, kind: str, epoch: int, step: int, metrics: Metrics, **speed: float) -> None:
@@ -108,6 +95,12 @@ class RunDirectory:
         """Leave the mark of a run that was stopped with its state saved."""
         _write(self.path / "PREEMPTED", f"stopped on request {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n")
 
+    def flush(self) -> None:
+        """Write what TensorBoard's writer holds back."""
+        if self._board is not None:
+            with _writing(self.path / "tensorboard"):
+                self._board.flush()
+
     @property
     def board(self) -> Any:
         """TensorBoard's writer, made when first needed, since its import takes seconds."""
@@ -117,12 +110,6 @@ class RunDirectory:
             threading.excepthook = _quiet_about_tensorboard
             self._board = SummaryWriter(str(self.path / "tensorboard"))
         return self._board
-
-    def _last_attempt(self) -> int:
-        try:
-            return int(json.loads((self.path / "environment.json").read_text())["attempt"])
-        except (OSError, ValueError, KeyError):
-            return 0
 
 
 def _quiet_about_tensorboard(raised: threading.ExceptHookArgs) -> None:
@@ -149,7 +136,7 @@ def require_ours(config: Config) -> None:
         )
     except OSError as error:
         raise _not_writable(config, error) from None
-    before_the_first_start = {"config.yaml.tmp", *OF_JOBS}
+    before_the_first_start = {"config.yaml.tmp", FETCHED, *OF_JOBS}
     if entries - before_the_first_start and not is_run_directory(path):
         raise ConfigError(
             f"run_dir={path} holds files, but no run of this trainer (a config.yaml of ours): choose another run_dir."
@@ -192,22 +179,6 @@ def _write_all(file: io.FileIO, content: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _remove(path: Path, names: Iterable[str]) -> None:
-    for name in names:
-        if (path / name).is_dir():
-            shutil.rmtree(path / name)
-        else:
-            (path / name).unlink(missing_ok=True)
-
-
-def is_run_directory(path: Path) -> bool:
-    """Whether a directory is recognisably a run of this trainer."""
-    try:
-        return (path / "config.yaml").read_text(encoding="utf-8").startswith(_MARK)
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
 def config_yaml(config: Config) -> str:
     """The whole configuration, in a form that ``train.py --config-path`` takes."""
     header = {
@@ -219,13 +190,14 @@ def config_yaml(config: Config) -> str:
         ],
         "hydra": {"run": {"dir": "."}, "output_subdir": None},
     }
-    return f"{_MARK}: {rerun_command(config.run_dir)}\n" + OmegaConf.to_yaml(header | dataclasses.asdict(config))
+    return f"{MARK}: {rerun_command(config)}\n" + OmegaConf.to_yaml(header | literal(dataclasses.asdict(config)))
 
 
-def rerun_command(run_dir: str) -> str:
-    """The command that repeats the run of ``run_dir`` in a new directory."""
-    path = run_dir if os.path.isabs(run_dir) else f'"$PWD/{run_dir}"'
-    return f"python train.py --config-path {path} --config-name config run_dir=NEW"
+def rerun_command(config: Config) -> str:
+    """The command that repeats a run in a new directory, and without its mirror."""
+    path = config.run_dir if os.path.isabs(config.run_dir) else f'"$PWD/{config.run_dir}"'
+    mirror = " run_mirror=" if config.run_mirror else ""
+    return f"python train.py --config-path {path} --config-name config run_dir=NEW{mirror}"
 
 
 def _write(path: Path, text: str) -> None:

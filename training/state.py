@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -11,12 +11,15 @@ from training import checkpoint
 from training.config import Config
 from training.console import Console
 from training.dataset import Counts
-from training.distributed import World, sum_over_ranks
+from training.distributed import World, on_main, sum_over_ranks
 from training.metrics import Tally
 from training.optimizer import learning_rate_factor
 from training.preemption import StopFlag
 from training.records import RunDirectory
 from training.stream import Stream, codes_in_order, total_over_ranks
+
+if TYPE_CHECKING:
+    from training.mirror import Mirror
 
 
 @dataclass
@@ -59,6 +62,7 @@ class Run:
     stream: Stream
     environment: dict[str, Any]
     records: RunDirectory | None = None
+    mirror: "Mirror | None" = None
     progress: Progress = field(default_factory=Progress)
     pending_counts: Counts = field(default_factory=Counts)
 
@@ -66,6 +70,11 @@ class Run:
     def step(self) -> int:
         """Optimiser steps taken since the beginning of the run."""
         return self.progress.epoch * self.steps_per_epoch + self.progress.batches_done
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(epoch, batches done), which names a checkpoint."""
+        return self.progress.epoch, self.progress.batches_done
 
     @property
     def lr(self) -> float:
@@ -125,6 +134,22 @@ def save(run: Run, *, best: bool = False, finished_epoch: int | None = None, sto
         checkpoint.keep_last_epochs(run.records.checkpoints, keep)
     if stopped:
         run.records.preempted()
+    if run.mirror:
+        run.records.flush()
+        run.mirror.push(run.position)
+
+
+def finish_mirror(run: Run) -> None:
+    """Complete the mirror, if there is one. Raises UserError on rank 0 if that failed, and ends the others."""
+    if run.config.run_mirror:
+        on_main(run.world, lambda: _finish_mirror(run))
+
+
+def _finish_mirror(run: Run) -> None:
+    assert run.mirror is not None  # called on rank 0
+    if run.records:
+        run.records.flush()
+    run.mirror.finish(run.position)
 
 
 def state_of(run: Run) -> dict[str, Any]:

@@ -31,6 +31,10 @@ def configuration_in_pod(config: Config) -> Config:
     inside.submit.mem = memory_quantity(inside.submit.mem)
     if inside.data.source == "aistore" or inside.run_mirror:
         inside.data.endpoint = inside.data.endpoint or os.environ.get("AIS_ENDPOINT", "")
+    require(
+        inside.run_mirror == "" or inside.data.endpoint not in ("", "embedded"),
+        f"run_mirror={inside.run_mirror} needs a cluster that the pods reach: set data.endpoint=http://HOST:PORT.",
+    )
     if inside.data.source == "imagefolder":
         _check_root(inside.data.root, options)
     return inside

@@ -48,13 +48,9 @@ def test_a_killed_rank_ends_the_others_in_seconds_with_a_sentence(fork_train: Fo
     assert again.code == 0 and "going on from run/checkpoints/last.pt: epoch 2, 0 of 3" in again.output, again.output
 
 
-def test_a_directory_that_is_not_shared_is_noticed_at_the_start(
-    fork_train: ForkedTrain, small_folder: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "elsewhere").mkdir()
+def test_a_directory_that_is_not_shared_is_noticed_at_the_start(fork_train: ForkedTrain, small_folder: Path) -> None:
     words = [f"data.root={small_folder}", *RUN]
-    cwds = [fork_train.cwd, tmp_path / "elsewhere"]
-    codes, result = fork_train.ranks([words, words], cwds, patches=["impatient"])
+    codes, result = fork_train.ranks([words, words], apart=True, patches=["impatient"])
     assert codes == [1, 1], result.output
     errors = [line for line in result.output.splitlines() if "error: " in line]
     assert len(errors) == 1, result.output

@@ -106,6 +106,7 @@ def test_a_missing_root_is_named() -> None:
 
 def test_a_recorded_configuration_composes_to_itself(tmp_path: Path) -> None:
     config = composed("experiment=smoke", "run_dir=/runs/a", "data.scale=[0.3,0.9]", "threads=3", "train.lr=0.25")
+    config.submit.setup = ["export PATH=${HOME}/bin:$PATH"]
     (tmp_path / "config.yaml").write_text(config_yaml(config))
     assert composed(folder=tmp_path) == config
     assert composed("run_dir=NEW", folder=tmp_path).run_dir == "NEW"

@@ -400,6 +400,7 @@ def test_data_that_no_claim_holds_are_named(capsys: pytest.CaptureFixture[str]) 
     [
         (["data.root=/data", "submit.k8s.runs_claim=runs"], "submit.k8s.image is not set"),
         (["data.root=/data", IMAGE], "neither submit.k8s.runs_claim nor run_mirror is set"),
+        ([*ON_CPUS, "run_mirror=ais://runs/a"], "run_mirror=ais://runs/a needs a cluster that the pods reach"),
         ([*ON_CPUS, "run_dir=/home/me/run"], "run_dir=/home/me/run does not lie in submit.k8s.runs_mount=/runs"),
         ([*ON_CPUS, "run_dir=/runs"], "does not lie in"),
         ([*ON_CPUS, "run_dir=/runs/../etc"], "does not lie in"),

@@ -1,0 +1,77 @@
+"""The files of a run directory, for everybody who reads them; importing this does not import torch."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+MARK = "# imagenet-ais"
+"""What config.yaml begins with, and tells a run directory by."""
+
+ENTRIES = (
+    "config.yaml",
+    "environment.json",
+    "metrics.jsonl",
+    "stream.bin",
+    "summary.json",
+    "PREEMPTED",
+    "checkpoints",
+    "tensorboard",
+)
+"""All that a run writes into its directory."""
+
+OF_JOBS = ("submitted", "logs")
+"""What jobs keep in it: configurations and job scripts as they were submitted, and logs. Never removed."""
+
+FETCHED = "mirror.tmp"
+"""Where files of a mirror wait until all are there."""
+
+
+def is_run_directory(path: Path) -> bool:
+    """Whether a directory is recognisably a run of this trainer."""
+    try:
+        return (path / "config.yaml").read_text(encoding="utf-8").startswith(MARK)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def remove(path: Path, names: Iterable[str]) -> None:
+    """Remove files and folders of a directory, those that are there. Raises OSError."""
+    for name in names:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+        else:
+            (path / name).unlink(missing_ok=True)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A file with a JSON object; empty if the file is missing or holds something else."""
+    try:
+        return _json_object(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+
+
+def read_lines(path: Path, last_bytes: int = 0) -> list[dict[str, Any]]:
+    """The JSON objects of a file with one a line, without what is half-written; none if the file is missing.
+
+    ``last_bytes``: only those that begin in so much of the file's end.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = max(0, path.stat().st_size - last_bytes) if last_bytes else 0
+            file.seek(start)
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return []
+    whole = lines[1:-1] if start else lines[:-1]
+    return [line for line in map(_json_object, whole) if line]
+
+
+def _json_object(content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
