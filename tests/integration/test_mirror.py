@@ -161,8 +161,9 @@ def test_never_replaces_the_former_run_with_the_first_checkpoint(
     assert fork_train(*words, "seed=1", "train.keep=3", variables=ais.variables).code == 0
     former = ais.objects("never")
     assert "checkpoints/epoch-0002.pt" in former and "summary.json" in former
-    other = fork_train(*words, variables=ais.variables)  # seed=0 in run_dir's place, and not allowed
-    assert "seed: 1 → 0" in error(other, 2)
+    other = fork_train(*words, "run_dir=other", variables=ais.variables)
+    assert "to go on from other/checkpoints/last.pt would not be the same run" in error(other, 2)
+    assert "\n  seed: 1 → 0\n" in other.output and ais.objects("never") == former
     never = [*words, "resume=never", "run_dir=new"]
     killed = fork_train(*never, variables=ais.variables, accident="between steps", number=2)
     assert killed.code == -signal.SIGKILL
