@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
@@ -43,6 +43,7 @@ _ANSWER_S = 60.0
 
 Position = tuple[int, int]
 """(epoch, batches done) of a checkpoint."""
+Content: TypeAlias = "bytes | MappedFile"
 
 
 class Bucket:
@@ -83,7 +84,7 @@ class Bucket:
             for chunk in self._object(name).get_reader(chunk_size=1 << 20):
                 file.write(chunk)
 
-    def put(self, name: str, content: bytes | mmap.mmap) -> None:
+    def put(self, name: str, content: Content) -> None:
         """Replace an object; nobody sees it half-written."""
         with self._asking(f"write {name}"):
             self._object(name).get_writer().put_content(content)
@@ -117,7 +118,7 @@ class Snapshot:
     position: Position
     states: dict[str, tuple[int, ...]]
     """What tells whether a file has changed."""
-    contents: dict[str, bytes | mmap.mmap]
+    contents: dict[str, Content]
     """Of those that had changed since they were uploaded."""
 
 
@@ -202,8 +203,7 @@ class Mirror:
     def finish(self, position: Position) -> None:
         """Hand over the files for the last time and wait; raises as ``push``, and ClusterError if that has failed."""
         self.push(position)
-        with self._changed:
-            self._changed.wait_for(lambda: self._end or (self._pending is None and not self._busy))
+        self._wait()
         if self._end:
             raise self._end
         if self._fault:
@@ -211,6 +211,10 @@ class Mirror:
                 f"{self._fault} That was the last upload of this run ({self.failures} failed in all), so the mirror is "
                 f"not complete. All is whole in run_dir={self._folder}: the same command goes on from there."
             )
+
+    def _wait(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._end or (self._pending is None and not self._busy))
 
     def _download(self) -> None:
         begin, staging = time.monotonic(), self._folder / FETCHED
@@ -327,8 +331,15 @@ def _state(path: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _map(path: Path) -> bytes | mmap.mmap:
+class MappedFile(mmap.mmap):
     """A file's content as it is now, without reading it: it stays so when the file is replaced or grows."""
+
+    def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]
+        """By this requests knows a stream, which it sends in pieces and again where the proxy redirects it."""
+        return iter(lambda: self.read(1 << 16), b"")
+
+
+def _map(path: Path) -> Content:
     with open(path, "rb") as file:
         empty = path.stat().st_size == 0  # which cannot be mapped
-        return b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return b"" if empty else MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import mmap
 import shutil
 import threading
 import time
@@ -47,7 +46,7 @@ class MemoryBucket:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self.objects[name])
 
-    def put(self, name: str, content: bytes | mmap.mmap) -> None:
+    def put(self, name: str, content: bytes) -> None:
         self.before("put", name)
         self.objects[name] = bytes(content)
         self.puts.append(name)
@@ -147,14 +146,12 @@ def test_a_writer_killed_at_any_operation_leaves_a_consistent_mirror(
     bucket: MemoryBucket, tmp_path: Path, former: bool
 ) -> None:
     """With resume=never too: a reader finds the former run, nothing, or the new one, and never a mixture."""
-    epochs = range(1, 5)
+    if former:
+        upload(Local(tmp_path / "former", "former"), range(11, 13))
+    at_first = dict(bucket.objects)
     for killed_at in itertools.count(1):
-        bucket.objects.clear()
-        bucket.before = lambda operation, name: None
-        shutil.rmtree(tmp_path / "former", ignore_errors=True)
+        bucket.objects = dict(at_first)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
-        if former:
-            upload(Local(tmp_path / "former", "former"), range(11, 13))
         local, left = Local(tmp_path / "run"), killed_at
         mirror = mirror_of(local.folder)
         mirror.fetch(wanted=False)
@@ -168,7 +165,7 @@ def test_a_writer_killed_at_any_operation_leaves_a_consistent_mirror(
         bucket.before = kill
         try:
             mirror.take_over(fresh=True)
-            for epoch in epochs:
+            for epoch in range(1, 4):
                 mirror._upload(mirror._snapshot(local.save(epoch)))
         except Killed:
             pass
@@ -188,7 +185,7 @@ def test_a_writer_killed_at_any_operation_leaves_a_consistent_mirror(
             shutil.rmtree(reader.folder)
         if left > 0:
             break
-    assert killed_at > 30 and position == (4, 0)
+    assert killed_at > 25 and position == (3, 0)
 
 
 def test_training_does_not_wait_and_the_newest_wins(bucket: MemoryBucket, tmp_path: Path) -> None:
