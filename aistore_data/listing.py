@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 from aistore.sdk.batch.batch import Batch
@@ -16,17 +16,27 @@ from aistore_data.manifest import IMG_EXTENSIONS, Manifest
 from aistore_data.objects import iter_objects
 from aistore_data.progress import Progress
 
+_HASH = 64
+"""Characters of a SHA-256, before a kept manifest."""
+
 _BATCH = 4000
 """Labels of one request: 3.7 times the rate of 16 GETs at a time; at 500 twice (AIS 5.0, 3 targets, loopback)."""
 
 
-def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classes: tuple[str, ...] = ()) -> Manifest:
+def read_manifest(
+    bucket: Any,
+    uri: str,
+    prefix: str,
+    reader: HttpReader,
+    classes: tuple[str, ...] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> Manifest:
     """The manifest of the images below ``prefix`` of an SDK bucket, in either layout; names are whole object names.
 
     The bucket is listed. A manifest that was made from the same names, sizes and checksums and is kept is taken, which
     saves reading the labels; else it is built, and kept: in the bucket, or in the local cache if that may not be
-    written to. ``classes`` are those of the training split, which a validation split must not go beyond. Raises
-    ClusterError for what is missing or does not fit.
+    written to; ``say`` hears what has changed since a former one was made. ``classes`` are those of the training
+    split, which a validation split must not go beyond. Raises ClusterError for what is missing or does not fit.
     """
     sizes, listing = _list(bucket, uri, prefix)
     images = [name for name in sizes if name.lower().endswith(IMG_EXTENSIONS)]
@@ -35,13 +45,16 @@ def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classe
             f"{uri}/{prefix} holds no images ({', '.join(IMG_EXTENSIONS)}): upload them with "
             f"python -m aistore_data.upload FOLDER {uri}, or check data.bucket and the prefixes."
         )
-    kept = _find_kept(uri, prefix, listing, classes, reader)
-    if kept:
-        return kept
+    kept = _kept(uri, prefix, reader)
+    for former, manifest in kept:
+        if former == listing and (not classes or manifest.classes == classes):
+            return manifest
     if any(name.endswith(".cls") for name in sizes):
         manifest = _pairs(bucket, uri, prefix, images, sizes, reader, classes)
     else:
         manifest = _folders(uri, prefix, images, sizes, classes)
+    if kept:
+        say(f"{uri}/{prefix} {_changes(kept[0][1], manifest)} since its manifest was made: it is made anew")
     content = listing.encode() + manifest.to_bytes()
     try:
         bucket.object(manifest_name(prefix)).get_writer().put_content(content)
@@ -65,18 +78,26 @@ def _list(bucket: Any, uri: str, prefix: str) -> tuple[dict[str, int], str]:
     return sizes, digest.hexdigest()
 
 
-def _find_kept(uri: str, prefix: str, listing: str, classes: tuple[str, ...], reader: HttpReader) -> Manifest | None:
-    """A manifest that was made from this very listing: the bucket's, or else that of the local cache."""
-    for read in (partial(_object, uri, manifest_name(prefix), reader), partial(read_cached, f"{uri}/{prefix}")):
-        content = read() or b""
-        if content.startswith(listing.encode()):
+def _kept(uri: str, prefix: str, reader: HttpReader) -> list[tuple[str, Manifest]]:
+    """The manifests that are kept, each with the hash of its listing: the bucket's, then that of the local cache."""
+    found = []
+    for content in (_object(uri, manifest_name(prefix), reader), read_cached(f"{uri}/{prefix}")):
+        if content:
             try:
-                manifest = Manifest.from_bytes(content[len(listing) :])
+                found.append((content[:_HASH].decode("ascii", "replace"), Manifest.from_bytes(content[_HASH:])))
             except ValueError:
                 continue  # damaged: it is built anew
-            if not classes or manifest.classes == classes:
-                return manifest
-    return None
+    return found
+
+
+def _changes(former: Manifest, manifest: Manifest) -> str:
+    """What is not the same, in words."""
+    old, new = ({m.name(index): int(m.sizes[index]) for index in range(len(m))} for m in (former, manifest))
+    added, removed = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
+    replaced = sorted(name for name in new.keys() & old.keys() if new[name] != old[name])
+    lists = (("added", added), ("removed", removed), ("replaced", replaced))
+    told = [f"had {len(names):,} objects {what} (the first: {names[0]})" for what, names in lists if names]
+    return ", ".join(told) or "had objects or labels replaced by others of the same size"
 
 
 def _object(uri: str, name: str, reader: HttpReader) -> bytes | None:

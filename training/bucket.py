@@ -176,8 +176,8 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
     bucket, reader = client.bucket(bare, provider=provider or "ais"), HttpReader(access)
     try:
         bucket.head()
-        train = read_manifest(bucket, data.bucket, data.train_prefix, reader)
-        val = read_manifest(bucket, data.bucket, data.val_prefix, reader, train.classes)
+        train = read_manifest(bucket, data.bucket, data.train_prefix, reader, say=say)
+        val = read_manifest(bucket, data.bucket, data.val_prefix, reader, train.classes, say)
     except AISError as error:
         raise ClusterError(
             f"{data.bucket} cannot be read on {access.endpoint}: status {error.status_code} {error.message}".rstrip()
