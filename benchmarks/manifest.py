@@ -32,6 +32,23 @@ def timed(what: str, call: Callable[[], Any], count: Callable[[Any], int]) -> An
     return answer
 
 
+def measure(access: Access, layout: str, samples: int) -> None:
+    """Print the lines of a layout."""
+    objects = samples * (2 if layout == "pairs" else 1)
+    bucket, reader = make_client(access, 600).bucket("imagenet"), HttpReader(access)
+
+    def manifest() -> Manifest:
+        return read_manifest(bucket, "ais://imagenet", "train/", reader)
+
+    print(f"{layout}: {samples:,} samples, {objects:,} objects")
+    timed("SDK list_all_objects", lambda: bucket.list_all_objects(prefix="train/"), len)
+    first = timed("manifest: listed, labels read, built, kept", manifest, lambda _: objects)
+    again = timed("manifest: listed, the kept one loaded", manifest, lambda _: objects)
+    assert len(first) == samples and again.sha256() == first.sha256()
+    content = first.to_bytes()
+    timed(f"of which loading it, {len(content) / 1e6:.0f} MB", lambda: Manifest.from_bytes(content), len)
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -44,25 +61,8 @@ def main() -> int:
         root = Path(folder) / "data"
         make_folder(root, args.samples)
         for layout in args.layouts:
-            objects = args.samples * (2 if layout == "pairs" else 1)
             with EmbeddedAIS(Path(folder) / layout, imagefolder=root, layout=layout) as server:
-                access = Access(server.endpoint, server.token)
-                bucket, reader = make_client(access, 600).bucket("imagenet"), HttpReader(access)
-                print(f"{layout}: {args.samples:,} samples, {objects:,} objects")
-                timed("SDK list_all_objects", lambda: bucket.list_all_objects(prefix="train/"), len)
-                first = timed(
-                    "manifest: listed, labels read, built, kept",
-                    lambda: read_manifest(bucket, "ais://imagenet", "train/", reader),
-                    lambda _: objects,
-                )
-                again = timed(
-                    "manifest: listed, the kept one loaded",
-                    lambda: read_manifest(bucket, "ais://imagenet", "train/", reader),
-                    lambda _: objects,
-                )
-                assert len(first) == args.samples and again.sha256() == first.sha256()
-                content = first.to_bytes()
-                timed(f"of which loading it, {len(content) / 1e6:.0f} MB", lambda: Manifest.from_bytes(content), len)
+                measure(Access(server.endpoint, server.token), layout, args.samples)
     return 0
 
 
