@@ -1,8 +1,10 @@
 """A cluster: can it be used from here, and the SDK's client for everything that is not the hot path."""
 
+import http.client
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +16,8 @@ from urllib3 import Retry
 from aistore_data.errors import ClusterError, ObjectError
 from aistore_data.http_reader import Access, HttpReader
 
+_MAP = "/v1/daemon?what=smap"
+
 _REACH_S = 2.0
 """Seconds in which a node must take a connection: the SDK alone would be silent for 48 to 90."""
 
@@ -24,11 +28,20 @@ def make_client(access: Access, timeout_s: float = 30.0) -> Client:
     return Client(access.endpoint, token=access.token or None, timeout=(3.0, timeout_s), retry_config=retry)
 
 
+def cluster_map(access: Access) -> dict[str, Any] | None:
+    """The cluster map as it is now; None if it cannot be had within a few seconds."""
+    try:
+        found = json.loads(HttpReader(replace(access, connect_timeout_s=_REACH_S, read_timeout_s=_REACH_S)).get(_MAP))
+    except (ObjectError, OSError, http.client.HTTPException, ValueError):
+        return None
+    return found if isinstance(found, dict) and "tmap" in found else None
+
+
 def connect(access: Access) -> dict[str, Any]:
     """The cluster map, if proxy and targets can be reached from here. Raises ClusterError within some 5 seconds."""
     reader = HttpReader(Access(access.endpoint, access.token, _REACH_S, _REACH_S))
     try:
-        cluster_map = json.loads(reader.get("/v1/daemon?what=smap"))
+        cluster_map = json.loads(reader.get(_MAP))
         targets = {name: node["public_net"]["direct_url"] for name, node in cluster_map["tmap"].items()}
     except ObjectError as error:
         if error.status in (401, 403):

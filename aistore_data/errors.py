@@ -17,6 +17,10 @@ class DataError(UserError):
     """A sample, a folder or a bucket that cannot be read."""
 
 
+class UnreachableError(DataError):
+    """A cluster that was waited for in vain: what the run has done can be saved, and it can go on later."""
+
+
 def sentence(error: Exception) -> str:
     """The error's own words, without the traceback that DataLoader wraps around an exception of a worker."""
     text = str(error)

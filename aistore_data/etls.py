@@ -89,6 +89,27 @@ def ensure(
         raise ClusterError(f"the cluster did not answer while ETL {name} was being started: {error}.") from None
 
 
+def repair(client: Client, name: str, recipe: Recipe, settings: EtlSettings, say: Say) -> None:
+    """Bring an ETL of ours back that does not answer, whatever stage the cluster believes it to be in.
+
+    Raises ClusterError, also where somebody else's is in its place.
+    """
+    code = code_sha256()
+    try:
+        stage, owner = _look(client, name, settings, say)
+        if stage and owner not in (code, _NOBODY):
+            raise ClusterError(f"ETL {name} runs other code by now: somebody has replaced it.")
+        if stage:
+            try:
+                _restart(client, name, say)
+                return
+            except ClusterError:
+                stop(client, name)
+        _init(client, name, recipe, code, settings, say)
+    except (AISError, RequestException) as error:
+        raise ClusterError(f"ETL {name} could not be started again: {error}.") from None
+
+
 def stop(client: Client, name: str) -> None:
     """Stop and delete an ETL; one that is gone already is fine."""
     etl = client.etl(name)

@@ -133,7 +133,7 @@ class HttpReader:
     def _connect(self, netloc: str) -> http.client.HTTPConnection:
         if urlsplit(self.access.endpoint).scheme == "https":
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                netloc, timeout=self.access.connect_timeout_s, context=_tls()
+                netloc, timeout=self.access.connect_timeout_s, context=tls_context()
             )
         else:
             connection = http.client.HTTPConnection(netloc, timeout=self.access.connect_timeout_s)
@@ -161,7 +161,7 @@ def server_message(body: bytes) -> str:
         return body[:200].decode("utf-8", "replace")
 
 
-def _tls() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     """As the SDK's: AIS_CLIENT_CA, AIS_CRT, AIS_CRT_KEY, AIS_SKIP_VERIFY_CRT."""
     from aistore.sdk.session_manager import resolve_ssl_config
 

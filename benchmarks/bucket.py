@@ -26,12 +26,12 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
     """Endless batches."""
     import torch
 
-    from aistore_data.cluster import make_client
+    from aistore_data.cluster import connect, make_client
     from aistore_data.folder import FolderReader, scan_folder
     from etl import Spec
-    from training.bucket import EtlDataset, ObjectReader
     from training.dataset import SampleDataset
     from training.loader import open_loader
+    from training.remote import Remote, RemoteDataset
     from training.sampler import TrainBatches
 
     torch.set_num_threads(1)
@@ -64,10 +64,13 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
     if kind == KINDS[1]:
         from aistore_data.http_reader import HttpReader
         from aistore_data.listing import read_manifest
+        from aistore_data.placement import Placement
 
         bucket = make_client(access).bucket("bench")
         manifest = read_manifest(bucket, "ais://bench", "train/", HttpReader(access))
-        dataset = EtlDataset(ObjectReader(access, "ais://bench", manifest), Spec.train(), 0, "bench-train", "raw")
+        dataset = RemoteDataset(
+            Remote(access, "ais://bench", manifest, Placement(connect(access)), Spec.train(), 0, ("bench-train",))
+        )
     order = TrainBatches(len(manifest), BATCH, seed=0, epochs=1000)
     with open_loader(dataset, order, workers, 4, torch.device("cpu")) as loader:
         yield from loader

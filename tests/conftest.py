@@ -215,6 +215,7 @@ class ForkedTrain:
         overrides: Sequence[Sequence[str]],
         variables: dict[str, str] | None = None,
         apart: bool = False,
+        started: Callable[[list[int]], None] = lambda pids: None,
         **accident: Any,
     ) -> tuple[list[int], Result]:
         """A process for each list of overrides; the accident happens to rank 0. (exit codes, result of rank 0)."""
@@ -233,6 +234,7 @@ class ForkedTrain:
             place.mkdir(exist_ok=True)
             what = accident if rank == 0 else {key: accident[key] for key in accident if key == "patches"}
             pids.append(self.zygote.start(Request(words, str(place), str(output), environment, **what)))
+        started(pids)
         codes = [self.zygote.wait(pid) for pid in pids]
         run_dir = next(word.split("=", 1)[1] for word in [*overrides[0], "run_dir=run"] if word.startswith("run_dir="))
         return codes, Result(codes[0], output.read_text(), self.cwd / run_dir)

@@ -1,123 +1,33 @@
 """Samples from an AIStore bucket: made by the cluster's ETLs, or here from the objects' bytes."""
 
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 
 from aistore_data import etls
+from aistore_data.breaker import Breakers
 from aistore_data.cluster import connect, make_client
-from aistore_data.errors import ClusterError, DataError, ObjectError
-from aistore_data.http_reader import Access, HttpReader, object_path
+from aistore_data.errors import ClusterError, ObjectError
+from aistore_data.http_reader import Access, HttpReader
 from aistore_data.listing import read_manifest
 from aistore_data.manifest import Manifest
+from aistore_data.placement import Placement
 from aistore_data.shared import share
 from etl.code import code_sha256
-from etl.request import Request, encode
-from etl.sample import CorruptSample, Key, Spec, transform
+from etl.sample import Spec
 from training.config import Config
-from training.dataset import Batch, Counts, SampleDataset, from_wire, through_wire
 from training.distributed import World, on_main
+from training.keeper import Keeper
 from training.numerics import cpu_count
-
-IN_FLIGHT = 8
-"""Requests of a worker at a time."""
-
-_TRIES = 3
-_UNSAFE = re.compile(r"[?#]|%(?![0-9A-Fa-f]{2})")
-"""In an object's name these make AIS ask the ETL for something else, which it then answers; so no ETL is asked."""
-
-
-class ObjectReader:
-    """Reads the bytes of sample ``index`` from a bucket; pickles without its connections."""
-
-    def __init__(self, access: Access, uri: str, manifest: Manifest) -> None:
-        self.http = HttpReader(access)
-        self.uri = uri
-        self.manifest = manifest
-
-    def read(self, index: int) -> bytes:
-        """Raises DataError that names the object."""
-        try:
-            return self.http.get(object_path(self.uri, self.manifest.name(index)))
-        except (ObjectError, OSError) as error:
-            raise DataError(f"{self.locate(index)} cannot be read: {error}. It was there when it was listed.") from None
-
-    def locate(self, index: int) -> str:
-        """Where sample ``index`` lies, for messages."""
-        return f"{self.uri}/{self.manifest.name(index)}"
-
-
-class EtlDataset:
-    """Samples made by an ETL, received into the rows of the batch by a few threads.
-
-    What the ETL cannot make is made here from the object's bytes, which gives the same pixels: objects whose names no
-    ETL may be asked for, and those that it fails on repeatedly.
-    """
-
-    def __init__(self, reader: ObjectReader, spec: Spec, seed: int, etl_name: str, wire: str) -> None:
-        self.reader = reader
-        self.spec = spec
-        self.seed = seed
-        self.etl_name = etl_name
-        self.wire: Any = wire
-        self._pool: ThreadPoolExecutor | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pool": None}
-
-    def __len__(self) -> int:
-        return len(self.reader.manifest)
-
-    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
-        """As ``BatchDataset``. Raises DataError that names the object."""
-        self._pool = self._pool or ThreadPoolExecutor(IN_FLIGHT)
-        images = torch.empty((len(keys), self.spec.size, self.spec.size, 3), dtype=torch.uint8)
-        rows = images.numpy()
-        counts = list(self._pool.map(lambda number: self._fill(rows[number], *keys[number]), range(len(keys))))
-        indices = torch.tensor([index for _, index in keys])
-        labels = torch.from_numpy(self.reader.manifest.labels[indices.numpy()])
-        return Batch(images, labels, indices, Counts(*map(sum, zip(*counts, strict=True))))
-
-    def _fill(self, row: Any, epoch: int, index: int) -> Counts:
-        key = Key(self.seed, epoch, index) if self.spec.recipe == "train" else None
-        name = self.reader.manifest.name(index)
-        if _UNSAFE.search(name):
-            row[:] = self._make_here(index, key)
-            return Counts(local=1)
-        path = object_path(
-            self.reader.uri, name, etl_name=self.etl_name, etl_args=encode(Request(self.spec, key, self.wire))
-        )
-        for attempt in range(_TRIES):
-            try:
-                if self.wire == "raw":
-                    self.reader.http.get_into(path, memoryview(row).cast("B"))
-                else:
-                    row[:] = from_wire(self.reader.http.get(path), self.spec)
-                return Counts(etl=1, retries=attempt)
-            except (ObjectError, OSError) as error:
-                if isinstance(error, ObjectError) and error.corrupt_sample:
-                    raise DataError(
-                        f"{self.reader.locate(index)} is {error.corrupt_sample}. Replace or remove it."
-                    ) from None
-                time.sleep(0.1 * 2**attempt)
-        row[:] = self._make_here(index, key)
-        return Counts(local=1, retries=_TRIES - 1, fallbacks=1)
-
-    def _make_here(self, index: int, key: Key | None) -> Any:
-        try:
-            return through_wire(transform(self.reader.read(index), self.spec, key), self.wire)
-        except CorruptSample as error:
-            raise DataError(f"{self.reader.locate(index)} is {error}. Replace or remove it.") from None
+from training.remote import Remote, RemoteDataset
 
 
 @dataclass(frozen=True)
@@ -128,6 +38,7 @@ class _Bucket:
     uri: str
     train: Manifest
     val: Manifest
+    cluster_map: dict[str, Any]
     train_etl: str
     val_etl: str
 
@@ -135,34 +46,59 @@ class _Bucket:
 @contextmanager
 def open_bucket(
     config: Config, train_spec: Spec, val_spec: Spec, world: World, say: Callable[[str], None]
-) -> Iterator[tuple[Any, Any, Manifest, Manifest, dict[str, Any]]]:
-    """(train dataset, val dataset, their manifests, description); rank 0 starts what is missing and stops it.
+) -> Iterator[tuple[RemoteDataset, RemoteDataset, dict[str, Any]]]:
+    """(train dataset, val dataset, description); rank 0 starts what is missing, repairs it, and stops it.
 
     Raises ClusterError for a cluster, bucket or ETL that cannot be used.
     """
     with ExitStack() as stack:
         bucket = on_main(world, lambda: _prepare(config, train_spec, val_spec, stack, say))
-        bucket = replace(bucket, train=share(bucket.train), val=share(bucket.val))
-        train = ObjectReader(bucket.access, bucket.uri, bucket.train)
-        val = ObjectReader(bucket.access, bucket.uri, bucket.val)
         data = config.data
+        placement = Placement(bucket.cluster_map)
+        common = Remote(
+            bucket.access,
+            bucket.uri,
+            share(bucket.train),
+            placement,
+            train_spec,
+            config.seed,
+            local_share=data.local_share if data.transform == "hybrid" else 0.0,
+            wire=data.wire,
+            deadline_s=data.etl.deadline_s,
+            patience_s=data.patience_s,
+            audit_every=data.audit_every,
+        )
+        names = [(name,) if name else () for name in (bucket.train_etl, bucket.val_etl)]
+        breakers = [Breakers(len(placement.hosts)) for _ in names]
+        train = replace(common, etl_names=names[0], replace=data.on_corrupt == "replace", breakers=breakers[0])
+        val = replace(common, manifest=share(bucket.val), spec=val_spec, etl_names=names[1], breakers=breakers[1])
+        if names[0]:
+            repairs = _repairs(config, bucket, say) if world.is_main and data.etl.manage == "auto" else None
+            stack.enter_context(Keeper([train, val], repairs, say))
         description = {"source": bucket.uri, "transform": data.transform, "etl": [bucket.train_etl, bucket.val_etl]}
-        if data.transform == "client":
-            yield (
-                SampleDataset(train, bucket.train, train_spec, config.seed, data.wire),
-                SampleDataset(val, bucket.val, val_spec, config.seed, data.wire),
-                bucket.train,
-                bucket.val,
-                description,
-            )
-        else:
-            yield (
-                EtlDataset(train, train_spec, config.seed, bucket.train_etl, data.wire),
-                EtlDataset(val, val_spec, config.seed, bucket.val_etl, data.wire),
-                bucket.train,
-                bucket.val,
-                description | {"code": code_sha256()},
-            )
+        yield RemoteDataset(train), RemoteDataset(val), description | ({"code": code_sha256()} if names[0] else {})
+
+
+def _repairs(config: Config, bucket: _Bucket, say: Callable[[str], None]) -> list[Callable[[], None]]:
+    """What mends the two ETLs."""
+    client, settings = make_client(bucket.access), _settings(config)
+    return [
+        partial(etls.repair, client, bucket.train_etl, "train", settings, say),
+        partial(etls.repair, client, bucket.val_etl, "val", settings, say),
+    ]
+
+
+def _settings(config: Config) -> etls.EtlSettings:
+    data = config.data
+    workers = data.etl.num_workers
+    return etls.EtlSettings(
+        manage=data.etl.manage,  # type: ignore[arg-type]  # checked with the configuration
+        num_workers=workers if isinstance(workers, int) else _default_workers(data.endpoint == "embedded"),
+        init_timeout_s=data.etl.init_timeout_s,
+        comm_type=data.etl.comm_type,
+        dependencies=tuple(data.etl.dependencies),
+        image=data.etl.image,
+    )
 
 
 def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack, say: Callable[[str], None]) -> _Bucket:
@@ -170,7 +106,7 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
     data = config.data
     embedded = data.endpoint == "embedded"
     access = _embedded(config, stack) if embedded else Access.from_environment(data.endpoint)
-    cluster_map = connect(access)
+    found = connect(access)
     client = make_client(access)
     provider, _, bare = data.bucket.rpartition("://")
     bucket, reader = client.bucket(bare, provider=provider or "ais"), HttpReader(access)
@@ -187,16 +123,8 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
         raise ClusterError(f"{data.bucket} cannot be read on {access.endpoint}: {error}.") from None
     say(f"{data.bucket}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
     if data.transform == "client":
-        return _Bucket(access, data.bucket, train, val, "", "")
-    workers = data.etl.num_workers
-    settings = etls.EtlSettings(
-        manage=data.etl.manage,  # type: ignore[arg-type]  # checked with the configuration
-        num_workers=workers if isinstance(workers, int) else _default_workers(embedded),
-        init_timeout_s=data.etl.init_timeout_s,
-        comm_type=data.etl.comm_type,
-        dependencies=tuple(data.etl.dependencies),
-        image=data.etl.image,
-    )
+        return _Bucket(access, data.bucket, train, val, found, "", "")
+    settings = _settings(config)
     names = []
     for recipe, name, spec, manifest in (
         ("train", data.etl.train_name, train_spec, train),
@@ -206,11 +134,11 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
         name, started = etls.ensure(client, name, recipe, settings, say)  # type: ignore[arg-type]
         if started and (data.etl.on_exit == "stop" or (data.etl.on_exit == "auto" and embedded)):
             stack.callback(etls.stop, client, name)
-        compared = etls.prove(reader, data.bucket, manifest, name, spec, len(cluster_map["tmap"]))
+        compared = etls.prove(reader, data.bucket, manifest, name, spec, len(found["tmap"]))
         took = f"started in {time.monotonic() - begin:.1f} s" if started else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
         names.append(name)
-    return _Bucket(access, data.bucket, train, val, names[0], names[1])
+    return _Bucket(access, data.bucket, train, val, found, names[0], names[1])
 
 
 def _embedded(config: Config, stack: ExitStack) -> Access:

@@ -27,6 +27,7 @@ class EtlConfig:
     comm_type: str = option("hpush", "hpush|hpull: how a storage node talks to its pod")
     num_workers: int | str = option("auto", "processes of each pod; auto: 4, or half of the CPUs embedded")
     init_timeout_s: int = option(300, "seconds in which an ETL must have started")
+    deadline_s: float = option(2.0, "seconds after which a sample is made here instead")
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
@@ -35,6 +36,7 @@ class EtlConfig:
         one_of("data.etl.comm_type", self.comm_type, ("hpush", "hpull"))
         auto_or_int("data.etl.num_workers", self.num_workers, 1)
         at_least("data.etl.init_timeout_s", self.init_timeout_s, 1)
+        require(self.deadline_s > 0, f"data.etl.deadline_s={self.deadline_s} must be more than 0.")
         for name in ("train_name", "val_name"):
             value = getattr(self, name)
             require(
@@ -60,7 +62,10 @@ class DataConfig:
     val_prefix: str = option("val/", "aistore: what the names of validation objects begin with")
     embedded_root: str = option("", "endpoint=embedded: the folder with train/ and val/ to serve; it is never changed")
     embedded_layout: str = option("folders", "endpoint=embedded: folders (CLASS/x.JPEG)|pairs (0000353.jpg and .cls)")
-    transform: str = option("etl", "aistore: etl (the cluster makes the samples)|client (this machine does)")
+    transform: str = option(
+        "etl", "aistore: etl (the cluster makes the samples)|client (this machine does)|hybrid (some here, some there)"
+    )
+    local_share: float = option(0.5, "transform=hybrid: share of the samples that this machine makes")
     wire: str = option("raw", "raw (exact)|jpeg (a tenth of the bytes, lossy): how samples travel")
     etl: EtlConfig = field(default_factory=lambda: EtlConfig())
     train_samples: int = option(1281167, "synthetic: training samples in an epoch")
@@ -73,6 +78,10 @@ class DataConfig:
     ratio: list[float] = option([0.75, 4 / 3], "smallest and largest width / height of a training crop")
     workers: int | str = option("auto", "loader processes of each training process; auto: one for each of its CPUs")
     prefetch: int = option(4, "batches that each worker makes ahead")
+    on_corrupt: str = option("raise", "raise|replace: a training sample that is no image ends the run|is another one")
+    max_replaced: int = option(100, "on_corrupt=replace: more different samples than this end the run")
+    patience_s: float = option(600.0, "aistore: seconds to wait for a cluster that is gone before saving and giving up")
+    audit_every: int = option(256, "aistore: compare one in so many of the ETL's samples with one made here; 0: none")
     fingerprint: str = option(
         "sampled", "off|sampled|full: hash what the model sees, pixels of one sample in 16|of all"
     )
@@ -80,7 +89,12 @@ class DataConfig:
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
         one_of("data.source", self.source, ("imagefolder", "aistore", "synthetic"))
-        one_of("data.transform", self.transform, ("etl", "client"))
+        one_of("data.transform", self.transform, ("etl", "client", "hybrid"))
+        one_of("data.on_corrupt", self.on_corrupt, ("raise", "replace"))
+        require(0 <= self.local_share <= 1, f"data.local_share={self.local_share} must be from 0 to 1.")
+        at_least("data.patience_s", self.patience_s, 0)
+        for name in ("max_replaced", "audit_every"):
+            at_least(f"data.{name}", getattr(self, name), 0)
         one_of("data.wire", self.wire, ("raw", "jpeg"))
         one_of("data.embedded_layout", self.embedded_layout, ("folders", "pairs"))
         self.etl.check()

@@ -44,8 +44,8 @@ def open_data(
     else:
         from training.bucket import open_bucket  # here, so that a folder needs no SDK
 
-        with open_bucket(config, train_spec, val_spec, world, say) as (train, val, train_manifest, val_manifest, about):
-            yield _data(train, val, train_manifest, val_manifest, about)
+        with open_bucket(config, train_spec, val_spec, world, say) as (train, val, about):
+            yield _data(train, val, train.remote.manifest, val.remote.manifest, about)
 
 
 def build_specs(config: Config) -> tuple[Spec, Spec]:
@@ -72,10 +72,10 @@ def _data(
 
 
 def _imagefolder(config: Config, train_spec: Spec, val_spec: Spec) -> Data:
-    root, wire = Path(config.data.root), config.data.wire
+    root, wire, replace = Path(config.data.root), config.data.wire, config.data.on_corrupt == "replace"
     train, val = map(share, scan_folder(root))
     return _data(
-        SampleDataset(FolderReader(root / "train", train), train, train_spec, config.seed, wire),
+        SampleDataset(FolderReader(root / "train", train), train, train_spec, config.seed, wire, replace),
         SampleDataset(FolderReader(root / "val", val), val, val_spec, config.seed, wire),
         train,
         val,

@@ -9,6 +9,7 @@ from aistore_data.errors import DataError, ObjectError
 from aistore_data.manifest import Manifest
 from etl import CorruptSample, Key, Spec, decode, transform
 from etl.request import DEFAULT_QUALITY, encode_jpeg
+from training.substitutes import Substitution, substitutes
 
 
 class Counts(NamedTuple):
@@ -18,15 +19,27 @@ class Counts(NamedTuple):
     etl: int = 0
     retries: int = 0
     fallbacks: int = 0
+    """Samples made here because the ETL did not answer."""
+    audits: int = 0
+    """Samples of the ETL that were made here too, and compared."""
+    replaced: int = 0
+    """Samples in whose place another one was taken (data.on_corrupt=replace)."""
+    etl_bytes: int = 0
+    object_bytes: int = 0
 
 
 class Batch(NamedTuple):
-    """``images`` uint8 [n, H, W, 3]; ``labels`` int64 [n]; ``indices`` int64 [n], places in the manifest."""
+    """``images`` uint8 [n, H, W, 3]; ``labels`` int64 [n]; ``indices`` int64 [n], places in the manifest.
+
+    ``latencies`` are those of its requests (``training.latency``), ``replaced`` the samples that are others in truth.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
     counts: Counts
+    latencies: bytes = b""
+    replaced: tuple[Substitution, ...] = ()
 
 
 class BatchDataset(Protocol):
@@ -54,30 +67,46 @@ class Reader(Protocol):
 class SampleDataset:
     """Samples made here: bytes from ``reader``, pixels by ``etl.transform``."""
 
-    def __init__(self, reader: Reader, manifest: Manifest, spec: Spec, seed: int, wire: str = "raw") -> None:
+    def __init__(
+        self, reader: Reader, manifest: Manifest, spec: Spec, seed: int, wire: str = "raw", replace: bool = False
+    ) -> None:
         self.reader = reader
         self.manifest = manifest
         self.spec = spec
         self.seed = seed
         self.wire = wire
+        self.replace = replace
 
     def __len__(self) -> int:
         return len(self.manifest)
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
         images = torch.empty((len(keys), self.spec.size, self.spec.size, 3), dtype=torch.uint8)
-        rows = images.numpy()
-        for row, (epoch, index) in zip(rows, keys, strict=True):
-            data = self.reader.read(index)
-            try:
-                row[:] = through_wire(transform(data, self.spec, Key(self.seed, epoch, index)), self.wire)
-            except CorruptSample as error:
-                raise DataError(
-                    f"{self.reader.locate(index)} is {error}. Replace or remove it, then start again."
-                ) from None
+        found = [self._fill(row, *key) for row, key in zip(images.numpy(), keys, strict=True)]
+        replaced = tuple(substitution for substitution in found if substitution)
         indices = torch.tensor([index for _, index in keys])
         labels = torch.from_numpy(self.manifest.labels[indices.numpy()])
-        return Batch(images, labels, indices, Counts(local=len(keys)))
+        return Batch(images, labels, indices, Counts(local=len(keys), replaced=len(replaced)), replaced=replaced)
+
+    def _fill(self, row: np.ndarray, epoch: int, index: int) -> Substitution | None:
+        """Make a sample, or that which is taken in its place, with the key of the first."""
+        reason, by, others = "", index, substitutes(self.manifest, index, self.seed)
+        while True:
+            try:
+                pixels = transform(self.reader.read(by), self.spec, Key(self.seed, epoch, index))
+            except CorruptSample as error:
+                problem = f"{self.reader.locate(by)} is {error}"
+                if not self.replace:
+                    raise DataError(
+                        f"{problem}. Replace or remove it, or use data.on_corrupt=replace, then start again."
+                    ) from None
+                reason, other = reason or problem, next(others, None)
+                if other is None:
+                    raise DataError(f"{problem}, and no other sample of its class can be read.") from None
+                by = other
+            else:
+                row[:] = through_wire(pixels, self.wire)
+                return Substitution(epoch, index, by, reason) if reason else None
 
 
 def through_wire(pixels: np.ndarray, wire: str) -> np.ndarray:

@@ -214,6 +214,15 @@ def gather_on_main(values: torch.Tensor) -> list[torch.Tensor] | None:
     return parts
 
 
+def gather_objects(value: Result) -> list[Result]:
+    """The values of all ranks, on every rank."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def broadcast_buffers(model: torch.nn.Module) -> None:
     """Give every process rank 0's buffers, such as BatchNorm's running statistics."""
     if dist.is_initialized():

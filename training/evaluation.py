@@ -28,8 +28,17 @@ def validator(run: Run, loader: DataLoader[Batch], samples: int, common_batches:
         broadcast_buffers(run.model)
         run.eval_model.eval()
         with torch.inference_mode():
-            for number, batch in enumerate(Feed(loader), 1):
-                run.count(batch.counts)
+            feed = Feed(loader)
+            for number in range(1, len(loader) + 1):
+                while number <= common_batches:
+                    missing = not (run.stop.requested or feed.fill())
+                    stop, waiting, lost = run.agree(run.stop.requested, missing, feed.lost is not None)
+                    if stop:
+                        return None
+                    if lost or not waiting:
+                        break
+                batch = next(feed)
+                run.count(batch)
                 images, labels = to_device(batch, run.device, run.config.train.channels_last)
                 with autocast(run.config.precision, run.device):
                     logits = run.eval_model(images)
@@ -38,8 +47,6 @@ def validator(run: Run, loader: DataLoader[Batch], samples: int, common_batches:
                 stream.add(batch.indices.tolist(), batch)
                 if run.console.live and number % 8 == 0:
                     run.console.progress(f"validation  batch {number}/{len(loader)}")
-                if number <= common_batches and run.agree(run.stop.requested)[0]:
-                    return None
         metrics = means(sums.take())
         assert metrics.count == samples, f"validation counted {metrics.count} of {samples} samples"
         if stream.enabled:

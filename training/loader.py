@@ -6,6 +6,7 @@ import multiprocessing.resource_tracker
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,12 +14,15 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from aistore_data.errors import DataError, sentence
+from aistore_data.errors import DataError, UnreachableError, sentence
 from training.dataset import Batch, BatchDataset, Counts
 from training.preemption import signals_blocked
 
 START_METHOD = "forkserver"
 """Named, not the platform's default: forking a process that has threads or a GPU context is not safe."""
+
+POLL_S = 1
+"""Seconds after which waiting for a batch is interrupted, to see whether the run is to stop."""
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -48,6 +52,7 @@ def open_loader(
         prefetch_factor=prefetch if workers else None,
         persistent_workers=workers > 0,
         worker_init_fn=_die_with_the_trainer,
+        timeout=POLL_S if workers else 0,
         generator=torch.Generator(),  # its own, so that starting workers takes nothing from the global one
     )
     try:
@@ -61,24 +66,57 @@ class Feed(Iterator[Batch]):
 
     def __init__(self, loader: DataLoader[Batch]) -> None:
         self._batches = iter(loader)
+        self._ready: deque[Batch] = deque()
         self.wait_s = 0.0
+        self.lost: UnreachableError | None = None
+        """Why there will be no more batches, though some are missing."""
+
+    def fill(self, count: int = 1) -> bool:
+        """Have ``count`` batches at hand; False if they have not come within about a second, or will not come.
+
+        Raises as ``__next__``, but keeps UnreachableError in ``lost``.
+        """
+        begin = time.perf_counter()
+        try:
+            while len(self._ready) < count and not self.lost:
+                self._ready.append(self._poll())
+        except _NotYetError:
+            pass
+        except UnreachableError as error:
+            self.lost = error
+        self.wait_s += time.perf_counter() - begin
+        return len(self._ready) >= count
 
     def __next__(self) -> Batch:
         """Raises DataError for a sample that cannot be read and for a worker that died."""
-        begin = time.perf_counter()
+        while not self.fill():
+            if self.lost:
+                raise self.lost
+        return self._ready.popleft()
+
+    def _poll(self) -> Batch:
         try:
-            images, labels, indices, counts = next(self._batches)
+            batch = next(self._batches)
         except DataError as error:
-            raise DataError(sentence(error)) from None
+            raise type(error)(sentence(error)) from None
+        except StopIteration:
+            if self._ready:
+                raise _NotYetError from None
+            raise
         except RuntimeError as error:
+            if "DataLoader timed out" in str(error):
+                raise _NotYetError from None
             if "DataLoader worker" not in str(error):
                 raise
             raise DataError(
                 f"a loader worker died ({str(error).splitlines()[0]}). If the machine ran out of memory, lower "
                 "data.workers or data.prefetch; if /dev/shm is full, enlarge it (docker run --shm-size)."
             ) from error
-        self.wait_s += time.perf_counter() - begin
-        return Batch(images, labels, indices, Counts(*counts))
+        return Batch(*batch)._replace(counts=Counts(*batch[3]))
+
+
+class _NotYetError(Exception):
+    """The loader's timeout is over."""
 
 
 def to_device(batch: Batch, device: torch.device, channels_last: bool) -> tuple[torch.Tensor, torch.Tensor]:

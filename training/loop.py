@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.nn import functional as F
@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from aistore_data.errors import UserError
 from training.config import Config
 from training.console import format_metrics, train_line
+from training.latency import Latencies
+from training.limits import data_figures, data_sentence
 from training.loader import Feed, denormalise, to_device
 from training.metrics import Metrics, Sums, Tally
 from training.model import AUXILIARY_LOSS_WEIGHT
@@ -69,27 +71,43 @@ def train_epoch(run: Run, feed: Feed, clock: Clock) -> bool:
     """The rest of an epoch. False if the run was asked to stop."""
     progress, config = run.progress, run.config.train
     sums, saved = Sums(run.device), time.monotonic()
+    due = False
     run.train_model.train()
     clock.lap()
-    while progress.batches_done < run.steps_per_epoch:
+    while True:
+        last = progress.batches_done == run.steps_per_epoch
+        # The next step's data first: a rank that has none yet says so, and all wait, ready to stop.
+        missing = not (last or run.stop.requested or feed.fill(config.accumulate))
+        due_s = config.checkpoint_every_s > 0 and time.monotonic() - saved >= config.checkpoint_every_s
+        stop, due_s, waiting, lost = run.agree(run.stop.requested, due_s, missing, feed.lost is not None)
+        if stop or lost or ((due or due_s) and not last):
+            _collect(run, sums, clock)
+            save(run, stopped=stop)
+            saved, due = time.monotonic(), False
+        if stop:
+            return False
+        if lost:
+            _give_up(run, feed)
+        if last:
+            return True
+        if waiting:
+            continue
         seed_step(run.config.seed, progress.epoch, progress.batches_done, run.world.rank)
         _train_step(run, feed, sums)
         progress.batches_done += 1
-        last = progress.batches_done == run.steps_per_epoch
-        due_s = config.checkpoint_every_s > 0 and time.monotonic() - saved >= config.checkpoint_every_s
-        stop, due = run.agree(run.stop.requested, due_s)
-        due |= config.checkpoint_every > 0 and progress.batches_done % config.checkpoint_every == 0
-        log = last or progress.batches_done % config.log_every == 0
-        if log or stop or due:
+        due = config.checkpoint_every > 0 and progress.batches_done % config.checkpoint_every == 0
+        if progress.batches_done == run.steps_per_epoch or progress.batches_done % config.log_every == 0:
             _collect(run, sums, clock)
-        if log:
             _log(run, clock)
-        if stop or (due and not last):
-            save(run, stopped=stop)
-            saved = time.monotonic()
-        if stop:
-            return False
-    return True
+
+
+def _give_up(run: Run, feed: Feed) -> NoReturn:
+    """End a run whose data cannot be had any more. Its state is saved."""
+    if feed.lost is None:
+        raise SystemExit(UserError.exit_code)  # the rank that has lost them says why
+    raise UserError(
+        f"{feed.lost} What was done is saved in {run.config.run_dir}/checkpoints/last.pt: the same command goes on."
+    )
 
 
 def _train_step(run: Run, feed: Feed, sums: Sums) -> None:
@@ -98,7 +116,7 @@ def _train_step(run: Run, feed: Feed, sums: Sums) -> None:
     for micro_batch in range(config.train.accumulate):
         batch = next(feed)
         images, labels = to_device(batch, run.device, config.train.channels_last)
-        run.count(batch.counts)
+        run.count(batch)
         run.stream.add(run.positions(micro_batch), batch)
         if run.records and run.step == 0 and micro_batch == 0:
             run.records.images("first_training_batch", denormalise(images[:64]).cpu(), 0)
@@ -159,9 +177,13 @@ def _record_epoch(run: Run) -> None:
     tally = run.progress.epoch_tally
     fingerprint = format_fingerprint(run.progress.stream_total) if run.stream.enabled else ""
     metrics = dataclasses.replace(tally.metrics, fingerprint=fingerprint)
+    counts, latencies = run.data_of_the_epoch()
     if run.records:
-        run.records.metric("train_epoch", run.progress.epoch, run.step, metrics, **_speed(run, tally))
+        figures = _speed(run, tally) | data_figures(counts, latencies)
+        run.records.metric("train_epoch", run.progress.epoch, run.step, metrics, **figures)
     run.console.end_progress()
+    if sentence := data_sentence(counts, latencies, tally.img_per_s, tally.data_wait):
+        run.console.say(f"epoch {run.progress.epoch + 1}/{run.config.train.epochs}  {sentence}")
 
 
 def _finish_epoch(run: Run, metrics: Metrics) -> None:
@@ -175,6 +197,7 @@ def _finish_epoch(run: Run, metrics: Metrics) -> None:
         f"epoch {done.epoch + 1}/{run.config.train.epochs}  validation  {format_metrics(metrics)}  best {best_acc1:.2f}"
     )
     run.progress = done.at_epoch(done.epoch + 1)
+    run.latencies = Latencies()
     run.progress.best_acc1 = best_acc1
     run.progress.validation = dataclasses.asdict(metrics)
     save(run, best=best, finished_epoch=done.epoch)

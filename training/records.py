@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from training.lock import RunLock
 from training.metrics import Metrics
 from training.options import literal
 from training.run_files import ENTRIES, FETCHED, MARK, OF_JOBS, is_run_directory, read_object, remove
+from training.substitutes import Substitution
 
 
 class RunDirectory:
@@ -86,6 +87,12 @@ class RunDirectory:
         with _writing(self.path / "stream.bin"):
             self._stream.seek(position * codes.shape[1])
             _write_all(self._stream, codes.numpy().tobytes())
+
+    def replaced(self, cases: Iterable[Substitution]) -> None:
+        """Append a line to replaced.jsonl for each sample in whose place another one was taken."""
+        lines = [json.dumps(case._asdict() | {"attempt": self.attempt}).encode() + b"\n" for case in cases]
+        with _writing(self.path / "replaced.jsonl"), open(self.path / "replaced.jsonl", "ab") as file:
+            file.write(b"".join(lines))
 
     def summary(self, **values: Any) -> None:
         """Write summary.json."""

@@ -204,4 +204,6 @@ def _summarise(run: Run, val_img_per_s: float = 0.0) -> None:
             samples_by_source={"local": counts.local, "etl": counts.etl},
             retries=counts.retries,
             fallbacks=counts.fallbacks,
+            audits=counts.audits,
+            replaced=len(progress.replaced),
         )

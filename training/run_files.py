@@ -13,6 +13,7 @@ ENTRIES = (
     "config.yaml",
     "environment.json",
     "metrics.jsonl",
+    "replaced.jsonl",
     "stream.bin",
     "summary.json",
     "PREEMPTED",

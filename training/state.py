@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from aistore_data.errors import UserError
 from training import checkpoint
 from training.config import Config
 from training.console import Console
-from training.dataset import Counts
-from training.distributed import World, on_main, sum_over_ranks
+from training.dataset import Batch, Counts
+from training.distributed import World, gather_objects, on_main, sum_over_ranks
+from training.latency import Latencies
 from training.metrics import Tally
 from training.optimizer import learning_rate_factor
 from training.preemption import StopFlag
 from training.records import RunDirectory
 from training.stream import Stream, codes_in_order, total_over_ranks
+from training.substitutes import Substitution
 
 if TYPE_CHECKING:
     from training.mirror import Mirror
@@ -31,6 +34,10 @@ class Progress:
     best_acc1: float = 0.0
     train_s: float = 0.0
     counts: list[int] = field(default_factory=lambda: list(Counts()))
+    counts_before: list[int] = field(default_factory=lambda: list(Counts()))
+    """``counts`` at the beginning of the epoch."""
+    replaced: list[int] = field(default_factory=list)
+    """The samples, by index, in whose place others were taken at any time."""
     stream_total: int = 0
     changes: list[dict[str, Any]] = field(default_factory=list)
     validation: dict[str, Any] = field(default_factory=dict)
@@ -39,8 +46,8 @@ class Progress:
 
     def at_epoch(self, epoch: int) -> "Progress":
         """At the beginning of an epoch, with what outlives one."""
-        kept = {name: getattr(self, name) for name in ("best_acc1", "train_s", "counts", "changes", "validation")}
-        return Progress(epoch, **kept)
+        kept = ("best_acc1", "train_s", "counts", "replaced", "changes", "validation")
+        return Progress(epoch, counts_before=self.counts, **{name: getattr(self, name) for name in kept})
 
 
 @dataclass
@@ -65,6 +72,9 @@ class Run:
     mirror: "Mirror | None" = None
     progress: Progress = field(default_factory=Progress)
     pending_counts: Counts = field(default_factory=Counts)
+    pending_replaced: tuple[Substitution, ...] = ()
+    latencies: Latencies = field(default_factory=Latencies)
+    """Of this rank's requests since the beginning of the epoch."""
 
     @property
     def step(self) -> int:
@@ -85,9 +95,12 @@ class Run:
         """The learning rate of any step of the run."""
         return self.config.train.lr * learning_rate_factor(step, self.config.train, self.steps_per_epoch)
 
-    def count(self, counts: Counts) -> None:
+    def count(self, batch: Batch) -> None:
         """Where another batch of this rank came from."""
-        self.pending_counts = Counts(*(a + b for a, b in zip(self.pending_counts, counts, strict=True)))
+        self.pending_counts = Counts(*(a + b for a, b in zip(self.pending_counts, batch.counts, strict=True)))
+        if batch.latencies:
+            self.latencies.add(Latencies.from_bytes(batch.latencies))
+        self.pending_replaced += batch.replaced
 
     def positions(self, micro_batch: int) -> range:
         """The places in the epoch of the samples that this rank's next micro-batch has."""
@@ -108,10 +121,32 @@ class Run:
             self.records.stream(self.step * self.config.train.batch_size - len(in_order), in_order)
 
     def collect_counts(self) -> None:
-        """Add the pending counts of all ranks to the run's."""
-        pending = sum_over_ranks(torch.tensor(self.pending_counts)).tolist()
+        """Add the pending counts of all ranks to the run's. Raises UserError if too many samples were replaced."""
+        pending = Counts(*sum_over_ranks(torch.tensor(self.pending_counts)).tolist())
         self.progress.counts = [a + b for a, b in zip(self.progress.counts, pending, strict=True)]
         self.pending_counts = Counts()
+        if pending.replaced:
+            self._record_replaced()
+
+    def data_of_the_epoch(self) -> tuple[Counts, Latencies]:
+        """Counts of all ranks in this epoch, and their requests' times since it was begun or gone on with."""
+        counts = Counts(*(a - b for a, b in zip(self.progress.counts, self.progress.counts_before, strict=True)))
+        return counts, Latencies(sum_over_ranks(torch.from_numpy(self.latencies.counts.copy())).numpy())
+
+    def _record_replaced(self) -> None:
+        """List what was replaced on any rank; more different samples than data.max_replaced end the run."""
+        cases = sorted({case for cases in gather_objects(self.pending_replaced) for case in cases})
+        self.pending_replaced = ()
+        self.progress.replaced = sorted({*self.progress.replaced, *(case.sample for case in cases)})
+        if self.records:
+            self.records.replaced(cases)
+        limit = self.config.data.max_replaced
+        if len(self.progress.replaced) > limit:
+            raise UserError(
+                f"{len(self.progress.replaced)} samples cannot be had and were replaced by others, more than "
+                f"data.max_replaced={limit}: {self.config.run_dir}/replaced.jsonl lists them. The last: "
+                f"{cases[-1].reason}."
+            )
 
     def agree(self, *flags: bool) -> list[bool]:
         """Each flag as any rank has it; over gloo on CPU memory, so that nobody waits for a GPU."""

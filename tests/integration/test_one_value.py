@@ -3,7 +3,7 @@
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,18 @@ import pytest
 import torch
 
 from aistore_data import etls
-from aistore_data.cluster import make_client
+from aistore_data.cluster import connect, make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.folder import FolderReader, scan_folder
 from aistore_data.http_reader import Access, HttpReader
 from aistore_data.listing import read_manifest
+from aistore_data.placement import Placement
 from etl import Spec
 from tests.conftest import TINY, Result
 from tests.integration.test_aistore import embedded
-from training.bucket import EtlDataset, ObjectReader
 from training.dataset import BatchDataset, SampleDataset
 from training.loader import Feed, open_loader, start_worker_server
+from training.remote import Remote, RemoteDataset
 
 Train = Callable[..., Result]
 
@@ -53,11 +54,13 @@ class Places:
         split = scan_folder(self.folder)[0]
         client = make_client(self.access)
         bucket = read_manifest(client.bucket("imagenet"), "ais://imagenet", "train/", HttpReader(self.access))
-        reader = ObjectReader(self.access, "ais://imagenet", bucket)
+        placement = Placement(connect(self.access))
+        remote = Remote(self.access, "ais://imagenet", bucket, placement, spec, SEED, wire=wire)
         return {
             "folder": SampleDataset(FolderReader(self.folder / "train", split), split, spec, SEED, wire),
-            "client": SampleDataset(reader, bucket, spec, SEED, wire),
-            "etl": EtlDataset(reader, spec, SEED, self.names[spec.recipe], wire),
+            "client": RemoteDataset(remote),
+            "etl": RemoteDataset(replace(remote, etl_names=(self.names[spec.recipe],))),
+            "hybrid": RemoteDataset(replace(remote, etl_names=(self.names[spec.recipe],), local_share=0.5)),
         }
 
 

@@ -1,0 +1,77 @@
+"""Circuit breakers, one for each storage node: a broken ETL must not cost a timeout for each sample.
+
+The state is in memory that all loader workers of a node share. Workers open a breaker when requests fail one after the
+other; whoever has seen the ETL work again closes it (``training.keeper``). A race costs a request at most.
+"""
+
+import time
+
+import torch
+
+FAILURES = 3
+"""Failures in a row that open a breaker."""
+
+_FAILED, _OPENED = 0, 1
+_DISTRUSTED, _WAITING_SINCE, _WAITED = 0, 1, 2
+
+_STALE_S = 3.0
+"""Seconds after which somebody who said that he waits does so no more."""
+
+
+class Breakers:
+    """Of a number of nodes; pickles as the same shared memory: float64 [nodes, 2] and float64 [3]."""
+
+    def __init__(self, hosts: int, tensors: tuple[torch.Tensor, torch.Tensor] | None = None) -> None:
+        shapes = ((hosts, 2), (3,))
+        self._tensors = tensors or tuple(torch.zeros(shape, dtype=torch.float64).share_memory_() for shape in shapes)  # type: ignore[no-untyped-call]
+        self._nodes, self._all = (tensor.numpy() for tensor in self._tensors)
+
+    def __reduce__(self) -> tuple[type, tuple[int, tuple[torch.Tensor, ...]]]:
+        return Breakers, (len(self._nodes), self._tensors)
+
+    # What workers say.
+
+    def failed(self, node: int) -> None:
+        """A request to the ETL on this node got no right answer."""
+        self._nodes[node, _FAILED] += 1
+        if self._nodes[node, _FAILED] >= FAILURES and not self._nodes[node, _OPENED]:
+            self._nodes[node, _OPENED] = time.time()
+
+    def worked(self, node: int) -> None:
+        """A request got its answer."""
+        if self._nodes[node, _FAILED]:
+            self._nodes[node, _FAILED] = 0
+
+    def distrust(self) -> None:
+        """The ETL makes other pixels than it should: none of its nodes is asked any more."""
+        self._all[_DISTRUSTED] = 1
+
+    def waits(self) -> None:
+        """Somebody has neither a sample nor the bytes to make it of; to be said again every second."""
+        if not self.waiting_s():
+            self._all[_WAITING_SINCE] = time.time()
+        self._all[_WAITED] = time.time()
+
+    # What anybody may ask.
+
+    def is_open(self, node: int) -> bool:
+        """Whether the ETL on this node is not to be asked."""
+        return bool(self._nodes[node, _OPENED] or self._all[_DISTRUSTED])
+
+    @property
+    def distrusted(self) -> bool:
+        """Whether ``distrust`` was called."""
+        return bool(self._all[_DISTRUSTED])
+
+    def opened(self) -> list[int]:
+        """The nodes whose breakers are open."""
+        return [int(node) for node in self._nodes[:, _OPENED].nonzero()[0]]
+
+    def waiting_s(self) -> float:
+        """Seconds since somebody began to wait for the cluster; 0 if nobody does."""
+        now = time.time()
+        return now - float(self._all[_WAITING_SINCE]) if now - self._all[_WAITED] < _STALE_S else 0.0
+
+    def close(self, node: int) -> None:
+        """The ETL on this node works again."""
+        self._nodes[node] = 0

@@ -1,0 +1,337 @@
+"""Every fault, the same stream: what a run sees and ends with does not depend on what broke while it went on.
+
+Prints a line for each fault: what the user sees, the longest stall, what was lost. docs/faults.md is made of them.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aistore import Client
+from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
+
+from aistore_data.cluster import connect, make_client
+from aistore_data.embedded import EmbeddedAIS
+from aistore_data.http_reader import Access
+from aistore_data.placement import Placement
+from aistore_data.upload import upload
+from tests.conformance.test_embedded import pod_processes
+from tests.conftest import TINY, ForkedTrain, Result, Zygote, make_small_folder
+from tests.faults.link import Fault, Link, links_to
+
+RUN = [
+    *TINY,
+    *("train.epochs=10", "train.log_every=1", "data.fingerprint=full", "data.workers=1", "data.prefetch=2"),
+    *("data=aistore", "data.etl.num_workers=2", "data.etl.on_exit=keep", "data.etl.deadline_s=1"),
+]
+"""30 steps in 10 epochs, 510 samples."""
+STALL_S = 5.0
+"""No single fault stops training longer where the objects can be had."""
+
+
+@dataclass
+class Place:
+    """A cluster behind links."""
+
+    server: EmbeddedAIS
+    client: Client
+    to_proxy: Link
+    to_target: Link
+    bucket: str = "ais://faults"
+
+    @property
+    def words(self) -> list[str]:
+        """Overrides that name it."""
+        return [f"data.endpoint=http://{self.to_proxy.host}", f"data.bucket={self.bucket}", *RUN]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"AIS_AUTHN_TOKEN": self.server.token}
+
+    @property
+    def links(self) -> tuple[Link, Link]:
+        return self.to_proxy, self.to_target
+
+    def pods(self) -> list[int]:
+        """Main processes of the pods."""
+        found = pod_processes(self.server.pid)
+        return [pid for pid in found if os.getpgid(pid) == pid]
+
+    def quiet(self) -> None:
+        """No faults, and counting begins again."""
+        for link in self.links:
+            link.fault, link.requests, link.at = None, 0, {}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = make_small_folder(tmp_path_factory.mktemp("data") / "small")
+    with EmbeddedAIS(tmp_path_factory.mktemp("ais")) as server:
+        access = Access(server.endpoint, server.token)
+        client = make_client(access)
+        upload(folder, client.bucket("faults"), "folders")
+        (target,) = Placement(connect(access)).hosts
+        place = Place(server, client, *links_to(server.endpoint, target))
+        yield place
+        for link in place.links:
+            link.close()
+
+
+@pytest.fixture(scope="module")
+def whole(place: Place, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """The run that nothing happened to."""
+    result = ForkedTrain(zygote, tmp_path_factory.mktemp("whole") / "cwd")(*place.words, variables=place.variables)
+    assert result.code == 0, result.output
+    assert result.summary()["samples_by_source"] == {"local": 0, "etl": 510}
+    return result
+
+
+Inject = Callable[[Place], None]
+
+
+def after(seconds: float, call: Callable[[], None]) -> None:
+    """Later, in a thread."""
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+
+
+def on_links(fault: Fault, seconds: float, *names: str) -> Inject:
+    """A fault of some links for a while."""
+
+    def inject(place: Place) -> None:
+        links = [getattr(place, name) for name in names or ("to_target",)]
+        for link in links:
+            link.fault = fault
+        after(seconds, lambda: [setattr(link, "fault", None) for link in links])  # type: ignore[func-returns-value]
+
+    return inject
+
+
+def kill_pods(place: Place) -> None:
+    for pid in place.pods():
+        os.kill(pid, signal.SIGKILL)
+
+
+def kill_a_worker(place: Place) -> None:
+    workers = set(pod_processes(place.server.pid)) - set(place.pods())
+    os.kill(max(workers), signal.SIGKILL)
+
+
+def freeze_pods(place: Place) -> None:
+    pods = pod_processes(place.server.pid)
+    for pid in pods:
+        os.kill(pid, signal.SIGSTOP)
+
+    def thaw() -> None:
+        for pid in pods:
+            if Path(f"/proc/{pid}").exists():
+                os.kill(pid, signal.SIGCONT)
+
+    after(4, thaw)
+
+
+def stop_etl(place: Place) -> None:
+    place.client.etl("imagenet-train").stop()
+
+
+def delete_etl(place: Place) -> None:
+    place.client.etl("imagenet-train").stop()
+    place.client.etl("imagenet-train").delete()
+
+
+ETL = "etl_name="
+OOM = b'{"message":"Put \\"http://pod\\": EOF"}'
+RAISED = b'{"message":"ETL error: {\\"detail\\":\\"Processing error: injected\\"}"}'
+FAULTS: dict[str, Inject] = {
+    "ETL pods killed (SIGKILL)": kill_pods,
+    "ETL pods hang (SIGSTOP), and go on after 4 s": freeze_pods,
+    "ETL stopped": stop_etl,
+    "ETL deleted": delete_etl,
+    "a worker of the pod killed, as for its memory": kill_a_worker,
+    "transform fails for some objects": on_links(Fault("status", "cat%2F1", body=RAISED), 60),
+    "the pod runs out of memory (400 EOF)": on_links(Fault("status", ETL, code=400, body=OOM), 3),
+    "answers cut short": on_links(Fault("cut", ETL), 3),
+    "answers of the wrong length": on_links(Fault("short", ETL), 3),
+    "empty answers with status 200": on_links(Fault("empty", ETL), 3),
+    "connections to the target reset": on_links(Fault("reset"), 3),
+    "target ten times slower": on_links(Fault("delay", ETL, seconds=0.2), 5),
+    "target slow beyond the deadline": on_links(Fault("delay", ETL, seconds=1.5), 5),
+    "proxy hangs": on_links(Fault("hang", seconds=5), 5, "to_proxy"),
+    "proxy restarts": on_links(Fault("refuse"), 4, "to_proxy"),
+    "503 for everything": on_links(Fault("status", code=503), 3, "to_proxy", "to_target"),
+    "429 for everything": on_links(Fault("status", code=429), 3, "to_proxy", "to_target"),
+    "target gone, and back after 6 s": on_links(Fault("refuse"), 6),
+    "the whole cluster gone for 6 s": on_links(Fault("refuse"), 6, "to_proxy", "to_target"),
+    "no route: nothing answers for 6 s": on_links(Fault("hang", seconds=30), 6, "to_proxy", "to_target"),
+}
+WITHOUT_OBJECTS = {  # seconds in which they cannot be had
+    "connections to the target reset": 3,
+    "503 for everything": 3,
+    "429 for everything": 3,
+    "target gone, and back after 6 s": 6,
+    "the whole cluster gone for 6 s": 6,
+    "no route: nothing answers for 6 s": 6,
+}
+SHORT = ("ETL pods killed (SIGKILL)", "answers cut short", "the whole cluster gone for 6 s")
+"""Those of ``make test``."""
+
+
+def longest_stall(result: Result) -> float:
+    """Seconds between two steps, at most; the first step of an attempt has none before it."""
+    times = [line["time"] for line in result.metrics("train_step")]
+    return max(after - before for before, after in pairwise(times))
+
+
+def assert_the_same(result: Result, whole: Result) -> None:
+    assert result.code == 0, result.output
+    assert result.summary()["state_sha256"] == whole.summary()["state_sha256"]
+    assert result.fingerprints() == whole.fingerprints()
+    assert (result.run_dir / "stream.bin").read_bytes() == (whole.run_dir / "stream.bin").read_bytes()
+    assert sum(result.summary()["samples_by_source"].values()) == 510
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.long) for name in FAULTS]
+)
+def test_the_stream_stays_the_same(place: Place, whole: Result, fork_train: ForkedTrain, name: str, seed: int) -> None:
+    place.quiet()
+    place.to_target.at[100 + seed % 100] = lambda: FAULTS[name](place)
+    result = fork_train(*place.words, variables=place.variables)
+    place.quiet()
+    assert_the_same(result, whole)
+    stall = longest_stall(result)
+    summary = result.summary()
+    seen = [line for line in result.output.splitlines() if line.startswith(("ETL ", "the cluster"))]
+    seen = [line for line in seen if "is running already" not in line and "samples equal" not in line]
+    print(f"FAULT {name} | {'; '.join(seen)} | {stall:.1f} s | {summary['fallbacks']} | {summary['retries']}")
+    assert stall < STALL_S + WITHOUT_OBJECTS.get(name, 0), result.output
+    done = summary["fallbacks"] + summary["retries"] > 0
+    assert done or name in ("target ten times slower", "proxy hangs", "proxy restarts"), "nothing has happened"
+
+
+class Wrong(FastAPIServer):
+    """Answers of the right length, and other pixels."""
+
+    def transform(self, data: bytes, path: str, etl_args: str) -> bytes:
+        import json
+
+        size = json.loads(etl_args)["size"]
+        return bytes(size * size * 3)
+
+
+def replace_etl(place: Place) -> None:
+    import cloudpickle
+
+    import tests.faults.test_faults as this
+
+    cloudpickle.register_pickle_by_value(this)
+    delete_etl(place)
+    place.client.etl("imagenet-train").init_class(init_timeout="60s")(Wrong)
+
+
+def test_an_etl_that_somebody_replaces_is_noticed_before_a_pixel_changes(
+    place: Place, whole: Result, fork_train: ForkedTrain
+) -> None:
+    place.quiet()
+    place.to_target.at[150] = lambda: replace_etl(place)
+    try:
+        result = fork_train(*place.words, "data.audit_every=1", variables=place.variables)
+        assert_the_same(result, whole)
+        assert "ETL imagenet-train makes other pixels than this machine: it is not asked any more" in result.output
+        assert result.summary()["audits"] >= 10
+
+        place.quiet()
+        again = fork_train(*place.words, "run_dir=again", variables=place.variables)
+        assert_the_same(again, whole)
+        assert "ETL imagenet-train runs other code and is left alone; this run uses imagenet-train-" in again.output
+    finally:
+        delete_etl(place)
+
+
+def test_samples_that_may_be_wrong_end_the_run(place: Place, whole: Result, fork_train: ForkedTrain) -> None:
+    place.quiet()
+    place.to_target.at[150] = lambda: setattr(place.to_target, "fault", Fault("alter", ETL))
+    result = fork_train(*place.words, "data.audit_every=30", variables=place.variables)
+    assert result.code == 1
+    assert "error: ETL imagenet-train makes other pixels of ais://faults/train/" in result.output
+    assert "may be wrong: start again from a checkpoint before that" in result.output
+
+
+def test_patience_ends_with_everything_saved(place: Place, whole: Result, fork_train: ForkedTrain) -> None:
+    place.quiet()
+    gone = on_links(Fault("refuse"), 60, "to_proxy", "to_target")
+    place.to_target.at[150] = lambda: gone(place)
+    result = fork_train(*place.words, "data.patience_s=4", variables=place.variables)
+    assert result.code == 1 and "data.patience_s" in result.output, result.output
+    assert "the cluster at http://127.0.0.1" in result.output and "waiting for" in result.output
+    assert "is saved in run/checkpoints/last.pt: the same command goes on." in result.output
+    place.quiet()
+    assert_the_same(fork_train(*place.words, "data.patience_s=4", variables=place.variables), whole)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_request_to_stop_is_heard_while_waiting(
+    place: Place, zygote: Zygote, fork_train: ForkedTrain, tmp_path: Path, world: int
+) -> None:
+    """With two processes the ranks agree to wait and to stop."""
+    place.quiet()
+    undisturbed = ForkedTrain(zygote, tmp_path / "whole")(*place.words, variables=place.variables, world=world)
+    assert undisturbed.code == 0, undisturbed.output
+    place.quiet()
+    gone = on_links(Fault("refuse"), 600, "to_proxy", "to_target")
+    pids: list[int] = []
+
+    def stop_later() -> None:
+        gone(place)
+        after(4, lambda: os.kill(pids[0], signal.SIGTERM))
+
+    place.to_target.at[150] = stop_later
+    result = fork_train(*place.words, variables=place.variables, world=world, started=pids.extend)
+    assert result.code == 85, result.output
+    assert (result.run_dir / "PREEMPTED").exists()
+    place.quiet()
+    finished = fork_train(*place.words, variables=place.variables, world=world)
+    assert_the_same(finished, undisturbed)
+
+
+def test_an_object_that_is_gone_or_changed_is_named(place: Place, fork_train: ForkedTrain, tmp_path: Path) -> None:
+    """Or replaced by another one of its class, and recorded; the same one every time."""
+    bucket = place.client.bucket("losing").create(exist_ok=True)
+    upload(make_small_folder(tmp_path / "small"), bucket, "folders")
+    words = [*place.words, "data.bucket=ais://losing", "data.transform=client"]
+
+    def lose(*_: Any) -> None:
+        bucket.object("train/cat/3.jpg").delete()
+        bucket.object("train/dog/4.jpg").get_writer().put_content(b"not what it was")
+
+    place.quiet()
+    place.to_target.at[20] = lose
+    result = fork_train(*words, variables=place.variables)
+    assert result.code == 1
+    gone = "ais://losing/train/cat/3.jpg does not exist any more, and did when it was listed. Look at it with: ais get"
+    changed = "ais://losing/train/dog/4.jpg has 15 bytes, and had "
+    assert gone in result.output or changed in result.output, result.output
+
+    outcomes = []
+    for name in ("one", "two"):
+        upload(tmp_path / "small", bucket, "folders")
+        place.quiet()
+        place.to_target.at[20] = lose
+        result = fork_train(*words, "data.on_corrupt=replace", f"run_dir={name}", variables=place.variables)
+        assert result.code == 0, result.output
+        cases = (result.run_dir / "replaced.jsonl").read_text()
+        assert "train/cat/3.jpg does not exist any more" in cases and "train/dog/4.jpg has 15 bytes" in cases
+        assert result.summary()["replaced"] == 2
+        outcomes.append(result.summary()["state_sha256"])
+    place.quiet()
+    limited = fork_train(
+        *words, "data.on_corrupt=replace", "data.max_replaced=0", "run_dir=3", variables=place.variables
+    )
+    assert limited.code == 1 and "more than data.max_replaced=0: 3/replaced.jsonl lists them" in limited.output

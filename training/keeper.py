@@ -1,0 +1,127 @@
+"""A thread beside training that sees to broken ETLs: it asks whether they work again, and on rank 0 repairs them."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from threading import Event, Thread
+
+from aistore_data.errors import ClusterError, ObjectError
+from aistore_data.http_reader import HttpReader, object_path
+from training.remote import Remote, uname
+
+PERIOD_S = 1.0
+_PROBE_S = 2.0
+_REPAIR_S = 5.0
+"""Seconds before another repair is tried; twice as many each time, up to a minute."""
+
+
+@dataclass
+class _Watched:
+    remote: Remote
+    repair: Callable[[], None] | None
+    next_repair: float = 0.0
+    pause_s: float = _REPAIR_S
+    failed_probes: int = 0
+    open: bool = False
+    distrusted: bool = False
+
+
+class Keeper:
+    """Watches the ETLs of ``remotes`` until it is closed; ``say`` hears what happens.
+
+    ``repairs``: what mends each of them, for rank 0 where the ETLs are ours; without it they are only asked. One keeper
+    of each machine is enough: its workers share the breakers.
+    """
+
+    def __init__(
+        self, remotes: list[Remote], repairs: list[Callable[[], None]] | None, say: Callable[[str], None]
+    ) -> None:
+        self._watched = [
+            _Watched(remote, repairs[number] if repairs else None) for number, remote in enumerate(remotes)
+        ]
+        access = replace(remotes[0].access, connect_timeout_s=_PROBE_S, read_timeout_s=_PROBE_S)
+        self._reader = HttpReader(access)
+        self._say = say
+        self._waiting_said = 0.0
+        self._done = Event()
+        self._thread = Thread(target=self._watch, name="keeper", daemon=True)
+
+    def __enter__(self) -> "Keeper":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join(_PROBE_S)
+
+    def _watch(self) -> None:
+        while not self._done.wait(PERIOD_S):
+            self._look_at_waiting()
+            for watched in self._watched:
+                self._look_at(watched)
+
+    def _look_at_waiting(self) -> None:
+        waiting_s = max(watched.remote.breakers.waiting_s() for watched in self._watched)
+        if waiting_s == 0:
+            if self._waiting_said:
+                self._say("the cluster answers again")
+            self._waiting_said = 0.0
+        elif waiting_s > 2 and (not self._waiting_said or time.monotonic() - self._waiting_said > 30):
+            remote = self._watched[0].remote
+            self._say(
+                f"the cluster at {remote.access.endpoint} gives neither samples nor objects: waiting for "
+                f"{waiting_s:.0f} s, up to {remote.patience_s:g} s (data.patience_s)"
+            )
+            self._waiting_said = time.monotonic()
+
+    def _look_at(self, watched: _Watched) -> None:
+        breakers, name = watched.remote.breakers, watched.remote.etl_names[0]
+        if breakers.distrusted:
+            if not watched.distrusted:
+                self._say(f"ETL {name} makes other pixels than this machine: it is not asked any more")
+            watched.distrusted = True
+            return
+        opened = breakers.opened()
+        if opened and not watched.open:
+            hosts = ", ".join(watched.remote.placement.hosts[node] for node in opened)
+            self._say(f"ETL {name} fails on {hosts}: samples are made here until it works again")
+        watched.open = bool(opened)
+        broken = [node for node in opened if not self._works(watched.remote, node)]
+        for node in set(opened) - set(broken):
+            breakers.close(node)
+        if opened and not broken:
+            self._say(f"ETL {name} works again")
+            watched.open, watched.failed_probes, watched.pause_s = False, 0, _REPAIR_S
+        elif broken:
+            watched.failed_probes += 1
+            self._repair(watched)
+
+    def _works(self, remote: Remote, node: int) -> bool:
+        """Whether the ETL on a node answers."""
+        return self._answers(remote, node, etl_name=remote.etl_names[0], etl_args='{"wire":"info"}')
+
+    def _answers(self, remote: Remote, node: int, **query: str) -> bool:
+        manifest = remote.manifest
+        names = (manifest.name(index) for index in range(min(len(manifest), 1000)))
+        prefix = uname(remote.uri)
+        name = next((name for name in names if remote.placement.number_of(prefix + name) == node), manifest.name(0))
+        try:
+            return bool(self._reader.get(object_path(remote.uri, name, **query)))
+        except (ObjectError, OSError):
+            return False
+
+    def _repair(self, watched: _Watched) -> None:
+        """Stop and start it, once it is clear that the cluster is well and the ETL is not."""
+        now = time.monotonic()
+        if watched.repair is None or watched.failed_probes < 2 or now < watched.next_repair:
+            return
+        if not self._answers(watched.remote, watched.remote.breakers.opened()[0]):
+            return
+        name = watched.remote.etl_names[0]
+        self._say(f"ETL {name} is being repaired")
+        try:
+            watched.repair()
+        except ClusterError as error:
+            self._say(f"ETL {name} could not be repaired: {str(error).splitlines()[0]}")
+        watched.next_repair = time.monotonic() + watched.pause_s
+        watched.pause_s = min(60.0, 2 * watched.pause_s)

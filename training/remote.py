@@ -1,0 +1,304 @@
+"""Samples of a bucket: made by the cluster's ETL, or here from the objects' bytes; whatever fails, the same samples.
+
+What becomes of a sample is one of these: the ETL makes it; the ETL fails, is late or is known to be broken, and it is
+made here of the object's bytes; they cannot be had either, and it is waited for, up to ``patience_s``.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from aistore_data.breaker import Breakers
+from aistore_data.cluster import cluster_map
+from aistore_data.errors import DataError, ObjectError, UnreachableError
+from aistore_data.fetch import Fetcher, Get
+from aistore_data.http_reader import Access, object_path
+from aistore_data.manifest import Manifest
+from aistore_data.placement import Placement
+from etl.request import Request, encode
+from etl.sample import CorruptSample, Key, Spec, transform
+from training.dataset import Batch, Counts, from_wire, through_wire
+from training.latency import Latencies
+from training.substitutes import Substitution, substitutes
+
+RAW_TIMEOUT_S = 5.0
+"""Seconds for the bytes of an object."""
+
+_TRIES = 2
+"""Requests to the ETL for one sample, if the first one fails at once: a connection that was reset is no broken ETL."""
+
+_UNSAFE = frozenset("?#%")
+"""In an object's name these make AIS ask the ETL for something else, which it then answers; so no ETL is asked."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Where samples of a split come from and how; all that a worker must know."""
+
+    access: Access
+    uri: str
+    manifest: Manifest
+    placement: Placement
+    spec: Spec
+    seed: int
+    etl_names: tuple[str, ...] = ()
+    """The ETL's name; empty: samples are made here."""
+    local_share: float = 0.0
+    """Share of the samples, 0 to 1, that is made here though there is an ETL."""
+    wire: str = "raw"
+    deadline_s: float = 2.0
+    patience_s: float = 600.0
+    audit_every: int = 256
+    replace: bool = False
+    breakers: Breakers = field(default_factory=lambda: Breakers(1))
+
+
+class Sample:
+    """One sample on its way into its row of the batch."""
+
+    __slots__ = ("by", "epoch", "error", "host", "index", "node", "others", "reason", "row", "since", "stage", "tries")
+
+    def __init__(self, row: Any, epoch: int, index: int, node: int, host: str, stage: Literal["etl", "here"]) -> None:
+        self.row, self.epoch, self.index, self.node, self.host, self.stage = row, epoch, index, node, host, stage
+        self.tries = 0
+        self.since = 0.0  # when its bytes were first asked for in vain
+        self.by = index  # whose bytes it is made of
+        self.others: Iterator[int] | None = None
+        self.reason = ""
+
+
+class RemoteDataset:
+    """A split of a bucket as a ``BatchDataset``."""
+
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+        self._fetcher: Fetcher[Sample] | None = None
+        self._unaudited = 0
+        self._trusted = True  # whether all samples that were handed out came after a good audit, or with one
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"remote": self.remote, "_fetcher": None, "_unaudited": 0, "_trusted": True}
+
+    def __len__(self) -> int:
+        return len(self.remote.manifest)
+
+    def locate(self, index: int) -> str:
+        """Where sample ``index`` lies, for messages."""
+        return f"{self.remote.uri}/{self.remote.manifest.name(index)}"
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
+        """As ``BatchDataset``. Raises DataError that names the object, UnreachableError when patience is over."""
+        remote, size = self.remote, self.remote.spec.size
+        images = torch.empty((len(keys), size, size, 3), dtype=torch.uint8)
+        rows = images.numpy()
+        samples = [self._sample(rows[number], *keys[number]) for number in range(len(keys))]
+        work = self._work(samples)
+        work = self._audited(samples, work)
+        indices = torch.tensor([index for _, index in keys])
+        labels = torch.from_numpy(remote.manifest.labels[indices.numpy()])
+        replaced = tuple(Substitution(s.epoch, s.index, s.by, s.reason) for s in samples if s.by != s.index)
+        counts = work.counts._replace(replaced=len(replaced))
+        return Batch(images, labels, indices, counts, work.latencies.to_bytes(), replaced)
+
+    def _sample(self, row: Any, epoch: int, index: int) -> Sample:
+        remote = self.remote
+        name = remote.manifest.name(index)
+        node = remote.placement.number_of(f"{uname(remote.uri)}{name}")
+        here = not remote.etl_names or not _UNSAFE.isdisjoint(name) or self._is_made_here(epoch, index)
+        return Sample(row, epoch, index, node, remote.placement.hosts[node], "here" if here else "etl")
+
+    def _is_made_here(self, epoch: int, index: int) -> bool:
+        """Whether (epoch, index) belongs to the share that is: SplitMix64 of the two (Steele, Lea and Flood, 2014)."""
+        share = self.remote.local_share
+        return share > 0 and _splitmix64((epoch << 40) + index) < share * 2**64
+
+    def _work(self, samples: list[Sample]) -> "_Work":
+        self._fetcher = self._fetcher or Fetcher(self.remote.access)
+        work = _Work(self.remote, self._fetcher)
+        self._fetcher.run(samples, work.begin, work.done)
+        return work
+
+    def _audited(self, samples: list[Sample], work: "_Work") -> "_Work":
+        """Now and then one of the ETL's samples is made here too, and compared: somebody may have replaced the ETL.
+
+        The last one of a batch is asked for after the others have come; where every batch is audited, no altered pixel
+        is handed out. Raises DataError if some may have been.
+        """
+        remote = self.remote
+        made_there = [sample for sample in samples if sample.stage == "etl"]
+        if not made_there or remote.audit_every == 0:
+            return work
+        self._unaudited += len(made_there)
+        if self._unaudited < remote.audit_every:
+            self._trusted = False
+            return work
+        known = made_there[-1]
+        row = np.empty_like(known.row)
+        again = Sample(row, known.epoch, known.index, known.node, known.host, "here")
+        audit = self._work([again])
+        work.counts = work.counts._replace(audits=1)
+        if np.array_equal(row, known.row) or again.by != known.index:
+            self._unaudited, self._trusted = 0, True
+            return work
+        remote.breakers.distrust()
+        if not self._trusted:
+            raise DataError(
+                f"ETL {remote.etl_names[0]} makes other pixels of {self.locate(known.index)} than this machine: "
+                f"somebody has replaced it. Samples since the last audit, up to {self._unaudited} of each loader "
+                "worker, may be wrong: start again from a checkpoint before that, with data.transform=client or an "
+                "ETL of another name."
+            )
+        for sample in made_there:
+            sample.stage, sample.tries = "here", 0
+        work.counts = work.counts._replace(etl=0, etl_bytes=0)
+        return work.plus(self._work(made_there)).plus(audit, counts=False)
+
+
+class _Work:
+    """The rules: what a sample asks next, and what an answer means for it."""
+
+    def __init__(self, remote: Remote, fetcher: Fetcher[Sample]) -> None:
+        self.remote = remote
+        self.fetcher = fetcher
+        self.counts = Counts()
+        self.latencies = Latencies()
+
+    def plus(self, other: "_Work", counts: bool = True) -> "_Work":
+        """Both together."""
+        if counts:
+            self.counts = Counts(*(a + b for a, b in zip(self.counts, other.counts, strict=True)))
+        self.latencies.add(other.latencies)
+        return self
+
+    def _count(self, **more: int) -> None:
+        self.counts = self.counts._replace(**{name: getattr(self.counts, name) + n for name, n in more.items()})
+
+    def begin(self, sample: Sample) -> Get:
+        """The next request of a sample."""
+        remote = self.remote
+        if sample.stage == "etl" and remote.breakers.is_open(sample.node):
+            self._give_up_on_the_etl(sample)
+        host = remote.placement.hosts[sample.node] if sample.tries == 0 else self.fetcher.proxy
+        if sample.stage == "here":
+            path = object_path(remote.uri, remote.manifest.name(sample.by))
+            return Get(path, host if sample.by == sample.index else self.fetcher.proxy, RAW_TIMEOUT_S)
+        arguments = encode(Request(remote.spec, self._key(sample), remote.wire))  # type: ignore[arg-type]
+        name = remote.manifest.name(sample.index)
+        path = object_path(remote.uri, name, etl_name=remote.etl_names[0], etl_args=arguments)
+        row = memoryview(sample.row).cast("B") if remote.wire == "raw" else None
+        return Get(path, host, remote.deadline_s, row)
+
+    def done(self, sample: Sample, get: Get) -> float | None:
+        """What an answer means: None if the sample is made, else the seconds until it goes on."""
+        return self._etl_answered(sample, get) if sample.stage == "etl" else self._object_came(sample, get)
+
+    def _etl_answered(self, sample: Sample, get: Get) -> float | None:
+        error: Exception | None = get.error
+        if error is None and get.row is None:
+            try:
+                sample.row[:] = from_wire(bytes(get.body), self.remote.spec)
+            except ObjectError as problem:
+                error = problem
+        if error is None:
+            self.remote.breakers.worked(sample.node)
+            self.latencies.count("etl", get.took_s)
+            self._count(etl=1, etl_bytes=len(get.body) or sample.row.nbytes)
+            return None
+        if isinstance(error, ObjectError) and error.corrupt_sample:
+            return self._substitute(sample, f"is {error.corrupt_sample}")
+        self.remote.breakers.failed(sample.node)
+        sample.tries += 1
+        lost = isinstance(error, ConnectionError) or getattr(error, "status", 0) in (200, 429, 502, 503)
+        if sample.tries < _TRIES and lost and get.took_s < self.remote.deadline_s / 2:
+            self._count(retries=1)
+            return 0.05
+        self._give_up_on_the_etl(sample)
+        return 0.0
+
+    def _give_up_on_the_etl(self, sample: Sample) -> None:
+        sample.stage, sample.tries = "here", 0
+        self._count(fallbacks=1)
+
+    def _object_came(self, sample: Sample, get: Get) -> float | None:
+        remote = self.remote
+        if get.error is not None:
+            return self._wait(sample, get.error)
+        expected = int(remote.manifest.sizes[sample.by])
+        if len(get.body) != expected:
+            return self._substitute(
+                sample, f"has {len(get.body)} bytes, and had {expected} when it was listed: somebody has replaced it"
+            )
+        self.latencies.count("object", get.took_s)
+        try:
+            pixels = transform(bytes(get.body), remote.spec, self._key(sample))
+        except CorruptSample as error:
+            return self._substitute(sample, f"is {error}")
+        sample.row[:] = through_wire(pixels, remote.wire)
+        self._count(local=1, object_bytes=len(get.body))
+        return None
+
+    def _wait(self, sample: Sample, error: ObjectError | OSError) -> float | None:
+        """The bytes cannot be had now. Raises UnreachableError after ``patience_s``, DataError if waiting is no use."""
+        remote, now = self.remote, time.monotonic()
+        sample.since = sample.since or now
+        sample.tries += 1
+        status = error.status if isinstance(error, ObjectError) else 0
+        if status in (401, 403):
+            raise DataError(f"{self._locate(sample.by)} may not be read (status {status}): {error}.")
+        if status == 404 and "does not exist" in str(error) and self._all_targets_are_there():
+            return self._substitute(sample, "does not exist any more, and did when it was listed")
+        if now - sample.since > remote.patience_s:
+            raise UnreachableError(
+                f"{self._locate(sample.by)} could not be had for {remote.patience_s:g} s (data.patience_s): {error}."
+            )
+        if now - sample.since > 1:
+            remote.breakers.waits()
+        self._count(retries=1)
+        return float(min(1.0, 0.05 * 2**sample.tries))
+
+    def _all_targets_are_there(self) -> bool:
+        """Whether the cluster has the storage nodes that it had at the start; else what is missing may come back."""
+        hosts = Placement(found).hosts if (found := cluster_map(self.remote.access)) else ()
+        return set(self.remote.placement.hosts) <= set(hosts)
+
+    def _substitute(self, sample: Sample, problem: str) -> float:
+        """Go on with another sample of the class. Raises DataError where that is not wanted, or there is none."""
+        remote = self.remote
+        where = self._locate(sample.by)
+        look = f"ais get {where} - | file -"
+        if not remote.replace:
+            raise DataError(
+                f"{where} {problem}. Look at it with: {look}. Replace or remove it, or use data.on_corrupt=replace."
+            )
+        if sample.others is None:
+            sample.others = substitutes(remote.manifest, sample.index, remote.seed)
+            sample.reason = f"{where} {problem}"
+        by = next(sample.others, None)
+        if by is None:
+            raise DataError(f"{where} {problem}, and no other sample of its class can be had in its place.")
+        sample.by, sample.stage, sample.tries, sample.since = by, "here", 0, 0.0
+        return 0.0
+
+    def _key(self, sample: Sample) -> Key | None:
+        return Key(self.remote.seed, sample.epoch, sample.index) if self.remote.spec.recipe == "train" else None
+
+    def _locate(self, index: int) -> str:
+        return f"{self.remote.uri}/{self.remote.manifest.name(index)}"
+
+
+def uname(uri: str) -> str:
+    """What AIS puts before an object's name to place it."""
+    provider, _, bucket = uri.rpartition("://")
+    return f"{provider or 'ais'}/@#/{bucket}/"
+
+
+def _splitmix64(number: int) -> int:
+    mask = (1 << 64) - 1
+    z = (number + 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return z ^ (z >> 31)

@@ -1,0 +1,25 @@
+"""What is trained on in the place of a sample that cannot be had: another one of its class, the same in every run."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from aistore_data.manifest import Manifest
+
+
+class Substitution(NamedTuple):
+    """A sample (its place in the manifest) that was replaced by another one, and why."""
+
+    epoch: int
+    sample: int
+    by: int
+    reason: str
+
+
+def substitutes(manifest: Manifest, index: int, seed: int) -> Iterator[int]:
+    """The other samples of the class of ``index``, in an order that (seed, index) decides: Philox's, as epochs have."""
+    others = np.flatnonzero(manifest.labels == manifest.labels[index])
+    others = others[others != index]
+    keys = np.random.Philox(key=[seed, 2], counter=[0, 0, index, 0]).random_raw(len(others))
+    yield from others[np.argsort(keys, kind="stable")].tolist()
