@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from training.dataset import Counts
 from training.latency import SOURCES, Latencies
 
-_WAITING = 0.02
+_WAITING = 0.05
 """A share of the time that is spent waiting for data; below it the model sets the pace."""
 
 _BROKEN = 0.05
