@@ -12,7 +12,7 @@ TORCH_INDEX ?=
 TOGETHER ?= --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check bench clean
+.PHONY: help setup demo test test-all soak check bench clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ test: check build/pillow-12/.ready  ## lint, types and tests
 
 test-all: check build/pillow-12/.ready  ## the same with the long matrices
 	$(BIN)/python -m pytest -q $(TOGETHER) --all
+
+soak: setup  ## faults at random for MINUTES (20): every run must end the same
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),20)
 
 bench: setup  ## the figures of the README: python -m benchmarks.NAME runs one
 	$(BIN)/python -m benchmarks.loader

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,11 @@ class Place:
             link.fault, link.requests, link.at = None, 0, {}
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = make_small_folder(tmp_path_factory.mktemp("data") / "small")
-    with EmbeddedAIS(tmp_path_factory.mktemp("ais")) as server:
+@contextmanager
+def opened(root: Path) -> Iterator[Place]:
+    """A cluster with the data set, and links before it."""
+    folder = make_small_folder(root / "small")
+    with EmbeddedAIS(root / "ais") as server:
         access = Access(server.endpoint, server.token)
         client = make_client(access)
         upload(folder, client.bucket("faults"), "folders")
@@ -83,6 +85,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield place
         for link in place.links:
             link.close()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with opened(tmp_path_factory.mktemp("faults")) as place:
+        yield place
 
 
 @pytest.fixture(scope="module")
