@@ -13,6 +13,7 @@ import pytest
 
 from aistore_data.errors import ConfigError, UserError
 from tests.conftest import PROJECT
+from aistore_data.owner import myself
 from training import lock
 from training.lock import PREFIX, RunLock
 
@@ -36,7 +37,7 @@ def hold(folder: Path) -> "subprocess.Popen[str]":
 
 def leave(folder: Path, **changes: Any) -> Path:
     """A lock file as another holder would have left it."""
-    content = lock._myself() | changes
+    content = myself() | changes
     path = folder / f"{PREFIX}other"
     path.write_text(json.dumps(content))
     return path
