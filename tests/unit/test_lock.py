@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from aistore_data.errors import ConfigError, UserError
-from tests.conftest import PROJECT
 from aistore_data.owner import myself
+from tests.conftest import PROJECT
 from training import lock
 from training.lock import PREFIX, RunLock
 
