@@ -95,7 +95,7 @@ def transfer(
     Raises UserError; whatever ends it, items are at the destination whole or not at all, and no process goes on.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, *({treat.__module__} if treat else ())])
     outcome = Outcome()
     waiting: deque[tuple[int, Future[Outcome]]] = deque()
     pool = ProcessPoolExecutor(workers, context, _start, (destination, replace, treat))
