@@ -50,7 +50,7 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
     sums = ArchiveSums(source.archives if whole else {})
     with opened(options.dest, options.endpoint) as (destination, check):
         planned = plan(items, destination, options.replace)
-        _tell_room(planned, destination)
+        _warn(planned, destination)
         outcome = transfer(
             planned,
             destination,
@@ -90,8 +90,13 @@ def _tell(source: Source) -> None:
     print(f"{source.kind}: {counts} photos, {len(source.splits[0].classes):,} classes", flush=True)
 
 
-def _tell_room(planned: Sequence[Planned], destination: Folder | Bucket) -> None:
-    if isinstance(destination, Folder):
+def _warn(planned: Sequence[Planned], destination: Folder | Bucket) -> None:
+    if isinstance(destination, Bucket):
+        odd = [entry.item.name for entry in planned if set(entry.item.name) & set("?#%")]
+        if odd:  # AIS does not encode names in what it sends to a pod
+            print_line(f"warning: {len(odd):,} names hold ?, # or %, like {odd[0]!r}. AIStore's ETLs are not asked for "
+                       "these as they should be: use --layout pairs, or data.transform=client.")  # fmt: skip
+    else:
         needed = sum(entry.item.size for entry in planned if entry.there is None and entry.item.size > 0)
         free = shutil.disk_usage(destination.root).free
         if needed > free:

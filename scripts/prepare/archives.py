@@ -4,8 +4,11 @@ The photos are found by the tars' headers, which are 512 bytes for each, and rea
 """
 
 import functools
+import gzip
+import io
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -134,7 +137,8 @@ def _read_devkit(path: str) -> tuple[dict[int, str], list[int]]:
     """ILSVRC2012_ID → wnid, and the ids of the validation photos in the order of their names."""
     wanted: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r:*") as tar:
+        content = gzip.decompress(Path(path).read_bytes())
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
             for member in tar:
                 for name in (GROUND_TRUTH, META):
                     if member.name.endswith(f"/{name}") and (file := tar.extractfile(member)):
@@ -143,10 +147,10 @@ def _read_devkit(path: str) -> tuple[dict[int, str], list[int]]:
         return read_synsets(wanted[META]), labels
     except KeyError as error:
         raise DataError(f"{path} has no {error.args[0]}: it is not ILSVRC2012_devkit_t12.tar.gz.") from None
-    except (tarfile.ReadError, EOFError, ValueError) as error:
+    except (gzip.BadGzipFile, zlib.error, tarfile.ReadError, EOFError, ValueError) as error:
         raise DataError(f"{path} cannot be read as ImageNet's devkit: {error}. Download it again.") from None
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def kind_of(path: Path) -> str:
@@ -154,9 +158,8 @@ def kind_of(path: Path) -> str:
     try:
         with tarfile.open(path, "r:*") as tar:
             first = next((member.name for member in tar if member.isreg()), "")
-            packed = path.open("rb").read(2) == b"\x1f\x8b"
+            if isinstance(tar.fileobj, gzip.GzipFile):
+                return "devkit"
     except (tarfile.ReadError, EOFError):
         return ""
-    if packed:
-        return "devkit"
     return "train" if first.endswith(".tar") else "val" if _is_photo(first) else ""
