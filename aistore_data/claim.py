@@ -17,6 +17,7 @@ from typing import Any
 from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 
+from aistore_data.destination import words
 from aistore_data.errors import ClusterError, ConfigError, UserError
 from aistore_data.layout import BESIDE
 from aistore_data.owner import describe, is_process_alive, myself
@@ -57,7 +58,7 @@ class Claim:
         except BaseException as error:
             self._delete(self.name)
             if isinstance(error, AISError | RequestException):
-                raise ClusterError(f"{self.uri} cannot be written to: {error}.") from None
+                raise ClusterError(f"{self.uri} cannot be written to: {words(error)}.") from None
             raise
         raise ConfigError(
             f"another upload to {self.uri} is going on{describe(living[0])}: wait for it, stop it, or use another "
@@ -117,7 +118,7 @@ class Claim:
             self.bucket.object(name).delete()
         except (AISError, RequestException) as error:
             if getattr(error, "status_code", 0) != 404:
-                self._say(f"{self.uri}/{name} could not be removed: {error}")
+                self._say(f"{self.uri}/{name} could not be removed: {words(error)}")
 
     def _renew(self) -> None:
         failed_since: float | None = None
@@ -131,5 +132,5 @@ class Claim:
             except (AISError, RequestException) as error:
                 failed_since = failed_since or time.monotonic()
                 if time.monotonic() - failed_since > STALE_S - RENEW_S:
-                    self._lost = f"its claim on the bucket could not be renewed: {error}"
+                    self._lost = f"its claim on the bucket could not be renewed: {words(error)}"
                     return

@@ -134,7 +134,7 @@ class Bucket:
             if self.uri.startswith("ais://"):
                 self.sdk.create(exist_ok=True)
         except (AISError, RequestException) as error:
-            raise ClusterError(f"{self.uri} cannot be made: {error}.") from None
+            raise ClusterError(f"{self.uri} cannot be made: {words(error)}.") from None
 
     def present(self) -> dict[str, Stat]:
         """All objects of the splits and beside them. Raises ClusterError."""
@@ -147,7 +147,7 @@ class Bucket:
                         progress.add(1)
                 return found
         except (AISError, RequestException) as error:
-            raise ClusterError(f"{self.uri} cannot be listed: {error}.") from None
+            raise ClusterError(f"{self.uri} cannot be listed: {words(error)}.") from None
 
     def put(self, name: str, data: bytes) -> None:
         """Upload an object; tried again where the cluster does not answer. Raises ClusterError."""
@@ -160,14 +160,16 @@ class Bucket:
             ):
                 with attempt:
                     answer = self.sdk.object(name).get_writer().put_content(data)
-        except AISError as error:
-            said = server_message(error.message.encode())
-            raise ClusterError(f"the upload to {self.uri} failed at {name}: {said}. {GOES_ON}") from None
-        except RequestException as error:
-            raise ClusterError(f"the upload to {self.uri} failed at {name}: {error}. {GOES_ON}") from None
+        except (AISError, RequestException) as error:
+            raise ClusterError(f"the upload to {self.uri} failed at {name}: {words(error)}. {GOES_ON}") from None
         kind, value = (answer.headers.get(f"Ais-Checksum-{part}", "") for part in ("Type", "Value"))
         if kind == "xxhash2" and value != xxhash.xxh64_hexdigest(data):
             raise ClusterError(f"{self.uri}/{name} arrived with the checksum {value}: other bytes than were sent.")
+
+
+def words(error: Exception) -> str:
+    """The server's own, of what the SDK raises."""
+    return server_message(error.message.encode()) if isinstance(error, AISError) else str(error)
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -24,15 +24,16 @@ STOPPED = 85
 """Exit code: stopped on request, and the same command goes on."""
 
 
-def open_bucket(uri: str, endpoint: str) -> Bucket:
-    """The bucket of a command line, made if it is missing. Raises ConfigError or ClusterError."""
+def open_bucket(uri: str, endpoint: str, create: bool = True) -> Bucket:
+    """The bucket of a command line, made if it is missing, where wanted. Raises ConfigError or ClusterError."""
     provider, separator, name = uri.partition("://")
     if not separator or not provider or not name or "/" in name:
         raise ConfigError(f"a bucket must be of the form ais://NAME, not {uri}")
     access = Access.from_environment(endpoint)
     connect(access)
     bucket = Bucket(uri, access)
-    bucket.prepare()
+    if create:
+        bucket.prepare()
     return bucket
 
 
@@ -48,13 +49,14 @@ def print_line(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser, replace: bool = True) -> None:
     """The options that all commands have that put a data set somewhere."""
     parser.add_argument("--endpoint", default="", help="of the cluster; default: AIS_ENDPOINT")
     parser.add_argument(
         "--workers", type=positive, default=max(4, len(os.sched_getaffinity(0))), help="processes (default %(default)s)"
     )
-    parser.add_argument("--replace", action="store_true", help="replace what is there with another content")
+    if replace:
+        parser.add_argument("--replace", action="store_true", help="replace what is there with another content")
 
 
 def positive(text: str) -> int:

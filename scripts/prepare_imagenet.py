@@ -15,23 +15,21 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aistore_data.claim import Claim
 from aistore_data.destination import Bucket, Folder
-from aistore_data.errors import ConfigError, UserError
+from aistore_data.errors import UserError
 from aistore_data.layout import BESIDE
 from aistore_data.manifest import Manifest
 from aistore_data.photos import Item, Photo, Split, items_of
 from aistore_data.transfer import Outcome, Planned, plan, transfer
-from aistore_data.upload import STOPPED, add_options, open_bucket, positive, print_line
+from aistore_data.upload import STOPPED, add_options, positive, print_line
+from scripts.destination import opened
 from scripts.prepare.checks import ArchiveSums, check_splits
 from scripts.prepare.inspection import inspect
 from scripts.prepare.sources import Source, open_source, sampled
-from training.lock import RunLock
 
 REPORT = f"{BESIDE}prepare.json"
 _NAMES_TOLD = 3
@@ -64,25 +62,6 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
         report = _report(source, splits, items, outcome, options)
         destination.put(REPORT, json.dumps(report, indent=1).encode())
     return report
-
-
-@contextmanager
-def opened(dest: str, endpoint: str) -> Iterator[tuple[Folder | Bucket, Callable[[], None]]]:
-    """A folder or a bucket to write to, held as long as the context, and what tells that it was taken away."""
-    if "://" in dest:
-        bucket = open_bucket(dest, endpoint)
-        with Claim(bucket.sdk, bucket.uri, print_line) as claim:
-            yield bucket, claim.check
-        return
-    folder = Folder(Path(dest).absolute())
-    try:
-        folder.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"DEST={dest} cannot be made: {error.strerror}. Choose another one.") from None
-    with RunLock(folder.root, print_line, "DEST") as lock:
-        folder.prepare()
-        yield folder, lock.check
-        folder.finish()
 
 
 def _tell(source: Source) -> None:
