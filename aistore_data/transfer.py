@@ -60,10 +60,7 @@ def plan(items: Sequence[Item], destination: Destination, replace: bool) -> list
     under an item's name: mixed data sets are not noticed later.
     """
     for item in items:
-        try:
-            item.name.encode()
-        except UnicodeEncodeError:
-            raise ConfigError(f"{item.name!r} is not UTF-8, as names in a bucket are: rename it.") from None
+        _check_name(item.name)
     present = destination.present()
     names = {item.name for item in items}
     strangers = sorted(name for name in present if name.startswith(SPLITS) and name not in names)
@@ -122,6 +119,16 @@ def transfer(
         finally:
             pool.shutdown(cancel_futures=True)
     return outcome
+
+
+def _check_name(name: str) -> None:
+    """Raises ConfigError for a name that no bucket takes, or that leads out of a folder, as an archive's might."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name!r} is not UTF-8, as names in a bucket are: rename it.") from None
+    if {"", ".", ".."} & set(name.split("/")):
+        raise ConfigError(f"{name!r} cannot be the name of a photo: rename it.")
 
 
 def _chunks(planned: Iterable[Planned]) -> Iterator[list[Planned]]:

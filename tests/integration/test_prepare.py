@@ -327,6 +327,34 @@ def test_a_bucket_with_other_data(prepare: Prepare, small_folder: Path, access: 
     assert refused.code == 2 and "in this layout" in refused.err
 
 
+def test_labels_in_a_bucket_that_do_not_fit(prepare: Prepare, small_folder: Path, access: Access) -> None:
+    uri = "ais://labels"
+    assert prepare(small_folder, uri, OTHER, "--layout", "pairs").code == 0
+    make_client(access).bucket("labels").object("train/0000012.cls").get_writer().put_content(b"2")
+    refused = prepare(small_folder, uri, OTHER, "--layout", "pairs")
+    assert refused.code == 2 and f"{uri} holds another train/0000012.cls" in refused.err
+    mended = prepare(small_folder, uri, OTHER, "--layout", "pairs", "--replace")
+    assert "1 written" in mended.out and objects(access, uri)["train/0000012.cls"] == b"1"
+
+
+def test_an_archive_that_leads_out_of_the_folder(
+    prepare: Prepare, sources: Callable[[str], Path], tmp_path: Path
+) -> None:
+    import tarfile
+
+    source = Path(shutil.copytree(sources("archives"), tmp_path / "in"))
+    with tarfile.open(source / "ILSVRC2012_img_train.tar", "a") as tar:
+        inner = io.BytesIO()
+        with tarfile.open(fileobj=inner, mode="w") as evil:
+            evil.addfile(tarfile.TarInfo("x.JPEG"))
+        member = tarfile.TarInfo("...tar")
+        member.size = len(inner.getvalue())
+        inner.seek(0)
+        tar.addfile(member, inner)
+    result = prepare(source, tmp_path / "out", OTHER)
+    assert result.code == 2 and "'train/../x.JPEG' cannot be the name of a photo" in result.err
+
+
 def test_two_at_once(prepare: Prepare, small_folder: Path, tmp_path: Path, access: Access) -> None:
     dest = tmp_path / "out"
     dest.mkdir()
@@ -388,7 +416,7 @@ def kill_at(words: list[str], place: Path, number: int) -> int:
     process = subprocess.Popen([sys.executable, "-m", "scripts.prepare_imagenet", *words], cwd=PROJECT,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
     while process.poll() is None and count_files(place) < number:
-        time.sleep(0.002)
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -9, process.stderr and process.stderr.read()
     assert process.stderr is not None

@@ -86,7 +86,7 @@ def test_killed_and_gone_on(folder: Path, tmp_path: Path, seed: int) -> None:
     command = [sys.executable, "-m", "scripts.shrink", str(folder), str(dest), *WORDS]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while process.poll() is None and len(list(dest.glob("*/*/*"))) < number:
-        time.sleep(0.002)
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -9 and process.stderr is not None
     process.stderr.read()
