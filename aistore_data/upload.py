@@ -1,96 +1,92 @@
 """Upload an ImageFolder to a bucket: ``python -m aistore_data.upload ROOT ais://BUCKET [--layout folders|pairs]``.
 
-ROOT holds train/ and val/. What is there already with the same size is not sent again, so an upload that was
-interrupted goes on where it was. The cluster is AIS_ENDPOINT's or --endpoint's, with the SDK's environment names for
-token and TLS.
+ROOT holds train/ and val/. What is there already with the same size and checksum is not sent again, so an upload that
+was interrupted goes on where it was. The cluster is AIS_ENDPOINT's or --endpoint's, with the SDK's environment names
+for token and TLS. ``python -m scripts.prepare_imagenet`` takes ImageNet as it was downloaded, and checks it.
 """
 
 import argparse
-import json
+import os
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from aistore.sdk.errors import AISError
-from requests.exceptions import RequestException
-
-from aistore_data.cluster import connect, make_client
-from aistore_data.errors import ClusterError, UserError
-from aistore_data.folder import scan_folder
+from aistore_data.claim import Claim
+from aistore_data.cluster import connect
+from aistore_data.destination import Bucket
+from aistore_data.errors import ConfigError, UserError
 from aistore_data.http_reader import Access
-from aistore_data.layout import Layout, classes_name, pair_names
-from aistore_data.manifest import Manifest
-from aistore_data.objects import iter_objects
-from aistore_data.progress import Progress
+from aistore_data.layout import Layout
+from aistore_data.photos import index_folder, items_of
+from aistore_data.transfer import Outcome, plan, transfer
 
-Content = Path | bytes
-
-
-def objects_of(root: Path, prefix: str, manifest: Manifest, layout: Layout) -> Iterator[tuple[str, Content]]:
-    """(object name, content) of a split in a layout: images as paths below ``root``, labels as bytes."""
-    yield classes_name(prefix), json.dumps(list(manifest.classes)).encode()
-    if layout == "folders":
-        for index in range(len(manifest)):
-            yield prefix + manifest.name(index), root / manifest.name(index)
-    else:
-        for index, (image, label) in enumerate(pair_names(manifest)):
-            yield prefix + image, root / manifest.name(index)
-            yield prefix + label, str(int(manifest.labels[index])).encode()
+STOPPED = 85
+"""Exit code: stopped on request, and the same command goes on."""
 
 
-def upload(root: Path, bucket: Any, layout: Layout, workers: int = 8) -> tuple[int, int]:
-    """Upload both splits to an SDK bucket, made if it is missing; answers the objects (sent, already there).
-
-    Raises ClusterError if the bucket cannot be made or written to, ConfigError for a folder that is no ImageFolder.
-    """
-    splits = zip(("train/", "val/"), scan_folder(root), strict=True)
-    try:
-        bucket.create(exist_ok=True)
-        present = {entry.name: entry.size for entry in iter_objects(bucket)}
-        objects = [item for prefix, m in splits for item in objects_of(root / prefix, prefix, m, layout)]
-        missing = [(name, content) for name, content in objects if not _is_there(present.get(name), content)]
-        with Progress("objects", len(missing)) as progress, ThreadPoolExecutor(workers) as pool:
-            for size in pool.map(lambda item: _put(bucket, *item), missing):
-                progress.add(1, size)
-    except (AISError, RequestException, OSError) as error:
-        raise ClusterError(f"the upload to ais://{bucket.name} failed: {error}. The same command goes on.") from None
-    return len(missing), len(objects) - len(missing)
+def open_bucket(uri: str, endpoint: str, create: bool = True) -> Bucket:
+    """The bucket of a command line, made if it is missing, where wanted. Raises ConfigError or ClusterError."""
+    provider, separator, name = uri.partition("://")
+    if not separator or not provider or not name or "/" in name:
+        raise ConfigError(f"a bucket must be of the form ais://NAME, not {uri}")
+    access = Access.from_environment(endpoint)
+    connect(access)
+    bucket = Bucket(uri, access)
+    if create:
+        bucket.prepare()
+    return bucket
 
 
-def _is_there(size: int | None, content: Content) -> bool:
-    # Labels are a few bytes of any content: equal sizes say nothing.
-    return isinstance(content, Path) and size == content.stat().st_size
+def upload(root: Path, bucket: Bucket, layout: Layout, workers: int, replace: bool = False) -> Outcome:
+    """Upload both splits. Raises ConfigError for a folder that is no ImageFolder, ClusterError and DataError."""
+    items = [item for split in index_folder(root) for item in items_of(split, split.manifest(), layout)]
+    with Claim(bucket.sdk, bucket.uri, print_line) as claim:
+        return transfer(plan(items, bucket, replace), bucket, workers, replace, check=claim.check)
 
 
-def _put(bucket: Any, name: str, content: Content) -> int:
-    data = content.read_bytes() if isinstance(content, Path) else content
-    bucket.object(name).get_writer().put_content(data)
-    return len(data)
+def print_line(text: str) -> None:
+    """A line beside the result."""
+    print(text, file=sys.stderr, flush=True)
 
 
-def main() -> int:
+def add_options(parser: argparse.ArgumentParser, replace: bool = True) -> None:
+    """The options that all commands have that put a data set somewhere."""
+    parser.add_argument("--endpoint", default="", help="of the cluster; default: AIS_ENDPOINT")
+    parser.add_argument(
+        "--workers", type=positive, default=max(4, len(os.sched_getaffinity(0))), help="processes (default %(default)s)"
+    )
+    if replace:
+        parser.add_argument("--replace", action="store_true", help="replace what is there with another content")
+
+
+def positive(text: str) -> int:
+    """A number from 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m aistore_data.upload", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m aistore_data.upload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("root", type=Path, help="the folder that holds train/ and val/")
     parser.add_argument("bucket", help="ais://NAME; made if it does not exist")
     parser.add_argument("--layout", choices=("folders", "pairs"), default="folders")
-    parser.add_argument("--endpoint", default="", help="default: AIS_ENDPOINT")
-    parser.add_argument("--workers", type=int, default=8, help="uploads at a time (default 8)")
-    options = parser.parse_args()
-    provider, separator, name = options.bucket.partition("://")
-    if not separator or not name:
-        parser.error(f"BUCKET must be of the form ais://NAME, not {options.bucket}")
+    add_options(parser)
+    options = parser.parse_args(arguments)
     try:
-        access = Access.from_environment(options.endpoint)
-        connect(access)
-        bucket = make_client(access).bucket(name, provider=provider)
-        sent, kept = upload(options.root, bucket, options.layout, options.workers)
+        bucket = open_bucket(options.bucket, options.endpoint)
+        done = upload(options.root, bucket, options.layout, options.workers, options.replace)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{options.bucket}: {sent:,} objects uploaded, {kept:,} were there already")
+    except KeyboardInterrupt:
+        print("stopped. The same command goes on.", file=sys.stderr)
+        return STOPPED
+    print(f"{options.bucket}: {done.sent:,} objects uploaded, {done.kept:,} were there already")
     return 0
 
 

@@ -98,6 +98,7 @@ def main() -> int:
     args = parser.parse_args()
     from aistore_data import etls
     from aistore_data.cluster import make_client
+    from aistore_data.destination import Bucket
     from aistore_data.embedded import EmbeddedAIS
     from aistore_data.http_reader import Access
     from aistore_data.upload import upload
@@ -108,8 +109,11 @@ def main() -> int:
     words = ("--workers", str(args.workers), "--images", str(args.images))
     with photo_folder() as root, EmbeddedAIS(root / "ais") as server:
         os.environ |= {"AIS_ENDPOINT": server.endpoint, "AIS_AUTHN_TOKEN": server.token}
-        client = make_client(Access(server.endpoint, server.token))
-        upload(root, client.bucket("bench"), "folders")
+        access = Access(server.endpoint, server.token)
+        client = make_client(access)
+        bucket = Bucket("ais://bench", access)
+        bucket.prepare()
+        upload(root, bucket, "folders", 4)
         etls.ensure(client, "bench-train", "train", etls.EtlSettings(num_workers=1), print)
         compare("benchmarks.bucket", KINDS, args.repeats, root, *words)
     return 0

@@ -12,15 +12,14 @@ one machine sees.)
 import json
 import os
 import random
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from aistore_data.errors import ConfigError, UserError
+from aistore_data.owner import describe, is_process_alive, myself
 
 PREFIX = "run.lock."
 RENEW_S = 10.0
@@ -30,10 +29,11 @@ _TRIES = 10
 
 
 class RunLock:
-    """Holds a run directory as long as its context."""
+    """Holds a run directory, or another folder that ``option`` of a command line names, as long as its context."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None], option: str = "run_dir") -> None:
         self.folder = folder
+        self.option = option
         self.path = folder / f"{PREFIX}{uuid.uuid4().hex}"
         self._say = say
         self._done = threading.Event()
@@ -50,11 +50,11 @@ class RunLock:
                 time.sleep(random.uniform(0, 0.1))  # noqa: S311
         except OSError as error:
             raise ConfigError(
-                f"run_dir={self.folder} cannot be written to: {error.strerror}. Choose another run_dir."
+                f"{self.option}={self.folder} cannot be written to: {error.strerror}. Choose another {self.option}."
             ) from None
         raise ConfigError(
-            f"run_dir={self.folder} is in use by another run{''.join(living[:1])}: wait for it, stop it, "
-            "or choose another run_dir."
+            f"{self.option}={self.folder} is in use by another run{''.join(living[:1])}: wait for it, stop it, "
+            f"or choose another {self.option}."
         )
 
     def __exit__(self, *exception: object) -> None:
@@ -73,7 +73,7 @@ class RunLock:
     def _claim(self) -> bool:
         """Leave our file; True if it is the only one, else it is taken away again."""
         try:
-            self.path.write_text(json.dumps(_myself()))
+            self.path.write_text(json.dumps(myself()))
             if self._others():
                 self.path.unlink()
                 return False
@@ -93,17 +93,17 @@ class RunLock:
             if content is None:
                 continue
             if self._is_alive(path, content):
-                living.append(_describe(content))
+                living.append(describe(content))
             else:
                 path.unlink(missing_ok=True)
         return living
 
     def _is_alive(self, path: Path, content: str) -> bool:
-        known = _is_process_alive(content)
+        known = is_process_alive(content)
         if known is not None:
             return known
         first = _time_of_change(path)
-        self._say(f"{self.folder} is held{_describe(content)}; waiting {STALE_S:.0f} s for a sign of life")
+        self._say(f"{self.folder} is held{describe(content)}; waiting {STALE_S:.0f} s for a sign of life")
         end = time.monotonic() + STALE_S
         while time.monotonic() < end:
             time.sleep(0.5)
@@ -120,36 +120,6 @@ class RunLock:
                 return  # taken over: check() says so
 
 
-def _myself() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started": _start_ticks(os.getpid()),
-        "boot": _text("/proc/sys/kernel/random/boot_id"),
-        "namespace": _link("/proc/self/ns/pid"),
-    }
-
-
-def _is_process_alive(content: str) -> bool | None:
-    """Whether the owner of a file lives; None where this machine's process table cannot tell."""
-    try:
-        owner = json.loads(content)
-        mine = _myself()
-        if not mine["boot"] or any(owner[key] != mine[key] for key in ("boot", "namespace")):
-            return None
-        return _start_ticks(int(owner["pid"])) == owner["started"] is not None
-    except (ValueError, KeyError, TypeError):
-        return None  # being written, or nothing that we have written
-
-
-def _describe(content: str) -> str:
-    try:
-        owner = json.loads(content)
-        return f", process {owner['pid']} on {owner['host']}"
-    except (ValueError, KeyError, TypeError):
-        return ""
-
-
 def _read(path: Path) -> str | None:
     try:
         return path.read_text(errors="replace")
@@ -164,23 +134,3 @@ def _time_of_change(path: Path) -> int | None:
             return os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
         return None
-
-
-def _start_ticks(pid: int) -> int | None:
-    """When a process began, in clock ticks since boot; None if it is gone or a zombie."""
-    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return int(fields[19]) if fields and fields[0] not in "ZX" else None
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
-
-
-def _link(path: str) -> str:
-    try:
-        return str(Path(path).readlink())
-    except OSError:
-        return ""

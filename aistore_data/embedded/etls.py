@@ -18,6 +18,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from aistore_data.embedded.errors import ApiError, etl_not_found
 from aistore_data.embedded.pods import Pod
+from aistore_data.embedded.store import Bucket
 
 INITIALIZING, RUNNING, ABORTED = "Initializing", "Running", "Aborted"
 _NAME = re.compile(r"[a-z0-9][-a-z0-9]{4,30}[a-z0-9]")
@@ -109,6 +110,25 @@ class Etls:
             hint = f'try starting new ETL with "{self._target_url}/v1/etl/init" endpoint'
             raise ApiError(404, f"t[{self._target_id}]: {name} does not exist - {hint}", "ErrNotFound")
         return etl, pod
+
+    def check(self, stages: list[str]) -> None:
+        """Raises ApiError 404 in the words of AIS's proxy, where one of these does not exist."""
+        for name in stages:
+            if name not in self._etls:
+                raise ApiError(404, f"ETL {name} doesn't exist")
+
+    def transform(self, stages: list[str], bucket: Bucket, name: str, arguments: str | None) -> bytes:
+        """An object, as the ETLs make it one after the other. Raises ApiError."""
+        running = [self.running(stage) for stage in stages]
+        entry = bucket.get(name)
+        # By path whether or not the pod's class wants the path: else the SDK's web server reads the file for it.
+        data: bytes | Path = Path(entry.path) if entry.content is None else bucket.read(name)
+        for etl, pod in running:
+            size = entry.size if isinstance(data, Path) else len(data)
+            data = pod.transform(bucket.name, name, arguments, data, etl.object_timeout_s)
+            etl.count(size, len(data))
+        assert isinstance(data, bytes)
+        return data
 
     def init(self, message: dict[str, Any]) -> str:
         """Starts a new ETL and waits until it runs; its id. Raises ApiError 409, or 400 with the pod's last lines."""

@@ -19,6 +19,7 @@ import xxhash
 
 from aistore_data.embedded.errors import PROXY_ID, TARGET_ID, ApiError
 from aistore_data.embedded.etls import Etls
+from aistore_data.embedded.jobs import Jobs
 from aistore_data.embedded.store import CHUNK_BYTES, Store
 
 JSON_TYPE = "application/json"
@@ -34,6 +35,7 @@ class Cluster:
     token: str
     store: Store
     etls: Etls
+    jobs: Jobs
     proxy_url: str
     target_url: str
     started_ns: int = field(default_factory=time.time_ns)

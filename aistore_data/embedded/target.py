@@ -5,7 +5,6 @@ import io
 import re
 import tarfile
 import time
-from pathlib import Path
 
 from aistore_data.embedded.errors import TARGET_ID, ApiError
 from aistore_data.embedded.node import NodeHandler, is_signed
@@ -119,15 +118,7 @@ class TargetHandler(NodeHandler):
 
     def _transform(self, bucket: Bucket, name: str) -> None:
         stages = [self.query["etl_name"], *filter(None, self.query.get("etl_pipeline", "").split(","))]
-        running = [self.cluster.etls.running(stage) for stage in stages]
-        entry = bucket.get(name)
-        # By path whether or not the pod's class wants the path: else the SDK's web server reads the file for it.
-        data: bytes | Path = Path(entry.path) if entry.content is None else bucket.read(name)
-        for etl, pod in running:
-            size = entry.size if isinstance(data, Path) else len(data)
-            data = pod.transform(bucket.name, name, self.query.get("etl_args"), data, etl.object_timeout_s)
-            etl.count(size, len(data))
-        assert isinstance(data, bytes)
+        data = self.cluster.etls.transform(stages, bucket, name, self.query.get("etl_args"))
         headers = {"Content-Type": _sniff(data)}
         if len(data) <= _MAX_KNOWN_LENGTH:
             self.reply(200, data, headers)

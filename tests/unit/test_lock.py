@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from aistore_data.errors import ConfigError, UserError
+from aistore_data.owner import myself
 from tests.conftest import PROJECT
 from training import lock
 from training.lock import PREFIX, RunLock
@@ -36,7 +37,7 @@ def hold(folder: Path) -> "subprocess.Popen[str]":
 
 def leave(folder: Path, **changes: Any) -> Path:
     """A lock file as another holder would have left it."""
-    content = lock._myself() | changes
+    content = myself() | changes
     path = folder / f"{PREFIX}other"
     path.write_text(json.dumps(content))
     return path

@@ -1,0 +1,1 @@
+"""ImageNet as people have it, as two splits of photos."""

@@ -1,0 +1,165 @@
+"""ImageNet's own archives: the tar of tars with the training photos, the tar with the validation photos, the devkit.
+
+The photos are found by the tars' headers, which are 512 bytes for each, and read later where they lie.
+"""
+
+import functools
+import gzip
+import io
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from aistore_data.errors import ConfigError, DataError
+from aistore_data.manifest import IMG_EXTENSIONS
+from aistore_data.photos import Photo, Split
+from aistore_data.progress import Progress
+from scripts.prepare.matlab import read_synsets
+
+GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
+META = "data/meta.mat"
+
+
+class Slice(NamedTuple):
+    """Bytes within an archive that is not compressed."""
+
+    path: str
+    offset: int
+    size: int
+    unit: None = None
+
+    def read(self) -> bytes:
+        """The bytes; the archive stays open in this process."""
+        try:
+            data = os.pread(_descriptor(self.path), self.size, self.offset)
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error.strerror}.") from None
+        if len(data) < self.size:
+            raise cut_short(self.path)
+        return data
+
+
+@functools.lru_cache(maxsize=8)
+def _descriptor(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def cut_short(path: str) -> DataError:
+    """The error for an archive without its end."""
+    return DataError(f"{path} is cut short: it ends in the middle of a file. Download or copy it again.")
+
+
+def index_archives(train: str, val: str, devkit: str) -> list[Split]:
+    """Both splits, by headers alone. Raises DataError for archives that are damaged or do not belong together."""
+    names, labels = _read_devkit(devkit)
+    with Progress("photos found") as progress:
+        photos = list(_training_photos(train, progress))
+        val_photos = [(name, place) for name, place in _members(val) if _is_photo(name)]
+        progress.add(len(val_photos))
+    classes = tuple(sorted({wnid for wnid, _, _ in photos}))
+    numbers = {wnid: number for number, wnid in enumerate(classes)}
+    if len(val_photos) != len(labels):
+        raise DataError(
+            f"{val} holds {len(val_photos):,} photos and {devkit} {len(labels):,} labels: they do not belong together."
+        )
+    # The devkit numbers the validation photos in the order of their names.
+    wnid_of = dict(zip(sorted(name for name, _ in val_photos), (names.get(label, "") for label in labels), strict=True))
+    unknown = sorted({wnid or "?" for wnid in wnid_of.values()} - set(classes))
+    if unknown:
+        raise DataError(
+            f"{devkit} names the class {unknown[0]}, which {train} does not have: they do not belong together."
+        )
+    return [
+        Split("train/", classes, [Photo(f"{w}/{name}", numbers[w], place.size, place) for w, name, place in photos]),
+        Split(
+            "val/",
+            classes,
+            [Photo(f"{wnid_of[n]}/{n}", numbers[wnid_of[n]], place.size, place) for n, place in val_photos],
+        ),
+    ]
+
+
+def _training_photos(path: str, progress: Progress) -> Iterator[tuple[str, str, Slice]]:
+    """(wnid, file name, place) of each photo of a tar that holds a tar for each class."""
+    for name, whole in _members(path):
+        wnid, _, kind = name.rpartition(".")
+        if kind != "tar" or not wnid:
+            raise DataError(f"{path} holds {name}: it must hold a tar for each class, like n01440764.tar, alone.")
+        count = 0
+        for photo, place in _members(path, whole.offset, whole.offset + whole.size):
+            if _is_photo(photo):
+                yield wnid, photo, place
+                count += 1
+        if count == 0:
+            raise DataError(f"{name} in {path} holds no photos.")
+        progress.add(count)
+
+
+def _members(path: str, start: int = 0, end: int | None = None) -> Iterator[tuple[str, Slice]]:
+    """(file name, place) of the files of the tar that ``path`` holds from ``start`` to ``end``."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            whole = os.fstat(file.fileno()).st_size
+            if end is not None and end > whole:
+                raise cut_short(path)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # headers lie 100 KB apart
+            file.seek(start)
+            yield from _read_members(path, file, whole if end is None else end)
+    except tarfile.ReadError as error:
+        if "unexpected end of data" in str(error):
+            raise cut_short(path) from None
+        raise DataError(f"{path} is not a tar, or a damaged one: {error}.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _read_members(path: str, file: BinaryIO, end: int) -> Iterator[tuple[str, Slice]]:
+    with tarfile.open(fileobj=file, mode="r:", errorlevel=2) as tar:
+        for member in tar:
+            if member.offset_data + member.size > end:
+                raise cut_short(path)
+            if member.isreg():
+                yield os.path.basename(member.name), Slice(path, member.offset_data, member.size)
+            tar.members = []  # type: ignore[attr-defined]  # else it remembers all of them
+        file.seek(tar.offset)
+        if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:  # a whole tar ends with blocks of zeros
+            raise cut_short(path)
+
+
+def _is_photo(name: str) -> bool:
+    return name.lower().endswith(IMG_EXTENSIONS)
+
+
+def _read_devkit(path: str) -> tuple[dict[int, str], list[int]]:
+    """ILSVRC2012_ID → wnid, and the ids of the validation photos in the order of their names."""
+    wanted: dict[str, bytes] = {}
+    try:
+        content = gzip.decompress(Path(path).read_bytes())
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            for member in tar:
+                for name in (GROUND_TRUTH, META):
+                    if member.name.endswith(f"/{name}") and (file := tar.extractfile(member)):
+                        wanted[name] = file.read()
+        labels = [int(line) for line in wanted[GROUND_TRUTH].split()]
+        return read_synsets(wanted[META]), labels
+    except KeyError as error:
+        raise DataError(f"{path} has no {error.args[0]}: it is not ILSVRC2012_devkit_t12.tar.gz.") from None
+    except (gzip.BadGzipFile, zlib.error, tarfile.ReadError, EOFError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as ImageNet's devkit: {error}. Download it again.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def kind_of(path: Path) -> str:
+    """``train``, ``val`` or ``devkit``: what an archive is by its first member; "" if it is none of these."""
+    try:
+        with tarfile.open(path, "r:*") as tar:
+            first = next((member.name for member in tar if member.isreg()), "")
+            if isinstance(tar.fileobj, gzip.GzipFile):
+                return "devkit"
+    except (tarfile.ReadError, EOFError):
+        return ""
+    return "train" if first.endswith(".tar") else "val" if _is_photo(first) else ""

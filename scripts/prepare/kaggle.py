@@ -1,0 +1,154 @@
+"""Kaggle's ImageNet Object Localization Challenge: a folder, or the zip as it was downloaded.
+
+``ILSVRC/Data/CLS-LOC/train/WNID/*.JPEG``, ``ILSVRC/Data/CLS-LOC/val/*.JPEG`` without classes, ``LOC_val_solution.csv``
+with the validation labels, and ``LOC_synset_mapping.txt`` with the classes, a wnid and its words in a line.
+"""
+
+import csv
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from aistore_data.errors import ConfigError, DataError
+from aistore_data.manifest import IMG_EXTENSIONS
+from aistore_data.photos import File, Photo, Place, Split
+from aistore_data.progress import Progress
+
+IMAGES = "ILSVRC/Data/CLS-LOC"
+SOLUTION, MAPPING = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+"""Of a file in a zip: signature, lengths of the name and of the extra field (PKWARE, APPNOTE.TXT, 4.3.7)."""
+
+
+class Zipped(NamedTuple):
+    """A file within a zip: where its local header is, packed and unpacked bytes, method and CRC-32."""
+
+    path: str
+    offset: int
+    packed: int
+    size: int
+    method: int
+    crc: int
+    unit: None = None
+
+    def read(self) -> bytes:
+        """The unpacked bytes. Not by ``zipfile``, which reads the list of 2 million files in each process."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.offset)
+                signature, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+                file.seek(name + extra, os.SEEK_CUR)
+                data = file.read(self.packed)
+            if self.method == zipfile.ZIP_DEFLATED:
+                data = zlib.decompress(data, -zlib.MAX_WBITS)
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error.strerror}.") from None
+        except (struct.error, zlib.error) as error:
+            raise self._damaged(str(error)) from None
+        if signature != b"PK\3\4" or len(data) != self.size or zlib.crc32(data) != self.crc:
+            raise self._damaged("a file's checksum is wrong")
+        return data
+
+    def _damaged(self, why: str) -> DataError:
+        return DataError(f"{self.path} is damaged at byte {self.offset:,}: {why}. Download it again.")
+
+
+def index_kaggle(source: Path) -> list[Split]:
+    """Both splits of the folder that holds ILSVRC, or of the zip. Raises ConfigError or DataError."""
+    with Progress("photos found") as progress:
+        texts, images = (_zip if source.is_file() else _folder)(source, progress)
+    classes = tuple(sorted(line.split()[0] for line in texts[MAPPING].splitlines() if line.strip()))
+    numbers = {wnid: number for number, wnid in enumerate(classes)}
+    val_wnids = _solution(texts[SOLUTION], source)
+    splits: dict[str, list[Photo]] = {"train": [], "val": []}
+    for name, size, place in images:
+        split, _, rest = name.partition("/")
+        wnid, _, file = rest.rpartition("/")
+        if split == "val":
+            file, wnid = rest, val_wnids.pop(rest.rpartition(".")[0], "")
+            if not wnid:
+                raise DataError(f"{SOLUTION} of {source} has no label for {name}: they do not belong together.")
+        elif split != "train":
+            continue  # the test photos have no labels
+        if wnid not in numbers:
+            raise DataError(f"{name} is of the class {wnid!r}, which {MAPPING} of {source} does not have.")
+        splits[split].append(Photo(f"{wnid}/{file}", numbers[wnid], size, place))
+    if val_wnids:
+        raise DataError(f"{SOLUTION} of {source} names {next(iter(val_wnids))}, which is not in {IMAGES}/val.")
+    return [Split(f"{split}/", classes, photos) for split, photos in splits.items()]
+
+
+def is_kaggle(source: Path) -> bool:
+    """Whether it is the folder, or a zip."""
+    return (source / IMAGES).is_dir() or (source.suffix == ".zip" and source.is_file())
+
+
+_Images = list[tuple[str, int, Place]]
+
+
+def _folder(source: Path, progress: Progress) -> tuple[dict[str, str], _Images]:
+    texts = {}
+    for name in (SOLUTION, MAPPING):
+        try:
+            texts[name] = (source / name).read_text()
+        except OSError as error:
+            raise ConfigError(
+                f"{source / name} cannot be read: {error.strerror}. It comes with Kaggle's data."
+            ) from None
+    root = source / IMAGES
+    images: _Images = []
+    for split in ("train", "val"):
+        if not (root / split).is_dir():
+            raise ConfigError(f"{root / split} is missing: unpack all of Kaggle's data.")
+        for path, size in _files(str(root / split)):
+            images.append((os.path.relpath(path, root), size, File(path)))
+            progress.add(1)
+    return texts, images
+
+
+def _files(folder: str) -> Iterator[tuple[str, int]]:
+    with os.scandir(folder) as listing:
+        for entry in listing:
+            if entry.is_dir():
+                yield from _files(entry.path)
+            elif entry.name.lower().endswith(IMG_EXTENSIONS):
+                yield entry.path, entry.stat().st_size
+
+
+def _zip(source: Path, progress: Progress) -> tuple[dict[str, str], _Images]:
+    texts: dict[str, str] = {}
+    images: _Images = []
+    try:
+        with zipfile.ZipFile(source) as archive:
+            for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
+                name = entry.filename
+                if os.path.basename(name) in (SOLUTION, MAPPING):
+                    texts[os.path.basename(name)] = archive.read(entry).decode()
+                elif name.startswith(f"{IMAGES}/") and name.lower().endswith(IMG_EXTENSIONS):
+                    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        raise DataError(f"{name} in {source} is packed by a method that is not read here: unpack it.")
+                    place = Zipped(str(source), entry.header_offset, entry.compress_size, entry.file_size,
+                                   entry.compress_type, entry.CRC)  # fmt: skip
+                    images.append((name.removeprefix(f"{IMAGES}/"), entry.file_size, place))
+                    progress.add(1)
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{source} is cut short, or no zip: {error}. Download it again.") from None
+    for name in (SOLUTION, MAPPING):
+        if name not in texts:
+            raise DataError(f"{source} has no {name}: it is not imagenet-object-localization-challenge.zip.")
+    return texts, images
+
+
+def _solution(text: str, source: Path) -> dict[str, str]:
+    """ImageId → wnid. A line's prediction is a wnid and a box, or several such."""
+    rows = csv.DictReader(text.splitlines())
+    try:
+        return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+    except (KeyError, IndexError, AttributeError):
+        raise DataError(
+            f"line {rows.line_num} of {SOLUTION} of {source} is not of the form ImageId,PredictionString."
+        ) from None

@@ -1,0 +1,78 @@
+"""What somebody has: which of the four kinds of source, and the photos in it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aistore_data.errors import ConfigError
+from aistore_data.photos import Split, index_folder
+from scripts.prepare.archives import index_archives, kind_of
+from scripts.prepare.kaggle import index_kaggle, is_kaggle
+from scripts.prepare.parquet import index_parquet, parquet_files
+
+ARCHIVES = {
+    "train": "ILSVRC2012_img_train.tar",
+    "val": "ILSVRC2012_img_val.tar",
+    "devkit": "ILSVRC2012_devkit_t12.tar.gz",
+}
+_TAKEN = (
+    f"{', '.join(ARCHIVES.values())} (or a folder with them), Kaggle's folder or zip, a folder with train/CLASS/ and "
+    "val/CLASS/, or a folder with Hugging Face's Parquet files"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Its kind, both splits, and ImageNet's own archives where it is made of them."""
+
+    kind: str
+    splits: list[Split]
+    archives: Mapping[str, Path] = field(default_factory=dict)
+
+
+def open_source(paths: Sequence[Path]) -> Source:
+    """What the paths of a command line hold. Raises ConfigError or DataError."""
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(f"{path} does not exist. SOURCE is {_TAKEN}.")
+    if len(paths) == 1:
+        only = paths[0]
+        if is_kaggle(only):
+            return Source("Kaggle", index_kaggle(only))
+        if (only / "train").is_dir() and (only / "val").is_dir() and not any((only / "train").glob("*.parquet")):
+            return Source("ImageFolder", index_folder(only))
+        if (only / ARCHIVES["train"]).is_file():
+            return _archives([only / name for name in ARCHIVES.values()])
+        if only.is_dir() and (files := parquet_files(only)):
+            return Source("Parquet", index_parquet(files))
+        if only.is_dir():
+            raise ConfigError(f"{only} holds none of what can be read. SOURCE is {_TAKEN}.")
+    if all(path.suffix == ".parquet" for path in paths):
+        return Source("Parquet", index_parquet(list(paths)))
+    return _archives(paths)
+
+
+def _archives(paths: Sequence[Path]) -> Source:
+    found: dict[str, Path] = {}
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(f"{path} is missing or no file: SOURCE is {_TAKEN}.")
+        kind = kind_of(path)
+        if not kind or kind in found:
+            what = f"is, like {found[kind]}, {ARCHIVES[kind]}" if kind else "is none of ImageNet's archives"
+            raise ConfigError(f"{path} {what}, or is damaged. SOURCE is {_TAKEN}.")
+        found[kind] = path
+    missing = [ARCHIVES[kind] for kind in ARCHIVES if kind not in found]
+    if missing:
+        raise ConfigError(f"{' and '.join(missing)} must be given too: photos and labels are in different archives.")
+    splits = index_archives(str(found["train"]), str(found["val"]), str(found["devkit"]))
+    return Source("archives", splits, found)
+
+
+def sampled(split: Split, per_class: int) -> Split:
+    """The first photos of each class by name, in the source's order."""
+    by_class: dict[int, list[str]] = {}
+    for photo in split.photos:
+        by_class.setdefault(photo.label, []).append(photo.name)
+    chosen = {name for names in by_class.values() for name in sorted(names, key=str.encode)[:per_class]}
+    return Split(split.prefix, split.classes, [photo for photo in split.photos if photo.name in chosen])

@@ -1,0 +1,162 @@
+"""ImageNet as it was downloaded → a folder to train from, or a bucket: checked, in parallel, and once.
+
+    python -m scripts.prepare_imagenet ILSVRC2012_img_train.tar ILSVRC2012_img_val.tar \\
+        ILSVRC2012_devkit_t12.tar.gz /data/imagenet
+    python -m scripts.prepare_imagenet /downloads ais://imagenet                     # a folder that holds the three
+    python -m scripts.prepare_imagenet imagenet-object-localization-challenge.zip ais://imagenet --layout pairs
+    python -m scripts.prepare_imagenet /hf/imagenet-1k /data/imagenet --sample 100
+
+SOURCE is ImageNet's archives, Kaggle's folder or zip, an ImageFolder, or Hugging Face's Parquet files (these need
+pyarrow). DEST becomes train/CLASS/*.JPEG and val/CLASS/*.JPEG. Killed at any moment, the same command goes on. What is
+odd about the photos is told at the end, and in DEST's .imagenet-ais/prepare.json.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from aistore_data.destination import Bucket, Folder
+from aistore_data.errors import UserError
+from aistore_data.layout import BESIDE
+from aistore_data.manifest import Manifest
+from aistore_data.photos import Item, Photo, Split, items_of
+from aistore_data.transfer import Outcome, Planned, plan, transfer
+from aistore_data.upload import STOPPED, add_options, positive, print_line
+from scripts.destination import opened
+from scripts.prepare.checks import ArchiveSums, check_splits
+from scripts.prepare.inspection import inspect
+from scripts.prepare.sources import Source, open_source, sampled
+
+REPORT = f"{BESIDE}prepare.json"
+_NAMES_TOLD = 3
+
+
+def prepare(options: argparse.Namespace) -> dict[str, Any]:
+    """The whole of it; answers the report. Raises UserError."""
+    source = open_source(options.source)
+    _tell(source)
+    if not options.allow_other:
+        check_splits(source.splits)
+    splits = [sampled(split, options.sample) for split in source.splits] if options.sample else source.splits
+    manifests = [split.manifest() for split in splits]
+    items = [item for s, m in zip(splits, manifests, strict=True) for item in items_of(s, m, options.layout)]
+    whole = source.archives and not options.sample and not options.allow_other
+    sums = ArchiveSums(source.archives if whole else {})
+    with opened(options.dest, options.endpoint) as (destination, check):
+        planned = plan(items, destination, options.replace)
+        _warn(planned, destination)
+        outcome = transfer(
+            planned,
+            destination,
+            options.workers,
+            options.replace,
+            None if options.no_inspect else inspect,
+            sums.on_read if whole else lambda chunk: None,
+            check,
+        )
+        sums.finish()
+        report = _report(source, splits, items, outcome, options)
+        destination.put(REPORT, json.dumps(report, indent=1).encode())
+    return report
+
+
+def _tell(source: Source) -> None:
+    counts = ", ".join(f"{len(split.photos):,} {split.prefix[:-1]}" for split in source.splits)
+    print(f"{source.kind}: {counts} photos, {len(source.splits[0].classes):,} classes", flush=True)
+
+
+def _warn(planned: Sequence[Planned], destination: Folder | Bucket) -> None:
+    if isinstance(destination, Bucket):
+        odd = [entry.item.name for entry in planned if set(entry.item.name) & set("?#%")]
+        if odd:  # AIS does not encode names in what it sends to a pod
+            print_line(f"warning: {len(odd):,} names hold ?, # or %, like {odd[0]!r}. AIStore's ETLs are not asked for "
+                       "these as they should be: use --layout pairs, or data.transform=client.")  # fmt: skip
+    else:
+        needed = sum(entry.item.size for entry in planned if entry.there is None and entry.item.size > 0)
+        free = shutil.disk_usage(destination.root).free
+        if needed > free:
+            print_line(f"warning: {needed / 1e9:,.1f} GB are to be written and {destination.uri} has room for "
+                       f"{free / 1e9:,.1f} GB")  # fmt: skip
+
+
+def _report(
+    source: Source, splits: Sequence[Split], items: Sequence[Item], outcome: Outcome, options: argparse.Namespace
+) -> dict[str, Any]:
+    sizes = {item.place: size for item, size in zip(items, outcome.sizes, strict=True)}
+    described = {}
+    for split in splits:
+        photos = [Photo(p.name, p.label, sizes[p.place], p.place) for p in split.photos]
+        manifest: Manifest = Split(split.prefix, split.classes, photos).manifest()
+        described[split.prefix[:-1]] = {
+            "samples": len(manifest),
+            "bytes": int(manifest.sizes.sum()),
+            "sha256": manifest.sha256(),
+        }
+    return {
+        "source": source.kind,
+        "layout": options.layout,
+        "sample": options.sample,
+        "imagenet": not options.allow_other,
+        "md5_checked": bool(source.archives) and not options.sample and not options.allow_other,
+        "classes": len(splits[0].classes),
+        **described,
+        "written": outcome.sent,
+        "written_bytes": outcome.sent_bytes,
+        "kept": outcome.kept,
+        "inspected": not options.no_inspect,
+        "oddities": outcome.oddities,
+    }
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.prepare_imagenet",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", nargs="+", type=Path, metavar="SOURCE", help="what you have; see above")
+    parser.add_argument("dest", metavar="DEST", help="a folder, or ais://BUCKET; made if it does not exist")
+    parser.add_argument(
+        "--layout",
+        choices=("folders", "pairs"),
+        default="folders",
+        help="of a bucket: train/CLASS/x.JPEG, or train/0000353.JPEG beside train/0000353.cls (default: folders)",
+    )
+    parser.add_argument("--sample", type=positive, help="only the first so many photos of each class and split")
+    parser.add_argument("--allow-other", action="store_true", help="also a subset of ImageNet, or another data set")
+    parser.add_argument("--no-inspect", action="store_true", help="do not decode photos: saves 1 to 2 ms of CPU each")
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    if options.layout == "pairs" and "://" not in options.dest:
+        parser.error("--layout pairs is that of a bucket: training reads a folder by its class folders")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit code."""
+    options = _arguments(arguments)
+    try:
+        report = prepare(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped. The same command goes on.", file=sys.stderr)
+        return STOPPED
+    print(f"{options.dest}: {report['written']:,} written ({report['written_bytes'] / 1e6:,.1f} MB), "
+          f"{report['kept']:,} were there already")  # fmt: skip
+    for kind, names in sorted(report["oddities"].items(), key=lambda entry: -len(entry[1])):
+        more = f" and {len(names) - _NAMES_TOLD:,} more" if len(names) > _NAMES_TOLD else ""
+        print(f"  {len(names):,} {kind}: {', '.join(names[:_NAMES_TOLD])}{more}")
+    print(
+        f"  data set {report['train']['sha256'][:12]} (train), {report['val']['sha256'][:12]} (val); more in {REPORT}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

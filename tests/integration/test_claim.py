@@ -1,0 +1,115 @@
+"""One upload to a bucket at a time, and no claim that outlives its holder."""
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from aistore.sdk import Bucket
+
+from aistore_data import claim
+from aistore_data.claim import CLAIMS, Claim
+from aistore_data.cluster import make_client
+from aistore_data.embedded import EmbeddedAIS
+from aistore_data.errors import ConfigError, UserError
+from aistore_data.http_reader import Access
+from aistore_data.owner import myself
+
+OTHER_MACHINE = {"host": "elsewhere", "boot": "another boot", "beat": 1}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAIS]:
+    with EmbeddedAIS(tmp_path_factory.mktemp("ais")) as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(server: EmbeddedAIS) -> Bucket:
+    client = make_client(Access(server.endpoint, server.token))
+    return client.bucket(f"claim-{uuid.uuid4().hex}").create()
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "RENEW_S", 0.05)
+    monkeypatch.setattr(claim, "STALE_S", 0.6)
+
+
+def leave(bucket: Bucket, name: str = "left", **changes: Any) -> None:
+    """A claim as another holder would have left it."""
+    content = json.dumps(myself() | changes)
+    bucket.object(f"{CLAIMS}{name}").get_writer().put_content(content.encode())
+
+
+def claims(bucket: Bucket) -> list[str]:
+    return [entry.name for entry in bucket.list_all_objects(prefix=CLAIMS)]
+
+
+def take(bucket: Bucket) -> Claim:
+    return Claim(bucket, "ais://it", print)
+
+
+def test_it_is_held_and_given_back(bucket: Bucket) -> None:
+    with take(bucket) as held:
+        assert claims(bucket) == [held.name]
+        with pytest.raises(ConfigError, match=r"another upload to ais://it is going on, process \d+ on"):
+            take(bucket).__enter__()
+        assert claims(bucket) == [held.name]
+        held.check()
+    assert claims(bucket) == []
+    with take(bucket):
+        pass
+
+
+@pytest.mark.parametrize("changes", [{"pid": 2**22 + 1}, {"started": 1}])
+def test_one_of_a_dead_process_is_removed_at_once(bucket: Bucket, changes: dict[str, Any]) -> None:
+    leave(bucket, **changes)
+    with take(bucket) as held:
+        assert claims(bucket) == [held.name]
+
+
+@pytest.mark.parametrize("content", [json.dumps(myself() | OTHER_MACHINE), "", "half a cl"])
+def test_one_of_another_machine_goes_stale(bucket: Bucket, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    bucket.object(f"{CLAIMS}left").get_writer().put_content(content.encode())
+    with take(bucket) as held:
+        assert claims(bucket) == [held.name]
+    assert "waiting 1 s for a sign of life" in capsys.readouterr().out
+
+
+def test_one_of_another_machine_that_is_renewed_holds(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "_TRIES", 1)
+    done = threading.Event()
+
+    def renew() -> None:
+        beat = 0
+        while not done.wait(0.05):
+            beat += 1
+            leave(bucket, **OTHER_MACHINE | {"beat": beat})
+
+    leave(bucket, **OTHER_MACHINE)
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        with pytest.raises(ConfigError, match="another upload to ais://it is going on, process .* on elsewhere"):
+            take(bucket).__enter__()
+    finally:
+        done.set()
+        thread.join()
+    assert claims(bucket) == [f"{CLAIMS}left"]
+
+
+def test_one_that_was_taken_away_is_noticed(bucket: Bucket) -> None:
+    with take(bucket) as held:
+        bucket.object(held.name).delete()
+        for _ in range(600):
+            time.sleep(0.05)
+            try:
+                held.check()
+            except UserError as error:
+                assert "another one has taken the bucket over" in str(error)
+                return
+        pytest.fail("it was not noticed within 30 s")
