@@ -15,7 +15,7 @@ from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 
 from aistore_data import etls
-from aistore_data.cluster import connect, make_client
+from aistore_data.cluster import connect, make_client, why
 from aistore_data.errors import ClusterError, DataError, ObjectError
 from aistore_data.http_reader import Access, HttpReader, object_path
 from aistore_data.listing import read_manifest
@@ -50,7 +50,8 @@ class ObjectReader:
         try:
             return self.http.get(object_path(self.uri, self.manifest.name(index)))
         except (ObjectError, OSError) as error:
-            raise DataError(f"{self.locate(index)} cannot be read: {error}. It was there when it was listed.") from None
+            reason = why(error, self.http.access)
+            raise DataError(f"{self.locate(index)} cannot be read: {reason} It was there when it was listed.") from None
 
     def locate(self, index: int) -> str:
         """Where sample ``index`` lies, for messages."""
@@ -170,7 +171,7 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
     data = config.data
     embedded = data.endpoint == "embedded"
     access = _embedded(config, stack) if embedded else Access.from_environment(data.endpoint)
-    cluster_map = connect(access)
+    targets = connect(access)
     client = make_client(access)
     provider, _, bare = data.bucket.rpartition("://")
     bucket, reader = client.bucket(bare, provider=provider or "ais"), HttpReader(access)
@@ -178,13 +179,12 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
         bucket.head()
         train = read_manifest(bucket, data.bucket, data.train_prefix, reader)
         val = read_manifest(bucket, data.bucket, data.val_prefix, reader, train.classes)
-    except AISError as error:
+    except (AISError, ObjectError, RequestException, OSError) as error:
+        hint = f" Check data.bucket; python -m aistore_data.upload FOLDER {data.bucket} makes it."
+        missing = isinstance(error, AISError) and error.status_code not in (401, 403)
         raise ClusterError(
-            f"{data.bucket} cannot be read on {access.endpoint}: status {error.status_code} {error.message}".rstrip()
-            + f". Check data.bucket; python -m aistore_data.upload FOLDER {data.bucket} makes it."
+            f"{data.bucket} cannot be read on {access.endpoint}: {why(error, access)}{hint if missing else ''}"
         ) from None
-    except (ObjectError, RequestException, OSError) as error:
-        raise ClusterError(f"{data.bucket} cannot be read on {access.endpoint}: {error}.") from None
     say(f"{data.bucket}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
     if data.transform == "client":
         return _Bucket(access, data.bucket, train, val, "", "")
@@ -206,7 +206,7 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
         name, started = etls.ensure(client, name, recipe, settings, say)  # type: ignore[arg-type]
         if started and (data.etl.on_exit == "stop" or (data.etl.on_exit == "auto" and embedded)):
             stack.callback(etls.stop, client, name)
-        compared = etls.prove(reader, data.bucket, manifest, name, spec, len(cluster_map["tmap"]))
+        compared = etls.prove(reader, data.bucket, manifest, name, spec, len(targets))
         took = f"started in {time.monotonic() - begin:.1f} s" if started else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
         names.append(name)

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import ssl
 import sys
 import time
 import traceback
@@ -20,6 +21,7 @@ import xxhash
 from aistore_data.embedded.errors import PROXY_ID, TARGET_ID, ApiError
 from aistore_data.embedded.etls import Etls
 from aistore_data.embedded.store import CHUNK_BYTES, Store
+from aistore_data.embedded.tls import handshake
 
 JSON_TYPE = "application/json"
 IDLE_S = 60
@@ -90,6 +92,21 @@ class NodeServer(ThreadingHTTPServer):
     request_queue_size = 256
     allow_reuse_address = True
     cluster: Cluster
+    tls: ssl.SSLContext | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Answers what comes over a connection, in its thread; the TLS handshake is part of that."""
+        if self.tls is None:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(IDLE_S)
+        try:
+            connection = handshake(self.tls, request)
+        except OSError:
+            return  # a client that trusts us as little as we trust it: TLS has told it so
+        if connection is not None:
+            with connection:
+                super().finish_request(connection, client_address)
 
     def server_bind(self) -> None:
         """Binds without the look-up of this machine's name that the base class makes."""
@@ -162,8 +179,7 @@ class NodeHandler(BaseHTTPRequestHandler):
             return
         if self.allowed_without_token():
             return
-        problem = "the token is invalid" if given else "no token was sent (Authorization: Bearer TOKEN)"
-        raise ApiError(401, f"access denied: {problem}", "ErrInvalidToken")
+        raise ApiError(401, 'invalid token from header "Authorization": invalid token' if given else "token required")
 
     # What was asked.
 
