@@ -129,11 +129,21 @@ def tls_problem(error: Exception, endpoint: str) -> str | None:
     """What TLS stumbled over on the way to ``endpoint``, and which setting mends it; None if it was not TLS."""
     if _HTTP_TO_HTTPS in str(error):
         return f"{endpoint} speaks https: write data.endpoint=https://{urlsplit(endpoint).netloc}."
-    cause = _ssl_error(error)
-    if cause is None:
+    cause = _cause(error)
+    if cause is None or not endpoint.startswith("https:"):
         return None
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"{endpoint} cannot be trusted: {_verification(cause, endpoint)}"
+    if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError):
+        given = os.environ.get("AIS_CRT")
+        action = (
+            f"refuses a client certificate: check AIS_CRT={given}"
+            if given
+            else "wants a client certificate: set AIS_CRT"
+        )
+        return (
+            f"{endpoint} broke the connection off, as a server does that {action} and AIS_CRT_KEY, if the cluster runs."
+        )
     reason = cause.reason or str(cause)
     if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"):
         return f"{endpoint} does not speak https: write data.endpoint=http://{urlsplit(endpoint).netloc}."
@@ -169,13 +179,13 @@ def _verification(cause: ssl.SSLCertVerificationError, endpoint: str) -> str:
     return f"{cause.verify_message}. Check AIS_CLIENT_CA and the cluster's certificate."
 
 
-def _ssl_error(error: BaseException | None) -> ssl.SSLError | None:
-    """The error of Python's ssl, however deep requests has wrapped it."""
+def _cause(error: BaseException | None) -> ssl.SSLError | ConnectionError | None:
+    """The error of Python's ssl or of the connection, however deep requests has wrapped it."""
     seen: set[int] = set()
     pending = [error]
     while pending:
         item = pending.pop()
-        if isinstance(item, ssl.SSLError):
+        if isinstance(item, ssl.SSLError | ConnectionResetError | BrokenPipeError):
             return item
         if isinstance(item, BaseException) and id(item) not in seen:
             seen.add(id(item))

@@ -8,6 +8,7 @@ object lives is not remembered: the cluster may move it.
 import http.client
 import json
 import os
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,10 @@ from urllib.parse import quote, urlencode, urlsplit
 from aistore_data.credentials import TOKEN, TOKEN_FILE, Token, tls_context
 from aistore_data.errors import ClusterError, ObjectError
 
-_STALE = (http.client.RemoteDisconnected, http.client.BadStatusLine, BrokenPipeError, ConnectionResetError)
+_STALE = (
+    *(http.client.RemoteDisconnected, http.client.BadStatusLine, BrokenPipeError, ConnectionResetError),
+    *(ssl.SSLEOFError, ssl.SSLZeroReturnError),
+)
 """What a request meets on a kept connection that the server has closed; AIS closes one after 30 idle seconds."""
 
 

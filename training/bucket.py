@@ -50,8 +50,8 @@ class ObjectReader:
         try:
             return self.http.get(object_path(self.uri, self.manifest.name(index)))
         except (ObjectError, OSError) as error:
-            reason = why(error, self.http.access)
-            raise DataError(f"{self.locate(index)} cannot be read: {reason} It was there when it was listed.") from None
+            hint = " It was there when it was listed." if getattr(error, "status", 0) == 404 else ""
+            raise DataError(f"{self.locate(index)} cannot be read: {why(error, self.http.access)}{hint}") from None
 
     def locate(self, index: int) -> str:
         """Where sample ``index`` lies, for messages."""

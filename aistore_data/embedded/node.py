@@ -229,7 +229,10 @@ class NodeHandler(BaseHTTPRequestHandler):
         return name
 
     def _drain(self) -> None:
-        # An unread body would be taken for the next request.
+        # An unread body would be taken for the next request. Where none follows, the body need not come either: over
+        # https the SDK announces it to the proxy, with "Connection: close", and sends it to the target alone.
+        if self.close_connection:
+            return
         try:
             for _ in self.body():
                 pass
@@ -284,6 +287,7 @@ class NodeHandler(BaseHTTPRequestHandler):
         self._answered = True
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Date: {self.date_time_string()}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines += ["Connection: close"] if self.close_connection else []
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
 
     def log_message(self, format: str, *args: Any) -> None:
