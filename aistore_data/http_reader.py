@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode, urlsplit
 
+from aistore_data.bucket_uri import parse_bucket
 from aistore_data.credentials import TOKEN, TOKEN_FILE, Token, tls_context
 from aistore_data.errors import ClusterError, ObjectError
 
@@ -70,10 +71,9 @@ class Access:
 
 
 def object_path(bucket: str, name: str, **query: str) -> str:
-    """Path and query of a GET of an object; ``bucket`` as ``ais://name``."""
-    provider, _, bare = bucket.rpartition("://")
-    query = {"provider": provider or "ais"} | query
-    return f"/v1/objects/{quote(bare)}/{quote(name)}?{urlencode(query)}"
+    """Path and query of a GET of an object; ``bucket`` as ``ais://name``. Raises ConfigError for another address."""
+    uri = parse_bucket(bucket)
+    return f"/v1/objects/{uri.name}/{quote(name)}?{urlencode(uri.query | query)}"
 
 
 class HttpReader:

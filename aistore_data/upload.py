@@ -16,6 +16,7 @@ from typing import Any
 from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 
+from aistore_data.bucket_uri import parse_bucket
 from aistore_data.cluster import connect, make_client
 from aistore_data.errors import ClusterError, UserError
 from aistore_data.folder import scan_folder
@@ -47,7 +48,8 @@ def upload(root: Path, bucket: Any, layout: Layout, workers: int = 8) -> tuple[i
     """
     splits = zip(("train/", "val/"), scan_folder(root), strict=True)
     try:
-        bucket.create(exist_ok=True)
+        if not bucket.provider.is_remote():  # a cloud's buckets are made there
+            bucket.create(exist_ok=True)
         present = {entry.name: entry.size for entry in iter_objects(bucket)}
         objects = [item for prefix, m in splits for item in objects_of(root / prefix, prefix, m, layout)]
         missing = [(name, content) for name, content in objects if not _is_there(present.get(name), content)]
@@ -74,19 +76,18 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m aistore_data.upload", description=__doc__)
     parser.add_argument("root", type=Path, help="the folder that holds train/ and val/")
-    parser.add_argument("bucket", help="ais://NAME; made if it does not exist")
+    parser.add_argument(
+        "bucket", help="ais://NAME, made if it does not exist; or s3://NAME, gs://NAME, ais://#NAMESPACE/NAME"
+    )
     parser.add_argument("--layout", choices=("folders", "pairs"), default="folders")
     parser.add_argument("--endpoint", default="", help="default: AIS_ENDPOINT")
     parser.add_argument("--workers", type=int, default=8, help="uploads at a time (default 8)")
     options = parser.parse_args()
-    provider, separator, name = options.bucket.partition("://")
-    if not separator or not name:
-        parser.error(f"BUCKET must be of the form ais://NAME, not {options.bucket}")
     try:
+        uri = parse_bucket(options.bucket, "BUCKET=")
         access = Access.from_environment(options.endpoint)
         connect(access)
-        bucket = make_client(access).bucket(name, provider=provider)
-        sent, kept = upload(options.root, bucket, options.layout, options.workers)
+        sent, kept = upload(options.root, uri.of(make_client(access)), options.layout, options.workers)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

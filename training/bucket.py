@@ -15,6 +15,7 @@ from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 
 from aistore_data import etls
+from aistore_data.bucket_uri import parse_bucket
 from aistore_data.cluster import connect, make_client, why
 from aistore_data.errors import ClusterError, DataError, ObjectError
 from aistore_data.http_reader import Access, HttpReader, object_path
@@ -127,6 +128,7 @@ class _Bucket:
 
     access: Access
     uri: str
+    val_uri: str
     train: Manifest
     val: Manifest
     train_etl: str
@@ -145,9 +147,10 @@ def open_bucket(
         bucket = on_main(world, lambda: _prepare(config, train_spec, val_spec, stack, say))
         bucket = replace(bucket, train=share(bucket.train), val=share(bucket.val))
         train = ObjectReader(bucket.access, bucket.uri, bucket.train)
-        val = ObjectReader(bucket.access, bucket.uri, bucket.val)
+        val = ObjectReader(bucket.access, bucket.val_uri, bucket.val)
         data = config.data
-        description = {"source": bucket.uri, "transform": data.transform, "etl": [bucket.train_etl, bucket.val_etl]}
+        source = bucket.uri if bucket.uri == bucket.val_uri else [bucket.uri, bucket.val_uri]
+        description = {"source": source, "transform": data.transform, "etl": [bucket.train_etl, bucket.val_etl]}
         if data.transform == "client":
             yield (
                 SampleDataset(train, bucket.train, train_spec, config.seed, data.wire),
@@ -173,21 +176,14 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
     access = _embedded(config, stack) if embedded else Access.from_environment(data.endpoint)
     targets = connect(access)
     client = make_client(access)
-    provider, _, bare = data.bucket.rpartition("://")
-    bucket, reader = client.bucket(bare, provider=provider or "ais"), HttpReader(access)
-    try:
-        bucket.head()
-        train = read_manifest(bucket, data.bucket, data.train_prefix, reader)
-        val = read_manifest(bucket, data.bucket, data.val_prefix, reader, train.classes)
-    except (AISError, ObjectError, RequestException, OSError) as error:
-        hint = f" Check data.bucket; python -m aistore_data.upload FOLDER {data.bucket} makes it."
-        missing = isinstance(error, AISError) and error.status_code not in (401, 403)
-        raise ClusterError(
-            f"{data.bucket} cannot be read on {access.endpoint}: {why(error, access)}{hint if missing else ''}"
-        ) from None
-    say(f"{data.bucket}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
+    reader = HttpReader(access)
+    uri, val_uri = data.bucket, data.val_bucket or data.bucket
+    train = _manifest(client, uri, data.train_prefix, reader)
+    val = _manifest(client, val_uri, data.val_prefix, reader, train.classes)
+    where = uri if uri == val_uri else f"{uri} and {val_uri}"
+    say(f"{where}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
     if data.transform == "client":
-        return _Bucket(access, data.bucket, train, val, "", "")
+        return _Bucket(access, uri, val_uri, train, val, "", "")
     workers = data.etl.num_workers
     settings = etls.EtlSettings(
         manage=data.etl.manage,  # type: ignore[arg-type]  # checked with the configuration
@@ -198,19 +194,34 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
         image=data.etl.image,
     )
     names = []
-    for recipe, name, spec, manifest in (
-        ("train", data.etl.train_name, train_spec, train),
-        ("val", data.etl.val_name, val_spec, val),
+    for recipe, name, spec, where, manifest in (
+        ("train", data.etl.train_name, train_spec, uri, train),
+        ("val", data.etl.val_name, val_spec, val_uri, val),
     ):
         begin = time.monotonic()
         name, started = etls.ensure(client, name, recipe, settings, say)  # type: ignore[arg-type]
         if started and (data.etl.on_exit == "stop" or (data.etl.on_exit == "auto" and embedded)):
             stack.callback(etls.stop, client, name)
-        compared = etls.prove(reader, data.bucket, manifest, name, spec, len(targets))
+        compared = etls.prove(reader, where, manifest, name, spec, len(targets))
         took = f"started in {time.monotonic() - begin:.1f} s" if started else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
         names.append(name)
-    return _Bucket(access, data.bucket, train, val, names[0], names[1])
+    return _Bucket(access, uri, val_uri, train, val, names[0], names[1])
+
+
+def _manifest(client: Any, uri: str, prefix: str, reader: HttpReader, classes: tuple[str, ...] = ()) -> Manifest:
+    """As ``read_manifest``, of a bucket that exists and may be read, or ClusterError."""
+    bucket = parse_bucket(uri).of(client)
+    try:
+        bucket.head()
+        return read_manifest(bucket, uri, prefix, reader, classes)
+    except (AISError, ObjectError, RequestException, OSError) as error:
+        access = reader.access
+        hint = f" Check its address; python -m aistore_data.upload FOLDER {uri} makes it."
+        missing = isinstance(error, AISError) and error.status_code not in (401, 403)
+        raise ClusterError(
+            f"{uri} cannot be read on {access.endpoint}: {why(error, access)}{hint if missing else ''}"
+        ) from None
 
 
 def _embedded(config: Config, stack: ExitStack) -> Access:

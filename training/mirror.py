@@ -27,6 +27,7 @@ from typing import Any, TypeAlias
 from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 
+from aistore_data.bucket_uri import split_uri
 from aistore_data.cluster import connect, make_client, why
 from aistore_data.errors import ClusterError, ConfigError, UserError
 from aistore_data.http_reader import Access
@@ -53,10 +54,9 @@ class Bucket:
         """Raises ClusterError if the cluster or the bucket cannot be used."""
         self.uri = uri.rstrip("/")
         self._access = access
-        provider, _, path = self.uri.partition("://")
-        name, _, prefix = path.partition("/")
+        bucket, prefix = split_uri(self.uri, "run_mirror=")
         self._prefix = f"{prefix}/" if prefix else ""
-        self._bucket: Any = make_client(access, _ANSWER_S).bucket(name, provider=provider)
+        self._bucket: Any = bucket.of(make_client(access, _ANSWER_S))
         try:
             connect(access)
             self._bucket.head()
@@ -66,7 +66,7 @@ class Bucket:
             missing = isinstance(error, AISError) and error.status_code == 404
             what = "does not exist: make it first, or check its name."
             what = what if missing else f"cannot be used: {why(error, access)}"
-            raise ClusterError(f"run_mirror={uri}: the bucket {provider}://{name} {what}") from None
+            raise ClusterError(f"run_mirror={uri}: the bucket {self.uri.removesuffix(f'/{prefix}')} {what}") from None
 
     def names(self) -> set[str]:
         """Of all objects, without the prefix; raises ClusterError, as all of these do."""

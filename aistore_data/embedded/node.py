@@ -214,6 +214,21 @@ class NodeHandler(BaseHTTPRequestHandler):
             raise ApiError(400, "the request's body is not a JSON object")
         return message
 
+    def bucket_key(self) -> str:
+        """The store's name of the bucket in path and query: with its namespace, ``#NAMESPACE/NAME``, if it has one.
+
+        Raises ApiError 404 for a bucket of a cloud or of another cluster.
+        """
+        name = self.parts[2] if len(self.parts) > 2 else ""
+        provider = self.query.get("provider") or "ais"
+        if provider != "ais":
+            message = f"failed to lookup bucket {provider}://{name}, err: the embedded AIS has no backends"
+            raise ApiError(404, message, "ErrFailedTo")
+        cluster, _, namespace = self.query.get("namespace", "").removeprefix("@").partition("#")
+        if cluster:
+            raise ApiError(404, f'remote cluster "{cluster}" does not exist', "ErrFailedTo")
+        return f"#{namespace}/{name}" if namespace else name
+
     def object_name(self) -> str:
         """The decoded name of the object in the path. Raises ApiError 400 for one that AIS does not take."""
         try:

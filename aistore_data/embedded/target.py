@@ -38,7 +38,7 @@ class TargetHandler(NodeHandler):
             raise self.not_served()
         if self.command in ("PUT", "DELETE") and "pid" not in self.query:
             raise ApiError(400, f"t[{TARGET_ID}]: {self.command}(obj) is expected to be redirected")
-        bucket, name = self.cluster.store.bucket(self.parts[2]), self.object_name()
+        bucket, name = self.cluster.store.bucket(self.bucket_key()), self.object_name()
         if self.command == "GET" and self.query.get("etl_name"):
             self._transform(bucket, name)
         elif self.command == "GET":
@@ -120,7 +120,7 @@ class TargetHandler(NodeHandler):
         data: bytes | Path = Path(entry.path) if entry.content is None else bucket.read(name)
         for etl, pod in running:
             size = entry.size if isinstance(data, Path) else len(data)
-            data = pod.transform(bucket.name, name, self.query.get("etl_args"), data, etl.object_timeout_s)
+            data = pod.transform(self.parts[2], name, self.query.get("etl_args"), data, etl.object_timeout_s)
             etl.count(size, len(data))
         assert isinstance(data, bytes)
         headers = {"Content-Type": _sniff(data)}
