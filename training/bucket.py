@@ -217,7 +217,12 @@ def _manifest(client: Any, uri: str, prefix: str, reader: HttpReader, classes: t
         return read_manifest(bucket, uri, prefix, reader, classes)
     except (AISError, ObjectError, RequestException, OSError) as error:
         access = reader.access
-        hint = f" Check its address; python -m aistore_data.upload FOLDER {uri} makes it."
+        hint = " Check its address, and that the cluster has this provider's backend and its credentials."
+        hint = (
+            hint
+            if bucket.provider.is_remote()
+            else f" Check its address; python -m aistore_data.upload FOLDER {uri} makes it."
+        )
         missing = isinstance(error, AISError) and error.status_code not in (401, 403)
         raise ClusterError(
             f"{uri} cannot be read on {access.endpoint}: {why(error, access)}{hint if missing else ''}"
