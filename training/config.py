@@ -192,7 +192,7 @@ class KubernetesConfig:
     gpu_resource: str = option("nvidia.com/gpu", "name of the GPU resource")
     resources: list[str] = option([], "further resources, such as ['rdma/hca=1']")
     queue: str = option("", "Kueue's local queue; empty: no queue")
-    ais_token_secret: str = option("", "Secret whose key token is AIS_AUTHN_TOKEN")
+    ais_token_secret: str = option("", "Secret whose key token is AIS_AUTHN_TOKEN_FILE")
     ais_ca_secret: str = option("", "Secret whose key ca.crt is AIS_CLIENT_CA")
     ais_cert_secret: str = option("", "Secret whose keys tls.crt and tls.key are AIS_CRT and AIS_CRT_KEY")
     node_selector: list[str] = option([], "labels that nodes must have, such as ['zone=a']")
