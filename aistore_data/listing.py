@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
+from aistore.sdk.batch.batch import Batch
 from aistore.sdk.errors import AISError
 
 from aistore_data.cache import read_cached, write_cached
@@ -16,20 +17,30 @@ from aistore_data.manifest import IMG_EXTENSIONS, Manifest
 from aistore_data.objects import iter_objects
 from aistore_data.progress import Progress
 
+_HASH = 64
+"""Characters of a SHA-256, before a kept manifest."""
+
 _FETCHES = 16
-"""Labels that are read at a time."""
+"""GETs at a time, where labels are not read by get-batch."""
 
-_CHUNK = 32
-"""Labels of one task: a task itself takes a kilobyte or two of memory."""
+_BATCH = 4000
+"""Labels of one request: 3.7 times the rate of 16 GETs at a time; at 500 twice (AIS 5.0, 3 targets, loopback)."""
 
 
-def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classes: tuple[str, ...] = ()) -> Manifest:
+def read_manifest(
+    bucket: Any,
+    uri: str,
+    prefix: str,
+    reader: HttpReader,
+    classes: tuple[str, ...] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> Manifest:
     """The manifest of the images below ``prefix`` of an SDK bucket, in either layout; names are whole object names.
 
     The bucket is listed. A manifest that was made from the same names, sizes and checksums and is kept is taken, which
     saves reading the labels; else it is built, and kept: in the bucket, or in the local cache if that may not be
-    written to. ``classes`` are those of the training split, which a validation split must not go beyond. Raises
-    ClusterError for what is missing or does not fit.
+    written to; ``say`` hears what has changed since a former one was made. ``classes`` are those of the training
+    split, which a validation split must not go beyond. Raises ClusterError for what is missing or does not fit.
     """
     sizes, listing = _list(bucket, uri, prefix)
     images = [name for name in sizes if name.lower().endswith(IMG_EXTENSIONS)]
@@ -38,13 +49,16 @@ def read_manifest(bucket: Any, uri: str, prefix: str, reader: HttpReader, classe
             f"{uri}/{prefix} holds no images ({', '.join(IMG_EXTENSIONS)}): upload them with "
             f"python -m aistore_data.upload FOLDER {uri}, or check data.bucket and the prefixes."
         )
-    kept = _find_kept(uri, prefix, listing, classes, reader)
-    if kept:
-        return kept
+    kept = _kept(uri, prefix, reader)
+    for former, manifest in kept:
+        if former == listing and (not classes or manifest.classes == classes):
+            return manifest
     if any(name.endswith(".cls") for name in sizes):
-        manifest = _pairs(uri, prefix, images, sizes, reader, classes)
+        manifest = _pairs(bucket, uri, prefix, images, sizes, reader, classes)
     else:
         manifest = _folders(uri, prefix, images, sizes, classes)
+    if kept:
+        say(f"{uri}/{prefix} {_changes(kept[0][1], manifest)} since its manifest was made: it is made anew")
     content = listing.encode() + manifest.to_bytes()
     try:
         bucket.object(manifest_name(prefix)).get_writer().put_content(content)
@@ -68,18 +82,26 @@ def _list(bucket: Any, uri: str, prefix: str) -> tuple[dict[str, int], str]:
     return sizes, digest.hexdigest()
 
 
-def _find_kept(uri: str, prefix: str, listing: str, classes: tuple[str, ...], reader: HttpReader) -> Manifest | None:
-    """A manifest that was made from this very listing: the bucket's, or else that of the local cache."""
-    for read in (partial(_object, uri, manifest_name(prefix), reader), partial(read_cached, f"{uri}/{prefix}")):
-        content = read() or b""
-        if content.startswith(listing.encode()):
+def _kept(uri: str, prefix: str, reader: HttpReader) -> list[tuple[str, Manifest]]:
+    """The manifests that are kept, each with the hash of its listing: the bucket's, then that of the local cache."""
+    found = []
+    for content in (_object(uri, manifest_name(prefix), reader), read_cached(f"{uri}/{prefix}")):
+        if content:
             try:
-                manifest = Manifest.from_bytes(content[len(listing) :])
+                found.append((content[:_HASH].decode("ascii", "replace"), Manifest.from_bytes(content[_HASH:])))
             except ValueError:
                 continue  # damaged: it is built anew
-            if not classes or manifest.classes == classes:
-                return manifest
-    return None
+    return found
+
+
+def _changes(former: Manifest, manifest: Manifest) -> str:
+    """What is not the same, in words."""
+    old, new = ({m.name(index): int(m.sizes[index]) for index in range(len(m))} for m in (former, manifest))
+    added, removed = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
+    replaced = sorted(name for name in new.keys() & old.keys() if new[name] != old[name])
+    lists = (("added", added), ("removed", removed), ("replaced", replaced))
+    told = [f"had {len(names):,} objects {what} (the first: {names[0]})" for what, names in lists if names]
+    return ", ".join(told) or "had objects or labels replaced by others of the same size"
 
 
 def _object(uri: str, name: str, reader: HttpReader) -> bytes | None:
@@ -107,7 +129,13 @@ def _folders(uri: str, prefix: str, images: list[str], sizes: dict[str, int], cl
 
 
 def _pairs(
-    uri: str, prefix: str, images: list[str], sizes: dict[str, int], reader: HttpReader, classes: tuple[str, ...]
+    bucket: Any,
+    uri: str,
+    prefix: str,
+    images: list[str],
+    sizes: dict[str, int],
+    reader: HttpReader,
+    classes: tuple[str, ...],
 ) -> Manifest:
     labels_of = {name: f"{name.rpartition('.')[0]}.cls" for name in images}
     missing = [name for name, label in labels_of.items() if label not in sizes]
@@ -116,7 +144,9 @@ def _pairs(
             f"{uri}/{missing[0]} has no label: {uri}/{labels_of[missing[0]]} is missing"
             f"{f', and {len(missing) - 1} more are' if len(missing) > 1 else ''}. Upload the labels again."
         )
-    texts = _get_all([object_path(uri, labels_of[name]) for name in images], reader, f"labels of {uri}/{prefix} read")
+    wanted, items = [labels_of[name] for name in images], f"labels of {uri}/{prefix} read"
+    # The SDK's get-batch says nothing of a namespace, and would read the bucket of the same name that has none.
+    texts = _get_each(uri, wanted, reader, items) if bucket.namespace else _get_batch(bucket, wanted, items)
     # Without class names it is somebody else's upload: the classes go by number.
     names = classes or tuple(json.loads(_object(uri, classes_name(prefix), reader) or b"[]"))
     labels = []
@@ -130,12 +160,25 @@ def _pairs(
     return Manifest.build([(n.encode(), label, sizes[n]) for n, label in zip(images, labels, strict=True)], names)
 
 
-def _get_all(paths: list[str], reader: HttpReader, items: str) -> list[bytes]:
-    """The bodies of GETs of ``paths``, in their order."""
-    chunks = [paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK)]
-    bodies: list[bytes] = []
-    with Progress(items, len(paths)) as progress, ThreadPoolExecutor(_FETCHES) as pool:
-        for chunk in pool.map(lambda chunk: [reader.get(path) for path in chunk], chunks):
-            bodies += chunk
-            progress.add(len(chunk))
-    return bodies
+def _get_batch(bucket: Any, names: list[str], items: str) -> list[bytes]:
+    """The contents of objects, in their order: by AIS's get-batch, an eighth of the CPU that a GET for each takes."""
+    contents: list[bytes] = []
+    with Progress(items, len(names)) as progress:
+        for at in range(0, len(names), _BATCH):
+            wanted = names[at : at + _BATCH]
+            answered = [content for _, content in Batch(bucket.client, wanted, bucket, only_obj_name=True).get()]
+            if len(answered) < len(wanted):
+                raise ClusterError(f"{items}: the answer broke off after {at + len(answered):,} of {len(names):,}.")
+            contents += answered
+            progress.add(len(wanted))
+    return contents
+
+
+def _get_each(uri: str, names: list[str], reader: HttpReader, items: str) -> list[bytes]:
+    """The contents of objects, in their order, by a GET for each."""
+    contents: list[bytes] = []
+    with Progress(items, len(names)) as progress, ThreadPoolExecutor(_FETCHES) as pool:
+        for content in pool.map(lambda name: reader.get(object_path(uri, name)), names):
+            contents.append(content)
+            progress.add(1)
+    return contents

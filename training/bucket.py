@@ -178,8 +178,8 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
     client = make_client(access)
     reader = HttpReader(access)
     uri, val_uri = data.bucket, data.val_bucket or data.bucket
-    train = _manifest(client, uri, data.train_prefix, reader)
-    val = _manifest(client, val_uri, data.val_prefix, reader, train.classes)
+    train = _manifest(client, uri, data.train_prefix, reader, (), say)
+    val = _manifest(client, val_uri, data.val_prefix, reader, train.classes, say)
     where = uri if uri == val_uri else f"{uri} and {val_uri}"
     say(f"{where}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
     if data.transform == "client":
@@ -209,12 +209,14 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
     return _Bucket(access, uri, val_uri, train, val, names[0], names[1])
 
 
-def _manifest(client: Any, uri: str, prefix: str, reader: HttpReader, classes: tuple[str, ...] = ()) -> Manifest:
+def _manifest(
+    client: Any, uri: str, prefix: str, reader: HttpReader, classes: tuple[str, ...], say: Callable[[str], None]
+) -> Manifest:
     """As ``read_manifest``, of a bucket that exists and may be read, or ClusterError."""
     bucket = parse_bucket(uri).of(client)
     try:
         bucket.head()
-        return read_manifest(bucket, uri, prefix, reader, classes)
+        return read_manifest(bucket, uri, prefix, reader, classes, say)
     except (AISError, ObjectError, RequestException, OSError) as error:
         access = reader.access
         hint = " Check its address, and that the cluster has this provider's backend and its credentials."

@@ -31,6 +31,8 @@ class ProxyHandler(NodeHandler):
         kind = self.parts[1] if len(self.parts) > 1 else ""
         if kind == "objects" and len(self.parts) > 3:
             self._redirect()
+        elif self.parts[1:3] == ["ml", "moss"] and self.command == "GET" and len(self.parts) > 3:
+            self.reply(307, headers={"Location": self._location()})
         elif kind == "buckets":
             self._buckets()
         elif kind == "etl":
@@ -41,12 +43,15 @@ class ProxyHandler(NodeHandler):
     def _redirect(self) -> None:
         self.cluster.store.bucket(self.bucket_key())
         self.object_name()
-        location = signed_location(self.cluster, self.command, self.decoded_path, self.raw_query)
+        location = self._location()
         if self.command == "GET":
             body = f'<a href="{html.escape(location)}">Moved Permanently</a>.\n\n'.encode()
             self.reply(301, body, {"Location": location, "Content-Type": "text/html; charset=utf-8"})
         else:
             self.reply(307, headers={"Location": location})
+
+    def _location(self) -> str:
+        return signed_location(self.cluster, self.command, self.decoded_path, self.raw_query)
 
     # Buckets.
 

@@ -1,7 +1,9 @@
 """The target: objects' data, and inline transforms by ETLs."""
 
 import hmac
+import io
 import re
+import tarfile
 import time
 from pathlib import Path
 
@@ -33,6 +35,9 @@ class TargetHandler(NodeHandler):
             return
         if self.parts[:3] == ["v1", "etl", "_object"] and self.command == "GET":
             self._pod_object()
+            return
+        if self.parts[1:3] == ["ml", "moss"] and self.command == "GET" and len(self.parts) > 3:
+            self._get_batch(self.parts[3])
             return
         if len(self.parts) < 4 or self.parts[1] != "objects":
             raise self.not_served()
@@ -128,6 +133,25 @@ class TargetHandler(NodeHandler):
             self.reply(200, data, headers)
         else:
             self.reply_chunked(data, headers)
+
+    def _get_batch(self, bucket_name: str) -> None:
+        """Many objects as one tar stream; what is missing lies empty below ``__404__/``."""
+        message = self.message()
+        self.cluster.store.bucket(bucket_name)
+        if not message.get("strm") or message.get("mime") != ".tar" or not message.get("coer"):
+            raise ApiError(400, "the embedded AIS answers get-batch as a tar stream that goes on after errors alone")
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+            for item in message.get("in") or []:
+                bucket, name = self.cluster.store.bucket(item.get("bucket") or bucket_name), item["objname"]
+                member = tarfile.TarInfo(name if message.get("onob") else f"{bucket.name}/{name}")
+                try:
+                    content = bucket.read(name)
+                except ApiError:
+                    member.name, content = f"__404__/{member.name}", b""
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        self.reply_chunked(stream.getvalue(), {"Content-Type": "application/x-tar"})
 
     def _pod_object(self) -> None:
         """GET of a pod: ``/v1/etl/_object/ETL/SECRET/BUCKET/OBJECT``, or AIS's full name ``ais/@#/BUCKET/OBJECT``."""

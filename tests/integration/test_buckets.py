@@ -70,6 +70,8 @@ def test_namespaces_keep_buckets_of_one_name_apart(tmp_path: Path) -> None:
             bucket = parse_bucket(uri).of(client)
             bucket.create()
             bucket.object("train/cat/0.jpg").get_writer().put_content(uri.encode())
+            bucket.object("pairs/0.jpg").get_writer().put_content(b"x")
+            bucket.object("pairs/0.cls").get_writer().put_content(str(len(uri)).encode())
     with EmbeddedAIS(tmp_path / "ais", token="t") as server:  # and after a restart
         access = Access(server.endpoint, server.token)
         client, reader = make_client(access), HttpReader(access)
@@ -78,6 +80,7 @@ def test_namespaces_keep_buckets_of_one_name_apart(tmp_path: Path) -> None:
             assert reader.get(object_path(uri, "train/cat/0.jpg")) == uri.encode()
             assert bucket.object("train/cat/0.jpg").get_reader().read_all() == uri.encode()
             assert read_manifest(bucket, uri, "train/", reader).sizes.tolist() == [len(uri)]
+            assert read_manifest(bucket, uri, "pairs/", reader).labels.tolist() == [len(uri)]
         listed = {(bucket.namespace.name, bucket.name) for bucket in client.cluster().list_buckets()}
         assert listed == {("", "photos"), ("one", "photos"), ("two", "photos")}
         for uri in ("s3://photos", "ais://@elsewhere#one/photos"):

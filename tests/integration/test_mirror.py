@@ -16,7 +16,7 @@ from aistore import Client
 from aistore_data.cluster import make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.http_reader import Access
-from tests.conftest import Result, Zygote, forked_train, make_small_folder
+from tests.conftest import ForkedTrain, Result, Zygote, make_small_folder
 from tests.integration.test_bad_input import error
 from tests.integration.test_repeatable import RUN as STEPS
 from tests.integration.test_repeatable import assert_the_same
@@ -65,7 +65,7 @@ def whole(zygote: Zygote, small: Path, tmp_path_factory: pytest.TempPathFactory)
 
     def call(world: int) -> Result:
         if world not in made:
-            train = forked_train(zygote, tmp_path_factory.mktemp("whole") / "cwd")
+            train = ForkedTrain(zygote, tmp_path_factory.mktemp("whole") / "cwd")
             made[world] = train(f"data.root={small}", *RUN, world=world)
             assert made[world].code == 0, made[world].output
         return made[world]
