@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,12 +10,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aistore import Client
+from aistore.sdk.errors import AISError
+from aistore.sdk.request_client import RequestClient
+from aistore.sdk.response_handler import AISResponseHandler
 from aistore.sdk.retry_config import RetryConfig
+from aistore.sdk.session_manager import SessionManager
+from requests import PreparedRequest, Response, Session
+from requests.auth import AuthBase
 from tenacity import Retrying, stop_after_attempt
 from urllib3 import Retry
 
+from aistore_data.credentials import Token, tls_problem
 from aistore_data.errors import ClusterError, ObjectError
-from aistore_data.http_reader import Access, HttpReader
+from aistore_data.http_reader import Access, HttpReader, server_message
 
 _MAP = "/v1/daemon?what=smap"
 
@@ -22,10 +30,73 @@ _REACH_S = 2.0
 """Seconds in which a node must take a connection: the SDK alone would be silent for 48 to 90."""
 
 
+class _Bearer(AuthBase):
+    """Sends the token as it is at each request."""
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        if token := self._token.current():
+            request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+
+class _Sessions(SessionManager):
+    """The SDK's sessions, which read the token once and for all, with a token that may be replaced."""
+
+    def __init__(self, token: Token, retry: Retry) -> None:
+        super().__init__(retry=retry)
+        self._auth = _Bearer(token)
+
+    @property
+    def session(self) -> Session:
+        """This process's; of the environment it takes what the fast reader takes.
+
+        That is no proxy, no .netrc, and not REQUESTS_CA_BUNDLE, which ``requests`` prefers to AIS_CLIENT_CA.
+        """
+        session: Session = super().session
+        session.auth, session.trust_env = self._auth, False
+        return session
+
+
+class _Answers(AISResponseHandler):
+    """The SDK's errors without the token, which AIStore 5.0 repeats in what it says of one that has expired."""
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+
+    def parse_error(self, r: Response) -> AISError:
+        """As the SDK's."""
+        error = super().parse_error(r)
+        return type(error)(error.status_code, self._token.hide(error.message), error.req_url, error.req)
+
+
 def make_client(access: Access, timeout_s: float = 30.0) -> Client:
     """The SDK's client with two tries instead of seven, so that a fault becomes a sentence and not a silence."""
+    # It warns of every answer to a PUT that is no redirect, and such an answer becomes an error with a sentence.
+    logging.getLogger("aistore.sdk.request_client").setLevel(logging.CRITICAL)
     retry = RetryConfig(http_retry=Retry(total=0), network_retry=Retrying(stop=stop_after_attempt(2), reraise=True))
-    return Client(access.endpoint, token=access.token or None, timeout=(3.0, timeout_s), retry_config=retry)
+    client, token = Client(access.endpoint, retry_config=retry), access.credentials()
+    client._request_client = RequestClient(
+        endpoint=access.endpoint,
+        session_manager=_Sessions(token, retry.http_retry),
+        timeout=(3.0, timeout_s),
+        response_handler=_Answers(token),
+        retry_config=retry,
+    )
+    return client
+
+
+def why(error: Exception, access: Access) -> str:
+    """Why a request of either client failed: a sentence on the token or on TLS, or the server's own words."""
+    status = error.status_code if isinstance(error, AISError) else error.status if isinstance(error, ObjectError) else 0
+    said = server_message(error.message.encode()) if isinstance(error, AISError) else getattr(error, "message", "")
+    if status in (401, 403):
+        return f"the cluster at {access.endpoint} {access.credentials().refused(status, said)}"
+    if problem := tls_problem(error, access.endpoint):
+        return problem
+    return f"status {status} {said}".rstrip(" .") + "." if status else f"{error}."
 
 
 def cluster_map(access: Access) -> dict[str, Any] | None:
@@ -38,19 +109,26 @@ def cluster_map(access: Access) -> dict[str, Any] | None:
 
 
 def connect(access: Access) -> dict[str, Any]:
-    """The cluster map, if proxy and targets can be reached from here. Raises ClusterError within some 5 seconds."""
-    reader = HttpReader(Access(access.endpoint, access.token, _REACH_S, _REACH_S))
+    """The cluster map, if proxy and targets can be reached from here.
+
+    Empty where the token may read buckets and nothing else: the cluster map needs the permission SHOW-CLUSTER. Raises
+    ClusterError within some 5 seconds.
+    """
+    reader = HttpReader(Access(access.endpoint, access.token, _REACH_S, _REACH_S, access.token_file))
     try:
-        cluster_map = json.loads(reader.get(_MAP))
+        cluster_map: dict[str, Any] = json.loads(reader.get(_MAP))
         targets = {name: node["public_net"]["direct_url"] for name, node in cluster_map["tmap"].items()}
+    except ClusterError:
+        raise
     except ObjectError as error:
-        if error.status in (401, 403):
-            raise ClusterError(
-                f"the cluster at {access.endpoint} refuses the token (status {error.status}): {error.message}. "
-                "Set AIS_AUTHN_TOKEN to a valid one."
-            ) from None
+        if error.status == 403:
+            return {}
+        if error.status == 401 or tls_problem(error, access.endpoint):
+            raise ClusterError(why(error, access)) from None
         raise ClusterError(f"{access.endpoint} answers, but is no AIStore: {error}. Check data.endpoint.") from None
     except OSError as error:
+        if problem := tls_problem(error, access.endpoint):
+            raise ClusterError(problem) from None
         reason = error.strerror or str(error) or type(error).__name__
         raise ClusterError(
             f"no AIStore answers at {access.endpoint}: {reason}. Check data.endpoint and that the cluster runs."
@@ -68,8 +146,7 @@ def connect(access: Access) -> dict[str, Any]:
                     f"the proxy at {access.endpoint} answers, but its target {name} at {targets[name]} "
                     f"cannot be reached from here: {problem}. It must publish addresses that are routed here."
                 )
-    result: dict[str, Any] = cluster_map
-    return result
+    return cluster_map
 
 
 def _unreachable(url: str) -> str | None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from aistore_data.bucket_uri import parse_bucket
 from aistore_data.cluster import connect, make_client
 from aistore_data.http_reader import Access, HttpReader, object_path
 from aistore_data.listing import read_manifest
@@ -22,8 +23,9 @@ class ImageDataset(Dataset[tuple[Any, int]]):
     ``etl_name``, or here without one. Labels are indices into ``classes``, by default those of the bucket. A sample is
     a function of (object, spec, seed, epoch, index): call ``set_epoch`` before each epoch, with running workers too.
 
-    The token comes from AIS_AUTHN_TOKEN. Raises ClusterError for a cluster or bucket that cannot be used, ObjectError
-    and OSError for a sample that cannot be had, CorruptSample for an object that is no image.
+    The token comes from AIS_AUTHN_TOKEN or AIS_AUTHN_TOKEN_FILE. Raises ClusterError for a cluster or bucket that
+    cannot be used, ConfigError for what is no bucket's address, ObjectError and OSError for a sample that cannot be
+    had, CorruptSample for an object that is no image.
     """
 
     def __init__(
@@ -37,17 +39,16 @@ class ImageDataset(Dataset[tuple[Any, int]]):
         classes: tuple[str, ...] = (),
         transform: Callable[[torch.Tensor], Any] | None = None,
     ) -> None:
+        uri = parse_bucket(bucket)
         access = Access.from_environment(endpoint)
         connect(access)
-        provider, _, name = bucket.rpartition("://")
         self.bucket = bucket
         self.etl_name = etl_name
         self.spec = spec or (Spec.val() if prefix.startswith("val") else Spec.train())
         self.seed = seed
         self.transform = transform
         self.http = HttpReader(access)
-        sdk_bucket = make_client(access).bucket(name, provider=provider or "ais")
-        self.manifest = share(read_manifest(sdk_bucket, bucket, prefix, self.http, classes))
+        self.manifest = share(read_manifest(uri.of(make_client(access)), bucket, prefix, self.http, classes))
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     @property

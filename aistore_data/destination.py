@@ -15,6 +15,7 @@ from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from aistore_data.bucket_uri import parse_bucket
 from aistore_data.cluster import make_client
 from aistore_data.errors import ClusterError, DataError
 from aistore_data.http_reader import Access, server_message
@@ -122,8 +123,7 @@ class Bucket:
     @cached_property
     def sdk(self) -> Any:
         """The SDK's bucket, of a client of this process."""
-        provider, _, name = self.uri.partition("://")
-        return make_client(self.access).bucket(name, provider=provider)
+        return parse_bucket(self.uri).of(make_client(self.access))
 
     def __reduce__(self) -> tuple[type, tuple[str, Access]]:
         return Bucket, (self.uri, self.access)
@@ -131,7 +131,7 @@ class Bucket:
     def prepare(self) -> None:
         """Make the bucket if it is missing. Raises ClusterError."""
         try:
-            if self.uri.startswith("ais://"):
+            if not self.sdk.provider.is_remote():  # a cloud's buckets are made there
                 self.sdk.create(exist_ok=True)
         except (AISError, RequestException) as error:
             raise ClusterError(f"{self.uri} cannot be made: {words(error)}.") from None

@@ -29,6 +29,8 @@ Say = Callable[[str], None]
 Recipe = Literal["train", "val"]
 
 _NOBODY = "?"
+_PLACES = 64
+"""Samples of a manifest among which one is looked for on every target."""
 _WITHOUT_ETL = ("requires Kubernetes", "non-Kubernetes", "without ETL support")
 """Words of an AIStore that has no Kubernetes (status 400), or is built without ETL (501)."""
 
@@ -124,12 +126,13 @@ def stop(client: Client, name: str) -> None:
 def prove(reader: HttpReader, uri: str, manifest: Manifest, name: str, spec: Spec, targets: int) -> int:
     """Compare the ETL's samples with those made here, on objects of every target; answers how many were compared.
 
+    ``targets``: how many there are; 0 if this token may not know, and then wherever some samples turn out to lie.
     Raises ClusterError that names the versions on both sides if a byte differs.
     """
     hosts: set[str] = set()
     compared = 0
-    for index in np.linspace(0, len(manifest) - 1, min(len(manifest), 64)).astype(int).tolist():
-        if compared >= 2 and len(hosts) >= targets:
+    for index in np.linspace(0, len(manifest) - 1, min(len(manifest), _PLACES)).astype(int).tolist():
+        if compared >= 2 and len(hosts) >= (targets or _PLACES):
             break
         object_name = manifest.name(index)
         host = reader.host_of(object_path(uri, object_name))

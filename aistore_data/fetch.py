@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from aistore_data.credentials import Token, tls_context
 from aistore_data.errors import ObjectError
-from aistore_data.http_reader import Access, server_message, tls_context
+from aistore_data.http_reader import Access, server_message
 
 PER_HOST = 8
 """Requests to one host at a time, of one process."""
@@ -62,7 +63,7 @@ class Fetcher(Generic[T]):
     def __init__(self, access: Access, per_host: int = PER_HOST, total: int = TOTAL) -> None:
         self._access = access
         self._tls = tls_context() if urlsplit(access.endpoint).scheme == "https" else None
-        self._authorization = f"Authorization: Bearer {access.token}\r\n" if access.token else ""
+        self._token = access.credentials()
         self._per_host, self._total = per_host, total
         self._poll = select.epoll()
         self._idle: dict[str, list[_Connection]] = {}
@@ -151,9 +152,10 @@ class Fetcher(Generic[T]):
             self._advance(connection, task, finished)
 
     def _request(self, get: Get) -> bytes:
-        return (
-            f"GET {get.path} HTTP/1.1\r\nHost: {get.host}\r\n{self._authorization}Accept-Encoding: identity\r\n\r\n"
-        ).encode()
+        token = self._token.current()
+        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+        head = f"GET {get.path} HTTP/1.1\r\nHost: {get.host}\r\n{authorization}Accept-Encoding: identity\r\n\r\n"
+        return head.encode()
 
     def _connect(self, host: str) -> "_Connection":
         family, address = self._resolve(host)
@@ -239,7 +241,7 @@ class Fetcher(Generic[T]):
             self._start(task, get, finished, connection.redirects + 1)
             return
         get.headers = connection.headers
-        self._finish(task, get, connection.problem(), finished)
+        self._finish(task, get, connection.problem(self._token), finished)
 
     def _finish(self, task: T, get: Get, error: ObjectError | OSError | None, finished: list[tuple[T, Get]]) -> None:
         get.error = error
@@ -317,10 +319,10 @@ class _Connection:
             if self._take(scratch[: start + count]):
                 return True
 
-    def problem(self) -> ObjectError | None:
-        """What is wrong with the complete answer."""
+    def problem(self, token: Token) -> ObjectError | None:
+        """What is wrong with the complete answer, without the token."""
         if self.status != 200:
-            return ObjectError(self.status, server_message(bytes(self.get.body)))
+            return ObjectError(self.status, token.hide(server_message(bytes(self.get.body))))
         if self.get.row is not None and self.received != len(self.get.row):
             return ObjectError(200, f"the answer ended after {self.received} of {len(self.get.row)} bytes")
         return None

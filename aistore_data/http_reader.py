@@ -15,27 +15,43 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode, urlsplit
 
+from aistore_data.bucket_uri import parse_bucket
+from aistore_data.credentials import TOKEN, TOKEN_FILE, Token, tls_context
 from aistore_data.errors import ClusterError, ObjectError
 
-_STALE = (http.client.RemoteDisconnected, http.client.BadStatusLine, BrokenPipeError, ConnectionResetError)
+_STALE = (
+    *(http.client.RemoteDisconnected, http.client.BadStatusLine, BrokenPipeError, ConnectionResetError),
+    *(ssl.SSLEOFError, ssl.SSLZeroReturnError),
+)
 """What a request meets on a kept connection that the server has closed; AIS closes one after 30 idle seconds."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """How to reach a cluster: its endpoint (``http://host:port``) and a token, which no message ever shows."""
+    """How to reach a cluster: its endpoint (``http://host:port``) and a token, which no message ever shows.
+
+    The token, or the file that holds it: somebody may replace it while this runs, and other processes read it too.
+    """
 
     endpoint: str
     token: str = ""
     connect_timeout_s: float = 3.0
     read_timeout_s: float = 20.0
+    token_file: str = ""
 
     def __repr__(self) -> str:
         return f"Access({self.endpoint})"
 
+    def credentials(self) -> Token:
+        """The token, to be asked for whenever it is sent."""
+        return Token(self.token, self.token_file)
+
     @classmethod
     def from_environment(cls, endpoint: str) -> "Access":
-        """Endpoint, or AIS_ENDPOINT where it is empty; token from AIS_AUTHN_TOKEN. Raises ClusterError without one."""
+        """Endpoint, or AIS_ENDPOINT where it is empty; token from AIS_AUTHN_TOKEN, or else from AIS_AUTHN_TOKEN_FILE.
+
+        Raises ClusterError without an endpoint.
+        """
         endpoint = endpoint or os.environ.get("AIS_ENDPOINT", "")
         if not endpoint:
             raise ClusterError(
@@ -45,14 +61,19 @@ class Access:
         parts = urlsplit(endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ClusterError(f"data.endpoint={endpoint} is not a URL of the form http://HOST:PORT.")
-        return cls(endpoint.rstrip("/"), os.environ.get("AIS_AUTHN_TOKEN", ""))
+        if "@" in parts.netloc:
+            raise ClusterError(
+                f"data.endpoint names a user for {parts.hostname}, and everything in it is recorded: leave that out. "
+                f"AIStore takes tokens, by {TOKEN} or {TOKEN_FILE}."
+            )
+        token, token_file = os.environ.get(TOKEN, ""), os.environ.get(TOKEN_FILE, "")
+        return cls(endpoint.rstrip("/"), token, token_file=token_file)
 
 
 def object_path(bucket: str, name: str, **query: str) -> str:
-    """Path and query of a GET of an object; ``bucket`` as ``ais://name``."""
-    provider, _, bare = bucket.rpartition("://")
-    query = {"provider": provider or "ais"} | query
-    return f"/v1/objects/{quote(bare)}/{quote(name)}?{urlencode(query)}"
+    """Path and query of a GET of an object; ``bucket`` as ``ais://name``. Raises ConfigError for another address."""
+    uri = parse_bucket(bucket)
+    return f"/v1/objects/{uri.name}/{quote(name)}?{urlencode(uri.query | query)}"
 
 
 class HttpReader:
@@ -61,7 +82,8 @@ class HttpReader:
     def __init__(self, access: Access) -> None:
         self.access = access
         self._local = threading.local()
-        self._headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
+        self._token = access.credentials()
+        self._sent = self._token.current()
         self.reconnects = 0
 
     def __reduce__(self) -> tuple[type, tuple[Access]]:
@@ -86,25 +108,36 @@ class HttpReader:
 
     def host_of(self, path: str) -> str:
         """Host and port that serve a GET of ``path``: where the proxy sends it."""
-        netloc = urlsplit(self.access.endpoint).netloc
-        response = self._request(netloc, path)
+        response = self._ask_proxy(path)
         location = response.headers.get("Location", "")
         response.read()
-        return urlsplit(location).netloc or netloc
+        return urlsplit(location).netloc or urlsplit(self.access.endpoint).netloc
+
+    def _ask_proxy(self, path: str) -> http.client.HTTPResponse:
+        """The proxy's answer; a token that it refuses may have been replaced meanwhile."""
+        netloc, sent = urlsplit(self.access.endpoint).netloc, self._sent
+        response = self._request(netloc, path)
+        if response.status == 401 and (token := self._token.current()) != sent:
+            response.read()
+            self._sent = token
+            response = self._request(netloc, path)
+        return response
 
     @contextmanager
     def _answer(self, path: str) -> Iterator[http.client.HTTPResponse]:
         netloc = urlsplit(self.access.endpoint).netloc
-        for _ in range(4):
-            response = self._request(netloc, path)
+        response = self._ask_proxy(path)
+        for _ in range(3):
             if response.status not in (301, 302, 307, 308):
                 break
             location = urlsplit(response.headers["Location"])
             response.read()
-            netloc, path = location.netloc or netloc, f"{location.path}?{location.query}"
+            netloc = location.netloc or netloc
+            response = self._request(netloc, f"{location.path}?{location.query}")
         try:
             if response.status != 200:
-                raise ObjectError(response.status, server_message(response.read()))
+                text = self._token.hide(response.read().decode("utf-8", "replace"))
+                raise ObjectError(response.status, server_message(text.encode()))
             yield response
         finally:
             if not response.isclosed():  # an error in mid-body: what is left of it must not meet the next request
@@ -118,7 +151,7 @@ class HttpReader:
             connections[netloc] = self._connect(netloc)
         connection = connections[netloc]
         try:
-            connection.request("GET", path, headers=self._headers)
+            connection.request("GET", path, headers={"Authorization": f"Bearer {self._sent}"} if self._sent else {})
             return connection.getresponse()
         except _STALE:
             self._drop(netloc)
@@ -159,17 +192,3 @@ def server_message(body: bytes) -> str:
         return str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
         return body[:200].decode("utf-8", "replace")
-
-
-def tls_context() -> ssl.SSLContext:
-    """As the SDK's: AIS_CLIENT_CA, AIS_CRT, AIS_CRT_KEY, AIS_SKIP_VERIFY_CRT."""
-    from aistore.sdk.session_manager import resolve_ssl_config
-
-    verify, certificate = resolve_ssl_config()
-    context = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
-    if verify is False:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if certificate:
-        context.load_cert_chain(*certificate)
-    return context

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aistore.sdk.batch.batch import Batch
@@ -18,6 +19,9 @@ from aistore_data.progress import Progress
 
 _HASH = 64
 """Characters of a SHA-256, before a kept manifest."""
+
+_FETCHES = 16
+"""GETs at a time, where labels are not read by get-batch."""
 
 _BATCH = 4000
 """Labels of one request: 3.7 times the rate of 16 GETs at a time; at 500 twice (AIS 5.0, 3 targets, loopback)."""
@@ -140,7 +144,9 @@ def _pairs(
             f"{uri}/{missing[0]} has no label: {uri}/{labels_of[missing[0]]} is missing"
             f"{f', and {len(missing) - 1} more are' if len(missing) > 1 else ''}. Upload the labels again."
         )
-    texts = _get_batch(bucket, [labels_of[name] for name in images], f"labels of {uri}/{prefix} read")
+    wanted, items = [labels_of[name] for name in images], f"labels of {uri}/{prefix} read"
+    # The SDK's get-batch says nothing of a namespace, and would read the bucket of the same name that has none.
+    texts = _get_each(uri, wanted, reader, items) if bucket.namespace else _get_batch(bucket, wanted, items)
     # Without class names it is somebody else's upload: the classes go by number.
     names = classes or tuple(json.loads(_object(uri, classes_name(prefix), reader) or b"[]"))
     labels = []
@@ -165,4 +171,14 @@ def _get_batch(bucket: Any, names: list[str], items: str) -> list[bytes]:
                 raise ClusterError(f"{items}: the answer broke off after {at + len(answered):,} of {len(names):,}.")
             contents += answered
             progress.add(len(wanted))
+    return contents
+
+
+def _get_each(uri: str, names: list[str], reader: HttpReader, items: str) -> list[bytes]:
+    """The contents of objects, in their order, by a GET for each."""
+    contents: list[bytes] = []
+    with Progress(items, len(names)) as progress, ThreadPoolExecutor(_FETCHES) as pool:
+        for content in pool.map(lambda name: reader.get(object_path(uri, name)), names):
+            contents.append(content)
+            progress.add(1)
     return contents

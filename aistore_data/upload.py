@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from aistore_data.bucket_uri import parse_bucket
 from aistore_data.claim import Claim
 from aistore_data.cluster import connect
 from aistore_data.destination import Bucket
-from aistore_data.errors import ConfigError, UserError
+from aistore_data.errors import UserError
 from aistore_data.http_reader import Access
 from aistore_data.layout import Layout
 from aistore_data.photos import index_folder, items_of
@@ -26,9 +27,7 @@ STOPPED = 85
 
 def open_bucket(uri: str, endpoint: str, create: bool = True) -> Bucket:
     """The bucket of a command line, made if it is missing, where wanted. Raises ConfigError or ClusterError."""
-    provider, separator, name = uri.partition("://")
-    if not separator or not provider or not name or "/" in name:
-        raise ConfigError(f"a bucket must be of the form ais://NAME, not {uri}")
+    parse_bucket(uri, "BUCKET=")
     access = Access.from_environment(endpoint)
     connect(access)
     bucket = Bucket(uri, access)
@@ -73,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m aistore_data.upload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("root", type=Path, help="the folder that holds train/ and val/")
-    parser.add_argument("bucket", help="ais://NAME; made if it does not exist")
+    parser.add_argument(
+        "bucket", help="ais://NAME, made if it does not exist; or s3://NAME, gs://NAME, ais://#NAMESPACE/NAME"
+    )
     parser.add_argument("--layout", choices=("folders", "pairs"), default="folders")
     add_options(parser)
     options = parser.parse_args(arguments)

@@ -68,8 +68,9 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
 
         bucket = make_client(access).bucket("bench")
         manifest = read_manifest(bucket, "ais://bench", "train/", HttpReader(access))
+        placement = Placement(connect(access), access.endpoint)
         dataset = RemoteDataset(
-            Remote(access, "ais://bench", manifest, Placement(connect(access)), Spec.train(), 0, ("bench-train",))
+            Remote(access, "ais://bench", manifest, placement, Spec.train(), 0, etl_names=("bench-train",), direct=True)
         )
     order = TrainBatches(len(manifest), BATCH, seed=0, epochs=1000)
     with open_loader(dataset, order, workers, 4, torch.device("cpu")) as loader:

@@ -14,7 +14,8 @@ from requests.exceptions import RequestException
 
 from aistore_data import etls
 from aistore_data.breaker import Breakers
-from aistore_data.cluster import connect, make_client
+from aistore_data.bucket_uri import parse_bucket
+from aistore_data.cluster import connect, make_client, why
 from aistore_data.errors import ClusterError, ObjectError
 from aistore_data.http_reader import Access, HttpReader
 from aistore_data.listing import read_manifest
@@ -27,7 +28,7 @@ from training.config import Config
 from training.distributed import World, on_main
 from training.keeper import Keeper
 from training.numerics import cpu_count
-from training.remote import Remote, RemoteDataset
+from training.remote import Remote, RemoteDataset, serves_directly
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,11 @@ class _Bucket:
 
     access: Access
     uri: str
+    val_uri: str
     train: Manifest
     val: Manifest
     cluster_map: dict[str, Any]
+    direct: bool
     train_etl: str
     val_etl: str
 
@@ -54,7 +57,7 @@ def open_bucket(
     with ExitStack() as stack:
         bucket = on_main(world, lambda: _prepare(config, train_spec, val_spec, stack, say))
         data = config.data
-        placement = Placement(bucket.cluster_map)
+        placement = Placement(bucket.cluster_map, bucket.access.endpoint)
         common = Remote(
             bucket.access,
             bucket.uri,
@@ -62,6 +65,7 @@ def open_bucket(
             placement,
             train_spec,
             config.seed,
+            direct=bucket.direct,
             local_share=data.local_share if data.transform == "hybrid" else 0.0,
             wire=data.wire,
             deadline_s=data.etl.deadline_s,
@@ -71,11 +75,19 @@ def open_bucket(
         names = [(name,) if name else () for name in (bucket.train_etl, bucket.val_etl)]
         breakers = [Breakers(len(placement.hosts)) for _ in names]
         train = replace(common, etl_names=names[0], replace=data.on_corrupt == "replace", breakers=breakers[0])
-        val = replace(common, manifest=share(bucket.val), spec=val_spec, etl_names=names[1], breakers=breakers[1])
+        val = replace(
+            common,
+            uri=bucket.val_uri,
+            manifest=share(bucket.val),
+            spec=val_spec,
+            etl_names=names[1],
+            breakers=breakers[1],
+        )
         if names[0]:
             repairs = _repairs(config, bucket, say) if world.is_main and data.etl.manage == "auto" else None
             stack.enter_context(Keeper([train, val], repairs, say))
-        description = {"source": bucket.uri, "transform": data.transform, "etl": [bucket.train_etl, bucket.val_etl]}
+        source = bucket.uri if bucket.uri == bucket.val_uri else [bucket.uri, bucket.val_uri]
+        description = {"source": source, "transform": data.transform, "etl": [bucket.train_etl, bucket.val_etl]}
         yield RemoteDataset(train), RemoteDataset(val), description | ({"code": code_sha256()} if names[0] else {})
 
 
@@ -108,37 +120,52 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
     access = _embedded(config, stack) if embedded else Access.from_environment(data.endpoint)
     found = connect(access)
     client = make_client(access)
-    provider, _, bare = data.bucket.rpartition("://")
-    bucket, reader = client.bucket(bare, provider=provider or "ais"), HttpReader(access)
-    try:
-        bucket.head()
-        train = read_manifest(bucket, data.bucket, data.train_prefix, reader, say=say)
-        val = read_manifest(bucket, data.bucket, data.val_prefix, reader, train.classes, say)
-    except AISError as error:
-        raise ClusterError(
-            f"{data.bucket} cannot be read on {access.endpoint}: status {error.status_code} {error.message}".rstrip()
-            + f". Check data.bucket; python -m aistore_data.upload FOLDER {data.bucket} makes it."
-        ) from None
-    except (ObjectError, RequestException, OSError) as error:
-        raise ClusterError(f"{data.bucket} cannot be read on {access.endpoint}: {error}.") from None
-    say(f"{data.bucket}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
+    reader = HttpReader(access)
+    uri, val_uri = data.bucket, data.val_bucket or data.bucket
+    train = _manifest(client, uri, data.train_prefix, reader, (), say)
+    val = _manifest(client, val_uri, data.val_prefix, reader, train.classes, say)
+    where = uri if uri == val_uri else f"{uri} and {val_uri}"
+    direct = serves_directly(access, uri, train, Placement(found, access.endpoint))
+    say(f"{where}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
     if data.transform == "client":
-        return _Bucket(access, data.bucket, train, val, found, "", "")
+        return _Bucket(access, uri, val_uri, train, val, found, direct, "", "")
     settings = _settings(config)
     names = []
-    for recipe, name, spec, manifest in (
-        ("train", data.etl.train_name, train_spec, train),
-        ("val", data.etl.val_name, val_spec, val),
+    for recipe, name, spec, where, manifest in (
+        ("train", data.etl.train_name, train_spec, uri, train),
+        ("val", data.etl.val_name, val_spec, val_uri, val),
     ):
         begin = time.monotonic()
         name, started = etls.ensure(client, name, recipe, settings, say)  # type: ignore[arg-type]
         if started and (data.etl.on_exit == "stop" or (data.etl.on_exit == "auto" and embedded)):
             stack.callback(etls.stop, client, name)
-        compared = etls.prove(reader, data.bucket, manifest, name, spec, len(found["tmap"]))
+        compared = etls.prove(reader, where, manifest, name, spec, len(found.get("tmap", {})))
         took = f"started in {time.monotonic() - begin:.1f} s" if started else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
         names.append(name)
-    return _Bucket(access, data.bucket, train, val, found, names[0], names[1])
+    return _Bucket(access, uri, val_uri, train, val, found, direct, names[0], names[1])
+
+
+def _manifest(
+    client: Any, uri: str, prefix: str, reader: HttpReader, classes: tuple[str, ...], say: Callable[[str], None]
+) -> Manifest:
+    """As ``read_manifest``, of a bucket that exists and may be read, or ClusterError."""
+    bucket = parse_bucket(uri).of(client)
+    try:
+        bucket.head()
+        return read_manifest(bucket, uri, prefix, reader, classes, say)
+    except (AISError, ObjectError, RequestException, OSError) as error:
+        access = reader.access
+        hint = " Check its address, and that the cluster has this provider's backend and its credentials."
+        hint = (
+            hint
+            if bucket.provider.is_remote()
+            else f" Check its address; python -m aistore_data.upload FOLDER {uri} makes it."
+        )
+        missing = isinstance(error, AISError) and error.status_code not in (401, 403)
+        raise ClusterError(
+            f"{uri} cannot be read on {access.endpoint}: {why(error, access)}{hint if missing else ''}"
+        ) from None
 
 
 def _embedded(config: Config, stack: ExitStack) -> Access:

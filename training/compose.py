@@ -4,6 +4,7 @@ import atexit
 import difflib
 import functools
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -121,8 +122,8 @@ def check(cfg: DictConfig) -> Config:
 
 def explain(error: Exception) -> str:
     """One sentence for an error that Hydra or OmegaConf raised about the command line."""
-    if isinstance(error, OverrideParseException) and error.override.count("=") > 1:
-        return f"{error.override!r}: a value with = in it is written in quotes, {_quoted(error.override)}."
+    if isinstance(error, OverrideParseException) and re.search("=.*[=#]", error.override):
+        return f"{error.override!r}: a value with = or # in it is written in quotes, {_quoted(error.override)}."
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} is not of the form name=value: python train.py --help lists the options."
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:

@@ -57,7 +57,10 @@ class DataConfig:
     endpoint: str = option(
         "", "aistore: the cluster's proxy, http://HOST:PORT; empty: AIS_ENDPOINT; embedded: none needed"
     )
-    bucket: str = option("ais://imagenet", "aistore: the bucket that holds both splits")
+    bucket: str = option(
+        "ais://imagenet", "aistore: the bucket: ais://NAME, s3://NAME, gs://NAME, ais://#NAMESPACE/NAME"
+    )
+    val_bucket: str = option("", "aistore: the bucket of the validation split; empty: data.bucket holds both")
     train_prefix: str = option("train/", "aistore: what the names of training objects begin with")
     val_prefix: str = option("val/", "aistore: what the names of validation objects begin with")
     embedded_root: str = option("", "endpoint=embedded: the folder with train/ and val/ to serve; it is never changed")
@@ -103,6 +106,8 @@ class DataConfig:
                 self.embedded_root != "",
                 "data.embedded_root is not set: data.endpoint=embedded serves a folder that holds train/ and val/.",
             )
+        if self.source == "aistore":
+            self._check_buckets()
         one_of("data.fingerprint", self.fingerprint, ("off", "sampled", "full"))
         one_of("data.interpolation", self.interpolation, ("bilinear", "bicubic"))
         if self.source == "imagefolder":
@@ -116,6 +121,24 @@ class DataConfig:
             require(
                 len(getattr(self, name)) == 2, f"data.{name} takes two numbers, [low,high], not {getattr(self, name)}."
             )
+
+    def _check_buckets(self) -> None:
+        from aistore_data.bucket_uri import parse_bucket  # here, so that a folder needs no SDK
+
+        train = parse_bucket(self.bucket, "data.bucket=")
+        val = parse_bucket(self.val_bucket, "data.val_bucket=") if self.val_bucket else train
+        for name in ("train_prefix", "val_prefix"):
+            prefix = getattr(self, name)
+            require(
+                prefix == "" or (prefix.endswith("/") and not prefix.startswith("/")),
+                f"data.{name}={prefix} must be empty or end in a slash, and not begin with one, such as train/.",
+            )
+        apart = not (self.train_prefix.startswith(self.val_prefix) or self.val_prefix.startswith(self.train_prefix))
+        require(
+            train != val or apart,
+            f"data.train_prefix={self.train_prefix} and data.val_prefix={self.val_prefix} overlap in {self.bucket}: "
+            "the splits need prefixes of their own, or buckets of their own by data.val_bucket.",
+        )
 
 
 @dataclass
@@ -183,7 +206,7 @@ class KubernetesConfig:
     gpu_resource: str = option("nvidia.com/gpu", "name of the GPU resource")
     resources: list[str] = option([], "further resources, such as ['rdma/hca=1']")
     queue: str = option("", "Kueue's local queue; empty: no queue")
-    ais_token_secret: str = option("", "Secret whose key token is AIS_AUTHN_TOKEN")
+    ais_token_secret: str = option("", "Secret whose key token is AIS_AUTHN_TOKEN_FILE")
     ais_ca_secret: str = option("", "Secret whose key ca.crt is AIS_CLIENT_CA")
     ais_cert_secret: str = option("", "Secret whose keys tls.crt and tls.key are AIS_CRT and AIS_CRT_KEY")
     node_selector: list[str] = option([], "labels that nodes must have, such as ['zone=a']")

@@ -11,8 +11,17 @@ from typing import Any
 
 _FREE = (
     *("run_dir", "run_mirror", "resume", "mode", "allow_changes", "device", "threads", "submit"),
-    *("data.source", "data.root", "data.endpoint", "data.bucket", "data.train_prefix", "data.val_prefix"),
-    *("data.embedded_root", "data.embedded_layout", "data.transform", "data.etl", "data.workers", "data.prefetch"),
+    *("data.source", "data.root", "data.endpoint", "data.bucket", "data.val_bucket"),
+    *(
+        "data.train_prefix",
+        "data.val_prefix",
+        "data.embedded_root",
+        "data.embedded_layout",
+        "data.transform",
+        "data.etl",
+        "data.workers",
+        "data.prefetch",
+    ),
     *("train.checkpoint_every", "train.checkpoint_every_s", "train.keep", "train.log_every"),
 )
 """Options that do not change the result; data are compared by their hash, device and threads as they turned out."""

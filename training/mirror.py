@@ -27,7 +27,8 @@ from typing import Any, TypeAlias
 from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 
-from aistore_data.cluster import connect, make_client
+from aistore_data.bucket_uri import split_uri
+from aistore_data.cluster import connect, make_client, why
 from aistore_data.errors import ClusterError, ConfigError, UserError
 from aistore_data.http_reader import Access
 from aistore_data.objects import iter_objects
@@ -52,20 +53,20 @@ class Bucket:
     def __init__(self, uri: str, access: Access) -> None:
         """Raises ClusterError if the cluster or the bucket cannot be used."""
         self.uri = uri.rstrip("/")
-        provider, _, path = self.uri.partition("://")
-        name, _, prefix = path.partition("/")
+        self._access = access
+        bucket, prefix = split_uri(self.uri, "run_mirror=")
         self._prefix = f"{prefix}/" if prefix else ""
-        self._bucket: Any = make_client(access, _ANSWER_S).bucket(name, provider=provider)
+        self._bucket: Any = bucket.of(make_client(access, _ANSWER_S))
         try:
             connect(access)
             self._bucket.head()
         except ClusterError as error:
             raise ClusterError(f"run_mirror={uri}: {error}") from None
-        except AISError as error:
-            what = "does not exist: make it first, or check its name" if error.status_code == 404 else _words(error)
-            raise ClusterError(f"run_mirror={uri}: the bucket {provider}://{name} {what}.") from None
-        except RequestException as error:
-            raise ClusterError(f"run_mirror={uri}: {_words(error)}.") from None
+        except (AISError, RequestException) as error:
+            missing = isinstance(error, AISError) and error.status_code == 404
+            what = "does not exist: make it first, or check its name."
+            what = what if missing else f"cannot be used: {why(error, access)}"
+            raise ClusterError(f"run_mirror={uri}: the bucket {self.uri.removesuffix(f'/{prefix}')} {what}") from None
 
     def names(self) -> set[str]:
         """Of all objects, without the prefix; raises ClusterError, as all of these do."""
@@ -102,13 +103,7 @@ class Bucket:
         try:
             yield
         except (AISError, OSError) as error:  # also those of requests
-            raise ClusterError(f"run_mirror={self.uri}: could not {what}: {_words(error)}.") from None
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, AISError):
-        return f"status {error.status_code} {error.message}".rstrip()
-    return str(error)
+            raise ClusterError(f"run_mirror={self.uri}: could not {what}: {why(error, self._access)}") from None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from aistore_data.breaker import Breakers
-from aistore_data.cluster import cluster_map
+from aistore_data.bucket_uri import parse_bucket
+from aistore_data.cluster import cluster_map, why
 from aistore_data.errors import DataError, ObjectError, UnreachableError
 from aistore_data.fetch import Fetcher, Get
 from aistore_data.http_reader import Access, object_path
@@ -45,6 +46,8 @@ class Remote:
     placement: Placement
     spec: Spec
     seed: int
+    direct: bool = False
+    """Whether storage nodes answer without the proxy's redirect."""
     etl_names: tuple[str, ...] = ()
     """The ETL's name; empty: samples are made here."""
     local_share: float = 0.0
@@ -182,7 +185,8 @@ class _Work:
         remote = self.remote
         if sample.stage == "etl" and remote.breakers.is_open(sample.node):
             self._give_up_on_the_etl(sample)
-        host = remote.placement.hosts[sample.node] if sample.tries == 0 else self.fetcher.proxy
+        direct = remote.direct and sample.tries == 0
+        host = remote.placement.hosts[sample.node] if direct else self.fetcher.proxy
         if sample.stage == "here":
             path = object_path(remote.uri, remote.manifest.name(sample.by))
             return Get(path, host if sample.by == sample.index else self.fetcher.proxy, RAW_TIMEOUT_S)
@@ -247,13 +251,14 @@ class _Work:
         sample.since = sample.since or now
         sample.tries += 1
         status = error.status if isinstance(error, ObjectError) else 0
-        if status in (401, 403):
-            raise DataError(f"{self._locate(sample.by)} may not be read (status {status}): {error}.")
+        if status == 403 or (status == 401 and not remote.access.token_file):  # a file may get another token yet
+            raise DataError(f"{self._locate(sample.by)} cannot be read: {why(error, remote.access)}")
         if status == 404 and "does not exist" in str(error) and self._all_targets_are_there():
             return self._substitute(sample, "does not exist any more, and did when it was listed")
         if now - sample.since > remote.patience_s:
             raise UnreachableError(
-                f"{self._locate(sample.by)} could not be had for {remote.patience_s:g} s (data.patience_s): {error}."
+                f"{self._locate(sample.by)} could not be had for {remote.patience_s:g} s (data.patience_s): "
+                f"{why(error, remote.access)}"
             )
         if now - sample.since > 1:
             remote.breakers.waits()
@@ -262,8 +267,9 @@ class _Work:
 
     def _all_targets_are_there(self) -> bool:
         """Whether the cluster has the storage nodes that it had at the start; else what is missing may come back."""
-        hosts = Placement(found).hosts if (found := cluster_map(self.remote.access)) else ()
-        return set(self.remote.placement.hosts) <= set(hosts)
+        access = self.remote.access
+        found = cluster_map(access)
+        return found is not None and set(self.remote.placement.hosts) <= set(Placement(found, access.endpoint).hosts)
 
     def _substitute(self, sample: Sample, problem: str) -> float:
         """Go on with another sample of the class. Raises DataError where that is not wanted, or there is none."""
@@ -290,10 +296,27 @@ class _Work:
         return f"{self.remote.uri}/{self.remote.manifest.name(index)}"
 
 
+def serves_directly(access: Access, uri: str, manifest: Manifest, placement: Placement) -> bool:
+    """Whether the node that should hold a sample gives it without a redirect: with AuthN, AIStore 5.0's does not."""
+    outcome: list[Get] = []
+    node = placement.number_of(f"{uname(uri)}{manifest.name(0)}")
+    sample = Sample(None, 0, 0, node, placement.hosts[node], "here")
+    fetcher = Fetcher[Sample](access)
+    try:
+        fetcher.run(
+            [sample],
+            lambda _: Get(object_path(uri, manifest.name(0)), sample.host, RAW_TIMEOUT_S),
+            lambda _, get: outcome.append(get),
+        )
+    finally:
+        fetcher.close()
+    return outcome[0].error is None
+
+
 def uname(uri: str) -> str:
     """What AIS puts before an object's name to place it."""
-    provider, _, bucket = uri.rpartition("://")
-    return f"{provider or 'ais'}/@#/{bucket}/"
+    bucket = parse_bucket(uri)
+    return f"{bucket.provider.value}/@{bucket.cluster}#{bucket.namespace}/{bucket.name}/"
 
 
 def _splitmix64(number: int) -> int:

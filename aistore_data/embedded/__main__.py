@@ -11,6 +11,7 @@ from pathlib import Path
 from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.imagefolder import BUCKET, LAYOUTS
 from aistore_data.embedded.server import EmbeddedServer
+from aistore_data.embedded.tls import Tls
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -26,10 +27,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="port of the endpoint (default: any free one)")
     parser.add_argument("--imagefolder", type=Path, help=f"serve this folder, unchanged, as ais://{BUCKET}")
     parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="object names of --imagefolder")
+    parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="serve https with this certificate")
+    parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its key")
+    parser.add_argument("--tls-client-ca", type=Path, metavar="PEM", help="want client certificates, signed by this CA")
     parser.add_argument(
         "--die-with-stdin", action="store_true", help="end when standard input closes, and ignore signals: for a child"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if bool(arguments.tls_cert) != bool(arguments.tls_key) or (arguments.tls_client_ca and not arguments.tls_cert):
+        parser.error("--tls-cert and --tls-key belong together, and --tls-client-ca needs both")
+    return arguments
 
 
 def main() -> int:
@@ -41,8 +48,9 @@ def main() -> int:
     if arguments.die_with_stdin:
         threading.Thread(target=_wait_for_stdin, args=(stop,), daemon=True).start()
     token = os.environ.get("AIS_AUTHN_TOKEN") or secrets.token_urlsafe(24)
+    tls = Tls(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca) if arguments.tls_cert else None
     try:
-        server = EmbeddedServer(arguments.root, token, arguments.port, arguments.imagefolder, arguments.layout)
+        server = EmbeddedServer(arguments.root, token, arguments.port, arguments.imagefolder, arguments.layout, tls)
     except EmbeddedError as error:
         print(error, file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import ssl
 import sys
 import time
 import traceback
@@ -21,6 +22,7 @@ from aistore_data.embedded.errors import PROXY_ID, TARGET_ID, ApiError
 from aistore_data.embedded.etls import Etls
 from aistore_data.embedded.jobs import Jobs
 from aistore_data.embedded.store import CHUNK_BYTES, Store
+from aistore_data.embedded.tls import handshake
 
 JSON_TYPE = "application/json"
 IDLE_S = 60
@@ -92,6 +94,21 @@ class NodeServer(ThreadingHTTPServer):
     request_queue_size = 256
     allow_reuse_address = True
     cluster: Cluster
+    tls: ssl.SSLContext | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Answers what comes over a connection, in its thread; the TLS handshake is part of that."""
+        if self.tls is None:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(IDLE_S)
+        try:
+            connection = handshake(self.tls, request)
+        except OSError:
+            return  # a client that trusts us as little as we trust it: TLS has told it so
+        if connection is not None:
+            with connection:
+                super().finish_request(connection, client_address)
 
     def server_bind(self) -> None:
         """Binds without the look-up of this machine's name that the base class makes."""
@@ -164,8 +181,7 @@ class NodeHandler(BaseHTTPRequestHandler):
             return
         if self.allowed_without_token():
             return
-        problem = "the token is invalid" if given else "no token was sent (Authorization: Bearer TOKEN)"
-        raise ApiError(401, f"access denied: {problem}", "ErrInvalidToken")
+        raise ApiError(401, 'invalid token from header "Authorization": invalid token' if given else "token required")
 
     # What was asked.
 
@@ -200,6 +216,21 @@ class NodeHandler(BaseHTTPRequestHandler):
             raise ApiError(400, "the request's body is not a JSON object")
         return message
 
+    def bucket_key(self) -> str:
+        """The store's name of the bucket in path and query: with its namespace, ``#NAMESPACE/NAME``, if it has one.
+
+        Raises ApiError 404 for a bucket of a cloud or of another cluster.
+        """
+        name = self.parts[2] if len(self.parts) > 2 else ""
+        provider = self.query.get("provider") or "ais"
+        if provider != "ais":
+            message = f"failed to lookup bucket {provider}://{name}, err: the embedded AIS has no backends"
+            raise ApiError(404, message, "ErrFailedTo")
+        cluster, _, namespace = self.query.get("namespace", "").removeprefix("@").partition("#")
+        if cluster:
+            raise ApiError(404, f'remote cluster "{cluster}" does not exist', "ErrFailedTo")
+        return f"#{namespace}/{name}" if namespace else name
+
     def object_name(self) -> str:
         """The decoded name of the object in the path. Raises ApiError 400 for one that AIS does not take."""
         try:
@@ -215,7 +246,10 @@ class NodeHandler(BaseHTTPRequestHandler):
         return name
 
     def _drain(self) -> None:
-        # An unread body would be taken for the next request.
+        # An unread body would be taken for the next request. Where none follows, the body need not come either: over
+        # https the SDK announces it to the proxy, with "Connection: close", and sends it to the target alone.
+        if self.close_connection:
+            return
         try:
             for _ in self.body():
                 pass
@@ -270,6 +304,7 @@ class NodeHandler(BaseHTTPRequestHandler):
         self._answered = True
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Date: {self.date_time_string()}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines += ["Connection: close"] if self.close_connection else []
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
 
     def log_message(self, format: str, *args: Any) -> None:

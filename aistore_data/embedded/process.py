@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from aistore_data.embedded.errors import EmbeddedError
+from aistore_data.embedded.tls import Tls
 
 _PROJECT = Path(__file__).parents[2]
 START_TIMEOUT_S = 120.0
@@ -37,11 +38,15 @@ class EmbeddedAIS:
         layout: str = "folders",
         port: int = 0,
         token: str | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._command = [sys.executable, "-m", "aistore_data.embedded", "--die-with-stdin"]
         self._command += ["--root", str(root.absolute()), "--port", str(port)]
         if imagefolder is not None:
             self._command += ["--imagefolder", str(imagefolder.absolute()), "--layout", layout]
+        if tls is not None:
+            self._command += ["--tls-cert", str(tls.certificate.absolute()), "--tls-key", str(tls.key.absolute())]
+            self._command += ["--tls-client-ca", str(tls.client_ca.absolute())] if tls.client_ca else []
         # Not the token of this environment, which is for a cluster: without one here, the server makes one.
         self._environment = {key: value for key, value in os.environ.items() if key != "AIS_AUTHN_TOKEN"}
         if token:

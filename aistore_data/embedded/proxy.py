@@ -45,7 +45,7 @@ class ProxyHandler(NodeHandler):
             raise self.not_served()
 
     def _redirect(self) -> None:
-        self.cluster.store.bucket(self.parts[2])
+        self.cluster.store.bucket(self.bucket_key())
         self.object_name()
         location = self._location()
         if self.command == "GET":
@@ -60,17 +60,14 @@ class ProxyHandler(NodeHandler):
     # Buckets.
 
     def _buckets(self) -> None:
-        name = self.parts[2] if len(self.parts) > 2 else ""
-        if self.query.get("provider") not in (None, "", "ais"):
-            raise ApiError(400, f'provider "{self.query["provider"]}" is not supported: the embedded AIS has ais alone')
+        name = self.bucket_key()
         if self.command == "HEAD":
             self._head_bucket(self.cluster.store.bucket(name))
             return
         message = self.message()
         action = (self.command, message.get("action"))
         if action == ("GET", "list") and not name:
-            models = ({"name": bucket, "provider": "ais"} for bucket in self.cluster.store.names())
-            self.reply_json([{**model, "namespace": {"uuid": "", "name": ""}} for model in models])
+            self.reply_json([_bucket_model(bucket) for bucket in self.cluster.store.names()])
         elif action == ("GET", "list"):
             self._list_objects(self.cluster.store.bucket(name), message.get("value") or {})
         elif action == ("POST", "create-bck"):
@@ -189,12 +186,15 @@ class ProxyHandler(NodeHandler):
         self.reply(200, text.encode(), {"Content-Type": "text/plain; charset=utf-8"})
 
 
+def _bucket_model(key: str) -> dict[str, Any]:
+    namespace, _, name = key.rpartition("/")
+    return {"name": name, "provider": "ais", "namespace": {"uuid": "", "name": namespace.removeprefix("#")}}
+
+
 def _summary_of(bucket: Bucket) -> dict[str, Any]:
     total = bucket.total_bytes()
     return {
-        "name": bucket.name,
-        "provider": "ais",
-        "namespace": {"uuid": "", "name": ""},
+        **_bucket_model(bucket.name),
         "obj_count": {"obj_count_present": str(len(bucket)), "obj_count_remote": "0"},
         "size": {"size_on_disk": str(total), "size_all_present_objs": str(total), "size_all_remote_objs": "0"},
         "is_present": True,

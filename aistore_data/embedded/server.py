@@ -14,6 +14,7 @@ from aistore_data.embedded.node import Cluster, NodeHandler, NodeServer
 from aistore_data.embedded.proxy import ProxyHandler
 from aistore_data.embedded.store import Store
 from aistore_data.embedded.target import TargetHandler
+from aistore_data.embedded.tls import Tls
 
 HOST = "127.0.0.1"
 POLL_S = 0.1
@@ -23,7 +24,13 @@ class EmbeddedServer:
     """Serves from construction until ``close``. Raises EmbeddedError where it cannot start."""
 
     def __init__(
-        self, root: Path, token: str, port: int = 0, imagefolder: Path | None = None, layout: str = ""
+        self,
+        root: Path,
+        token: str,
+        port: int = 0,
+        imagefolder: Path | None = None,
+        layout: str = "",
+        tls: Tls | None = None,
     ) -> None:
         root = root.absolute()
         logs = root / ".logs"
@@ -39,9 +46,11 @@ class EmbeddedServer:
             raise EmbeddedError(f"--root {root} is in use by another embedded AIS: stop it or use another.") from None
         except OSError as error:
             raise EmbeddedError(f"--root {root} cannot be written: {error.strerror}.") from None
+        context, scheme = (tls.context(), "https") if tls else (None, "http")
         proxy, target = _listen(port, ProxyHandler), _listen(0, TargetHandler)
-        self.endpoint = f"http://{HOST}:{proxy.server_port}"
-        target_url = f"http://{HOST}:{target.server_port}"
+        proxy.tls = target.tls = context
+        self.endpoint = f"{scheme}://{HOST}:{proxy.server_port}"
+        target_url = f"{scheme}://{HOST}:{target.server_port}"
         self._etls = Etls(logs, target_url, TARGET_ID)
         proxy.cluster = target.cluster = Cluster(token, store, self._etls, Jobs(), self.endpoint, target_url)
         self._nodes = (proxy, target)

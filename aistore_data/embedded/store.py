@@ -24,7 +24,7 @@ import xxhash
 
 from aistore_data.embedded.errors import TARGET_ID, ApiError, bucket_not_found
 
-BUCKET_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
+BUCKET_NAME = re.compile(r"(#[A-Za-z0-9_-]{1,64}/)?[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
 DEFAULT_PAGE_SIZE = 10_000
 CHUNK_BYTES = 1 << 20
 _PART_LENGTH = 200
@@ -234,14 +234,20 @@ class Bucket:
 
 
 class Store:
-    """All buckets below ``root``. ``served`` holds buckets whose objects lie elsewhere and are only read."""
+    """All buckets below ``root``; one in a namespace is named ``#NAMESPACE/NAME``.
+
+    ``served`` holds buckets whose objects lie elsewhere and are only read.
+    """
 
     def __init__(self, root: Path, served: dict[str, dict[str, Entry]]) -> None:
         self._folder = root / "buckets"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        found = {path.name for path in self._folder.iterdir() if path.is_dir()} | set(served)
-        self._buckets = {name: Bucket(name, self._folder / name, served.get(name)) for name in found}
+        found = {unquote(path.name) for path in self._folder.iterdir() if path.is_dir()} | set(served)
+        self._buckets = {name: Bucket(name, self._place(name), served.get(name)) for name in found}
+
+    def _place(self, name: str) -> Path:
+        return self._folder / quote(name, safe="")
 
     def names(self) -> list[str]:
         """The names of all buckets, sorted."""
@@ -261,7 +267,7 @@ class Store:
         with self._lock:
             if name in self._buckets:
                 raise ApiError(409, f'bucket "ais://{name}" already exists', "ErrBucketAlreadyExists")
-            self._buckets[name] = Bucket(name, self._folder / name)
+            self._buckets[name] = Bucket(name, self._place(name))
 
     def destroy(self, name: str) -> None:
         """Raises ApiError 404, or 403 for a bucket that is served from a folder."""

@@ -42,7 +42,7 @@ class TargetHandler(NodeHandler):
             raise self.not_served()
         if self.command in ("PUT", "DELETE") and "pid" not in self.query:
             raise ApiError(400, f"t[{TARGET_ID}]: {self.command}(obj) is expected to be redirected")
-        bucket, name = self.cluster.store.bucket(self.parts[2]), self.object_name()
+        bucket, name = self.cluster.store.bucket(self.bucket_key()), self.object_name()
         if self.command == "GET" and self.query.get("etl_name"):
             self._transform(bucket, name)
         elif self.command == "GET":

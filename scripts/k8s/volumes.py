@@ -6,6 +6,7 @@ from typing import Any
 from training.config import Config
 
 CONFIG = "/etc/imagenet-ais"
+_TOKEN = "/etc/ais-token"  # noqa: S105  # a folder
 _CA = "/etc/ais-ca"
 _CERTIFICATE = "/etc/ais-certificate"
 _READABLE_BY_GROUP = 0o440
@@ -45,8 +46,8 @@ def environment(config: Config) -> list[dict[str, Any]]:
         {"name": "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "value": str(shutdown_s)},
     ]
     if options.ais_token_secret:
-        token = {"secretKeyRef": {"name": options.ais_token_secret, "key": "token"}}
-        entries.append({"name": "AIS_AUTHN_TOKEN", "valueFrom": token})
+        # A file, which Kubernetes replaces with the Secret while the pod runs: a token's life is shorter than a run's.
+        entries.append({"name": "AIS_AUTHN_TOKEN_FILE", "value": f"{_TOKEN}/token"})
     if options.ais_ca_secret:
         entries.append({"name": "AIS_CLIENT_CA", "value": f"{_CA}/ca.crt"})
     if options.ais_cert_secret:
@@ -65,6 +66,8 @@ def _all(config: Config, name: str) -> list[_Volume]:
     ]
     if options.data_claim:
         listed.append(_Volume("data", _claim(options.data_claim, True), options.data_mount, read_only=True))
+    if options.ais_token_secret:
+        listed.append(_Volume("ais-token", _secret(options.ais_token_secret, "token"), _TOKEN, read_only=True))
     if options.ais_ca_secret:
         listed.append(_Volume("ais-ca", _secret(options.ais_ca_secret, "ca.crt"), _CA, read_only=True))
     if options.ais_cert_secret:

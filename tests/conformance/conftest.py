@@ -41,6 +41,14 @@ class AIS:
     token: str
     embedded: bool
 
+    @property
+    def direct(self) -> bool:
+        """Whether targets answer without a redirect: a cluster with AuthN wants the proxy between, the embedded not."""
+        return self.embedded or not self.token
+
+    def __repr__(self) -> str:
+        return f"AIS({self.endpoint})"
+
     def client(self, token: str | None = None) -> Client:
         retry = RetryConfig(http_retry=Retry(total=0), network_retry=Retrying(stop=stop_after_attempt(1), reraise=True))
         return Client(self.endpoint, token=token or self.token, timeout=TIMEOUT_S, retry_config=retry)

@@ -17,6 +17,7 @@ from aistore import Client
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 
 from aistore_data.cluster import connect, make_client
+from aistore_data.destination import Bucket
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.http_reader import Access
 from aistore_data.placement import Placement
@@ -72,6 +73,13 @@ class Place:
             link.fault, link.requests, link.at = None, 0, {}
 
 
+def put(folder: Path, access: Access, uri: str) -> None:
+    """Upload a data set, in the place of what else there is."""
+    bucket = Bucket(uri, access)
+    bucket.prepare()
+    upload(folder, bucket, "folders", workers=1, replace=True)
+
+
 @contextmanager
 def opened(root: Path) -> Iterator[Place]:
     """A cluster with the data set, and links before it."""
@@ -79,8 +87,8 @@ def opened(root: Path) -> Iterator[Place]:
     with EmbeddedAIS(root / "ais") as server:
         access = Access(server.endpoint, server.token)
         client = make_client(access)
-        upload(folder, client.bucket("faults"), "folders")
-        (target,) = Placement(connect(access)).hosts
+        put(folder, access, "ais://faults")
+        (target,) = Placement(connect(access), access.endpoint).hosts
         place = Place(server, client, *links_to(server.endpoint, target))
         yield place
         for link in place.links:
@@ -313,8 +321,9 @@ def test_a_request_to_stop_is_heard_while_waiting(
 
 def test_an_object_that_is_gone_or_changed_is_named(place: Place, fork_train: ForkedTrain, tmp_path: Path) -> None:
     """Or replaced by another one of its class, and recorded; the same one every time."""
-    bucket = place.client.bucket("losing").create(exist_ok=True)
-    upload(make_small_folder(tmp_path / "small"), bucket, "folders")
+    bucket = place.client.bucket("losing")
+    access = Access(place.server.endpoint, place.server.token)
+    put(make_small_folder(tmp_path / "small"), access, "ais://losing")
     words = [*place.words, "data.bucket=ais://losing", "data.transform=client"]
 
     def lose(*_: Any) -> None:
@@ -331,7 +340,7 @@ def test_an_object_that_is_gone_or_changed_is_named(place: Place, fork_train: Fo
 
     outcomes = []
     for name in ("one", "two"):
-        upload(tmp_path / "small", bucket, "folders")
+        put(tmp_path / "small", access, "ais://losing")
         place.quiet()
         place.to_target.at[20] = lose
         result = fork_train(*words, "data.on_corrupt=replace", f"run_dir={name}", variables=place.variables)

@@ -54,7 +54,7 @@ class Places:
         split = scan_folder(self.folder)[0]
         client = make_client(self.access)
         bucket = read_manifest(client.bucket("imagenet"), "ais://imagenet", "train/", HttpReader(self.access))
-        placement = Placement(connect(self.access))
+        placement = Placement(connect(self.access), self.access.endpoint)
         remote = Remote(self.access, "ais://imagenet", bucket, placement, spec, SEED, wire=wire)
         return {
             "folder": SampleDataset(FolderReader(self.folder / "train", split), split, spec, SEED, wire),

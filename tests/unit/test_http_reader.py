@@ -156,7 +156,7 @@ def test_tls_with_a_private_authority(tmp_path: Path, monkeypatch: pytest.Monkey
     access = Access(f"https://127.0.0.1:{server.server_port}", "secret", 2, 2)
     with pytest.raises(ssl.SSLCertVerificationError):
         HttpReader(access).get("/plain")
-    with pytest.raises(ClusterError, match="no AIStore answers at https://"):
+    with pytest.raises(ClusterError, match="Set AIS_CLIENT_CA to the file of that authority"):
         connect(access)
     monkeypatch.setenv("AIS_CLIENT_CA", str(certificate))
     assert HttpReader(access).get("/chunked") == BODY

@@ -245,8 +245,9 @@ def test_secrets_are_references(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIS_AUTHN_TOKEN", "the-token-of-whoever-submits")
     kinds = manifests(*FROM_AIS)
     env, volumes = environment_of(kinds["Job"]), mounted(kinds["Job"])
-    assert env["AIS_AUTHN_TOKEN"] == {"secretKeyRef": {"name": "ais-token", "key": "token"}}
+    assert "AIS_AUTHN_TOKEN" not in env, "a variable stays as it was when the pod started"
     files = {
+        "AIS_AUTHN_TOKEN_FILE": ("ais-token", "token"),
         "AIS_CLIENT_CA": ("ais-ca", "ca.crt"),
         "AIS_CRT": ("ais-cert", "tls.crt"),
         "AIS_CRT_KEY": ("ais-cert", "tls.key"),
