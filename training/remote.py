@@ -4,6 +4,7 @@ What becomes of a sample is one of these: the ETL makes it; the ETL fails, is la
 made here of the object's bytes; they cannot be had either, and it is waited for, up to ``patience_s``.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ RAW_TIMEOUT_S = 5.0
 _TRIES = 2
 """Requests to the ETL for one sample, if the first one fails at once: a connection that was reset is no broken ETL."""
 
-_UNSAFE = frozenset("?#%")
+_UNSAFE = re.compile(r"[?#]|%(?![0-9A-Fa-f]{2})")
 """In an object's name these make AIS ask the ETL for something else, which it then answers; so no ETL is asked."""
 
 
@@ -111,7 +112,7 @@ class RemoteDataset:
         remote = self.remote
         name = remote.manifest.name(index)
         node = remote.placement.number_of(f"{uname(remote.uri)}{name}")
-        here = not remote.etl_names or not _UNSAFE.isdisjoint(name) or self._is_made_here(epoch, index)
+        here = not remote.etl_names or _UNSAFE.search(name) is not None or self._is_made_here(epoch, index)
         return Sample(row, epoch, index, node, remote.placement.hosts[node], "here" if here else "etl")
 
     def _is_made_here(self, epoch: int, index: int) -> bool:

@@ -1,6 +1,7 @@
 """Faulty links: what stands between a client and one node of a cluster, and does harm when it is told to."""
 
 import http.client
+import re
 import socket
 import struct
 import threading
@@ -16,7 +17,7 @@ Kind = Literal["delay", "hang", "reset", "refuse", "cut", "status", "empty", "sh
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to requests whose path contains ``part``.
+    """What happens to requests in whose path the regular expression ``part`` is found.
 
     ``delay`` by ``seconds``; ``hang``: no answer for ``seconds``; ``reset``: the connection is reset; ``refuse``: the
     same before anything is read; ``cut`` in the middle of the body; ``status``: ``code`` and ``body`` instead; ``empty``:
@@ -66,7 +67,7 @@ class Link:
     def fault_for(self, path: str) -> Fault | None:
         """What is to happen to a request."""
         fault = self.fault
-        return fault if fault and fault.part in path else None
+        return fault if fault and re.search(fault.part, path) else None
 
     def rename(self, text: str) -> str:
         """With the links in the place of the nodes."""

@@ -173,7 +173,7 @@ FAULTS: dict[str, Inject] = {
     "ETL stopped": stop_etl,
     "ETL deleted": delete_etl,
     "a worker of the pod killed, as for its memory": kill_a_worker,
-    "transform fails for some objects": on_links(Fault("status", "cat%2F1", body=RAISED), 60),
+    "transform fails for some objects": on_links(Fault("status", "train/cat/1.*etl_name=", body=RAISED), 60),
     "the pod runs out of memory (400 EOF)": on_links(Fault("status", ETL, code=400, body=OOM), 3),
     "answers cut short": on_links(Fault("cut", ETL), 3),
     "answers of the wrong length": on_links(Fault("short", ETL), 3),
