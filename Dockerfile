@@ -15,7 +15,7 @@ COPY requirements-torch.txt .
 RUN pip install --no-cache-dir --disable-pip-version-check -r requirements-torch.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 COPY requirements.txt .
 RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt \
-    && pip uninstall -qy kubernetes-validate mypy pre-commit pytest pytest-xdist ruff
+    && pip uninstall -qy kubernetes-validate mypy pre-commit pyarrow pytest pytest-xdist ruff
 
 COPY train.py LICENSE ./
 COPY conf/ conf/
