@@ -36,6 +36,19 @@ def server(tmp_path: Path) -> Iterator[EmbeddedAIS]:
         yield server
 
 
+def test_it_listens_on_one_loopback_address_and_makes_a_token(server: EmbeddedAIS, tmp_path: Path) -> None:
+    start_upper(connect(server))
+    target = next(iter(connect(server).cluster().get_info().tmap.values())).public_net.direct_url
+    for url in (server.endpoint, target):
+        host, port = url.removeprefix("http://").split(":")
+        assert host == "127.0.0.1"
+        socket.create_connection((host, int(port)), timeout=WAIT_S).close()
+        with pytest.raises(ConnectionRefusedError):  # of a socket that listens on all addresses this would be one more
+            socket.create_connection(("127.0.0.2", int(port)), timeout=WAIT_S)
+    with EmbeddedAIS(tmp_path / "other") as other:
+        assert other.token != server.token and min(len(other.token), len(server.token)) >= 32
+
+
 def put_and_transform(client: Client, args: str = "") -> str:
     bucket = client.bucket("b").create(exist_ok=True)
     bucket.object("o").get_writer().put_content(b"hello")
