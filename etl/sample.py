@@ -40,6 +40,7 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 _ATTEMPTS = 10  # as many as torchvision's RandomResizedCrop makes before it falls back to a central crop
 _WORDS = 1 + 4 * _ATTEMPTS
 _ONE = 1 << 32  # 1.0 in fixed point with 32 fractional bits ("Q32")
+_LOGARITHMS: dict[tuple[float, float], tuple[int, int]] = {}  # of the ratios met so far, to base 2
 
 
 class CorruptSample(ValueError):  # noqa: N818  # the name is part of the wire contract
@@ -199,7 +200,9 @@ def random_resized_crop_box(
     ``ratio``. The high 32 bits of a word are its uniform variable. All intermediate values fit 128 bits.
     """
     scale_low, scale_high = _q32(scale[0]), _q32(scale[1])
-    log_low, log_high = _log2_q32(_q32(ratio[0])), _log2_q32(_q32(ratio[1]))
+    if ratio not in _LOGARITHMS:
+        _LOGARITHMS[ratio] = (_log2_q32(_q32(ratio[0])), _log2_q32(_q32(ratio[1])))
+    log_low, log_high = _LOGARITHMS[ratio]
     for attempt in range(_ATTEMPTS):
         u_area, u_aspect, u_top, u_left = (word >> 32 for word in words[1 + 4 * attempt : 5 + 4 * attempt])
         area = width * height * (scale_low + ((scale_high - scale_low) * u_area >> 32))

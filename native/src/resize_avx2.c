@@ -23,45 +23,46 @@ static int32_t low(int32_t coefficient) { return coefficient & ((1 << LOW_BITS) 
 
 static int32_t high(int32_t coefficient) { return coefficient >> LOW_BITS; }
 
-/* Taps of a row in `table`: 2, or the next multiple of 4. */
+/* Coefficients of a table: 2, or the next multiple of 4. */
 static int padded_taps(const Axis *axis) { return axis->taps <= 2 ? 2 : (axis->taps + 3) & ~3; }
 
+/* Four taps of one output: coefficients 0 and 1, and 2 and 3, as pairs of 16 bits. */
 typedef struct {
-    int32_t low[2][4], high[2][4]; /* two taps of two outputs, for four channels */
+    int32_t low[2], high[2];
 } Taps;
 
+/* Of four outputs: their first inputs; then come, for each two of them, Taps[padded_taps() / 4][2]. */
 typedef struct {
-    int32_t first[4]; /* of four outputs */
+    int32_t first[4];
 } Starts;
 
-/* For each four outputs: where they start, then for each half of them and each two taps a Taps. */
+static size_t groups_of_taps(int taps) { return ((size_t)taps + 3) / 4; }
+
 void *make_table_avx2(const Axis *axis) {
-    size_t fours = ((size_t)axis->outputs + 3) / 4, pairs = (size_t)padded_taps(axis) / 2;
-    size_t bytes = fours * (sizeof(Starts) + 2 * pairs * sizeof(Taps));
-    uint8_t *table = malloc(bytes), *at = table;
+    size_t fours = ((size_t)axis->outputs + 3) / 4, groups = groups_of_taps(axis->taps);
+    size_t bytes = fours * (sizeof(Starts) + 4 * groups * sizeof(Taps));
+    uint8_t *table = calloc(bytes, 1), *at = table;
     if (!table) return NULL;
-    memset(table, 0, bytes);
     for (size_t four = 0; four < fours; four++) {
         Starts *starts = (Starts *)at;
         Taps *taps = (Taps *)(at + sizeof *starts);
-        at += sizeof *starts + 2 * pairs * sizeof *taps;
+        at += sizeof *starts + 4 * groups * sizeof *taps;
         for (size_t i = 0; i < 4 && 4 * four + i < (size_t)axis->outputs; i++) {
             const int32_t *row = axis->coefficients + (4 * four + i) * (size_t)axis->taps;
             starts->first[i] = axis->first[4 * four + i];
-            for (size_t k = 0; k < (size_t)axis->taps / 2; k++)
-                for (int channel = 0; channel < 4; channel++) {
-                    Taps *cell = &taps[(i / 2) * pairs + k];
-                    cell->low[i & 1][channel] = pair(low(row[2 * k]), low(row[2 * k + 1]));
-                    cell->high[i & 1][channel] = pair(high(row[2 * k]), high(row[2 * k + 1]));
-                }
+            for (size_t k = 0; k < (size_t)axis->taps; k += 2) {
+                Taps *cell = &taps[(i / 2) * 2 * groups + k / 4 * 2 + i % 2];
+                cell->low[k / 2 % 2] = pair(low(row[k]), low(row[k + 1]));
+                cell->high[k / 2 % 2] = pair(high(row[k]), high(row[k + 1]));
+            }
         }
     }
     return table;
 }
 
-INLINE void multiply(__m256i words, const Taps *taps, __m256i *lows, __m256i *highs) {
-    *lows = _mm256_add_epi32(*lows, _mm256_madd_epi16(words, _mm256_loadu_si256((const __m256i *)taps->low)));
-    *highs = _mm256_add_epi32(*highs, _mm256_madd_epi16(words, _mm256_loadu_si256((const __m256i *)taps->high)));
+INLINE void multiply(__m256i words, __m256i low_pair, __m256i high_pair, __m256i *lows, __m256i *highs) {
+    *lows = _mm256_add_epi32(*lows, _mm256_madd_epi16(words, low_pair));
+    *highs = _mm256_add_epi32(*highs, _mm256_madd_epi16(words, high_pair));
 }
 
 /* Four channels as int32 of each of two outputs. */
@@ -72,28 +73,32 @@ INLINE __m256i two_outputs(const uint8_t *first, const uint8_t *second, const Ta
     const __m256i pixels23 = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(8, -1, 12, -1, 9, -1, 13, -1, 10, -1, 14, -1, 11, -1, 15, -1));
     __m256i lows = _mm256_set1_epi32(1 << (PRECISION - 1)), highs = _mm256_setzero_si256();
-    for (int k = 0; k < count; k += 4, first += 16, second += 16) {
+    for (int k = 0; k < count; k += 4, first += 16, second += 16, taps += 2) {
+        __m256i pairs = _mm256_loadu_si256((const __m256i *)taps);
         __m256i four = _mm256_inserti128_si256(
             _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)first)), _mm_loadu_si128((const __m128i *)second), 1);
-        multiply(_mm256_shuffle_epi8(four, pixels01), taps++, &lows, &highs);
-        if (count > 2) multiply(_mm256_shuffle_epi8(four, pixels23), taps++, &lows, &highs);
+        multiply(_mm256_shuffle_epi8(four, pixels01), _mm256_shuffle_epi32(pairs, 0x00),
+                 _mm256_shuffle_epi32(pairs, 0xAA), &lows, &highs);
+        if (count > 2)
+            multiply(_mm256_shuffle_epi8(four, pixels23), _mm256_shuffle_epi32(pairs, 0x55),
+                     _mm256_shuffle_epi32(pairs, 0xFF), &lows, &highs);
     }
     return _mm256_srai_epi32(_mm256_add_epi32(_mm256_slli_epi32(highs, LOW_BITS), lows), PRECISION);
 }
 
 INLINE void resize_row_taps(const Axis *axis, const uint8_t *at, const uint8_t *row, uint8_t *out, int count) {
     const __m128i packed = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
-    const int pairs = count / 2;
+    const size_t half = 2 * groups_of_taps(count); /* Taps of two outputs */
     for (int i = 0; i < axis->outputs; i += 4, out += 12) {
         const int32_t *first = ((const Starts *)at)->first;
         const Taps *taps = (const Taps *)(at + sizeof(Starts));
         __m256i left = two_outputs(row + 4 * (size_t)first[0], row + 4 * (size_t)first[1], taps, count);
-        __m256i right = two_outputs(row + 4 * (size_t)first[2], row + 4 * (size_t)first[3], taps + pairs, count);
+        __m256i right = two_outputs(row + 4 * (size_t)first[2], row + 4 * (size_t)first[3], taps + half, count);
         __m256i words = _mm256_packs_epi32(left, right); /* outputs 0 and 2, then 1 and 3 */
         __m256i bytes = _mm256_packus_epi16(words, words);
         __m128i four = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
         _mm_storeu_si128((__m128i *)out, _mm_shuffle_epi8(four, packed));
-        at += sizeof(Starts) + 2 * (size_t)pairs * sizeof(Taps);
+        at += sizeof(Starts) + 2 * half * sizeof(Taps);
     }
 }
 

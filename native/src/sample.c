@@ -17,6 +17,9 @@
  * A region narrower than MIN_WIDTH is widened, for libjpeg does not interpolate one of two chroma samples or fewer. */
 enum { MARGIN = 2, MIN_WIDTH = 16 };
 
+/* libjpeg-turbo writes aligned rows past the cache, from where the horizontal pass would read them again. */
+enum { MISALIGNMENT = 8 };
+
 typedef struct {
     struct jpeg_error_mgr manager; /* first: libjpeg knows only this part */
     jmp_buf give_up;
@@ -28,7 +31,7 @@ typedef struct {
     ErrorHandler errors;
     Axis across, down;
     Horizontal horizontal;
-    uint8_t *row;         /* RGBX as decoded */
+    uint8_t *row;         /* RGBX as decoded, after MISALIGNMENT bytes */
     uint8_t *ring;        /* the last rows after the horizontal pass */
     const uint8_t **taps; /* rows of the ring that make one output row */
 } Work;
@@ -103,17 +106,18 @@ static Outcome decode(Work *work, const uint8_t *data, size_t size, const Geomet
 
     size_t out_bytes = 3 * (size_t)geometry->out_width, stride = out_bytes + ROW_PADDING;
     size_t ring_rows = (size_t)down->taps;
-    work->row = calloc(4 * ((size_t)jpeg->output_width + (size_t)across->taps) + ROW_PADDING, 1);
+    work->row = calloc(MISALIGNMENT + 4 * ((size_t)jpeg->output_width + (size_t)across->taps) + ROW_PADDING, 1);
     work->ring = calloc(ring_rows, stride);
     work->taps = malloc(ring_rows * sizeof *work->taps);
     if (!work->row || !work->ring || !work->taps) return NO_MEMORY;
 
+    uint8_t *row = work->row + MISALIGNMENT;
     int y = down->first[0], done = 0;
     if (y > 0) jpeg_skip_scanlines(jpeg, (JDIMENSION)y);
     for (; done < down->outputs; y++) {
-        JSAMPROW rows[1] = {work->row};
+        JSAMPROW rows[1] = {row};
         if (jpeg_read_scanlines(jpeg, rows, 1) != 1) return NOT_HANDLED;
-        resize_row(&work->horizontal, work->row, work->ring + (size_t)y % ring_rows * stride);
+        resize_row(&work->horizontal, row, work->ring + (size_t)y % ring_rows * stride);
         for (; done < down->outputs && down->first[done] + down->count[done] <= y + 1; done++) {
             /* Rows beyond count have coefficient 0, so it does not matter that the ring holds others there. */
             for (size_t k = 0; k < ring_rows; k++)
