@@ -3,12 +3,12 @@
 ``pip install -r benchmarks/requirements.txt`` in an environment of its own; what is not installed is named.
 """
 
-import importlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 SIZE = 224
 BATCH = 50
@@ -27,22 +27,26 @@ class Job:
 
 
 def peers() -> dict[str, Round]:
-    """Those that can be imported, by name; prints the others."""
+    """Those that work here, by name; prints the others and why."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "JPEG")
+    probe = Job(buffer.getvalue(), 0, (8, 8, 40, 40), flip=True)
     made: dict[str, Round] = {}
-    for name, module, make in (
-        ("torchvision decode_jpeg + v2", "torchvision", _torchvision_v2),
-        ("torchcodec + torchvision v2", "torchcodec.decoders", _torchcodec),
-        ("simplejpeg + Pillow", "simplejpeg", _simplejpeg),
-        ("SPDL", "spdl.io", _spdl),
-        ("DALI, CPU", "nvidia.dali", _dali),
-        ("FFCV", "ffcv.libffcv", _ffcv),
+    for name, make in (
+        ("torchvision decode_jpeg + v2", _torchvision_v2),
+        ("torchcodec + torchvision v2", _torchcodec),
+        ("simplejpeg + Pillow", _simplejpeg),
+        ("SPDL", _spdl),
+        ("DALI, CPU", _dali),
+        ("FFCV", _ffcv),
     ):
         try:
-            importlib.import_module(module)
-        except (ImportError, OSError) as error:
-            print(f"{name}: not installed: {str(error).splitlines()[0]}")
+            run = make()
+            run([probe])
+        except Exception as error:  # whatever an installation lacks
+            print(f"{name}: not usable here: {type(error).__name__}: {str(error)[:90]}")
         else:
-            made[name] = make()
+            made[name] = run
     return made
 
 
@@ -82,7 +86,6 @@ def _torchcodec() -> Round:
 
 def _simplejpeg() -> Round:
     import simplejpeg
-    from PIL import Image
 
     def make(job: Job) -> np.ndarray:
         left, top, width, height = job.box
@@ -141,7 +144,6 @@ def _ffcv() -> Round:
     """Its decoder, with the resize of OpenCV that its RandomResizedCrop decoder uses."""
     from ffcv.fields.rgb_image import resizer
     from ffcv.libffcv import imdecode
-    from PIL import Image
 
     def make(job: Job) -> np.ndarray:
         left, top, width, height = job.box

@@ -21,6 +21,8 @@ setup(
             include_dirs=[str(Path(prefix, "include"))] if prefix else [],
             libraries=[] if prefix else ["jpeg"],
             extra_objects=[str(lib / "libjpeg.a")] if lib else [],
+            # A static libjpeg-turbo stays private: another library's libjpeg must not take its place, nor it another's.
+            extra_link_args=["-Wl,--exclude-libs,ALL"],
             # No fused multiply-add: the coefficients' last bit would differ from one processor to another.
             extra_compile_args=["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"],
             py_limited_api=True,
