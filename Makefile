@@ -17,13 +17,20 @@ TOGETHER ?= --numprocesses 2 --dist loadfile
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.ready  ## make .venv with the pinned packages (several GB: torch's CUDA libraries)
+setup: $(VENV)/.ready $(VENV)/.native  ## make .venv with the pinned packages (several GB: torch's CUDA libraries)
 
 $(VENV)/.ready: requirements.txt requirements-torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 setup") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(if $(filter site,$(TORCH)),--system-site-packages) $(VENV)
 	$(if $(filter site,$(TORCH)),@echo "using the torch of $(PYTHON)",$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-torch.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)))
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt
+	@touch $@
+
+# Samples of the same bytes in less time, where there are a C compiler and libjpeg-turbo's headers.
+$(VENV)/.native: $(VENV)/.ready $(wildcard native/*.py native/*.toml native/src/*)
+	@mkdir -p build
+	@$(BIN)/python -m pip install --disable-pip-version-check -q ./native > build/native.log 2>&1 || \
+		echo "imagenet-ais-native was not built (build/native.log): Pillow makes the samples, with the same bytes; install a C compiler and the headers of libjpeg-turbo 2.1 or newer (Debian: gcc libjpeg62-turbo-dev), then make setup" >&2
 	@touch $@
 
 demo: setup  ## a small data set, an embedded AIStore, two ETLs, a trained model (about 2 minutes on 2 cores)
@@ -50,6 +57,7 @@ soak: setup  ## faults at random for MINUTES (20): every run must end the same
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),20)
 
 bench: setup  ## the figures of the README: python -m benchmarks.NAME runs one
+	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.bucket
 	$(BIN)/python -m benchmarks.loop

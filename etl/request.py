@@ -18,7 +18,7 @@ import numpy as np
 import PIL
 from PIL import Image, features
 
-from etl.sample import VERSION, Key, Spec, transform
+from etl.sample import VERSION, Key, Spec, native, transform
 
 PROTOCOL = 1
 DEFAULT_QUALITY = 90
@@ -131,7 +131,7 @@ def info() -> dict[str, Any]:
         "numpy": np.__version__,
         "pillow": PIL.__version__,
         "libjpeg_turbo": features.version("libjpeg_turbo"),
-        "native": False,
+        "native": native() is not None,
         "workers": int(os.environ.get("NUM_WORKERS", "0")),
     }
 

@@ -17,6 +17,7 @@ import torchvision
 
 import etl
 from etl.code import code_sha256
+from etl.sample import native
 from training.config import Config
 from training.distributed import World
 from training.drift import flatten
@@ -49,6 +50,7 @@ def describe_environment(device: torch.device, world: World) -> dict[str, Any]:
     return {
         "versions": versions(),
         "sample_code": code_sha256(),
+        "native": _native(),
         "git": _git_commit(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
@@ -65,6 +67,14 @@ def _project_sha256() -> str:
         for path in sorted((root / folder).rglob("*.py")):
             digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def _native() -> dict[str, str] | None:
+    """The module that makes samples in Pillow's place. The bytes are the same, so it may change when a run goes on."""
+    module = native()
+    if module is None:
+        return None
+    return {"version": module.__version__, "simd": module.SIMD, "libjpeg_turbo": module.LIBJPEG_TURBO}
 
 
 def _git_commit() -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from etl.sample import NATIVE_VARIABLE
 from tests.conftest import PROJECT
 
 COMPARE = """
@@ -49,7 +50,7 @@ print(json.dumps([PIL.__version__, len(paths), unequal, largest, digest.hexdiges
 
 
 def compare(folder: Path, first: int, step: int, python_path: list[str]) -> list[Any]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*python_path, str(PROJECT)])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*python_path, str(PROJECT)]), NATIVE_VARIABLE: "0"}
     command = [sys.executable, "-c", COMPARE, str(folder), str(first), str(step)]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr

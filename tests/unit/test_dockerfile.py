@@ -25,7 +25,9 @@ def arguments(name: str, instruction: str) -> list[str]:
 
 
 def copied(name: str) -> list[str]:
-    return [source for rest in arguments(name, "COPY") for source in rest.split()[:-1]]
+    """From the build context, not from another stage."""
+    copies = [rest.split() for rest in arguments(name, "COPY")]
+    return [source for words in copies if not words[0].startswith("--from=") for source in words[:-1]]
 
 
 def is_ignored(path: str) -> bool:

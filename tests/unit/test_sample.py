@@ -16,6 +16,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from etl import CorruptSample, Key, Spec, transform
 from etl.sample import (
+    NATIVE_VARIABLE,
     VERSION,
     _exp2_q32,
     _log2_q32,
@@ -49,8 +50,12 @@ def test_words_and_boxes_equal_the_committed_vectors() -> None:
         assert list(box) == vector["box"], vector
 
 
+@pytest.mark.parametrize("variable", ["0", "1"], ids=["pillow", "native"])  # the latter where it is built
 @pytest.mark.parametrize("vector", EXPECTED["samples"], ids=lambda v: f"{v['image']}-{v['spec']['recipe']}")
-def test_samples_equal_the_committed_vectors(vector: dict[str, Any]) -> None:
+def test_samples_equal_the_committed_vectors(
+    vector: dict[str, Any], variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(NATIVE_VARIABLE, variable)
     spec = Spec(**{k: tuple(v) if isinstance(v, list) else v for k, v in vector["spec"].items()})
     sample = transform((VECTORS / vector["image"]).read_bytes(), spec, Key(*vector["key"]))
     assert sample.shape == (spec.size, spec.size, 3)

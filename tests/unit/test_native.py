@@ -1,0 +1,298 @@
+"""The native module: bytes equal to Pillow's, or a clear "not mine"; never other pixels, never a crash."""
+
+import io
+import itertools
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import cloudpickle
+import numpy as np
+import pytest
+from PIL import Image
+
+import etl
+from etl import CorruptSample, Key, Spec, sample, transform
+from etl.request import info
+from tests.conftest import PROJECT
+
+SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0", "4:4:0", "grey")
+SPECS = [Spec.train(), Spec.val(), Spec.train(96, interpolation="bicubic"), Spec.val(100, 110, "bicubic")]
+
+
+@pytest.fixture(scope="module")
+def native() -> ModuleType:
+    module = sample.native()
+    if module is None:
+        pytest.skip("imagenet_ais_native is not built: make setup says why, or IMAGENET_AIS_NATIVE is 0")
+    return module
+
+
+def by_pillow(call: Callable[..., Any], *arguments: Any) -> Any:
+    with patch.dict(os.environ, {sample.NATIVE_VARIABLE: "0"}):
+        return call(*arguments)
+
+
+def outcome(*arguments: Any) -> Any:
+    """The sample's bytes, or the refusal's type and words."""
+    try:
+        return transform(*arguments).tobytes()
+    except CorruptSample as error:
+        return type(error), str(error)
+
+
+def natively(data: bytes, spec: Spec, key: Key) -> np.ndarray | None:
+    return sample._transform_natively(data, spec, sample.random_words(key))
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Coarse blobs and some noise, so that every pixel and both chroma channels differ from their neighbours'."""
+    rng = np.random.default_rng([seed, width, height])
+    blobs = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    noise = rng.integers(-12, 13, (height, width, 3))
+    return Image.fromarray(np.clip(np.asarray(blobs) + noise, 0, 255).astype(np.uint8))
+
+
+def encode(image: Image.Image, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def jpeg(width: int, height: int, sampling: str = "4:2:0", **options: Any) -> bytes:
+    """Pillow writes no 4:4:0: a 4:2:2 file with its two lengths and sampling factors exchanged has as many blocks."""
+    if sampling == "grey":
+        return encode(picture(width, height).convert("L"), **options)
+    if sampling != "4:4:0":
+        return encode(picture(width, height), subsampling=sampling, **options)
+    data = encode(picture(height, width), subsampling="4:2:2", **options)
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + data[at + 2 : at + 4] + data[at : at + 2] + data[at + 4 :].replace(b"\x21", b"\x12", 1)
+
+
+def changed(data: bytes, marker: int, offset: int, value: int) -> bytes:
+    """One byte of the segment of ``marker``, counted from the marker's first byte."""
+    at = data.index(bytes([0xFF, marker])) + offset
+    return data[:at] + bytes([value]) + data[at + 1 :]
+
+
+def segment(marker: int, body: bytes, data: bytes | None = None) -> bytes:
+    """A photo with one more segment after its first, which is JFIF's without a density."""
+    data = data or jpeg(30, 20)
+    return data[:20] + bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body + data[20:]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.recipe}-{spec.interpolation}")
+@pytest.mark.parametrize("step", [20, pytest.param(1, marks=pytest.mark.long)], ids=["some", "all"])
+def test_real_photos_are_made_natively_and_equal(
+    native: ModuleType, photos: list[Path], spec: Spec, step: int, seed: int
+) -> None:
+    for index in range(seed % step, len(photos), step):
+        data = photos[index].read_bytes()
+        key = Key(seed, 3, index)
+        ours = natively(data, spec, key)
+        assert ours is not None, photos[index].name
+        assert np.array_equal(ours, by_pillow(transform, data, spec, key)), photos[index].name
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("heights", [2, pytest.param(40, marks=pytest.mark.long)], ids=["some", "all"])
+def test_photos_of_every_small_size(native: ModuleType, sampling: str, heights: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for width in range(1, 41):
+        for height in rng.permutation(np.arange(1, 41))[:heights].tolist():
+            data = jpeg(width, height, sampling, restart_marker_blocks=width % 4, quality=90)
+            key = Key(seed, width, height)
+            for spec in (Spec.train(24), Spec.val(20, 28), Spec.train(9, interpolation="bicubic")):
+                ours = natively(data, spec, key)
+                assert ours is not None, (width, height)
+                assert np.array_equal(ours, by_pillow(transform, data, spec, key)), (width, height, spec)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_every_crop_has_the_pixels_of_a_full_decode(native: ModuleType, sampling: str) -> None:
+    width, height = 69, 51
+    data = jpeg(width, height, sampling, quality=95)
+    whole = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    columns = [(a, b, 20, 27) for a, b in itertools.combinations(range(width + 1), 2)]
+    rows = [(30, 37, a, b) for a, b in itertools.combinations(range(height + 1), 2)]
+    for left, right, top, bottom in columns + rows:
+        length = (right - left, bottom - top)
+        out = np.empty((length[1], length[0], 3), np.uint8)
+        assert native.resample(data, out, (left, top, *length), length, (0, 0, *length), False, False)
+        assert np.array_equal(out, whole[top:bottom, left:right]), (left, right, top, bottom)
+
+
+@pytest.mark.parametrize("bicubic", [False, True])
+@pytest.mark.parametrize("sampling", ["4:2:0", "grey"])
+def test_vector_instructions_change_nothing(native: ModuleType, sampling: str, bicubic: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    data = jpeg(300, 200, sampling)
+    for _ in range(60):
+        box = (*rng.integers(0, 90, 2).tolist(), *rng.integers(1, 110, 2).tolist())
+        full = tuple(rng.integers(1, 200, 2).tolist())
+        window = (full[0] // 3, full[1] // 3, full[0] - full[0] // 3, full[1] - full[1] // 3)
+        fast, plain = (np.empty((window[3], window[2], 3), np.uint8) for _ in range(2))
+        for out, scalar in ((fast, False), (plain, True)):
+            assert native.resample(data, out, box, full, window, bicubic, True, scalar)
+        assert np.array_equal(fast, plain), (box, full)
+
+
+def test_a_photo_of_which_little_is_left(native: ModuleType) -> None:
+    data = jpeg(3000, 40)  # 150 pixels make one: the taps at the edge reach past the row
+    for spec in (Spec.train(20, scale=(1.0, 1.0), ratio=(1 / 16, 16.0)), Spec.val(20, 20)):
+        ours = natively(data, spec, Key(0, 0, 0))
+        assert ours is not None and np.array_equal(ours, by_pillow(transform, data, spec, Key(0, 0, 0)))
+
+
+PLAIN = jpeg(30, 20)
+FRAME = PLAIN[PLAIN.index(b"\xff\xc0") :][:19]
+EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\0"
+OTHERS = {
+    "nothing": b"",
+    "png": b"\x89PNG\r\n\x1a\n",
+    "progressive": jpeg(30, 20, progressive=True),
+    "cmyk": encode(picture(30, 20).convert("CMYK")),
+    "rgb": encode(picture(30, 20), keep_rgb=True),
+    "4:1:1": changed(PLAIN, 0xC0, 11, 0x41),
+    "grey 2x2": changed(jpeg(30, 20, "grey"), 0xC0, 11, 0x22),
+    "12 bits": changed(PLAIN, 0xC0, 4, 12),
+    "lossless": changed(PLAIN, 0xC0, 1, 0xC3),
+    "arithmetic": changed(PLAIN, 0xC0, 1, 0xC9),
+    "no rows": changed(PLAIN, 0xC0, 6, 0),
+    "65,300 columns": changed(PLAIN, 0xC0, 7, 255),
+    "bomb": changed(changed(PLAIN, 0xC0, 7, 255), 0xC0, 5, 255),
+    "two frames": PLAIN.replace(FRAME, FRAME * 2),
+    "several pictures": segment(0xE2, b"MPF\0" + bytes(20)),
+    "exif that Pillow parses": segment(0xE1, EXIF),
+    "short profile": segment(0xE2, b"ICC_PROFILE\0"),
+    "short JFIF": segment(0xE0, b"JFIF"),
+    "Photoshop past its end": segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed\0\0\0\0\0\x10\0"),
+    "Photoshop cut in a name": segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed"),
+    "no end": PLAIN[:-2],
+    "half": PLAIN[: len(PLAIN) // 2],
+    "a table in the scan": PLAIN[:-2] + b"\xff\xdb\0\x03\0\xff\xd9",
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", OTHERS)
+def test_everything_else_is_left_to_pillow(native: ModuleType, name: str) -> None:
+    data = OTHERS[name]
+    for key in (Key(0, 0, index) for index in range(4)):
+        assert natively(data, Spec.train(24), key) is None
+        assert outcome(data, Spec.train(24), key) == by_pillow(outcome, data, Spec.train(24), key)
+
+
+def test_a_decompression_bomb_is_refused_with_its_size(native: ModuleType) -> None:
+    with pytest.raises(CorruptSample, match="4264743000 pixels"):
+        transform(OTHERS["bomb"], Spec.val())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        segment(0xE1, EXIF, encode(picture(30, 20), dpi=(72, 72))),
+        segment(0xE2, b"ICC_PROFILE\0\x01\x01profile"),
+        segment(0xED, b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x03abc\0"),
+        segment(0xEE, b"Adobe\0\x64\0\0\0\0\x01"),
+        segment(0xFE, b"a comment"),
+        PLAIN + b"more after the end",
+        jpeg(30, 20, restart_marker_blocks=1),
+        jpeg(30, 20, optimize=True),
+    ],
+    ids=["exif", "profile", "Photoshop", "Adobe", "comment", "trailing bytes", "restart markers", "optimised"],
+)
+def test_what_real_photos_carry_is_handled(native: ModuleType, data: bytes) -> None:
+    ours = natively(data, Spec.train(24), Key(0, 0, 0))
+    assert ours is not None and np.array_equal(ours, by_pillow(transform, data, Spec.train(24), Key(0, 0, 0)))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("count", [400, pytest.param(20_000, marks=pytest.mark.long)], ids=["some", "many"])
+def test_damaged_bytes_have_the_same_answer_as_by_pillow(native: ModuleType, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    originals = [jpeg(int(rng.integers(8, 90)), 60, s, restart_marker_blocks=r) for s in SAMPLINGS for r in (0, 2)]
+    handled = 0
+    for number in range(count):
+        data = bytearray(originals[number % len(originals)])
+        begin = 2 if rng.random() < 0.3 else data.index(b"\xff\xda") + 14
+        for _ in range(int(rng.integers(1, 4))):
+            data[int(rng.integers(begin, len(data)))] = int(rng.choice([0, 0xFF, 0xD0, 0xD9, rng.integers(256)]))
+        if rng.random() < 0.2:
+            del data[int(rng.integers(begin, len(data))) :]
+        key = Key(seed, 0, number)
+        handled += natively(bytes(data), Spec.train(24), key) is not None
+        assert outcome(bytes(data), Spec.train(24), key) == by_pillow(outcome, bytes(data), Spec.train(24), key), number
+    assert count / 20 < handled < count  # both ways were taken
+
+
+def test_threads_do_not_meet(native: ModuleType) -> None:
+    data = [jpeg(200 + i, 150, SAMPLINGS[i % 5]) for i in range(16)]
+    calls = [(data[i % 16], SPECS[i % 4], Key(0, 0, i)) for i in range(128)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda call: transform(*call), calls))
+    for made, call in zip(together, calls, strict=True):
+        assert np.array_equal(made, by_pillow(transform, *call))
+
+
+GOOD = {"box": (0, 0, 30, 20), "full": (8, 8), "window": (0, 0, 8, 8)}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"box": (0, 0, 31, 20)}, "box is not inside the photo of 30 x 20"),
+        ({"box": (-1, 0, 9, 9)}, "box is not inside"),
+        ({"box": (0, 0, 0, 5)}, "box is not inside"),
+        ({"full": (7, 8)}, "window is not inside full"),
+        ({"window": (0, 0, 7, 8)}, "out must have 168 bytes, not 192"),
+        ({"full": (70000, 8), "window": (0, 0, 70000, 8)}, "window may have 65500"),
+        ({"box": (2**31 - 1, 0, 2**31 - 1, 5)}, "box is not inside"),
+    ],
+)
+def test_rectangles_that_do_not_fit_are_refused(native: ModuleType, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        native.resample(PLAIN, np.empty((8, 8, 3), np.uint8), *(GOOD | change).values(), False, False)
+
+
+def test_out_must_be_writable_and_contiguous(native: ModuleType) -> None:
+    for out in (bytes(192), np.empty((8, 16, 3), np.uint8)[:, ::2]):
+        with pytest.raises((TypeError, BufferError, ValueError)):
+            native.resample(PLAIN, out, *GOOD.values(), False, False)
+
+
+def test_it_is_used_unless_it_is_turned_off_or_of_another_version(
+    native: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert info()["native"] is True
+    assert by_pillow(info)["native"] is False
+    other = SimpleNamespace(SAMPLE_VERSION=sample.VERSION + 1)
+    monkeypatch.setitem(sys.modules, "imagenet_ais_native", other)  # type: ignore[arg-type]
+    assert sample.native() is None
+    monkeypatch.setitem(sys.modules, "imagenet_ais_native", None)  # type: ignore[arg-type]  # not installed
+    assert sample.native() is None
+    assert transform(PLAIN, Spec.val(24, 24)).shape == (24, 24, 3)
+
+
+def test_the_code_travels_to_where_the_module_is_absent() -> None:
+    sample.native()
+    cloudpickle.register_pickle_by_value(etl)
+    try:
+        call = cloudpickle.dumps((transform, Spec.train(24), Key(0, 0, 1)))
+    finally:
+        cloudpickle.unregister_pickle_by_value(etl)
+    there = (
+        "import sys; sys.modules['imagenet_ais_native'] = sys.modules['etl'] = None\n"
+        "import pickle; (transform, spec, key), data = pickle.load(sys.stdin.buffer), sys.stdin.buffer.read()\n"
+        "sys.stdout.buffer.write(transform(data, spec, key).tobytes())"
+    )
+    made = subprocess.run([sys.executable, "-c", there], input=call + PLAIN, capture_output=True, cwd=PROJECT)
+    assert made.stdout == by_pillow(transform, PLAIN, *pickle.loads(call)[1:]).tobytes(), made.stderr.decode()
