@@ -2,9 +2,10 @@
 
     IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.bucket [--workers 1] [--repeats 3] [--images 400]
 
-FOLDER holds imagenet-sample.tar. One embedded server with the ETL runs beside; its CPU time is not counted, as that
-of storage nodes is not. Three ways to batches of 50 samples of 224 px: data=imagefolder (decoding here),
-data.transform=etl (receiving), and aistore.pytorch.AISMapDataset with the same ETL (a JPEG, decoded here).
+FOLDER holds imagenet-sample.tar. One embedded server with the ETL runs beside, or the cluster at AIS_ENDPOINT is used
+(bucket ais://bench); its CPU time is not counted, as that of storage nodes is not. Three ways to batches of 50 samples
+of 224 px: data=imagefolder (decoding here), data.transform=etl (receiving), and aistore.pytorch.AISMapDataset with the
+same ETL (a JPEG, decoded here).
 """
 
 import argparse
@@ -13,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
     from aistore_data.folder import FolderReader, scan_folder
     from etl import Spec
     from training.dataset import SampleDataset
-    from training.loader import open_loader
+    from training.loader import Feed, open_loader
     from training.remote import Remote, RemoteDataset
     from training.sampler import TrainBatches
 
@@ -62,6 +64,7 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
     manifest, _ = scan_folder(root)
     dataset: Any = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(), seed=0)
     if kind == KINDS[1]:
+        from aistore_data.breaker import Breakers
         from aistore_data.http_reader import HttpReader
         from aistore_data.listing import read_manifest
         from aistore_data.placement import Placement
@@ -70,11 +73,21 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
         manifest = read_manifest(bucket, "ais://bench", "train/", HttpReader(access))
         placement = Placement(connect(access), access.endpoint)
         dataset = RemoteDataset(
-            Remote(access, "ais://bench", manifest, placement, Spec.train(), 0, etl_names=("bench-train",), direct=True)
+            Remote(
+                access,
+                "ais://bench",
+                manifest,
+                placement,
+                Breakers(len(placement.hosts)),
+                Spec.train(),
+                0,
+                etl_names=("bench-train",),
+                direct=True,
+            )
         )
     order = TrainBatches(len(manifest), BATCH, seed=0, epochs=1000)
     with open_loader(dataset, order, workers, 4, torch.device("cpu")) as loader:
-        yield from loader
+        yield from Feed(loader)
 
 
 def measure(kind: str, root: Path, access: Any, workers: int, images: int) -> None:
@@ -108,14 +121,17 @@ def main() -> int:
         measure(args.one[0], Path(args.one[1]), Access.from_environment(""), args.workers, args.images)
         return 0
     words = ("--workers", str(args.workers), "--images", str(args.images))
-    with photo_folder() as root, EmbeddedAIS(root / "ais") as server:
-        os.environ |= {"AIS_ENDPOINT": server.endpoint, "AIS_AUTHN_TOKEN": server.token}
-        access = Access(server.endpoint, server.token)
+    with photo_folder() as root, ExitStack() as stack:
+        if not os.environ.get("AIS_ENDPOINT"):
+            server = stack.enter_context(EmbeddedAIS(root / "ais"))
+            os.environ |= {"AIS_ENDPOINT": server.endpoint, "AIS_AUTHN_TOKEN": server.token}
+        access = Access.from_environment("")
         client = make_client(access)
+        settings = etls.EtlSettings(num_workers=1)
         bucket = Bucket("ais://bench", access)
         bucket.prepare()
         upload(root, bucket, "folders", 4)
-        etls.ensure(client, "bench-train", "train", etls.EtlSettings(num_workers=1), print)
+        stack.callback(etls.stop, client, etls.ensure(client, "bench-train", "train", settings, print)[0])
         compare("benchmarks.bucket", KINDS, args.repeats, root, *words)
     return 0
 

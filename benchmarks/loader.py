@@ -42,14 +42,14 @@ def batches(kind: str, root: Path, workers: int, epochs: int) -> Iterator[object
     from aistore_data.folder import FolderReader, scan_folder
     from etl import Spec
     from training.dataset import SampleDataset
-    from training.loader import normalise, open_loader
+    from training.loader import Feed, normalise, open_loader
     from training.sampler import TrainBatches
 
     manifest, _ = scan_folder(root)
     ours = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(224), seed=0)
     order = TrainBatches(len(manifest), BATCH, seed=0, epochs=epochs)
     with open_loader(ours, order, workers, 4, torch.device("cpu")) as loader:
-        for batch in loader:
+        for batch in Feed(loader):
             yield normalise(batch.images, channels_last=True) if kind == KINDS[2] else batch
 
 

@@ -63,6 +63,7 @@ def open_bucket(
             bucket.uri,
             share(bucket.train),
             placement,
+            Breakers(len(placement.hosts)),
             train_spec,
             config.seed,
             direct=bucket.direct,
@@ -73,15 +74,14 @@ def open_bucket(
             audit_every=data.audit_every,
         )
         names = [(name,) if name else () for name in (bucket.train_etl, bucket.val_etl)]
-        breakers = [Breakers(len(placement.hosts)) for _ in names]
-        train = replace(common, etl_names=names[0], replace=data.on_corrupt == "replace", breakers=breakers[0])
+        train = replace(common, etl_names=names[0], replace=data.on_corrupt == "replace")
         val = replace(
             common,
             uri=bucket.val_uri,
             manifest=share(bucket.val),
             spec=val_spec,
             etl_names=names[1],
-            breakers=breakers[1],
+            breakers=Breakers(len(placement.hosts)),
         )
         if names[0]:
             repairs = _repairs(config, bucket, say) if world.is_main and data.etl.manage == "auto" else None

@@ -7,7 +7,7 @@ made here of the object's bytes; they cannot be had either, and it is waited for
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -45,6 +45,7 @@ class Remote:
     uri: str
     manifest: Manifest
     placement: Placement
+    breakers: Breakers
     spec: Spec
     seed: int
     direct: bool = False
@@ -58,7 +59,6 @@ class Remote:
     patience_s: float = 600.0
     audit_every: int = 256
     replace: bool = False
-    breakers: Breakers = field(default_factory=lambda: Breakers(1))
 
 
 class Sample:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from aistore_data import etls
+from aistore_data.breaker import Breakers
 from aistore_data.cluster import connect, make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.folder import FolderReader, scan_folder
@@ -55,7 +56,7 @@ class Places:
         client = make_client(self.access)
         bucket = read_manifest(client.bucket("imagenet"), "ais://imagenet", "train/", HttpReader(self.access))
         placement = Placement(connect(self.access), self.access.endpoint)
-        remote = Remote(self.access, "ais://imagenet", bucket, placement, spec, SEED, wire=wire)
+        remote = Remote(self.access, "ais://imagenet", bucket, placement, Breakers(1), spec, SEED, wire=wire)
         return {
             "folder": SampleDataset(FolderReader(self.folder / "train", split), split, spec, SEED, wire),
             "client": RemoteDataset(remote),
