@@ -12,7 +12,7 @@ from training.distributed import broadcast_buffers
 from training.loader import Feed, to_device
 from training.metrics import Metrics, Sums, means
 from training.numerics import autocast
-from training.state import Run
+from training.state import Run, give_up
 from training.stream import Stream, format_fingerprint, total_over_ranks
 
 
@@ -35,7 +35,9 @@ def validator(run: Run, loader: DataLoader[Batch], samples: int, common_batches:
                     stop, waiting, lost = run.agree(run.stop.requested, missing, feed.lost is not None)
                     if stop:
                         return None
-                    if lost or not waiting:
+                    if lost:
+                        give_up(run, feed.lost)
+                    if not waiting:
                         break
                 batch = next(feed)
                 run.count(batch)

@@ -1,5 +1,6 @@
 """A thread beside training that sees to broken ETLs: it asks whether they work again, and on rank 0 repairs them."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from threading import Event, Thread
 
 from aistore_data.errors import ClusterError, ObjectError
 from aistore_data.http_reader import HttpReader, object_path
+from etl.code import code_sha256
 from training.remote import Remote, uname
 
 PERIOD_S = 1.0
@@ -94,28 +96,33 @@ class Keeper:
             watched.open, watched.failed_probes, watched.pause_s = False, 0, _REPAIR_S
         elif broken:
             watched.failed_probes += 1
-            self._repair(watched)
+            self._repair(watched, broken[0])
 
     def _works(self, remote: Remote, node: int) -> bool:
-        """Whether the ETL on a node answers."""
-        return self._answers(remote, node, etl_name=remote.etl_names[0], etl_args='{"wire":"info"}')
+        """Whether the ETL on a node answers, and runs the code of this version, as far as it knows."""
+        answer = self._get(remote, node, etl_name=remote.etl_names[0], etl_args='{"wire":"info"}')
+        try:
+            return answer is not None and json.loads(answer)["code"] in ("", code_sha256())
+        except (ValueError, KeyError, TypeError):
+            return False
 
-    def _answers(self, remote: Remote, node: int, **query: str) -> bool:
+    def _get(self, remote: Remote, node: int, **query: str) -> bytes | None:
+        """What a GET of an object on this node is answered; None for an error."""
         manifest = remote.manifest
         names = (manifest.name(index) for index in range(min(len(manifest), 1000)))
         prefix = uname(remote.uri)
         name = next((name for name in names if remote.placement.number_of(prefix + name) == node), manifest.name(0))
         try:
-            return bool(self._reader.get(object_path(remote.uri, name, **query)))
+            return self._reader.get(object_path(remote.uri, name, **query))
         except (ObjectError, OSError):
-            return False
+            return None
 
-    def _repair(self, watched: _Watched) -> None:
+    def _repair(self, watched: _Watched, node: int) -> None:
         """Stop and start it, once it is clear that the cluster is well and the ETL is not."""
         now = time.monotonic()
         if watched.repair is None or watched.failed_probes < 2 or now < watched.next_repair:
             return
-        if not self._answers(watched.remote, watched.remote.breakers.opened()[0]):
+        if self._get(watched.remote, node) is None:
             return
         name = watched.remote.etl_names[0]
         self._say(f"ETL {name} is being repaired")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -20,7 +20,7 @@ from training.loader import Feed, denormalise, to_device
 from training.metrics import Metrics, Sums, Tally
 from training.model import AUXILIARY_LOSS_WEIGHT
 from training.numerics import autocast, seed_step
-from training.state import Run, save
+from training.state import Run, give_up, save
 from training.stream import format_fingerprint
 
 
@@ -80,14 +80,15 @@ def train_epoch(run: Run, feed: Feed, clock: Clock) -> bool:
         missing = not (last or run.stop.requested or feed.fill(config.accumulate))
         due_s = config.checkpoint_every_s > 0 and time.monotonic() - saved >= config.checkpoint_every_s
         stop, due_s, waiting, lost = run.agree(run.stop.requested, due_s, missing, feed.lost is not None)
-        if stop or lost or ((due or due_s) and not last):
+        if lost:
+            _collect(run, sums, clock)
+            give_up(run, feed.lost)
+        if stop or ((due or due_s) and not last):
             _collect(run, sums, clock)
             save(run, stopped=stop)
             saved, due = time.monotonic(), False
         if stop:
             return False
-        if lost:
-            _give_up(run, feed)
         if last:
             return True
         if waiting:
@@ -99,15 +100,6 @@ def train_epoch(run: Run, feed: Feed, clock: Clock) -> bool:
         if progress.batches_done == run.steps_per_epoch or progress.batches_done % config.log_every == 0:
             _collect(run, sums, clock)
             _log(run, clock)
-
-
-def _give_up(run: Run, feed: Feed) -> NoReturn:
-    """End a run whose data cannot be had any more. Its state is saved."""
-    if feed.lost is None:
-        raise SystemExit(UserError.exit_code)  # the rank that has lost them says why
-    raise UserError(
-        f"{feed.lost} What was done is saved in {run.config.run_dir}/checkpoints/last.pt: the same command goes on."
-    )
 
 
 def _train_step(run: Run, feed: Feed, sums: Sums) -> None:

@@ -100,7 +100,8 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size)
         loader = stack.enter_context(open_loader(data.val, val_batches, workers, config.data.prefetch, device))
         _say_what(run, data, batch_size, workers, path)
-        validate = validator(run, loader, len(data.val), len(data.val) // world.size // batch_size)
+        common = len(loader) if world.size == 1 else len(data.val) // world.size // batch_size
+        validate = validator(run, loader, len(data.val), common)
         if config.mode == "evaluate":
             return _evaluate(run, validate)
         return _train(run, data, workers, validate)

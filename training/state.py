@@ -2,12 +2,12 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import nn
 
-from aistore_data.errors import UserError
+from aistore_data.errors import UnreachableError, UserError
 from training import checkpoint
 from training.config import Config
 from training.console import Console
@@ -172,6 +172,17 @@ def save(run: Run, *, best: bool = False, finished_epoch: int | None = None, sto
     if run.mirror:
         run.records.flush()
         run.mirror.push(run.position)
+
+
+def give_up(run: Run, lost: UnreachableError | None) -> NoReturn:
+    """Save, and end a run whose data cannot be had any more; ``lost``: why, on the ranks that know."""
+    saved = ""
+    if run.config.mode == "train":
+        save(run)
+        saved = f" What was done is saved in {run.config.run_dir}/checkpoints/last.pt: the same command goes on."
+    if lost is None:
+        raise SystemExit(UserError.exit_code)  # the rank that knows says why
+    raise UserError(f"{lost}{saved}")
 
 
 def finish_mirror(run: Run) -> None:
