@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from threading import Event, Thread
 
 from aistore_data.errors import ClusterError, ObjectError
@@ -114,7 +115,7 @@ class Keeper:
         name = next((name for name in names if remote.placement.number_of(prefix + name) == node), manifest.name(0))
         try:
             return self._reader.get(object_path(remote.uri, name, **query))
-        except (ObjectError, OSError):
+        except (ObjectError, OSError, HTTPException, ClusterError):  # the token's file may be gone, too
             return None
 
     def _repair(self, watched: _Watched, node: int) -> None:
