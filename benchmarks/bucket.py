@@ -3,9 +3,10 @@
     IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.bucket [--workers 1] [--repeats 3] [--images 400]
 
 FOLDER holds imagenet-sample.tar. One embedded server with the ETL runs beside, or the cluster at AIS_ENDPOINT is used
-(bucket ais://bench); its CPU time is not counted, as that of storage nodes is not. Three ways to batches of 50 samples
-of 224 px: data=imagefolder (decoding here), data.transform=etl (receiving), and aistore.pytorch.AISMapDataset with the
-same ETL (a JPEG, decoded here).
+(bucket ais://bench); its CPU time is not counted, as that of storage nodes is not. Ways to batches of 50 samples
+of 224 px: data=imagefolder (decoding here), data.transform=client (the same, of objects), etl (receiving) and hybrid
+(half of each), and aistore.pytorch.AISMapDataset with the same ETL (a JPEG, decoded here). The pod has one process, and
+so has the loader unless --workers says otherwise.
 """
 
 import argparse
@@ -21,7 +22,10 @@ from typing import Any
 from benchmarks.measure import compare, photo_folder, session_cpu_s
 
 BATCH = 50
-KINDS = ("data=imagefolder", "data.transform=etl", "SDK AISMapDataset + ETL")
+SDK = "SDK AISMapDataset + ETL"
+SHARES = {"data.transform=client": 1.0, "data.transform=etl": 0.0, "data.transform=hybrid": 0.5}
+"""Shares of the samples that are made here."""
+KINDS = ("data=imagefolder", *SHARES, SDK)
 
 
 def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object]:
@@ -37,7 +41,7 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
     from training.sampler import TrainBatches
 
     torch.set_num_threads(1)
-    if kind == KINDS[2]:
+    if kind == SDK:
         import io
 
         import numpy
@@ -63,7 +67,7 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
             yield from loader
     manifest, _ = scan_folder(root)
     dataset: Any = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(), seed=0)
-    if kind == KINDS[1]:
+    if kind in SHARES:
         from aistore_data.breaker import Breakers
         from aistore_data.http_reader import HttpReader
         from aistore_data.listing import read_manifest
@@ -81,8 +85,9 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
                 Breakers(len(placement.hosts)),
                 Spec.train(),
                 0,
-                etl_names=("bench-train",),
                 direct=True,
+                etl_names=("bench-train",),
+                local_share=SHARES[kind],
             )
         )
     order = TrainBatches(len(manifest), BATCH, seed=0, epochs=1000)
