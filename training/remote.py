@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import quote, quote_plus
 
 import numpy as np
 import torch
@@ -81,11 +82,12 @@ class RemoteDataset:
     def __init__(self, remote: Remote) -> None:
         self.remote = remote
         self._fetcher: Fetcher[Sample] | None = None
+        self._paths = EtlPaths(remote)
         self._unaudited = 0
         self._trusted = True  # whether all samples that were handed out came after a good audit, or with one
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"remote": self.remote, "_fetcher": None, "_unaudited": 0, "_trusted": True}
+    def __reduce__(self) -> tuple[type, tuple[Remote]]:
+        return RemoteDataset, (self.remote,)
 
     def __len__(self) -> int:
         return len(self.remote.manifest)
@@ -122,7 +124,7 @@ class RemoteDataset:
 
     def _work(self, samples: list[Sample]) -> "_Work":
         self._fetcher = self._fetcher or Fetcher(self.remote.access)
-        work = _Work(self.remote, self._fetcher)
+        work = _Work(self.remote, self._fetcher, self._paths)
         self._fetcher.run(samples, work.begin, work.done)
         return work
 
@@ -162,12 +164,39 @@ class RemoteDataset:
         return work.plus(self._work(made_there)).plus(audit, counts=False)
 
 
+class EtlPaths:
+    """Paths of requests to the ETL: what they have in common is written once."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._manifest = remote.manifest
+        key = Key(remote.seed, 0, 0) if remote.spec.recipe == "train" else None
+        arguments = encode(Request(remote.spec, key, remote.wire))  # type: ignore[arg-type]  # checked before
+        whole = object_path(remote.uri, "", etl_name="".join(remote.etl_names), etl_args=arguments)
+        self._folder, _, query = whole.partition("?")
+        self._query, self._of_index, self._rest = f"?{query}", "", ""
+        if key:
+            epoch, index = quote_plus('"epoch":0,'), quote_plus('"index":0,')
+            before, _, self._rest = query.partition(epoch + index)
+            self._query = f"?{before}{epoch.removesuffix('0%2C')}"
+            self._of_index = f"%2C{index.removesuffix('0%2C')}"
+            self._rest = f"%2C{self._rest}"
+        self._has_key = key is not None
+
+    def path(self, sample: Sample) -> str:
+        """As ``object_path`` with ``encode`` gives it."""
+        name = quote(self._manifest.name(sample.index))
+        if not self._has_key:
+            return f"{self._folder}{name}{self._query}"
+        return f"{self._folder}{name}{self._query}{sample.epoch}{self._of_index}{sample.index}{self._rest}"
+
+
 class _Work:
     """The rules: what a sample asks next, and what an answer means for it."""
 
-    def __init__(self, remote: Remote, fetcher: Fetcher[Sample]) -> None:
+    def __init__(self, remote: Remote, fetcher: Fetcher[Sample], paths: "EtlPaths") -> None:
         self.remote = remote
         self.fetcher = fetcher
+        self.paths = paths
         self.counts = Counts()
         self.latencies = Latencies()
 
@@ -191,11 +220,8 @@ class _Work:
         if sample.stage == "here":
             path = object_path(remote.uri, remote.manifest.name(sample.by))
             return Get(path, host if sample.by == sample.index else self.fetcher.proxy, RAW_TIMEOUT_S)
-        arguments = encode(Request(remote.spec, self._key(sample), remote.wire))  # type: ignore[arg-type]
-        name = remote.manifest.name(sample.index)
-        path = object_path(remote.uri, name, etl_name=remote.etl_names[0], etl_args=arguments)
         row = memoryview(sample.row).cast("B") if remote.wire == "raw" else None
-        return Get(path, host, remote.deadline_s, row)
+        return Get(self.paths.path(sample), host, remote.deadline_s, row)
 
     def done(self, sample: Sample, get: Get) -> float | None:
         """What an answer means: None if the sample is made, else the seconds until it goes on."""

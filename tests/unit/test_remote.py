@@ -1,0 +1,84 @@
+"""What a remote sample asks for."""
+
+import numpy as np
+import pytest
+
+from aistore_data.breaker import FAILURES, Breakers
+from aistore_data.http_reader import Access, object_path
+from aistore_data.manifest import Manifest
+from aistore_data.placement import Placement
+from etl.request import Request, encode
+from etl.sample import Key, Spec
+from training.latency import Latencies
+from training.remote import EtlPaths, Remote, RemoteDataset, Sample
+from training.substitutes import substitutes
+
+NAMES = ("train/a b/ä+&.jpg", "train/c/1.jpg", "train/c/2.jpg", "train/c/3.jpg")
+MANIFEST = Manifest.build([(name.encode(), min(number, 1), 5) for number, name in enumerate(NAMES)], ("a b", "c"))
+
+
+def remote(spec: Spec, wire: str = "raw", uri: str = "ais://b", share: float = 0.0) -> Remote:
+    placement = Placement({}, "http://h:1")
+    return Remote(
+        Access("http://h:1"), uri, MANIFEST, placement, Breakers(1), spec, 7, etl_names=("e-train",), wire=wire,
+        local_share=share,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("uri", ["ais://b", "s3://b", "ais://#ns/b"])
+@pytest.mark.parametrize("wire", ["raw", "jpeg"])
+@pytest.mark.parametrize(
+    "spec", [Spec.train(224), Spec.train(64, (0.2, 1.0), (0.5, 2.0), "bicubic"), Spec.val(224, 256)]
+)
+def test_paths_are_those_of_whole_requests(spec: Spec, wire: str, uri: str) -> None:
+    paths = EtlPaths(remote(spec, wire, uri))
+    for index, epoch in ((0, 0), (1, 10), (3, 89)):
+        key = Key(7, epoch, index) if spec.recipe == "train" else None
+        arguments = encode(Request(spec, key, wire))  # type: ignore[arg-type]
+        expected = object_path(uri, MANIFEST.name(index), etl_name="e-train", etl_args=arguments)
+        assert paths.path(Sample(None, epoch, index, 0, "h:1", "etl")) == expected
+
+
+def test_a_share_is_made_here_whoever_asks() -> None:
+    half, again = (RemoteDataset(remote(Spec.train(), share=0.5)) for _ in range(2))
+    chosen = [half._is_made_here(epoch, index) for epoch in range(50) for index in range(100)]
+    assert chosen == [again._is_made_here(epoch, index) for epoch in range(50) for index in range(100)]
+    assert 0.47 < np.mean(chosen) < 0.53
+    assert not any(RemoteDataset(remote(Spec.train()))._is_made_here(0, index) for index in range(100))
+    assert all(RemoteDataset(remote(Spec.train(), share=1.0))._is_made_here(0, index) for index in range(100))
+
+
+def test_substitutes_are_the_others_of_the_class() -> None:
+    first = list(substitutes(MANIFEST, 1, seed=3))
+    assert sorted(first) == [2, 3] and first == list(substitutes(MANIFEST, 1, seed=3))
+    assert list(substitutes(MANIFEST, 0, seed=3)) == []
+    orders = {tuple(substitutes(MANIFEST, 1, seed=seed)) for seed in range(20)}
+    assert orders == {(2, 3), (3, 2)}
+
+
+def test_a_breaker_opens_after_failures_in_a_row() -> None:
+    breakers = Breakers(2)
+    for _ in range(FAILURES - 1):
+        breakers.failed(1)
+    breakers.worked(1)
+    breakers.failed(1)
+    assert breakers.opened() == []
+    for _ in range(FAILURES):
+        breakers.failed(1)
+    assert breakers.is_open(1) and not breakers.is_open(0) and breakers.opened() == [1]
+    breakers.close(1)
+    assert not breakers.is_open(1)
+    breakers.distrust()
+    assert breakers.is_open(0) and breakers.opened() == []
+
+
+def test_latencies_add_up() -> None:
+    latencies = Latencies()
+    for number in range(1, 101):
+        latencies.count("etl", number / 1000)
+    again = Latencies.from_bytes(latencies.to_bytes())
+    again.add(latencies)
+    assert again.counts.sum() == 200
+    for share, seconds in ((0.5, 0.05), (0.99, 0.099)):
+        assert seconds <= again.quantile("etl", share) <= 1.19 * seconds
+    assert again.quantile("object", 0.5) == 0
