@@ -145,17 +145,12 @@ class Fetcher(Generic[T]):
         except OSError as error:
             self._finish(task, get, error, finished)
             return
-        connection.ask(get, self._request(get), redirects)
+        token = self._token.current()
+        connection.ask(get, _request(get, token), token, redirects)
         self._busy[connection.fd] = (connection, task)
         self._active[get.host] = self._active.get(get.host, 0) + 1
         if connection.connected:
             self._advance(connection, task, finished)
-
-    def _request(self, get: Get) -> bytes:
-        token = self._token.current()
-        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-        head = f"GET {get.path} HTTP/1.1\r\nHost: {get.host}\r\n{authorization}Accept-Encoding: identity\r\n\r\n"
-        return head.encode()
 
     def _connect(self, host: str) -> "_Connection":
         family, address = self._resolve(host)
@@ -166,11 +161,8 @@ class Fetcher(Generic[T]):
         if code not in (0, errno.EINPROGRESS):
             sock.close()
             raise OSError(code, f"{host}: {errno.errorcode.get(code, code)}")
-        if self._tls:
-            name = urlsplit(f"//{host}").hostname
-            sock = self._tls.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
         self._poll.register(sock.fileno(), select.EPOLLOUT)
-        return _Connection(sock, host)
+        return _Connection(sock, host, self._tls)
 
     def _resolve(self, host: str) -> tuple[int, tuple[object, ...]]:
         """The address of a host; the last known one where it cannot be looked up any more."""
@@ -240,6 +232,11 @@ class Fetcher(Generic[T]):
             get.took_s += time.monotonic()
             self._start(task, get, finished, connection.redirects + 1)
             return
+        if connection.status == 401 and self._token.current() != connection.token:  # it was replaced meanwhile
+            get.body.clear()
+            get.took_s += time.monotonic()
+            self._start(task, get, finished, connection.redirects)
+            return
         get.headers = connection.headers
         self._finish(task, get, connection.problem(self._token), finished)
 
@@ -263,18 +260,25 @@ class Fetcher(Generic[T]):
         connection.sock.close()
 
 
+def _request(get: Get, token: str) -> bytes:
+    authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+    head = f"GET {get.path} HTTP/1.1\r\nHost: {get.host}\r\n{authorization}Accept-Encoding: identity\r\n\r\n"
+    return head.encode()
+
+
 class _Connection:
     """A connection and the answer that it is receiving."""
 
-    def __init__(self, sock: socket.socket, host: str) -> None:
+    def __init__(self, sock: socket.socket, host: str, tls: ssl.SSLContext | None) -> None:
         self.sock, self.host, self.fd = sock, host, sock.fileno()
+        self.tls = tls
         self.connected = False
         self.reused = False
         self.watched = select.EPOLLOUT
 
-    def ask(self, get: Get, request: bytes, redirects: int) -> None:
-        """Begin a request."""
-        self.get, self.redirects = get, redirects
+    def ask(self, get: Get, request: bytes, token: str, redirects: int) -> None:
+        """Begin a request, which was made with ``token``."""
+        self.get, self.token, self.redirects = get, token, redirects
         self.deadline = time.monotonic() + get.timeout_s
         self.unsent = memoryview(request)
         self.heard = False
@@ -335,6 +339,11 @@ class _Connection:
     def _finish_connecting(self, poll: select.epoll) -> bool:
         if code := self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(code, f"{self.host}: {errno.errorcode.get(code, code)}")
+        if self._is_connecting():
+            return False
+        if self.tls and not isinstance(self.sock, ssl.SSLSocket):  # its descriptor stays the same
+            name = urlsplit(f"//{self.host}").hostname
+            self.sock = self.tls.wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
         if isinstance(self.sock, ssl.SSLSocket):
             try:
                 self.sock.do_handshake()
@@ -344,8 +353,6 @@ class _Connection:
             except ssl.SSLWantWriteError:
                 self._watch(poll, select.EPOLLOUT)
                 return False
-        elif self._is_connecting():
-            return False
         self.connected = True
         self._watch(poll, select.EPOLLIN)
         return True

@@ -5,6 +5,7 @@ made here of the object's bytes; they cannot be had either, and it is waited for
 """
 
 import re
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -278,7 +279,8 @@ class _Work:
         sample.since = sample.since or now
         sample.tries += 1
         status = error.status if isinstance(error, ObjectError) else 0
-        if status == 403 or (status == 401 and not remote.access.token_file):  # a file may get another token yet
+        lasting = status == 403 or (status == 401 and not remote.access.token_file)  # a file may get another token yet
+        if lasting or isinstance(error, ssl.SSLCertVerificationError):
             raise DataError(f"{self._locate(sample.by)} cannot be read: {why(error, remote.access)}")
         if status == 404 and "does not exist" in str(error) and self._all_targets_are_there():
             return self._substitute(sample, "does not exist any more, and did when it was listed")

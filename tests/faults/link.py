@@ -6,8 +6,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -29,30 +29,23 @@ class Fault:
     seconds: float = 0.0
     code: int = 500
     body: bytes = b'{"message":"injected"}'
+    node: str = ""
+    """The only node that is meant, host:port; empty: all."""
 
 
-@dataclass
-class Link:
-    """Forwards to ``upstream`` (host:port); in its answers other nodes are named by the links before them."""
+class Gate:
+    """What the links to the nodes of a kind have in common: the fault, and a count of requests for objects."""
 
-    upstream: str
-    renamed: dict[str, str] = field(default_factory=dict)
-    fault: Fault | None = None
-    requests: int = 0
-    at: dict[int, Callable[[], None]] = field(default_factory=dict)
-    """What happens when the request of a number comes; only those of samples (``etl_name=``) or objects are counted."""
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.fault: Fault | None = None
+        self.requests = 0
+        self.at: dict[int, Callable[[], None]] = {}
+        """What happens when the request of a number comes."""
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.link = self
-        self.host = f"127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
-    def close(self) -> None:
-        """Stop."""
-        self._server.shutdown()
-        self._server.server_close()
+    def quiet(self) -> None:
+        """No fault, and counting begins again."""
+        self.fault, self.requests, self.at = None, 0, {}
 
     def count(self, path: str) -> None:
         """Another request."""
@@ -64,10 +57,30 @@ class Link:
         if action:
             action()
 
-    def fault_for(self, path: str) -> Fault | None:
-        """What is to happen to a request."""
+    def fault_for(self, path: str, node: str) -> Fault | None:
+        """What is to happen to a request on its way to a node."""
         fault = self.fault
-        return fault if fault and re.search(fault.part, path) else None
+        if fault is None or fault.node not in ("", node):
+            return None
+        return fault if re.search(fault.part, path) else None
+
+
+class Link:
+    """Forwards to ``upstream`` (host:port); in its answers other nodes are named by the links before them."""
+
+    def __init__(self, upstream: str, gate: Gate, renamed: dict[str, str] | None = None) -> None:
+        self.upstream = upstream
+        self.gate = gate
+        self.renamed = renamed or {}
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.link = self
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        """Stop."""
+        self._server.shutdown()
+        self._server.server_close()
 
     def rename(self, text: str) -> str:
         """With the links in the place of the nodes."""
@@ -97,12 +110,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward(self) -> None:
         link = self.server.link
-        link.count(self.path)
+        gate = link.gate
+        gate.count(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault = link.fault_for(self.path)
+        fault = gate.fault_for(self.path, link.upstream)
         if fault and fault.kind in ("delay", "hang"):
             end = time.monotonic() + fault.seconds
-            while time.monotonic() < end and link.fault is fault:
+            while time.monotonic() < end and gate.fault is fault:
                 time.sleep(0.01)
             if fault.kind == "hang":
                 self._reset()
@@ -177,9 +191,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def links_to(endpoint: str, target: str) -> tuple[Link, Link]:
-    """Links before the proxy and before the one target of a cluster (host:port)."""
-    to_target = Link(target)
-    to_proxy = Link(urlsplit(endpoint).netloc, {target: to_target.host})
-    to_proxy.renamed[to_proxy.upstream] = to_proxy.host
-    return to_proxy, to_target
+def links_to(endpoint: str, targets: Sequence[str]) -> list[Link]:
+    """Links before the proxy, the first one, and before the targets (host:port) of a cluster, with a gate each."""
+    gate = Gate()
+    to_targets = [Link(target, gate) for target in targets]
+    proxy = urlsplit(endpoint).netloc
+    to_proxy = Link(proxy, Gate(), {link.upstream: link.host for link in to_targets})
+    to_proxy.renamed[proxy] = to_proxy.host
+    return [to_proxy, *to_targets]

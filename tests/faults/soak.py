@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.conftest import ForkedTrain, Result, Zygote
-from tests.faults.test_faults import FAULTS, Place, assert_the_same, longest_stall, opened
+from tests.faults.test_faults import FAULTS, Place, after, assert_the_same, longest_stall, opened
 
 _REQUESTS = 500
 """Of a run, about."""
@@ -28,7 +28,7 @@ def one_run(
     names = draw.sample(sorted(FAULTS), draw.randint(1, 3))
     place.quiet()
     for name, moment in zip(names, sorted(draw.sample(range(20, _REQUESTS), len(names))), strict=True):
-        place.to_target.at[moment] = partial(FAULTS[name], place)
+        place.to_target.at[moment] = partial(after, 0, partial(FAULTS[name], place))
     result = train(*place.words, f"run_dir=run-{number}", variables=place.variables)
     place.quiet()
     assert_the_same(result, whole)

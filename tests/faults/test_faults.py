@@ -8,8 +8,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from aistore_data.placement import Placement
 from aistore_data.upload import upload
 from tests.conformance.test_embedded import pod_processes
 from tests.conftest import TINY, ForkedTrain, Result, Zygote, make_small_folder
-from tests.faults.link import Fault, Link, links_to
+from tests.faults.link import Fault, Gate, Link, links_to
 from tests.integration.test_run_directory import SMALL_MODEL
 
 RUN = [
@@ -42,36 +43,46 @@ STALL_S = 5.0
 
 @dataclass
 class Place:
-    """A cluster behind links."""
+    """A cluster behind links. ``server``: the embedded one, whose processes can be harmed."""
 
-    server: EmbeddedAIS
+    access: Access
     client: Client
-    to_proxy: Link
-    to_target: Link
+    links: list[Link]
+    server: EmbeddedAIS | None
     bucket: str = "ais://faults"
 
     @property
     def words(self) -> list[str]:
         """Overrides that name it."""
-        return [f"data.endpoint=http://{self.to_proxy.host}", f"data.bucket={self.bucket}", *RUN]
+        return [f"data.endpoint=http://{self.links[0].host}", f"data.bucket={self.bucket}", *RUN]
 
     @property
     def variables(self) -> dict[str, str]:
-        return {"AIS_AUTHN_TOKEN": self.server.token}
+        return {"AIS_AUTHN_TOKEN": self.access.token}
 
     @property
-    def links(self) -> tuple[Link, Link]:
-        return self.to_proxy, self.to_target
+    def to_proxy(self) -> Gate:
+        return self.links[0].gate
+
+    @property
+    def to_target(self) -> Gate:
+        """All of them, if there are several."""
+        return self.links[1].gate
+
+    def processes(self) -> list[int]:
+        """Of all pods. Skips the test where they cannot be reached."""
+        if self.server is None:
+            pytest.skip("the processes of a cluster's pods cannot be reached from here")
+        return pod_processes(self.server.pid)
 
     def pods(self) -> list[int]:
         """Main processes of the pods."""
-        found = pod_processes(self.server.pid)
-        return [pid for pid in found if os.getpgid(pid) == pid]
+        return [pid for pid in self.processes() if os.getpgid(pid) == pid]
 
     def quiet(self) -> None:
         """No faults, and counting begins again."""
-        for link in self.links:
-            link.fault, link.requests, link.at = None, 0, {}
+        self.to_proxy.quiet()
+        self.to_target.quiet()
 
 
 def put(folder: Path, access: Access, uri: str) -> None:
@@ -82,23 +93,25 @@ def put(folder: Path, access: Access, uri: str) -> None:
 
 
 @contextmanager
-def opened(root: Path) -> Iterator[Place]:
-    """A cluster with the data set, and links before it."""
+def opened(root: Path, cluster: Access | None = None) -> Iterator[Place]:
+    """A cluster with the data set, and links before it: an embedded server's, or a given one."""
     folder = make_small_folder(root / "small")
-    with EmbeddedAIS(root / "ais") as server:
-        access = Access(server.endpoint, server.token)
-        client = make_client(access)
+    with ExitStack() as stack:
+        server = None if cluster else stack.enter_context(EmbeddedAIS(root / "ais"))
+        access = Access(server.endpoint, server.token) if server else cluster
+        assert access is not None
         put(folder, access, "ais://faults")
-        (target,) = Placement(connect(access), access.endpoint).hosts
-        place = Place(server, client, *links_to(server.endpoint, target))
-        yield place
-        for link in place.links:
-            link.close()
+        links = links_to(access.endpoint, Placement(connect(access), access.endpoint).hosts)
+        for link in links:
+            stack.callback(link.close)
+        yield Place(access, make_client(access), links, server)
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with opened(tmp_path_factory.mktemp("faults")) as place:
+@pytest.fixture(scope="module", params=["embedded", *(["cluster"] if os.environ.get("AIS_ENDPOINT") else [])])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The embedded server; and the cluster at AIS_ENDPOINT, if there is one."""
+    cluster = Access.from_environment("") if request.param == "cluster" else None
+    with opened(tmp_path_factory.mktemp("faults"), cluster) as place:
         yield place
 
 
@@ -139,12 +152,12 @@ def kill_pods(place: Place) -> None:
 
 
 def kill_workers(place: Place) -> None:
-    for pid in set(pod_processes(place.server.pid)) - set(place.pods()):
+    for pid in set(place.processes()) - set(place.pods()):
         os.kill(pid, signal.SIGKILL)
 
 
 def freeze_pods(place: Place) -> None:
-    pods = pod_processes(place.server.pid)
+    pods = place.processes()
     for pid in pods:
         os.kill(pid, signal.SIGSTOP)
 
@@ -224,7 +237,9 @@ def assert_the_same(result: Result, whole: Result) -> None:
 )
 def test_the_stream_stays_the_same(place: Place, whole: Result, fork_train: ForkedTrain, name: str, seed: int) -> None:
     place.quiet()
-    place.to_target.at[100 + seed % 100] = lambda: FAULTS[name](place)
+    if FAULTS[name] in (kill_pods, kill_workers, freeze_pods):
+        place.processes()
+    place.to_target.at[100 + seed % 100] = lambda: after(0, partial(FAULTS[name], place))
     result = fork_train(*place.words, variables=place.variables)
     place.quiet()
     assert_the_same(result, whole)
@@ -336,8 +351,7 @@ def test_a_request_to_stop_is_heard_while_waiting(
 def test_an_object_that_is_gone_or_changed_is_named(place: Place, fork_train: ForkedTrain, tmp_path: Path) -> None:
     """Or replaced by another one of its class, and recorded; the same one every time."""
     bucket = place.client.bucket("losing")
-    access = Access(place.server.endpoint, place.server.token)
-    put(make_small_folder(tmp_path / "small"), access, "ais://losing")
+    put(make_small_folder(tmp_path / "small"), place.access, "ais://losing")
     words = [*place.words, "data.bucket=ais://losing", "data.transform=client"]
 
     def lose(*_: Any) -> None:
@@ -354,7 +368,7 @@ def test_an_object_that_is_gone_or_changed_is_named(place: Place, fork_train: Fo
 
     outcomes = []
     for name in ("one", "two"):
-        put(tmp_path / "small", access, "ais://losing")
+        put(tmp_path / "small", place.access, "ais://losing")
         place.quiet()
         place.to_target.at[20] = lose
         result = fork_train(*words, "data.on_corrupt=replace", f"run_dir={name}", variables=place.variables)

@@ -139,6 +139,7 @@ def test_http_and_https_taken_for_each_other(
 
 def test_training_over_https(
     train: Callable[..., Result],
+    train_py: Callable[..., Result],
     secured: Access,
     authority: Authority,
     trust: Callable[..., None],
@@ -151,7 +152,7 @@ def test_training_over_https(
     command = [sys.executable, "-m", "aistore_data.upload", str(small_folder), "ais://over-https"]
     subprocess.run(command, cwd=PROJECT, check=True, timeout=120)
     words = ["data=aistore", "data.bucket=ais://over-https", "data.transform=client", *TINY, "train.epochs=1"]
-    remote = train(*words, "data.workers=1", "run_dir=https")
+    remote = train_py(*words, "data.workers=1", "run_dir=https")  # its workers have its environment
     assert remote.code == 0, remote.output
     local = train(f"data.root={small_folder}", *TINY, "train.epochs=1", "run_dir=folder")
     assert remote.summary()["state_sha256"] == local.summary()["state_sha256"]

@@ -1,0 +1,117 @@
+"""The longest wait for a sample while something is broken: this project's remote samples, and the SDK's own dataset.
+
+    python -m benchmarks.stalls [--seconds 6]
+
+An embedded server with an ETL, behind links that break for so many seconds (tests/faults/link.py). Both read one sample
+after the other in one process, the SDK's ``AISMapDataset`` with its defaults, until 20 have come after the link was
+mended, or an error ends it. Deadline of ours: 1 s.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from aistore import Client
+from aistore.pytorch import AISMapDataset
+
+from aistore_data import etls
+from aistore_data.breaker import Breakers
+from aistore_data.cluster import connect
+from aistore_data.http_reader import Access, HttpReader
+from aistore_data.listing import read_manifest
+from aistore_data.placement import Placement
+from benchmarks.measure import print_machine
+from etl import Spec
+from tests.faults.link import Fault
+from tests.faults.test_faults import RAISED, Place, after, opened
+from training.remote import Remote, RemoteDataset
+
+ETL = "etl_name="
+FAULTS = {
+    "none": None,
+    "the ETL's transform fails (500)": Fault("status", ETL, body=RAISED),
+    "the ETL is late by 3 s": Fault("delay", ETL, seconds=3),
+    "the ETL does not answer": Fault("hang", ETL, seconds=600),
+    "answers cut short": Fault("cut", ETL),
+    "empty answers with status 200": Fault("empty", ETL),
+    "the target resets connections": Fault("reset"),
+    "503 for everything": Fault("status", code=503),
+}
+
+
+def ours(place: Place, access: Access) -> Callable[[int], object]:
+    """Reads sample ``i``."""
+    bucket = place.client.bucket("faults")
+    manifest = read_manifest(bucket, "ais://faults", "train/", HttpReader(access))
+    placement = Placement(connect(access), access.endpoint)
+    breakers = Breakers(len(placement.hosts))
+    dataset = RemoteDataset(
+        Remote(
+            access, "ais://faults", manifest, placement, breakers, Spec.train(32), 0, direct=True,
+            etl_names=("stalls-train",), deadline_s=1.0,
+        )
+    )  # fmt: skip
+    return lambda number: dataset.__getitems__([(0, number % len(manifest))])
+
+
+def theirs(access: Access) -> Callable[[int], object]:
+    """Reads sample ``i`` by the SDK."""
+    client = Client(access.endpoint, token=access.token)
+    bucket = client.bucket("faults")
+    dataset = AISMapDataset(bucket, {bucket: "train/"}, "stalls-train")
+
+    def read(number: int) -> object:
+        _, content = dataset[number % len(dataset)]
+        if not content:
+            raise ValueError("an empty sample, without an error")
+        return content
+
+    return read
+
+
+def longest(place: Place, read: Callable[[int], object], fault: Fault | None, seconds: float) -> tuple[float, str]:
+    """(seconds of the longest wait, how it ended)."""
+    place.quiet()
+    for number in range(20):
+        read(number)
+    place.to_target.fault = fault
+    mended: list[bool] = []
+    after(seconds, lambda: (setattr(place.to_target, "fault", None), mended.append(True)))  # type: ignore[func-returns-value]
+    worst, more, number = 0.0, 20, 20
+    while more:
+        begin, number = time.monotonic(), number + 1
+        try:
+            read(number)
+        except Exception as error:
+            ended = f"ended by {type(error).__name__} after {time.monotonic() - begin:.0f} s"
+            time.sleep(0 if mended else seconds)
+            return max(worst, time.monotonic() - begin), ended
+        worst = max(worst, time.monotonic() - begin)
+        more -= bool(mended)
+    return worst, "goes on"
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=6)
+    args = parser.parse_args()
+    print_machine()
+    print("| broken for so long | longest wait, ours | | longest wait, SDK | |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as place:
+        etls.ensure(place.client, "stalls-train", "train", etls.EtlSettings(num_workers=1), print)
+        access = Access(f"http://{place.links[0].host}", place.access.token)
+        for name, fault in FAULTS.items():
+            cells = [name]
+            for reader in (ours(place, access), theirs(access)):
+                worst, ended = longest(place, reader, fault, args.seconds)
+                cells += [f"{worst:.2f} s", ended]
+            print(f"| {' | '.join(cells)} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
