@@ -44,9 +44,6 @@ class ObjectError(Exception):
         return f"{self.message} (status {self.status})"
 
     @property
-    def corrupt_sample(self) -> str | None:
-        """The ETL's reason, if it says that the object is no image."""
-        marker = "CorruptSample: "
-        if self.status != 500 or marker not in self.message:
-            return None
-        return self.message.split(marker, 1)[1].removesuffix('"}').replace('\\"', '"')
+    def corrupt_sample(self) -> bool:
+        """Whether the ETL says that the object is no image."""
+        return self.status == 500 and "CorruptSample: " in self.message

@@ -22,7 +22,7 @@ from aistore_data.http_reader import HttpReader, object_path, server_message
 from aistore_data.manifest import Manifest
 from etl.code import code_sha256
 from etl.request import CODE_VARIABLE, Request, encode
-from etl.sample import Key, Spec, transform
+from etl.sample import CorruptSample, Key, Spec, transform
 from etl.server import TrainETL, ValETL, ship_by_value
 
 Say = Callable[[str], None]
@@ -143,11 +143,11 @@ def prove(reader: HttpReader, uri: str, manifest: Manifest, name: str, spec: Spe
         row = bytearray(spec.size * spec.size * 3)
         arguments = encode(Request(spec, key))
         try:
-            reader.get_into(object_path(uri, object_name, etl_name=name, etl_args=arguments), memoryview(row))
             here = transform(reader.get(object_path(uri, object_name)), spec, key).tobytes()
+            reader.get_into(object_path(uri, object_name, etl_name=name, etl_args=arguments), memoryview(row))
+        except CorruptSample:
+            continue  # training will say so when it comes to this object
         except ObjectError as error:
-            if error.corrupt_sample:
-                continue
             raise ClusterError(
                 f"ETL {name} does not answer for {uri}/{object_name}: {error}. Check that it runs and that its code is "
                 "this version's; data.etl.manage=auto starts ETLs, and data.transform=client needs none."

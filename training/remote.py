@@ -123,13 +123,13 @@ class RemoteDataset:
         share = self.remote.local_share
         return share > 0 and _splitmix64((epoch << 40) + index) < share * 2**64
 
-    def _work(self, samples: list[Sample]) -> "_Work":
+    def _work(self, samples: list[Sample]) -> "Work":
         self._fetcher = self._fetcher or Fetcher(self.remote.access)
-        work = _Work(self.remote, self._fetcher, self._paths)
+        work = Work(self.remote, self._fetcher, self._paths)
         self._fetcher.run(samples, work.begin, work.done)
         return work
 
-    def _audited(self, samples: list[Sample], work: "_Work") -> "_Work":
+    def _audited(self, samples: list[Sample], work: "Work") -> "Work":
         """Now and then one of the ETL's samples is made here too, and compared: somebody may have replaced the ETL.
 
         The last one of a batch is asked for after the others have come; where every batch is audited, no altered pixel
@@ -191,7 +191,7 @@ class EtlPaths:
         return f"{self._folder}{name}{self._query}{sample.epoch}{self._of_index}{sample.index}{self._rest}"
 
 
-class _Work:
+class Work:
     """The rules: what a sample asks next, and what an answer means for it."""
 
     def __init__(self, remote: Remote, fetcher: Fetcher[Sample], paths: "EtlPaths") -> None:
@@ -201,7 +201,7 @@ class _Work:
         self.counts = Counts()
         self.latencies = Latencies()
 
-    def plus(self, other: "_Work", counts: bool = True) -> "_Work":
+    def plus(self, other: "Work", counts: bool = True) -> "Work":
         """Both together."""
         if counts:
             self.counts = Counts(*(a + b for a, b in zip(self.counts, other.counts, strict=True)))
@@ -241,7 +241,8 @@ class _Work:
             self._count(etl=1, etl_bytes=len(get.body) or sample.row.nbytes)
             return None
         if isinstance(error, ObjectError) and error.corrupt_sample:
-            return self._substitute(sample, f"is {error.corrupt_sample}")
+            self._give_up_on_the_etl(sample)  # whether the object is bad, or what the ETL was given of it, is seen here
+            return 0.0
         self.remote.breakers.failed(sample.node)
         sample.tries += 1
         lost = isinstance(error, ConnectionError) or getattr(error, "status", 0) in (200, 429, 502, 503)

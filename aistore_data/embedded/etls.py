@@ -121,11 +121,12 @@ class Etls:
         """An object, as the ETLs make it one after the other. Raises ApiError."""
         running = [self.running(stage) for stage in stages]
         entry = bucket.get(name)
+        bucket_name = bucket.name.rpartition("/")[2]  # AIS tells ETLs no namespace
         # By path whether or not the pod's class wants the path: else the SDK's web server reads the file for it.
         data: bytes | Path = Path(entry.path) if entry.content is None else bucket.read(name)
         for etl, pod in running:
             size = entry.size if isinstance(data, Path) else len(data)
-            data = pod.transform(bucket.name, name, arguments, data, etl.object_timeout_s)
+            data = pod.transform(bucket_name, name, arguments, data, etl.object_timeout_s)
             etl.count(size, len(data))
         assert isinstance(data, bytes)
         return data

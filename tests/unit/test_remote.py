@@ -1,16 +1,21 @@
 """What a remote sample asks for."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from aistore_data.breaker import FAILURES, Breakers
+from aistore_data.errors import DataError, ObjectError
+from aistore_data.fetch import Fetcher, Get
 from aistore_data.http_reader import Access, object_path
 from aistore_data.manifest import Manifest
 from aistore_data.placement import Placement
 from etl.request import Request, encode
-from etl.sample import Key, Spec
+from etl.sample import Key, Spec, transform
 from training.latency import Latencies
-from training.remote import EtlPaths, Remote, RemoteDataset, Sample
+from training.remote import EtlPaths, Remote, RemoteDataset, Sample, Work
 from training.substitutes import substitutes
 
 NAMES = ("train/a b/ä+&.jpg", "train/c/1.jpg", "train/c/2.jpg", "train/c/3.jpg")
@@ -46,6 +51,29 @@ def test_a_share_is_made_here_whoever_asks() -> None:
     assert 0.47 < np.mean(chosen) < 0.53
     assert not any(RemoteDataset(remote(Spec.train()))._is_made_here(0, index) for index in range(100))
     assert all(RemoteDataset(remote(Spec.train(), share=1.0))._is_made_here(0, index) for index in range(100))
+
+
+def test_what_an_etl_calls_corrupt_is_looked_at_here(small_folder: Path) -> None:
+    photo = (small_folder / "train" / "cat" / "0.jpg").read_bytes()
+    spec = Spec.train(32)
+    here = remote(spec)
+    here = replace(here, manifest=Manifest.build([(b"train/cat/0.jpg", 0, len(photo))], ("cat",)))
+    row = np.zeros((32, 32, 3), np.uint8)
+    sample = Sample(row, 2, 0, 0, "h:1", "etl")
+    fetcher = Fetcher[Sample](here.access)
+    work = Work(here, fetcher, EtlPaths(here))
+    said = ObjectError(500, 'ETL error: {"detail":"CorruptSample: not an image: 0 bytes"}')
+    for _ in range(2 * FAILURES):
+        sample.stage = "etl"
+        assert work.done(sample, Get("", "h:1", 1.0, error=said)) == 0.0 and sample.stage == "here"
+    assert not here.breakers.is_open(0)  # it may well be right
+    assert work.done(sample, Get("", "h:1", 1.0, body=bytearray(photo))) is None
+    assert (row == transform(photo, spec, Key(7, 2, 0))).all()
+    assert work.counts.local == 1 and work.counts.fallbacks == 2 * FAILURES
+    sample.stage = "here"
+    with pytest.raises(DataError, match=r"ais://b/train/cat/0\.jpg is truncated|is not an image"):
+        work.done(sample, Get("", "h:1", 1.0, body=bytearray(len(photo))))
+    fetcher.close()
 
 
 def test_substitutes_are_the_others_of_the_class() -> None:
