@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """What counts as an image, in lower case: torchvision's, without the seconds that importing it takes."""
 
-_ARRAYS = ("names", "offsets", "labels", "sizes")
+ARRAYS = ("names", "offsets", "labels", "sizes")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The manifest as the content of an object: NumPy's npz, without pickles."""
         buffer = io.BytesIO()
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays = {name: getattr(self, name) for name in ARRAYS}
         classes = np.frombuffer(json.dumps(list(self.classes)).encode(), np.uint8)
         np.savez_compressed(buffer, classes=classes, **arrays)
         return buffer.getvalue()
@@ -68,7 +68,7 @@ class Manifest:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 classes = tuple(json.loads(arrays["classes"].tobytes()))
-                return cls(**{name: arrays[name] for name in _ARRAYS}, classes=classes)
+                return cls(**{name: arrays[name] for name in ARRAYS}, classes=classes)
         except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"not a manifest: {error}") from None
 

@@ -74,7 +74,7 @@ def _moments() -> dict[str, Callable[[Callable[[], None]], None]]:
         "a checkpoint half written": _half_written,
         "before a checkpoint is in place": lambda accident: _before(checkpoint.os, "fsync", accident),  # type: ignore[attr-defined]
         "before best.pt is in place": lambda accident: _before(checkpoint, "_link", accident),
-        "during validation": lambda accident: _before(evaluation, "to_device", accident),
+        "during validation": lambda accident: _before(evaluation, "autocast", accident),
         "after the last save": lambda accident: _before(records.RunDirectory, "summary", accident),
         "during ETL start": lambda accident: _before(etls, "_init", accident),
     }

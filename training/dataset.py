@@ -45,10 +45,18 @@ class Batch(NamedTuple):
 class BatchDataset(Protocol):
     """What the loader needs of a data source: every source slots in here, and nothing downstream knows which."""
 
+    @property
+    def side(self) -> int:
+        """Pixels of a sample's side; 0 where all batches lie in memory already, and none is to be made."""
+        ...
+
     def __len__(self) -> int: ...
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
-        """The samples of ``keys``, (epoch, index) each. Raises DataError that names the sample."""
+    def __getitems__(self, keys: list[tuple[int, int]], images: torch.Tensor | None = None) -> Batch:
+        """The samples of ``keys``, (epoch, index) each, made in ``images``, uint8 [n, side, side, 3], if it is given.
+
+        Raises DataError that names the sample.
+        """
         ...
 
 
@@ -80,8 +88,15 @@ class SampleDataset:
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
-        images = torch.empty((len(keys), self.spec.size, self.spec.size, 3), dtype=torch.uint8)
+    @property
+    def side(self) -> int:
+        """As ``BatchDataset``."""
+        return self.spec.size
+
+    def __getitems__(self, keys: list[tuple[int, int]], images: torch.Tensor | None = None) -> Batch:
+        """As ``BatchDataset``."""
+        if images is None:
+            images = empty_batch(len(keys), self.side)
         found = [self._fill(row, *key) for row, key in zip(images.numpy(), keys, strict=True)]
         replaced = tuple(substitution for substitution in found if substitution)
         indices = torch.tensor([index for _, index in keys])
@@ -109,6 +124,11 @@ class SampleDataset:
                 return Substitution(epoch, index, by, reason) if reason else None
 
 
+def empty_batch(count: int, side: int) -> torch.Tensor:
+    """Memory for ``count`` samples, uint8 [count, side, side, 3]."""
+    return torch.empty((count, side, side, 3), dtype=torch.uint8)
+
+
 def through_wire(pixels: np.ndarray, wire: str) -> np.ndarray:
     """What arrives of uint8 [H, W, 3] over a wire format: ``jpeg`` loses the same everywhere, ``raw`` nothing."""
     return pixels if wire == "raw" else np.asarray(decode(encode_jpeg(pixels, DEFAULT_QUALITY)))
@@ -128,6 +148,8 @@ def from_wire(data: bytes, spec: Spec) -> np.ndarray:
 class SyntheticDataset:
     """Ready-made random pixels and labels: the model's speed without a loader. A batch is a view, never a copy."""
 
+    side = 0
+
     def __init__(self, length: int, size: int, num_classes: int, batch_size: int, pin_memory: bool) -> None:
         generator = np.random.Generator(np.random.Philox(key=[length, size]))
         images = generator.integers(0, 256, (batch_size, size, size, 3), np.uint8)
@@ -140,6 +162,7 @@ class SyntheticDataset:
     def __len__(self) -> int:
         return self.length
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
+    def __getitems__(self, keys: list[tuple[int, int]], images: torch.Tensor | None = None) -> Batch:
+        """As ``BatchDataset``, of whose ``images`` it has no need."""
         n = len(keys)
         return Batch(self.images[:n], self.labels[:n], torch.tensor([index for _, index in keys]), Counts(local=n))

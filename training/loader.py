@@ -7,16 +7,18 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from aistore_data.errors import DataError, UnreachableError, sentence
-from training.dataset import Batch, BatchDataset, Counts
+from training.dataset import Batch, BatchDataset
 from training.preemption import signals_blocked
+from training.ring import Batches, InPlace, Ring, Slotted
 
 START_METHOD = "forkserver"
 """Named, not the platform's default: forking a process that has threads or a GPU context is not safe."""
@@ -37,17 +39,40 @@ def start_worker_server() -> None:
             helper.ensure_running()
 
 
+@dataclass(frozen=True)
+class Loader:
+    """A DataLoader of whole batches and, unless these lie ready somewhere, the ring in which it makes them."""
+
+    batches: DataLoader[Any]
+    ring: Ring | None
+    device: torch.device
+    held: int
+    """Batches that may be in use, or on their way to the device, while the next one is asked for."""
+    unpinned: str = ""
+    """Why the ring could not be pinned for a GPU."""
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
 @contextmanager
 def open_loader(
-    dataset: BatchDataset, batches: Iterable[list[tuple[int, int]]], workers: int, prefetch: int, device: torch.device
-) -> Iterator[DataLoader[Batch]]:
-    """A DataLoader over ready-made batches, whose ``workers`` processes live as long as the context."""
-    loader: DataLoader[Batch] = DataLoader(
-        dataset,  # type: ignore[arg-type]  # answers __getitems__, all that the fetcher uses
-        batch_sampler=batches,  # type: ignore[arg-type]
+    dataset: BatchDataset, batches: Batches, workers: int, prefetch: int, device: torch.device, ahead: int = 1
+) -> Iterator[Loader]:
+    """A loader whose ``workers`` processes live as long as the context.
+
+    ``ahead``: how many batches are asked for at a time. Memory: ``workers * prefetch + ahead + 2`` batches, and no more
+    however slow the trainer is.
+    """
+    held = ahead + 2
+    slots = workers * prefetch + held
+    ring = Ring(slots, batches.batch_size, dataset.side) if dataset.side else None
+    unpinned = ring.pin() if ring and device.type == "cuda" else ""
+    loader: DataLoader[Any] = DataLoader(
+        InPlace(dataset, ring) if ring else dataset,  # type: ignore[arg-type]  # answers __getitems__, which is enough
+        batch_sampler=Slotted(batches, slots) if ring else batches,  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=_as_is,
-        pin_memory=device.type == "cuda",
         multiprocessing_context=START_METHOD if workers else None,
         prefetch_factor=prefetch if workers else None,
         persistent_workers=workers > 0,
@@ -56,17 +81,24 @@ def open_loader(
         generator=torch.Generator(),  # its own, so that starting workers takes nothing from the global one
     )
     try:
-        yield loader
+        yield Loader(loader, ring, device, held, unpinned)
     finally:
         _stop_workers(loader)
+        if ring and device.type == "cuda" and not unpinned:
+            ring.unpin()
 
 
 class Feed(Iterator[Batch]):
-    """Batches in CPU memory, and the seconds spent waiting for the loader (``wait_s``)."""
+    """Batches in CPU memory, and the seconds spent waiting for the loader (``wait_s``).
 
-    def __init__(self, loader: DataLoader[Batch]) -> None:
-        self._batches = iter(loader)
+    A batch is valid while no more than ``loader.held - 1`` others are asked for after it: its memory is used again.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._batches = iter(loader.batches)
         self._ready: deque[Batch] = deque()
+        self._copies: deque[torch.cuda.Event] = deque()
         self.wait_s = 0.0
         self.lost: UnreachableError | None = None
         """Why there will be no more batches, though some are missing."""
@@ -94,9 +126,26 @@ class Feed(Iterator[Batch]):
                 raise self.lost
         return self._ready.popleft()
 
+    def to_device(self, batch: Batch, channels_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """(normalised images float32 [n, 3, H, W], labels int64 [n]) on the device; does not wait for it.
+
+        For a GPU every batch goes through here, in its turn.
+        """
+        device = self._loader.device
+        images = batch.images.to(device, non_blocking=True)
+        labels = batch.labels.to(device, non_blocking=True)
+        if device.type == "cuda":
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record()
+            self._copies.append(copied)
+        return normalise(images, channels_last), labels
+
     def _poll(self) -> Batch:
+        # The loader may fill the slot that it gave ``held`` batches ago as soon as it is asked for the next one.
+        while len(self._copies) > self._loader.held - 1 - len(self._ready):
+            self._copies.popleft().synchronize()
         try:
-            batch = next(self._batches)
+            message = next(self._batches)
         except DataError as error:
             raise type(error)(sentence(error)) from None
         except StopIteration:
@@ -112,17 +161,12 @@ class Feed(Iterator[Batch]):
                 f"a loader worker died ({str(error).splitlines()[0]}). If the machine ran out of memory, lower "
                 "data.workers or data.prefetch; if /dev/shm is full, enlarge it (docker run --shm-size)."
             ) from error
-        return Batch(*batch)._replace(counts=Counts(*batch[3]))
+        ring = self._loader.ring
+        return message.batch(ring) if ring else message
 
 
 class _NotYetError(Exception):
     """The loader's timeout is over."""
-
-
-def to_device(batch: Batch, device: torch.device, channels_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """(normalised images float32 [n, 3, H, W], labels int64 [n]) on the device; does not wait for it."""
-    images = batch.images.to(device, non_blocking=True)
-    return normalise(images, channels_last), batch.labels.to(device, non_blocking=True)
 
 
 def normalise(images: torch.Tensor, channels_last: bool) -> torch.Tensor:

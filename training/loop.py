@@ -16,7 +16,7 @@ from training.config import Config
 from training.console import format_metrics, train_line
 from training.latency import Latencies
 from training.limits import data_figures, data_sentence
-from training.loader import Feed, denormalise, to_device
+from training.loader import Feed, denormalise
 from training.metrics import Metrics, Sums, Tally
 from training.model import AUXILIARY_LOSS_WEIGHT
 from training.numerics import autocast, seed_step
@@ -46,7 +46,7 @@ class Clock:
         return (time.perf_counter() - self.begin) / max(1, run.step - self.first_step) * left
 
 
-def train(run: Run, feed: Feed, validate: Callable[[], Metrics | None]) -> Metrics | None:
+def train(run: Run, feed: Feed, validate: Callable[[], Tally | None]) -> Metrics | None:
     """Train from ``run.progress`` to the last epoch, of which it answers the validation metrics.
 
     ``validate`` and this function answer None when the run was asked to stop; its state is saved then. Raises UserError
@@ -58,12 +58,13 @@ def train(run: Run, feed: Feed, validate: Callable[[], Metrics | None]) -> Metri
         if not train_epoch(run, feed, clock):
             return None
         _record_epoch(run)
-        metrics = validate()
+        validation = validate()
         run.collect_counts()
-        if metrics is None:
+        if validation is None:
             save(run, stopped=True)
             return None
-        _finish_epoch(run, metrics)
+        _finish_epoch(run, validation)
+        metrics = validation.metrics
     return metrics
 
 
@@ -107,7 +108,7 @@ def _train_step(run: Run, feed: Feed, sums: Sums) -> None:
     config = run.config
     for micro_batch in range(config.train.accumulate):
         batch = next(feed)
-        images, labels = to_device(batch, run.device, config.train.channels_last)
+        images, labels = feed.to_device(batch, config.train.channels_last)
         run.count(batch)
         run.stream.add(run.positions(micro_batch), batch)
         if run.records and run.step == 0 and micro_batch == 0:
@@ -178,13 +179,13 @@ def _record_epoch(run: Run) -> None:
         run.console.say(f"epoch {run.progress.epoch + 1}/{run.config.train.epochs}  {sentence}")
 
 
-def _finish_epoch(run: Run, metrics: Metrics) -> None:
+def _finish_epoch(run: Run, validation: Tally) -> None:
     """Record the validation, move on to the next epoch, and save."""
-    done = run.progress
+    done, metrics = run.progress, validation.metrics
     best = done.epoch == 0 or metrics.acc1 > done.best_acc1
     best_acc1 = metrics.acc1 if best else done.best_acc1
     if run.records:
-        run.records.metric("val_epoch", done.epoch, run.step, metrics)
+        run.records.validation(done.epoch, run.step, validation)
     run.console.say(
         f"epoch {done.epoch + 1}/{run.config.train.epochs}  validation  {format_metrics(metrics)}  best {best_acc1:.2f}"
     )

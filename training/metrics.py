@@ -54,6 +54,8 @@ class Tally:
     sums: torch.Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
     seconds: float = 0.0
     wait_s: float = 0.0
+    fingerprint: str = ""
+    """Of the samples, where that is known."""
 
     def add(self, sums: torch.Tensor, seconds: float, wait_s: float) -> None:
         """Another part of it."""
@@ -64,7 +66,9 @@ class Tally:
     @property
     def metrics(self) -> Metrics:
         """Means over the samples so far."""
-        return means(self.sums)
+        loss, top1, top5, count = self.sums.tolist()
+        n = max(1.0, count)
+        return Metrics(loss / n, 100 * top1 / n, 100 * top5 / n, round(count), self.fingerprint)
 
     @property
     def img_per_s(self) -> float:
@@ -75,10 +79,3 @@ class Tally:
     def data_wait(self) -> float:
         """Share of the time, 0 to 1, that this process waited for data."""
         return min(1.0, self.wait_s / max(self.seconds, 1e-9))
-
-
-def means(sums: torch.Tensor) -> Metrics:
-    """Means from the sums of ``Sums.take``."""
-    loss, top1, top5, count = sums.tolist()
-    count = round(count)
-    return Metrics(loss / max(1, count), 100 * top1 / max(1, count), 100 * top5 / max(1, count), count)

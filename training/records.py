@@ -22,7 +22,7 @@ from aistore_data.errors import ConfigError, UserError
 from training.config import Config
 from training.lock import PREFIX as LOCK
 from training.lock import RunLock
-from training.metrics import Metrics
+from training.metrics import Metrics, Tally
 from training.options import literal
 from training.run_files import ENTRIES, FETCHED, MARK, OF_JOBS, is_run_directory, read_object, remove
 from training.substitutes import Substitution
@@ -76,6 +76,10 @@ class RunDirectory:
         with _writing(self.path / "tensorboard"):
             for name, value in values.items():
                 self.board.add_scalar(f"{kind}/{name}", value, step)
+
+    def validation(self, epoch: int, step: int, tally: Tally) -> None:
+        """The line of a validation."""
+        self.metric("val_epoch", epoch, step, tally.metrics, img_per_s=tally.img_per_s, data_wait=tally.data_wait)
 
     def images(self, tag: str, images: torch.Tensor, step: int) -> None:
         """A grid of images float [n, 3, H, W] in [0, 1] for TensorBoard."""

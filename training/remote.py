@@ -25,7 +25,7 @@ from aistore_data.manifest import Manifest
 from aistore_data.placement import Placement
 from etl.request import Request, encode
 from etl.sample import CorruptSample, Key, Spec, transform
-from training.dataset import Batch, Counts, from_wire, through_wire
+from training.dataset import Batch, Counts, empty_batch, from_wire, through_wire
 from training.latency import Latencies
 from training.substitutes import Substitution, substitutes
 
@@ -97,10 +97,16 @@ class RemoteDataset:
         """Where sample ``index`` lies, for messages."""
         return f"{self.remote.uri}/{self.remote.manifest.name(index)}"
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
+    @property
+    def side(self) -> int:
+        """As ``BatchDataset``."""
+        return self.remote.spec.size
+
+    def __getitems__(self, keys: list[tuple[int, int]], images: torch.Tensor | None = None) -> Batch:
         """As ``BatchDataset``. Raises DataError that names the object, UnreachableError when patience is over."""
-        remote, size = self.remote, self.remote.spec.size
-        images = torch.empty((len(keys), size, size, 3), dtype=torch.uint8)
+        remote = self.remote
+        if images is None:
+            images = empty_batch(len(keys), self.side)
         rows = images.numpy()
         samples = [self._sample(rows[number], *keys[number]) for number in range(len(keys))]
         work = self._work(samples)

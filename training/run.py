@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,9 +25,9 @@ from training.distributed import (
 )
 from training.environment import common_facts
 from training.evaluation import validator
-from training.loader import Feed, open_loader, start_worker_server
+from training.loader import Feed, Loader, open_loader, start_worker_server
 from training.loop import train
-from training.metrics import Metrics
+from training.metrics import Tally
 from training.model import preprocessing_note
 from training.numerics import set_numerics
 from training.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped
@@ -97,11 +96,13 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
             run.records = stack.enter_context(RunDirectory(config, directory.lock))
             run.records.environment(run.environment, run.progress.changes)
         open_mirror(run, directory, stack, fresh=path is None)
-        val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size)
+        times = 1 if config.mode == "evaluate" else config.train.epochs - run.progress.epoch
+        val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size, times=times)
         loader = stack.enter_context(open_loader(data.val, val_batches, workers, config.data.prefetch, device))
         _say_what(run, data, batch_size, workers, path)
-        common = len(loader) if world.size == 1 else len(data.val) // world.size // batch_size
-        validate = validator(run, loader, len(data.val), common)
+        batches = val_batches.of_one
+        common = batches if world.size == 1 else len(data.val) // world.size // batch_size
+        validate = validator(run, loader, len(data.val), batches, common)
         if config.mode == "evaluate":
             return _evaluate(run, validate)
         return _train(run, data, workers, validate)
@@ -116,7 +117,7 @@ def _complete(run: Run, directory: Directory, stack: ExitStack) -> None:
     complete_mirror(run, directory, stack)
 
 
-def _train(run: Run, data: Data, workers: int, validate: Callable[[], Metrics | None]) -> int:
+def _train(run: Run, data: Data, workers: int, validate: Callable[[], Tally | None]) -> int:
     config = run.config
     batches = TrainBatches(
         len(data.train),
@@ -128,7 +129,9 @@ def _train(run: Run, data: Data, workers: int, validate: Callable[[], Metrics | 
         accumulate=config.train.accumulate,
         start=(run.progress.epoch, run.progress.batches_done),
     )
-    with open_loader(data.train, batches, workers, config.data.prefetch, run.device) as loader:
+    prefetch, accumulate = config.data.prefetch, config.train.accumulate
+    with open_loader(data.train, batches, workers, prefetch, run.device, accumulate) as loader:
+        _say_ring(run, loader)
         run.stop.deferred = True
         metrics = train(run, Feed(loader), validate)
         run.stop.ignore_from_now_on()
@@ -176,16 +179,24 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         run.console.say(f"going on from {resumed_from}: {done}")
 
 
-def _evaluate(run: Run, validate: Callable[[], Metrics | None]) -> int:
-    begin = time.perf_counter()
-    metrics = validate()
+def _say_ring(run: Run, loader: Loader) -> None:
+    """The memory that batches take, whatever happens."""
+    if loader.ring:
+        run.console.say(f"{loader.ring.slots} batches in shared memory: {loader.ring.size / 1e6:,.0f} MB a process")
+    if loader.unpinned:
+        run.console.say(f"warning: batches are not pinned, so copies to the GPU wait: {loader.unpinned}")
+
+
+def _evaluate(run: Run, validate: Callable[[], Tally | None]) -> int:
+    validation = validate()
     run.collect_counts()
-    assert metrics is not None  # without deferred signals, a request to stop has raised Stopped
+    assert validation is not None  # without deferred signals, a request to stop has raised Stopped
+    metrics = validation.metrics
     run.progress.best_acc1, run.progress.validation = metrics.acc1, dataclasses.asdict(metrics)
     run.console.say(f"validation  {format_metrics(metrics)}  ({metrics.count:,} images)")
     if run.records:
-        run.records.metric("val_epoch", 0, 0, metrics)
-    _summarise(run, metrics.count / (time.perf_counter() - begin))
+        run.records.validation(0, 0, validation)
+    _summarise(run, validation.img_per_s)
     return 0
 
 

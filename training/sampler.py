@@ -47,6 +47,11 @@ class TrainBatches:
         self.start = start
 
     @property
+    def batch_size(self) -> int:
+        """Samples of one list."""
+        return self.global_batch_size // self.world_size // self.accumulate
+
+    @property
     def steps_per_epoch(self) -> int:
         """Global batches of one epoch."""
         return self.length // self.global_batch_size
@@ -67,15 +72,25 @@ class TrainBatches:
 
 
 class ValBatches:
-    """The validation batches of one rank: every sample exactly once over all ranks, the last batch may be smaller."""
+    """The batches of one rank for ``times`` validations, one after the other, as lists of (0, index).
 
-    def __init__(self, length: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
+    In each validation every sample exactly once over all ranks; its last batch may be smaller.
+    """
+
+    def __init__(self, length: int, batch_size: int, *, rank: int = 0, world_size: int = 1, times: int = 1) -> None:
         self.indices = range(rank, length, world_size)
         self.batch_size = batch_size
+        self.times = times
 
-    def __len__(self) -> int:
+    @property
+    def of_one(self) -> int:
+        """Batches of one validation."""
         return -(-len(self.indices) // self.batch_size)
 
+    def __len__(self) -> int:
+        return self.times * self.of_one
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for begin in range(0, len(self.indices), self.batch_size):
-            yield [(0, index) for index in self.indices[begin : begin + self.batch_size]]
+        for _ in range(self.times):
+            for begin in range(0, len(self.indices), self.batch_size):
+                yield [(0, index) for index in self.indices[begin : begin + self.batch_size]]

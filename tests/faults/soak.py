@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.conftest import ForkedTrain, Result, Zygote
-from tests.faults.test_faults import FAULTS, Place, after, assert_the_same, longest_stall, opened
+from tests.faults.test_faults import FAULTS, Place, after, assert_the_same, longest_wait, opened
 
 _REQUESTS = 500
 """Of a run, about."""
@@ -24,7 +24,7 @@ _REQUESTS = 500
 def one_run(
     place: Place, train: ForkedTrain, whole: Result, number: int, draw: random.Random
 ) -> tuple[list[str], float]:
-    """A run with faults; their names and the longest stall. Raises AssertionError if it does not end as it should."""
+    """A run with faults; their names and the longest wait for data. Raises AssertionError if it does not end as it should."""
     names = draw.sample(sorted(FAULTS), draw.randint(1, 3))
     place.quiet()
     for name, moment in zip(names, sorted(draw.sample(range(20, _REQUESTS), len(names))), strict=True):
@@ -32,7 +32,7 @@ def one_run(
     result = train(*place.words, f"run_dir=run-{number}", variables=place.variables)
     place.quiet()
     assert_the_same(result, whole)
-    return names, longest_stall(result)
+    return names, longest_wait(result)
 
 
 def main() -> int:
@@ -49,11 +49,11 @@ def main() -> int:
         end, number = time.monotonic() + 60 * args.minutes, 0
         while time.monotonic() < end:
             number += 1
-            names, stall = one_run(place, train, whole, number, draw)
+            names, wait = one_run(place, train, whole, number, draw)
             met.update(names)
-            worst = max(worst, stall)
-            print(f"run {number}: the same, longest stall {stall:.1f} s; {'; '.join(names)}", flush=True)
-    print(f"{number} runs, {sum(met.values())} faults of {len(met)} kinds, all equal; longest stall {worst:.1f} s")
+            worst = max(worst, wait)
+            print(f"run {number}: the same, longest wait {wait:.1f} s; {'; '.join(names)}", flush=True)
+    print(f"{number} runs, {sum(met.values())} faults of {len(met)} kinds, all equal; longest wait {worst:.1f} s")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Every fault, the same stream: what a run sees and ends with does not depend on what broke while it went on.
 
-Prints a line for each fault: what the user sees, the longest stall, what was lost. docs/faults.md is made of them.
+Prints a line for each fault: what the user sees, the longest wait for data, what was lost. docs/faults.md is made of them.
 """
 
 import json
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from tests.conformance.test_embedded import pod_processes
 from tests.conftest import TINY, ForkedTrain, Result, Zygote, make_small_folder
 from tests.faults.link import Fault, Gate, Link, links_to
 from tests.integration.test_run_directory import SMALL_MODEL
+from tests.zygote import Request
 
 RUN = [
     *TINY,
@@ -217,11 +217,13 @@ SHORT = ("ETL pods killed (SIGKILL)", "answers cut short", "the whole cluster go
 """Those of ``make test``."""
 
 
-def longest_stall(result: Result) -> float:
-    """Seconds between two steps, a step and a validation's end and so on, at most; from the first step on."""
-    lines = (result.run_dir / "metrics.jsonl").read_text().splitlines()
-    times = [json.loads(line)["time"] for line in lines]
-    return max(end - begin for begin, end in pairwise(times))
+def longest_wait(result: Result) -> float:
+    """Seconds that a step or a validation waited for data, at most; but for the first ones, when workers start."""
+    lines = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
+    waits = []
+    for kind, images in (("train_step", 12), ("val_epoch", 15)):
+        waits += [line["data_wait"] * images / line["img_per_s"] for line in lines if line["kind"] == kind][1:]
+    return max(waits)
 
 
 def assert_the_same(result: Result, whole: Result) -> None:
@@ -243,14 +245,28 @@ def test_the_stream_stays_the_same(place: Place, whole: Result, fork_train: Fork
     result = fork_train(*place.words, variables=place.variables)
     place.quiet()
     assert_the_same(result, whole)
-    stall = longest_stall(result)
+    wait = longest_wait(result)
     summary = result.summary()
     seen = [line for line in result.output.splitlines() if line.startswith(("ETL ", "the cluster"))]
     seen = [line for line in seen if not any(part in line for part in USUAL)]
-    print(f"FAULT {name} | {'; '.join(seen)} | {stall:.1f} s | {summary['fallbacks']} | {summary['retries']}")
-    assert stall < STALL_S + WITHOUT_OBJECTS.get(name, 0), result.output
+    print(f"FAULT {name} | {'; '.join(seen)} | {wait:.1f} s | {summary['fallbacks']} | {summary['retries']}")
+    assert wait < STALL_S + WITHOUT_OBJECTS.get(name, 0), result.output
     done = summary["fallbacks"] + summary["retries"] > 0
     assert done or name in ("target ten times slower", "proxy hangs", "proxy restarts"), "nothing has happened"
+
+
+@pytest.mark.long
+def test_eight_trainers_share_a_small_cluster(place: Place, whole: Result, zygote: Zygote, tmp_path: Path) -> None:
+    """Two ETL workers for all: whoever is not served in time makes samples itself, and none starves."""
+    place.quiet()
+    outputs = [tmp_path / f"output-{number}" for number in range(8)]
+    pids = [
+        zygote.start(Request([*place.words, f"run_dir=run-{n}"], str(tmp_path), str(output), dict(place.variables)))
+        for n, output in enumerate(outputs)
+    ]
+    codes = [zygote.wait(pid) for pid in pids]
+    for number, (code, output) in enumerate(zip(codes, outputs, strict=True)):
+        assert_the_same(Result(code, output.read_text(), tmp_path / f"run-{number}"), whole)
 
 
 class Wrong(FastAPIServer):

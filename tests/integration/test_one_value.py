@@ -42,6 +42,14 @@ SHARE = 20
 """``make test`` takes one pair in this many."""
 
 
+class Lists(list[list[tuple[int, int]]]):
+    """Batches as they are."""
+
+    @property
+    def batch_size(self) -> int:
+        return max(map(len, self))
+
+
 @dataclass(frozen=True)
 class Places:
     """The photos in a folder, and the same ones in a bucket with both ETLs running."""
@@ -88,7 +96,7 @@ def test_every_way_gives_the_same_bytes(places: Places, seed: int, case: str, re
     draw = random.Random(f"{seed}/{case}")
     count = count if request.config.getoption("--all") else count // SHARE
     keys = [(draw.randrange(90), index) for index in draw.sample(range(1000), count)]
-    batches = [keys[begin : begin + 25] for begin in range(0, count, 25)]
+    batches = Lists(keys[begin : begin + 25] for begin in range(0, count, 25))
     datasets = places.datasets(spec, wire)
     start_worker_server()
     with open_loader(datasets["folder"], batches, 2, 2, torch.device("cpu")) as loader:

@@ -1,5 +1,6 @@
 """One optimiser step: micro-batches add up to the batch, and nothing waits for the device."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from training.config import Config, DataConfig, TrainConfig
 from training.console import Console
 from training.dataset import Batch, Counts
 from training.distributed import World
+from training.loader import Feed, Loader
 from training.loop import _train_step
-from training.metrics import Sums, means
+from training.metrics import Sums, Tally
 from training.optimizer import build_optimizer, build_schedule
 from training.state import Run
 from training.stream import Stream
@@ -33,7 +35,11 @@ def make_run(accumulate: int) -> Run:
     )  # fmt: skip
 
 
-def batches(accumulate: int) -> Any:
+def batches(accumulate: int) -> Feed:
+    return Feed(Loader(_batches(accumulate), None, torch.device("cpu"), held=3))  # type: ignore[arg-type]
+
+
+def _batches(accumulate: int) -> Iterator[Batch]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (12, 8, 8, 3), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 6, (12,), generator=generator)
@@ -49,7 +55,7 @@ def test_micro_batches_add_up_to_the_batch() -> None:
         _train_step(run, batches(accumulate), sums)
         assert all(not torch.equal(a, b) for a, b in zip(before, run.model.parameters(), strict=True))
         assert run.pending_counts.local == 12
-        results.append((list(run.model.parameters()), means(sums.take())))
+        results.append((list(run.model.parameters()), Tally(sums.take()).metrics))
     for a, b in zip(results[0][0], results[1][0], strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
     assert results[0][1].loss == pytest.approx(results[1][1].loss, rel=1e-6)

@@ -9,7 +9,7 @@ from torchvision.transforms.functional import normalize, to_tensor
 
 from training.console import format_duration
 from training.loader import MEAN, STD, denormalise, normalise
-from training.metrics import Metrics, Sums, Tally, means
+from training.metrics import Metrics, Sums, Tally
 from training.numerics import seed_step
 
 
@@ -19,19 +19,19 @@ def test_accuracy_and_loss_over_unequal_batches() -> None:
     sums = Sums(torch.device("cpu"))
     for part in (slice(0, 32), slice(32, 50)):
         sums.add(F.cross_entropy(logits[part], labels[part]), logits[part], labels[part])
-    metrics = means(sums.take())
+    metrics = Tally(sums.take()).metrics
     ranks = (logits > logits.gather(1, labels[:, None])).sum(1)
     assert metrics.count == 50
     assert metrics.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
     assert metrics.acc1 == pytest.approx(100 * (ranks < 1).float().mean().item(), rel=1e-6)
     assert metrics.acc5 == pytest.approx(100 * (ranks < 5).float().mean().item(), rel=1e-6)
-    assert means(sums.take()).count == 0
+    assert Tally(sums.take()).metrics.count == 0
 
 
 def test_fewer_than_five_classes() -> None:
     sums = Sums(torch.device("cpu"))
     sums.add(torch.tensor(0.5), torch.tensor([[1.0, 2.0], [3.0, 1.0]]), torch.tensor([0, 0]))
-    assert means(sums.take()) == Metrics(0.5, 50.0, 100.0, 2)
+    assert Tally(sums.take()).metrics == Metrics(0.5, 50.0, 100.0, 2)
 
 
 def test_the_first_step_without_a_finite_loss_is_remembered() -> None:

@@ -51,8 +51,9 @@ def test_any_position_goes_on_where_it_was(start: tuple[int, int]) -> None:
 @pytest.mark.parametrize("length", [1, 2, 7, 10, 11])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_validation_sees_each_sample_exactly_once(length: int, world_size: int) -> None:
-    ranks = [ValBatches(length, 3, rank=rank, world_size=world_size) for rank in range(world_size)]
-    seen = [index for rank in ranks for batch in rank for _, index in batch]
-    assert sorted(seen) == list(range(length))
-    assert all(len(rank) == len(list(rank)) for rank in ranks)
-    assert min(map(len, ranks)) >= length // world_size // 3  # how many batches all ranks have
+    ranks = [ValBatches(length, 3, rank=rank, world_size=world_size, times=2) for rank in range(world_size)]
+    for time in range(2):
+        each = [list(rank)[time * rank.of_one : (time + 1) * rank.of_one] for rank in ranks]
+        assert sorted(index for rank in each for batch in rank for _, index in batch) == list(range(length))
+    assert all(len(rank) == len(list(rank)) == 2 * rank.of_one for rank in ranks)
+    assert min(rank.of_one for rank in ranks) >= length // world_size // 3  # how many batches all ranks have

@@ -1,0 +1,159 @@
+"""CPU time per image on the training node when the samples come ready-made: from the socket to a batch in the trainer.
+
+    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.receive [--repeats 5] [--images 3000]
+
+FOLDER holds imagenet-sample.tar. ``benchmarks.static_server`` sends ready samples of 224 px, and its CPU time is not
+counted. Beside each other: ImageFolder and DataLoader with torchvision's default transforms and two workers, which is
+what making samples on the training node costs; ours with one worker, from answers in chunks (as AIStore's targets give
+them), of known length, and after a redirect; ours without a worker; and aistore.pytorch.AISMapDataset with an ETL
+behind a DataLoader with one worker, from answers in chunks. Batches of 50.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.loader import KINDS as FOLDER_KINDS
+from benchmarks.loader import batches as folder_batches
+from benchmarks.measure import compare, photo_folder, session_cpu_s
+from benchmarks.static_server import SAMPLES, WAYS, sample
+
+BATCH = 50
+NAMES = 1000
+IMAGEFOLDER = FOLDER_KINDS[0]
+SDK = "SDK AISMapDataset, chunked"
+OURS = {**{f"imagenet-ais, {way}": (way, 1) for way in WAYS}, "imagenet-ais, chunked, no worker": ("chunked", 0)}
+"""The server's way to answer, and loader workers."""
+KINDS = (IMAGEFOLDER, *OURS, SDK)
+
+
+def batches(kind: str, root: Path, ports: list[int]) -> Iterator[Any]:
+    """Endless batches, of ours ``Batch``, of the SDK's (indices, images)."""
+    import torch
+
+    torch.set_num_threads(1)
+    if kind == IMAGEFOLDER:
+        yield from folder_batches(kind, root, 2, 1000)
+    elif kind == SDK:
+        yield from _of_the_sdk(f"http://127.0.0.1:{ports[0]}")
+    else:
+        way, workers = OURS[kind]
+        yield from _ours(f"http://127.0.0.1:{ports[WAYS.index(way)]}", workers)
+
+
+def _ours(endpoint: str, workers: int) -> Iterator[Any]:
+    import torch
+
+    from aistore_data.breaker import Breakers
+    from aistore_data.http_reader import Access
+    from aistore_data.manifest import Manifest
+    from aistore_data.placement import Placement
+    from aistore_data.shared import share
+    from etl import Spec
+    from training.loader import Feed, open_loader
+    from training.remote import Remote, RemoteDataset
+    from training.sampler import TrainBatches
+
+    names = [(f"{number:06}.jpg".encode(), 0, 100_000) for number in range(NAMES)]
+    remote = Remote(
+        Access(endpoint),
+        "ais://bench",
+        share(Manifest.build(names, ("class",))),
+        Placement({}, endpoint),
+        Breakers(1),
+        Spec.train(),
+        0,
+        direct=True,
+        etl_names=("imagenet-train",),
+        audit_every=0,  # these pixels are of no photo
+    )
+    order = TrainBatches(NAMES, BATCH, seed=0, epochs=1000)
+    with open_loader(RemoteDataset(remote), order, workers, 4, torch.device("cpu")) as loader:
+        yield from Feed(loader)
+
+
+def _of_the_sdk(endpoint: str) -> Iterator[Any]:
+    import numpy as np
+    import torch
+    from aistore import Client
+    from aistore.pytorch import AISMapDataset
+
+    class Samples(torch.utils.data.Dataset[Any]):
+        def __init__(self) -> None:
+            names = [f"{number:06}.jpg" for number in range(NAMES)]
+            group = Client(endpoint).bucket("bench").objects(obj_names=names)
+            self.source = AISMapDataset([group], etl_name="imagenet-train")
+
+        def __len__(self) -> int:
+            return len(self.source)
+
+        def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
+            _, content = self.source[index]
+            return index, torch.from_numpy(np.frombuffer(content, np.uint8).reshape(224, 224, 3).copy())
+
+    loader = torch.utils.data.DataLoader(
+        Samples(), BATCH, shuffle=True, num_workers=1, multiprocessing_context="fork", persistent_workers=True
+    )
+    while True:
+        yield from loader
+
+
+def check(kind: str, batch: Any) -> None:
+    """Raises AssertionError unless the first image is what the server sent."""
+    if kind == IMAGEFOLDER:
+        return
+    index, image = (batch.indices[0], batch.images[0]) if kind in OURS else (batch[0][0], batch[1][0])
+    assert image.numpy().tobytes() == sample(int(index) % SAMPLES), f"{kind}: other bytes have arrived"
+
+
+def measure(kind: str, root: Path, ports: list[int], images: int) -> None:
+    """Print CPU and wall milliseconds per image, from the fifth batch on."""
+    count = images // BATCH // (4 if kind in (IMAGEFOLDER, SDK) else 1)
+    moments = []
+    for number, batch in enumerate(batches(kind, root, ports)):
+        if number == 0:
+            check(kind, batch)
+        if number in (4, 4 + count):
+            moments.append((session_cpu_s(), time.perf_counter()))
+        if len(moments) == 2:
+            break
+    cpu_s, wall_s = (after - before for before, after in zip(*moments, strict=True))
+    print(json.dumps({"cpu_ms": 1e3 * cpu_s / (count * BATCH), "wall_ms": 1e3 * wall_s / (count * BATCH)}), flush=True)
+
+
+@contextmanager
+def static_server() -> Iterator[list[str]]:
+    """The server's ports."""
+    command = [sys.executable, "-m", "benchmarks.static_server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as server:
+        assert server.stdout
+        try:
+            yield server.stdout.readline().split()
+        finally:
+            server.kill()
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--ports", nargs=len(WAYS), type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        measure(args.one[0], Path(args.one[1]), args.ports, args.images)
+        return 0
+    with photo_folder() as root, static_server() as ports:
+        compare("benchmarks.receive", KINDS, args.repeats, root, "--images", str(args.images), "--ports", *ports)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
