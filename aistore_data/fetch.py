@@ -30,6 +30,7 @@ TOTAL = 32
 _REDIRECTS = (301, 302, 307, 308)
 _SCRATCH_BYTES = 1 << 18
 _ERROR_BYTES = 1 << 16
+_HEAD_BYTES = 512
 _AGAIN = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -69,6 +70,7 @@ class Fetcher(Generic[T]):
         self._idle: dict[str, list[_Connection]] = {}
         self._busy: dict[int, tuple[_Connection, T]] = {}
         self._queues: dict[str, deque[T]] = {}
+        self._ready: dict[str, None] = {}  # hosts with something queued and room for it, in turn
         self._active: dict[str, int] = {}
         self._addresses: dict[str, list[tuple[int, tuple[object, ...]]]] = {}
         self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
@@ -108,6 +110,7 @@ class Fetcher(Generic[T]):
                         heapq.heappush(later, (time.monotonic() + delay, next(order), task))
         finally:
             self._queues.clear()
+            self._ready.clear()
             for connection, _ in list(self._busy.values()):
                 self._release(connection, keep=False)
 
@@ -121,20 +124,20 @@ class Fetcher(Generic[T]):
 
     def _enqueue(self, task: T) -> None:
         self._queues.setdefault(task.host, deque()).append(task)
+        self._note(task.host)
 
     def _startable(self) -> Iterator[T]:
         """Tasks for which there is room, one of each host in turn."""
-        more = True
-        while more:
-            more = False
-            for host, queue in list(self._queues.items()):
-                if self._has_room(host) and len(self._busy) < self._total:
-                    more = True
-                    yield queue.popleft()
+        while self._ready and len(self._busy) < self._total:
+            host = next(iter(self._ready))
+            del self._ready[host]
+            yield self._queues[host].popleft()
+            self._note(host)
 
-    def _has_room(self, host: str) -> bool:
+    def _note(self, host: str) -> None:
         """Whether a task waits for this host that may start."""
-        return bool(self._queues[host]) and self._active.get(host, 0) < self._per_host
+        if self._queues.get(host) and self._active.get(host, 0) < self._per_host:
+            self._ready[host] = None
 
     def _start(self, task: T, get: Get, finished: list[tuple[T, Get]], redirects: int = 0) -> None:
         """Send a request on a kept connection, or on a new one."""
@@ -197,7 +200,7 @@ class Fetcher(Generic[T]):
                     self._finish(task, get, TimeoutError(f"{what} within {get.timeout_s:g} s"), finished)
             if (until is not None and now >= until) or (not self._busy and until is None):
                 return
-            if len(self._busy) < self._total and any(map(self._has_room, self._queues)):
+            if self._ready and len(self._busy) < self._total:
                 return
 
     def _forget_idle(self, fd: int) -> None:
@@ -249,6 +252,7 @@ class Fetcher(Generic[T]):
         """The connection's request is over."""
         del self._busy[connection.fd]
         self._active[connection.host] -= 1
+        self._note(connection.host)
         if keep:
             connection.reused = True
             self._idle.setdefault(connection.host, []).append(connection)
@@ -305,8 +309,10 @@ class _Connection:
         while True:
             start = len(self.rest)
             direct = self._row_for_all_that_is_left() if not start else None
+            # Of what comes with the head little, so that most of a body of known length needs no copy.
+            end = start + _HEAD_BYTES if self.left is None and not self.chunked else len(scratch)
             try:
-                count = self.sock.recv_into(direct if direct is not None else scratch[start:])
+                count = self.sock.recv_into(direct if direct is not None else scratch[start:end])
             except _AGAIN:
                 return False
             if count == 0:

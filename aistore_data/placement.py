@@ -1,13 +1,18 @@
 """Which storage node holds an object, told from its name as AIS itself does: no redirect is needed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from aistore.sdk.utils import get_digest, xoshiro256_hash
+import numpy as np
+from aistore.sdk.utils import get_digest
+from numpy.typing import NDArray
 
 _OUT_OF_SERVICE = 1 << 2 | 1 << 3
 """Flags of a node in maintenance, and of one being decommissioned."""
+
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Placement:
@@ -19,13 +24,26 @@ class Placement:
         nodes = [node for node in found if not int(node.get("flags") or 0) & _OUT_OF_SERVICE]
         hosts = [urlsplit(node["public_net"]["direct_url"]).netloc for node in nodes]
         self.hosts = tuple(hosts) or (urlsplit(endpoint).netloc,)
-        self._digests = [int(node["id_digest"]) for node in nodes] or [0]
+        self._digests = np.array([int(node["id_digest"]) for node in nodes] or [0], np.uint64)
 
-    def number_of(self, uname: str) -> int:
-        """The place in ``hosts`` of the target of ``uname``, a name with its bucket: ``ais/@#/BUCKET/OBJECT``.
+    def numbers_of(self, unames: Sequence[str]) -> list[int]:
+        """The places in ``hosts`` of the targets of names with their bucket: ``ais/@#/BUCKET/OBJECT``.
 
-        It has the highest random weight (Thaler and Ravishankar, 1998).
+        A name's target has the highest random weight (Thaler and Ravishankar, 1998).
         """
-        digest = get_digest(uname)
-        weights = [xoshiro256_hash(own ^ digest) for own in self._digests]
-        return weights.index(max(weights))
+        if len(self.hosts) == 1:
+            return [0] * len(unames)
+        digests = np.array([get_digest(uname) for uname in unames], np.uint64)
+        places: list[int] = _weights(digests[:, None] ^ self._digests).argmax(axis=1).tolist()
+        return places
+
+
+def _weights(seeds: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """As the SDK's ``xoshiro256_hash``, of many numbers: SplitMix64 twice (Steele, Lea and Flood, 2014), scrambled."""
+    z = seeds + _GOLDEN
+    for _ in range(2):
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = (z ^ (z >> np.uint64(31))) + _GOLDEN
+    z = (z - _GOLDEN) * np.uint64(5)
+    return (z << np.uint64(7) | z >> np.uint64(57)) * np.uint64(9)

@@ -7,6 +7,7 @@ made here of the object's bytes; they cannot be had either, and it is waited for
 import re
 import ssl
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -66,10 +67,16 @@ class Remote:
 class Sample:
     """One sample on its way into its row of the batch."""
 
-    __slots__ = ("by", "epoch", "error", "host", "index", "node", "others", "reason", "row", "since", "stage", "tries")
+    __slots__ = (
+        *("by", "epoch", "error", "host", "index", "name", "node", "others", "reason", "row"),
+        *("since", "stage", "tries"),
+    )
 
-    def __init__(self, row: Any, epoch: int, index: int, node: int, host: str, stage: Literal["etl", "here"]) -> None:
-        self.row, self.epoch, self.index, self.node, self.host, self.stage = row, epoch, index, node, host, stage
+    def __init__(
+        self, row: Any, epoch: int, index: int, name: str, node: int, host: str, stage: Literal["etl", "here"]
+    ) -> None:
+        self.row, self.epoch, self.index, self.name = row, epoch, index, name
+        self.node, self.host, self.stage = node, host, stage
         self.tries = 0
         self.since = 0.0  # when its bytes were first asked for in vain
         self.by = index  # whose bytes it is made of
@@ -84,6 +91,7 @@ class RemoteDataset:
         self.remote = remote
         self._fetcher: Fetcher[Sample] | None = None
         self._paths = EtlPaths(remote)
+        self._bucket = uname(remote.uri)
         self._unaudited = 0
         self._trusted = True  # whether all samples that were handed out came after a good audit, or with one
 
@@ -108,21 +116,21 @@ class RemoteDataset:
         if images is None:
             images = empty_batch(len(keys), self.side)
         rows = images.numpy()
-        samples = [self._sample(rows[number], *keys[number]) for number in range(len(keys))]
+        names = [remote.manifest.name(index) for _, index in keys]
+        nodes = remote.placement.numbers_of([self._bucket + name for name in names])
+        samples = list(map(self._sample, rows, keys, names, nodes))
         work = self._work(samples)
         work = self._audited(samples, work)
         indices = torch.tensor([index for _, index in keys])
         labels = torch.from_numpy(remote.manifest.labels[indices.numpy()])
         replaced = tuple(Substitution(s.epoch, s.index, s.by, s.reason) for s in samples if s.by != s.index)
-        counts = work.counts._replace(replaced=len(replaced))
-        return Batch(images, labels, indices, counts, work.latencies.to_bytes(), replaced)
+        work.counts["replaced"] = len(replaced)
+        return Batch(images, labels, indices, Counts(**work.counts), work.latencies.to_bytes(), replaced)
 
-    def _sample(self, row: Any, epoch: int, index: int) -> Sample:
+    def _sample(self, row: Any, key: tuple[int, int], name: str, node: int) -> Sample:
         remote = self.remote
-        name = remote.manifest.name(index)
-        node = remote.placement.number_of(f"{uname(remote.uri)}{name}")
-        here = not remote.etl_names or _UNSAFE.search(name) is not None or self._is_made_here(epoch, index)
-        return Sample(row, epoch, index, node, remote.placement.hosts[node], "here" if here else "etl")
+        here = not remote.etl_names or _UNSAFE.search(name) is not None or self._is_made_here(*key)
+        return Sample(row, *key, name, node, remote.placement.hosts[node], "here" if here else "etl")
 
     def _is_made_here(self, epoch: int, index: int) -> bool:
         """Whether (epoch, index) belongs to the share that is: SplitMix64 of the two (Steele, Lea and Flood, 2014)."""
@@ -151,9 +159,9 @@ class RemoteDataset:
             return work
         known = made_there[-1]
         row = np.empty_like(known.row)
-        again = Sample(row, known.epoch, known.index, known.node, known.host, "here")
+        again = Sample(row, known.epoch, known.index, known.name, known.node, known.host, "here")
         audit = self._work([again])
-        work.counts = work.counts._replace(audits=1)
+        work.counts["audits"] = 1
         if np.array_equal(row, known.row) or again.by != known.index:
             self._unaudited, self._trusted = 0, True
             return work
@@ -167,7 +175,7 @@ class RemoteDataset:
             )
         for sample in made_there:
             sample.stage, sample.tries = "here", 0
-        work.counts = work.counts._replace(etl=0, etl_bytes=0)
+        work.counts["etl"] = work.counts["etl_bytes"] = 0
         return work.plus(self._work(made_there)).plus(audit, counts=False)
 
 
@@ -175,7 +183,6 @@ class EtlPaths:
     """Paths of requests to the ETL: what they have in common is written once."""
 
     def __init__(self, remote: Remote) -> None:
-        self._manifest = remote.manifest
         key = Key(remote.seed, 0, 0) if remote.spec.recipe == "train" else None
         arguments = encode(Request(remote.spec, key, remote.wire))  # type: ignore[arg-type]  # checked before
         whole = object_path(remote.uri, "", etl_name="".join(remote.etl_names), etl_args=arguments)
@@ -191,7 +198,7 @@ class EtlPaths:
 
     def path(self, sample: Sample) -> str:
         """As ``object_path`` with ``encode`` gives it."""
-        name = quote(self._manifest.name(sample.index))
+        name = quote(sample.name)
         if not self._has_key:
             return f"{self._folder}{name}{self._query}"
         return f"{self._folder}{name}{self._query}{sample.epoch}{self._of_index}{sample.index}{self._rest}"
@@ -204,18 +211,15 @@ class Work:
         self.remote = remote
         self.fetcher = fetcher
         self.paths = paths
-        self.counts = Counts()
+        self.counts = Counter[str]()  # by the names of Counts
         self.latencies = Latencies()
 
     def plus(self, other: "Work", counts: bool = True) -> "Work":
         """Both together."""
         if counts:
-            self.counts = Counts(*(a + b for a, b in zip(self.counts, other.counts, strict=True)))
+            self.counts.update(other.counts)
         self.latencies.add(other.latencies)
         return self
-
-    def _count(self, **more: int) -> None:
-        self.counts = self.counts._replace(**{name: getattr(self.counts, name) + n for name, n in more.items()})
 
     def begin(self, sample: Sample) -> Get:
         """The next request of a sample."""
@@ -244,7 +248,8 @@ class Work:
         if error is None:
             self.remote.breakers.worked(sample.node)
             self.latencies.count("etl", get.took_s)
-            self._count(etl=1, etl_bytes=len(get.body) or sample.row.nbytes)
+            self.counts["etl"] += 1
+            self.counts["etl_bytes"] += len(get.body) or sample.row.nbytes
             return None
         if isinstance(error, ObjectError) and error.corrupt_sample:
             self._give_up_on_the_etl(sample)  # whether the object is bad, or what the ETL was given of it, is seen here
@@ -253,14 +258,14 @@ class Work:
         sample.tries += 1
         lost = isinstance(error, ConnectionError) or getattr(error, "status", 0) in (200, 429, 502, 503)
         if sample.tries < _TRIES and lost and get.took_s < self.remote.deadline_s / 2:
-            self._count(retries=1)
+            self.counts["retries"] += 1
             return 0.05
         self._give_up_on_the_etl(sample)
         return 0.0
 
     def _give_up_on_the_etl(self, sample: Sample) -> None:
         sample.stage, sample.tries = "here", 0
-        self._count(fallbacks=1)
+        self.counts["fallbacks"] += 1
 
     def _object_came(self, sample: Sample, get: Get) -> float | None:
         remote = self.remote
@@ -277,7 +282,8 @@ class Work:
         except CorruptSample as error:
             return self._substitute(sample, f"is {error}")
         sample.row[:] = through_wire(pixels, remote.wire)
-        self._count(local=1, object_bytes=len(get.body))
+        self.counts["local"] += 1
+        self.counts["object_bytes"] += len(get.body)
         return None
 
     def _wait(self, sample: Sample, error: ObjectError | OSError) -> float | None:
@@ -298,7 +304,7 @@ class Work:
             )
         if now - sample.since > 1:
             remote.breakers.waits()
-        self._count(retries=1)
+        self.counts["retries"] += 1
         return float(min(1.0, 0.05 * 2**sample.tries))
 
     def _all_targets_are_there(self) -> bool:
@@ -335,13 +341,14 @@ class Work:
 def serves_directly(access: Access, uri: str, manifest: Manifest, placement: Placement) -> bool:
     """Whether the node that should hold a sample gives it without a redirect: with AuthN, AIStore 5.0's does not."""
     outcome: list[Get] = []
-    node = placement.number_of(f"{uname(uri)}{manifest.name(0)}")
-    sample = Sample(None, 0, 0, node, placement.hosts[node], "here")
+    name = manifest.name(0)
+    node = placement.numbers_of([uname(uri) + name])[0]
+    sample = Sample(None, 0, 0, name, node, placement.hosts[node], "here")
     fetcher = Fetcher[Sample](access)
     try:
         fetcher.run(
             [sample],
-            lambda _: Get(object_path(uri, manifest.name(0)), sample.host, RAW_TIMEOUT_S),
+            lambda _: Get(object_path(uri, name), sample.host, RAW_TIMEOUT_S),
             lambda _, get: outcome.append(get),
         )
     finally:

@@ -41,7 +41,7 @@ def test_paths_are_those_of_whole_requests(spec: Spec, wire: str, uri: str) -> N
         key = Key(7, epoch, index) if spec.recipe == "train" else None
         arguments = encode(Request(spec, key, wire))  # type: ignore[arg-type]
         expected = object_path(uri, MANIFEST.name(index), etl_name="e-train", etl_args=arguments)
-        assert paths.path(Sample(None, epoch, index, 0, "h:1", "etl")) == expected
+        assert paths.path(Sample(None, epoch, index, MANIFEST.name(index), 0, "h:1", "etl")) == expected
 
 
 def test_a_share_is_made_here_whoever_asks() -> None:
@@ -59,7 +59,7 @@ def test_what_an_etl_calls_corrupt_is_looked_at_here(small_folder: Path) -> None
     here = remote(spec)
     here = replace(here, manifest=Manifest.build([(b"train/cat/0.jpg", 0, len(photo))], ("cat",)))
     row = np.zeros((32, 32, 3), np.uint8)
-    sample = Sample(row, 2, 0, 0, "h:1", "etl")
+    sample = Sample(row, 2, 0, "train/cat/0.jpg", 0, "h:1", "etl")
     fetcher = Fetcher[Sample](here.access)
     work = Work(here, fetcher, EtlPaths(here))
     said = ObjectError(500, 'ETL error: {"detail":"CorruptSample: not an image: 0 bytes"}')
@@ -69,7 +69,7 @@ def test_what_an_etl_calls_corrupt_is_looked_at_here(small_folder: Path) -> None
     assert not here.breakers.is_open(0)  # it may well be right
     assert work.done(sample, Get("", "h:1", 1.0, body=bytearray(photo))) is None
     assert (row == transform(photo, spec, Key(7, 2, 0))).all()
-    assert work.counts.local == 1 and work.counts.fallbacks == 2 * FAILURES
+    assert work.counts["local"] == 1 and work.counts["fallbacks"] == 2 * FAILURES
     sample.stage = "here"
     with pytest.raises(DataError, match=r"ais://b/train/cat/0\.jpg is truncated|is not an image"):
         work.done(sample, Get("", "h:1", 1.0, body=bytearray(len(photo))))
