@@ -13,7 +13,7 @@ from aistore_data.cache import read_cached, write_cached
 from aistore_data.errors import ClusterError, ObjectError
 from aistore_data.http_reader import HttpReader, object_path
 from aistore_data.layout import BESIDE, classes_name, manifest_name
-from aistore_data.manifest import IMG_EXTENSIONS, Manifest
+from aistore_data.manifest import IMG_EXTENSIONS, Manifest, checksum_digest
 from aistore_data.objects import iter_objects
 from aistore_data.progress import Progress
 
@@ -42,7 +42,7 @@ def read_manifest(
     written to; ``say`` hears what has changed since a former one was made. ``classes`` are those of the training
     split, which a validation split must not go beyond. Raises ClusterError for what is missing or does not fit.
     """
-    sizes, listing = _list(bucket, uri, prefix)
+    sizes, checksums, listing = _list(bucket, uri, prefix)
     images = [name for name in sizes if name.lower().endswith(IMG_EXTENSIONS)]
     if not images:
         raise ClusterError(
@@ -54,9 +54,11 @@ def read_manifest(
         if former == listing and (not classes or manifest.classes == classes):
             return manifest
     if any(name.endswith(".cls") for name in sizes):
-        manifest = _pairs(bucket, uri, prefix, images, sizes, reader, classes)
+        labels, names = _pairs(bucket, uri, prefix, images, sizes, reader, classes)
     else:
-        manifest = _folders(uri, prefix, images, sizes, classes)
+        labels, names = _folders(uri, prefix, images, classes)
+    entries = [(name.encode(), label, sizes[name]) for name, label in zip(images, labels, strict=True)]
+    manifest = Manifest.build(entries, names, checksums)
     if kept:
         say(f"{uri}/{prefix} {_changes(kept[0][1], manifest)} since its manifest was made: it is made anew")
     content = listing.encode() + manifest.to_bytes()
@@ -69,17 +71,22 @@ def read_manifest(
     return manifest
 
 
-def _list(bucket: Any, uri: str, prefix: str) -> tuple[dict[str, int], str]:
-    """The sizes of the objects below ``prefix`` by name, and a hash of names, sizes and checksums."""
-    sizes = {}
+def _list(bucket: Any, uri: str, prefix: str) -> tuple[dict[str, int], dict[bytes, int], str]:
+    """Sizes and checksums of the objects below ``prefix`` by name, and a hash of them all.
+
+    No checksums of a cloud's bucket: what a listing says of its objects is not what AIS says when it has them.
+    """
+    sizes, checksums = {}, {}
     digest = hashlib.sha256()
     with Progress(f"objects of {uri}/{prefix} listed") as progress:
         for entry in iter_objects(bucket, prefix, "name,size,checksum"):
             if not entry.name.startswith(BESIDE):
                 sizes[entry.name] = entry.size
+                if not bucket.provider.is_remote():
+                    checksums[entry.name.encode()] = checksum_digest(entry.checksum)
                 digest.update(f"{entry.name} {entry.size} {entry.checksum}\n".encode())
             progress.add(1)
-    return sizes, digest.hexdigest()
+    return sizes, checksums, digest.hexdigest()
 
 
 def _kept(uri: str, prefix: str, reader: HttpReader) -> list[tuple[str, Manifest]]:
@@ -114,7 +121,8 @@ def _object(uri: str, name: str, reader: HttpReader) -> bytes | None:
     return None
 
 
-def _folders(uri: str, prefix: str, images: list[str], sizes: dict[str, int], classes: tuple[str, ...]) -> Manifest:
+def _folders(uri: str, prefix: str, images: list[str], classes: tuple[str, ...]) -> tuple[list[int], tuple[str, ...]]:
+    """Labels of the images by their folders, and the names of the classes."""
     folders = [name[len(prefix) :].partition("/")[0] for name in images]
     for name, folder in zip(images, folders, strict=True):
         if name == prefix + folder:
@@ -124,8 +132,7 @@ def _folders(uri: str, prefix: str, images: list[str], sizes: dict[str, int], cl
     for name, folder in zip(images, folders, strict=True):
         if folder not in numbers:
             raise ClusterError(f"{uri}/{name} is of the class {folder!r}, which the training split does not have.")
-    entries = [(name.encode(), numbers[folder], sizes[name]) for name, folder in zip(images, folders, strict=True)]
-    return Manifest.build(entries, names)
+    return [numbers[folder] for folder in folders], names
 
 
 def _pairs(
@@ -136,7 +143,8 @@ def _pairs(
     sizes: dict[str, int],
     reader: HttpReader,
     classes: tuple[str, ...],
-) -> Manifest:
+) -> tuple[list[int], tuple[str, ...]]:
+    """Labels of the images by the objects beside them, and the names of the classes."""
     labels_of = {name: f"{name.rpartition('.')[0]}.cls" for name in images}
     missing = [name for name, label in labels_of.items() if label not in sizes]
     if missing:
@@ -156,8 +164,7 @@ def _pairs(
             allowed = f"a class number from 0 to {len(names) - 1}" if names else "a class number"
             raise ClusterError(f"{uri}/{labels_of[name]} holds {number[:20]!r}, not {allowed}.")
         labels.append(int(number))
-    names = names or tuple(str(number) for number in range(max(labels) + 1))
-    return Manifest.build([(n.encode(), label, sizes[n]) for n, label in zip(images, labels, strict=True)], names)
+    return labels, names or tuple(str(number) for number in range(max(labels) + 1))
 
 
 def _get_batch(bucket: Any, names: list[str], items: str) -> list[bytes]:

@@ -5,8 +5,9 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """What counts as an image, in lower case: torchvision's, without the seconds that importing it takes."""
 
-ARRAYS = ("names", "offsets", "labels", "sizes")
+ARRAYS = ("names", "offsets", "labels", "sizes", "checksums")
 
 
 @dataclass(frozen=True)
@@ -22,18 +23,25 @@ class Manifest:
     """A split of n samples in flat arrays; ``aistore_data.shared`` shares them with loader workers.
 
     ``names`` is uint8: the UTF-8 names (relative, with ``/``) one after the other; ``offsets`` int64 [n + 1] into it;
-    ``labels`` int64 [n], indices into ``classes``; ``sizes`` int64 [n] in bytes. Sorted bytewise by name.
+    ``labels`` int64 [n], indices into ``classes``; ``sizes`` int64 [n] in bytes; ``checksums`` uint64 [n], digests of
+    what the source says of the contents, 0 where it says nothing. Sorted bytewise by name.
     """
 
     names: NDArray[np.uint8]
     offsets: NDArray[np.int64]
     labels: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    checksums: NDArray[np.uint64]
     classes: tuple[str, ...]
 
     @classmethod
-    def build(cls, entries: Iterable[tuple[bytes, int, int]], classes: Sequence[str]) -> "Manifest":
-        """From (name, label, size) in any order; sorts them bytewise by name."""
+    def build(
+        cls,
+        entries: Iterable[tuple[bytes, int, int]],
+        classes: Sequence[str],
+        checksums: Mapping[bytes, int] = MappingProxyType({}),
+    ) -> "Manifest":
+        """From (name, label, size) in any order, and checksums by name; sorts them bytewise by name."""
         rows = sorted(entries)
         lengths = np.fromiter((len(name) for name, _, _ in rows), np.int64, len(rows))
         offsets = np.zeros(len(rows) + 1, np.int64)
@@ -43,6 +51,7 @@ class Manifest:
             offsets=offsets,
             labels=np.fromiter((label for _, label, _ in rows), np.int64, len(rows)),
             sizes=np.fromiter((size for _, _, size in rows), np.int64, len(rows)),
+            checksums=np.fromiter((checksums.get(name, 0) for name, _, _ in rows), np.uint64, len(rows)),
             classes=tuple(classes),
         )
 
@@ -78,3 +87,8 @@ class Manifest:
         for array in (self.labels, self.sizes):
             digest.update(array.astype("<i8").tobytes())
         return digest.hexdigest()
+
+
+def checksum_digest(text: str | None) -> int:
+    """A 64-bit number that stands for a checksum of whatever kind, as AIS words it; 0 for none."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") if text else 0

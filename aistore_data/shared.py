@@ -57,8 +57,7 @@ class SharedManifest(Manifest):
         for dtype, length in layout:
             arrays.append(np.ndarray(length, dtype, memory.buffer, at))
             at += _rounded(arrays[-1].nbytes)
-        names, offsets, labels, sizes = arrays
-        super().__init__(names, offsets, labels, sizes, classes)
+        super().__init__(**dict(zip(ARRAYS, arrays, strict=True)), classes=classes)
         self._parts = memory, layout, classes
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from aistore_data.cluster import cluster_map, why
 from aistore_data.errors import DataError, ObjectError, UnreachableError
 from aistore_data.fetch import Fetcher, Get
 from aistore_data.http_reader import Access, object_path
-from aistore_data.manifest import Manifest
+from aistore_data.manifest import Manifest, checksum_digest
 from aistore_data.placement import Placement
 from etl.request import Request, encode
 from etl.sample import CorruptSample, Key, Spec, transform
@@ -277,6 +277,9 @@ class Work:
                 sample, f"has {len(get.body)} bytes, and had {expected} when it was listed: somebody has replaced it"
             )
         self.latencies.count("object", get.took_s)
+        listed = int(remote.manifest.checksums[sample.by])
+        if listed and checksum_digest(get.headers.get("ais-checksum-value")) not in (0, listed):
+            return self._substitute(sample, "has another checksum than when it was listed: somebody has replaced it")
         try:
             pixels = transform(bytes(get.body), remote.spec, self._key(sample))
         except CorruptSample as error:

@@ -1,0 +1,112 @@
+"""One storage node of three is slow: how long batches take, without a deadline and with one.
+
+    python -m benchmarks.slow_target [--seconds 1] [--batches 60]
+
+An embedded server with an ETL, seen through three links (tests/faults/link.py) as three nodes between which the objects
+are spread; one link delays what is asked of the ETL. One loader worker with four batches of 24 ahead, and a step of
+50 ms.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+
+from aistore_data import etls
+from aistore_data.breaker import Breakers
+from aistore_data.cluster import connect
+from aistore_data.http_reader import HttpReader
+from aistore_data.listing import read_manifest
+from aistore_data.placement import Placement
+from benchmarks.measure import in_own_session, print_machine
+from etl import Spec
+from tests.faults.link import Fault, Gate, Link
+from tests.faults.test_faults import Place, opened
+from training.dataset import Counts
+from training.latency import Latencies
+from training.loader import Feed, open_loader
+from training.remote import Remote, RemoteDataset
+from training.sampler import TrainBatches
+
+BATCH, STEP_S, NODES = 24, 0.05, 3
+CASES = {
+    "no slow node": (0.0, 600.0),
+    "slow node, no deadline": (1.0, 600.0),
+    "slow node, deadline 2 s": (1.0, 2.0),
+    "slow node, deadline 0.3 s": (1.0, 0.3),
+}
+"""Name: share of ``--seconds`` by which the node is late, deadline in seconds."""
+
+
+def measure(place: Place, late_s: float, deadline_s: float, batches: int) -> dict[str, float]:
+    """Milliseconds between batches, and of the ETL's answers; shares of the samples."""
+    found = connect(place.access)
+    target = next(iter(found["tmap"].values()))
+    gates = [Gate() for _ in range(NODES)]
+    links = [Link(urlsplit(target["public_net"]["direct_url"]).netloc, gate) for gate in gates]
+    gates[0].fault = Fault("delay", "etl_name=", seconds=late_s) if late_s else None
+    nodes = {
+        str(number): {"id_digest": 2**60 * number + 1, "public_net": {"direct_url": f"http://{link.host}"}}
+        for number, link in enumerate(links)
+    }
+    placement = Placement({"tmap": nodes}, place.access.endpoint)
+    manifest = read_manifest(place.client.bucket("faults"), "ais://faults", "train/", HttpReader(place.access))
+    remote = Remote(
+        place.access, "ais://faults", manifest, placement, Breakers(NODES), Spec.train(224), 0, direct=True,
+        etl_names=("slow-train",), deadline_s=deadline_s,
+    )  # fmt: skip
+    order = TrainBatches(len(manifest), BATCH, seed=0, epochs=batches + 6)
+    times, counts, latencies = [], Counts(), Latencies()
+    with open_loader(RemoteDataset(remote), order, 1, 4, torch.device("cpu")) as loader:
+        for number, batch in enumerate(Feed(loader)):
+            if number >= 5:
+                times.append(time.perf_counter())
+                counts = Counts(*(a + b for a, b in zip(counts, batch.counts, strict=True)))
+                latencies.add(Latencies.from_bytes(batch.latencies))
+            if number == 5 + batches:
+                break
+            time.sleep(STEP_S)
+    for link in links:
+        link.close()
+    gaps = sorted(1e3 * (after - before) for before, after in pairwise(times))
+    return {
+        "batch_p50_ms": statistics.median(gaps),
+        "batch_max_ms": gaps[-1],
+        "img_per_s": BATCH * batches / (times[-1] - times[0]),
+        "etl_p50_ms": 1e3 * latencies.quantile("etl", 0.5),
+        "etl_p99_ms": 1e3 * latencies.quantile("etl", 0.99),
+        "made_here": counts.local / (counts.local + counts.etl),
+    }
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--batches", type=int, default=60)
+    parser.add_argument("--one", nargs=2, type=float, metavar=("LATE", "DEADLINE"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as place:
+            etls.ensure(place.client, "slow-train", "train", etls.EtlSettings(num_workers=2), lambda line: None)
+            print(json.dumps(measure(place, *args.one, args.batches)))
+        return 0
+    print_machine()
+    print("| | batch p50, ms | longest | img/s | ETL p50, ms | p99 | made here |\n|---|---|---|---|---|---|---|")
+    for name, (share, deadline_s) in CASES.items():
+        words = ("--batches", str(args.batches), "--one", str(share * args.seconds), str(deadline_s))
+        row = in_own_session("benchmarks.slow_target", *words)
+        figures = [f"{row[key]:.0f}" for key in row if key != "made_here"]
+        print(f"| {name} | {' | '.join(figures)} | {100 * row['made_here']:.0f} % |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
