@@ -202,7 +202,7 @@ class KubernetesConfig:
     data_mount: str = option("/data", "where data_claim is mounted")
     runs_claim: str = option("", "PersistentVolumeClaim for run directories, mounted at runs_mount; empty: run_mirror")
     runs_mount: str = option("/runs", "where runs_claim is mounted; run_dir lies in it")
-    shm_size: str = option("16Gi", "size of /dev/shm, through which loader workers hand over batches")
+    shm_size: str = option("16Gi", "size of /dev/shm, which NCCL uses; batches need none of it")
     gpu_resource: str = option("nvidia.com/gpu", "name of the GPU resource")
     resources: list[str] = option([], "further resources, such as ['rdma/hca=1']")
     queue: str = option("", "Kueue's local queue; empty: no queue")

@@ -159,7 +159,7 @@ class Feed(Iterator[Batch]):
                 raise
             raise DataError(
                 f"a loader worker died ({str(error).splitlines()[0]}). If the machine ran out of memory, lower "
-                "data.workers or data.prefetch; if /dev/shm is full, enlarge it (docker run --shm-size)."
+                "data.workers or data.prefetch."
             ) from error
         ring = self._loader.ring
         return message.batch(ring) if ring else message
