@@ -31,11 +31,13 @@ class Breakers:
 
     # What workers say.
 
-    def failed(self, node: int) -> None:
-        """A request to the ETL on this node got no right answer."""
+    def failed(self, node: int) -> bool:
+        """A request to the ETL on this node got no right answer; whether that has opened its breaker."""
         self._nodes[node, _FAILED] += 1
-        if self._nodes[node, _FAILED] >= FAILURES and not self._nodes[node, _OPENED]:
+        opens = bool(self._nodes[node, _FAILED] >= FAILURES and not self._nodes[node, _OPENED])
+        if opens:
             self._nodes[node, _OPENED] = time.time()
+        return opens
 
     def worked(self, node: int) -> None:
         """A request got its answer."""

@@ -26,6 +26,8 @@ class Counts(NamedTuple):
     """Samples in whose place another one was taken (data.on_corrupt=replace)."""
     etl_bytes: int = 0
     object_bytes: int = 0
+    opened: int = 0
+    """Times that a storage node's breaker opened."""
 
 
 class Batch(NamedTuple):

@@ -254,7 +254,7 @@ class Work:
         if isinstance(error, ObjectError) and error.corrupt_sample:
             self._give_up_on_the_etl(sample)  # whether the object is bad, or what the ETL was given of it, is seen here
             return 0.0
-        self.remote.breakers.failed(sample.node)
+        self.counts["opened"] += self.remote.breakers.failed(sample.node)
         sample.tries += 1
         lost = isinstance(error, ConnectionError) or getattr(error, "status", 0) in (200, 429, 502, 503)
         if sample.tries < _TRIES and lost and get.took_s < self.remote.deadline_s / 2:

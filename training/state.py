@@ -221,6 +221,8 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     fields = {item.name: state[item.name] for item in dataclasses.fields(Progress)}
     for name in ("epoch_tally", "interval_tally"):
         fields[name] = Tally(**fields[name])
+    for name in ("counts", "counts_before"):
+        fields[name] = list(Counts(*fields[name]))  # a version that counted less knows of none
     run.progress = Progress(**fields)
     if state["steps_per_epoch"] != run.steps_per_epoch and run.progress.batches_done:
         run.console.say(f"epoch {run.progress.epoch + 1} begins again, since it has {run.steps_per_epoch} steps now")

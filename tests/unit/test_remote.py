@@ -91,8 +91,7 @@ def test_a_breaker_opens_after_failures_in_a_row() -> None:
     breakers.worked(1)
     breakers.failed(1)
     assert breakers.opened() == []
-    for _ in range(FAILURES):
-        breakers.failed(1)
+    assert [breakers.failed(1) for _ in range(FAILURES + 1)] == [*[False] * (FAILURES - 2), True, False, False]
     assert breakers.is_open(1) and not breakers.is_open(0) and breakers.opened() == [1]
     breakers.close(1)
     assert not breakers.is_open(1)
