@@ -1,0 +1,296 @@
+"""What an ETL's web server costs beside the transform, and how long requests and ``/health`` wait: ours and the SDK's.
+
+    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.etl_server [--seconds 3] [--repeats 3]
+
+FOLDER holds imagenet-sample.tar. Both run under uvicorn, one process each, with the same transform; the peer is a
+subclass of the SDK's FastAPIServer that has ``transform`` alone. Requests name the photos' files, as a storage target
+does. "Overhead" is the server's CPU time for a sample, all threads, less what the thread's clock says of its transform
+(reading the file, making the sample, its bytes); "bare loop" is the same work in a process without a server. "No-op"
+transforms answer ready bytes of the same size. Health is polled every 20 ms in rounds of their own, since an answer of
+the SDK's route costs as much as a sample's. Rounds are interleaved; medians are printed with the smallest and largest.
+"""
+
+import argparse
+import json
+import os
+import selectors
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from benchmarks.measure import in_own_session, photo_folder, print_machine
+
+OURS, SDK, OURS_NOOP, SDK_NOOP = "imagenet-ais", "SDK", "imagenet-ais, no-op", "SDK, no-op"
+IN_FLIGHT = (1, 8, 32)
+HEALTH_S = 0.02
+BYTES = 224 * 224 * 3
+KIND = "BENCHMARK_KIND"
+CLOCK = "clock"
+"""As etl_args: the server answers its clocks."""
+
+
+def serve() -> Any:
+    """For uvicorn: the application of the kind in the environment."""
+    from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
+
+    from etl.server import TrainETL
+
+    kind = os.environ[KIND]
+    ready, spent_s = os.urandom(BYTES), deque[float]()
+
+    class Clocked(TrainETL if kind in (OURS, OURS_NOOP) else FastAPIServer):  # type: ignore[misc]
+        recipe = "train"
+
+        def transform(self, data: Any, path: str, etl_args: str) -> bytes:
+            if etl_args == CLOCK:
+                return json.dumps({"all_s": time.process_time(), "transform_s": sum(spent_s)}).encode()
+            if kind in (OURS_NOOP, SDK_NOOP):
+                return ready
+            begin = time.thread_time()
+            sample = TrainETL.transform(self, data, path, etl_args)
+            spent_s.append(time.thread_time() - begin)
+            return sample
+
+    return Clocked().app
+
+
+@dataclass(frozen=True)
+class Round:
+    """Latencies in seconds, of samples and of /health."""
+
+    samples: list[float]
+    health: list[float]
+    seconds: float
+
+
+class Connection:
+    """A kept-alive connection with one request at a time."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._head, self._left, self._begin = b"", 0, 0.0
+
+    def ask(self, request: bytes) -> None:
+        """Send a request."""
+        self._head, self._begin = b"", time.perf_counter()
+        self.socket.send(request)
+
+    def receive(self, buffer: memoryview) -> float | None:
+        """Seconds since the request if the answer is complete."""
+        count = self.socket.recv_into(buffer)
+        if not count:
+            raise EOFError("the server has closed a connection")
+        if not self._head.endswith(b"\r\n\r\n"):
+            self._head += bytes(buffer[: min(count, 4096)])
+            head, mark, _ = self._head.partition(b"\r\n\r\n")
+            if not mark:
+                return None
+            if b" 200 " not in head[:14]:
+                raise ValueError(f"the server answered {self._head!r}")
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            count -= len(head) + 4
+            self._head, self._left = head + mark, length
+        self._left -= count
+        return None if self._left else time.perf_counter() - self._begin
+
+
+def load(port: int, requests: Sequence[bytes], in_flight: int, seconds: float, health: bool = False) -> Round:
+    """Ask for samples with so many requests in flight, and for /health beside."""
+    samples: list[float] = []
+    healths: list[float] = []
+    buffer, number = memoryview(bytearray(1 << 18)), in_flight
+    with ExitStack() as stack, selectors.DefaultSelector() as selector:
+        connections = [Connection(port) for _ in range(in_flight + health)]
+        for connection in connections:
+            stack.enter_context(connection.socket)
+            selector.register(connection.socket, selectors.EVENT_READ, connection)
+        begin = time.perf_counter()
+        for connection, request in zip(connections[:in_flight], requests, strict=False):
+            connection.ask(request)
+        asked, poll_at = False, begin if health else begin + 2 * seconds
+        while (now := time.perf_counter()) < begin + seconds:
+            if now >= poll_at and not asked:
+                connections[-1].ask(b"GET /health HTTP/1.1\r\nHost: pod\r\n\r\n")
+                asked, poll_at = True, now + HEALTH_S
+            for key, _ in selector.select(0.01 if asked else min(0.01, poll_at - now)):
+                connection = key.data
+                if (latency := connection.receive(buffer)) is None:
+                    continue
+                if health and connection is connections[-1]:
+                    healths.append(latency)
+                    asked = False
+                else:
+                    samples.append(latency)
+                    connection.ask(requests[number % len(requests)])
+                    number += 1
+        if asked:  # what it waits for by now counts too
+            healths.append(time.perf_counter() - poll_at + HEALTH_S)
+        return Round(samples, healths, time.perf_counter() - begin)
+
+
+@contextmanager
+def server(kind: str, *arguments: str, application: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
+    """(port, process id) of a server of this kind."""
+    with closing(socket.socket()) as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "uvicorn", *(application or ("--factory", "benchmarks.etl_server:serve"))),
+            *("--port", str(port), "--no-access-log", "--log-level", "warning", *arguments),
+        ],
+        env={
+            **os.environ,
+            **{KIND: kind, "AIS_TARGET_URL": "http://127.0.0.1:9", "ETL_DIRECT_FQN": "true"},
+            "IMAGENET_AIS_RECIPE": "train",
+        },
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        while True:
+            if process.poll() is not None:
+                raise RuntimeError(f"the server for {kind} has ended with {process.returncode}")
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionError:
+                time.sleep(0.05)
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def request_of(path: Path, args: str) -> bytes:
+    """As a target asks its pod."""
+    query = urlencode({"etl_args": args, "etl_fqn": quote(str(path), safe="")})
+    head = f"PUT /bench/{quote(path.name)}?{query} HTTP/1.1\r\nHost: pod\r\nUser-Agent: Go-http-client/1.1\r\n"
+    return f"{head}Content-Length: 0\r\nAccept-Encoding: gzip\r\n\r\n".encode()
+
+
+def arguments_of(index: int) -> str:
+    """etl_args of sample ``index``."""
+    from etl.request import Request, encode
+    from etl.sample import Key, Spec
+
+    return encode(Request(Spec.train(), Key(0, 3, index)))
+
+
+def clocks(port: int) -> dict[str, float]:
+    """The server's clocks in seconds."""
+    url = f"http://127.0.0.1:{port}/bench/clock?{urlencode({'etl_args': CLOCK})}"
+    import urllib.request
+
+    with urllib.request.urlopen(urllib.request.Request(url, method="PUT")) as response:
+        values: dict[str, float] = json.load(response)
+    return values
+
+
+def bare(paths: Sequence[Path]) -> None:
+    """Print CPU milliseconds for one sample, without a server."""
+    from etl.request import answer, parse
+
+    def make(index: int, path: Path) -> None:
+        with open(path, "rb", buffering=0) as file:
+            answer(file.read(), parse(arguments[index], "train"))
+
+    arguments = [arguments_of(index) for index in range(len(paths))]
+    for index, path in enumerate(paths[:50]):
+        make(index, path)
+    begin = time.process_time()
+    for index, path in enumerate(paths):
+        make(index, path)
+    print(json.dumps({"cpu_ms": 1e3 * (time.process_time() - begin) / len(paths)}))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that is not below ``share`` of all, in milliseconds."""
+    return 1e3 * sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def measure(port: int, requests: Sequence[bytes], in_flight: int, seconds: float) -> dict[str, float]:
+    """The columns of the table for one round."""
+    before = clocks(port)
+    plain = load(port, requests, in_flight, seconds)
+    after = clocks(port)
+    watched = load(port, requests, in_flight, seconds, health=True)
+    count = len(plain.samples)
+    cpu_ms, transform_ms = (1e3 * (after[name] - before[name]) / count for name in ("all_s", "transform_s"))
+    return {
+        "CPU ms": cpu_ms,
+        "transform ms": transform_ms,
+        "overhead ms": cpu_ms - transform_ms,
+        "img/s": count / plain.seconds,
+        "median ms": percentile(plain.samples, 0.5),
+        "p99 ms": percentile(plain.samples, 0.99),
+        "p99/median": percentile(plain.samples, 0.99) / percentile(plain.samples, 0.5),
+        "health p99 ms": percentile(watched.health, 0.99),
+        "worst ms": percentile(watched.health, 1.0),
+    }
+
+
+def print_memory(requests: Sequence[bytes], seconds: float) -> None:
+    """Of the processes of the container image, with 2 workers, and of the SDK's server."""
+    print("\nMemory in MB after load, 2 workers: RSS (PSS) of each")
+    for kind, application in ((OURS, ("etl.app:app",)), (SDK, ())):
+        with server(kind, "--workers", "2", application=application) as (port, pid):
+            load(port, requests, 8, 3 + seconds)  # three of them while both start
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            figures = []
+            for process in (str(pid), *children):
+                lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+                kilobytes = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
+                figures.append(f"{kilobytes['Rss:'] / 1024:.0f} ({kilobytes['Pss:'] / 1024:.0f})")
+            print(f"{kind}: supervisor, its helper, workers: {', '.join(figures)}")
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3, help="of each round")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--bare", metavar="ROOT", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.bare:
+        bare(sorted(Path(options.bare).rglob("*.JPEG")))
+        return 0
+    print_machine()
+    rows: dict[tuple[int, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    bare_ms = []
+    with photo_folder() as root, ExitStack() as stack:
+        paths = sorted((root / "photos").rglob("*.JPEG"))
+        requests = [request_of(path, arguments_of(index)) for index, path in enumerate(paths)]
+        ports = {kind: stack.enter_context(server(kind))[0] for kind in (SDK, OURS, SDK_NOOP, OURS_NOOP)}
+        for port in ports.values():
+            load(port, requests, 8, 1)
+        for _ in range(options.repeats):
+            bare_ms.append(in_own_session("benchmarks.etl_server", "--bare", str(root / "photos"))["cpu_ms"])
+            for in_flight in IN_FLIGHT:
+                for kind, port in ports.items():
+                    for name, value in measure(port, requests, in_flight, options.seconds).items():
+                        rows[in_flight, kind][name].append(value)
+        names = list(next(iter(rows.values())))
+        print(
+            f"bare loop: {statistics.median(bare_ms):.3f} ({min(bare_ms):.3f}–{max(bare_ms):.3f}) CPU ms for a sample"
+        )
+        print(f"\n| in flight | server | {' | '.join(names)} |\n|---|---|{'---|' * len(names)}")
+        for (in_flight, kind), columns in sorted(rows.items(), key=lambda item: item[0][0]):
+            cells = [f"{statistics.median(v):.3g} ({min(v):.3g}–{max(v):.3g})" for v in columns.values()]
+            print(f"| {in_flight} | {kind} | {' | '.join(cells)} |", flush=True)
+        stack.close()  # the servers, not the photos
+        print_memory(requests, options.seconds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,287 @@
+"""The ETLs' web server: what it answers itself, what it leaves to the SDK's, and that nothing waits for a transform."""
+
+import asyncio
+import base64
+import http.client
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import cloudpickle
+import pytest
+import uvicorn
+from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
+from websockets.sync.client import connect
+
+from etl.request import Request, answer, encode
+from etl.sample import Key, Spec
+from etl.server import THREADS, TrainETL, ValETL, _Threads, ship_by_value
+
+PHOTO = Path(__file__).parent / "vectors" / "rgb420.jpg"
+DATA = PHOTO.read_bytes()
+REQUEST = Request(Spec.train(32), Key(0, 3, 17))
+SAMPLE = answer(DATA, REQUEST)
+
+Answer = tuple[int, str | None, str | None, bytes]
+Serve = Callable[[FastAPIServer], int]
+
+
+class SdkTrainETL(TrainETL):
+    """Served by the SDK's application alone."""
+
+    def __init__(self) -> None:
+        FastAPIServer.__init__(self)
+
+
+class Held(TrainETL):
+    """Its transforms wait until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.let_go = threading.Semaphore(0), threading.Event()
+
+    def transform(self, data: bytes | str, path: str, etl_args: str) -> bytes:
+        self.entered.release()
+        assert self.let_go.wait(30)
+        return path.encode()
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of a pod; the SDK's server raises the limit of open files for good."""
+    monkeypatch.setenv("AIS_TARGET_URL", "http://127.0.0.1:9/v1/etl/_object/etl/secret")
+    monkeypatch.setenv("ETL_DIRECT_FQN", "true")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serves an ETL by uvicorn in a thread of this process; the port."""
+    running = []
+
+    def start(etl: FastAPIServer) -> int:
+        server = uvicorn.Server(uvicorn.Config(etl.app, "127.0.0.1", 0, log_level="warning", access_log=False))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        running.append((server, thread))
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        port: int = server.servers[0].sockets[0].getsockname()[1]
+        return port
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join()
+
+
+def path(name: str = "photos/a.jpg", fqn: Path | str = PHOTO, args: str | None = None) -> str:
+    """As a target writes it; the path of a file is encoded twice."""
+    query = {"etl_args": encode(REQUEST) if args is None else args}
+    if fqn:
+        query["etl_fqn"] = quote(str(fqn), safe="")
+    return f"/{quote(name)}?{urlencode(query)}"
+
+
+def ask(port: int, method: str, url: str, body: Any = b"", headers: dict[str, str] | None = None) -> Answer:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request(method, url, body, headers or {}, encode_chunked=not isinstance(body, bytes))
+        response = connection.getresponse()
+        return response.status, response.headers["Content-Type"], response.headers["Content-Length"], response.read()
+
+
+def raw(port: int, text: str) -> socket.socket:
+    """A connection with a request on its way."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection.sendall(f"{text}\r\n\r\n".encode())
+    return connection
+
+
+def test_objects_by_path_and_by_their_bytes(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = (200, "application/octet-stream", str(len(SAMPLE)), SAMPLE)
+    port = serve(TrainETL())
+    assert ask(port, "PUT", path()) == expected
+    assert ask(port, "GET", path("ais/@#/photos/a.jpg")) == expected  # hpull
+    assert ask(port, "PUT", path(fqn=""), DATA) == expected
+    parts = [DATA[:10], DATA[10:5000], DATA[5000:]]
+    assert ask(port, "PUT", path(fqn=""), iter(parts), {"Transfer-Encoding": "chunked"}) == expected
+    monkeypatch.setenv("ETL_DIRECT_FQN", "false")
+    assert ask(serve(TrainETL()), "PUT", path()) == expected
+    val = answer(DATA, Request(Spec.val(64)))
+    assert ask(serve(ValETL()), "PUT", path(args='{"size":64,"wire":"raw"}'))[3] == val
+    assert json.loads(ask(port, "PUT", path(args='{"wire":"info"}'))[3])["v"] == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "status", "text"),
+    [
+        ("PUT", path(fqn=__file__), 500, '{"detail":"CorruptSample: not an image: '),
+        ("PUT", path(args='{"size":"ü"}'), 400, '{"detail":"BadRequest: size must be of type int, not \'ü\'"}'),
+        ("PUT", path("a b/ü.jpg", "/no/such ü"), 404, "file not found at '/no/such ü'."),
+        ("PUT", path(fqn=PHOTO.parent), 500, "Processing error: [Errno 21] Is a directory"),
+        ("PUT", path(fqn=""), 500, "CorruptSample: not an image: 0 bytes"),
+        ("PUT", path(fqn=f"{PHOTO}/../../vectors//rgb420.jpg"), 200, ""),
+        ("PUT", "/photos/a.jpg", 500, "CorruptSample: not an image: 0 bytes"),
+        ("GET", "/photos/a.jpg", 502, "Network error: "),  # to be fetched from the target
+        ("GET", "/health", 200, "Running"),
+        ("GET", "/health?etl_args={}", 200, "Running"),
+        ("HEAD", path(), 405, ""),
+        ("POST", path(), 405, '{"detail":"Method Not Allowed"}'),
+        ("PUT", "/health", 500, "CorruptSample"),
+    ],
+)
+def test_answers_are_those_of_the_sdk(serve: Serve, method: str, url: str, status: int, text: str) -> None:
+    ours = ask(serve(TrainETL()), method, url)
+    assert ours == ask(serve(SdkTrainETL()), method, url)
+    assert ours[0] == status and (text in ours[3].decode() if text else ours)
+
+
+def test_unexpected_errors_have_the_words_of_the_sdk(serve: Serve) -> None:
+    class Unlucky(TrainETL):
+        def transform(self, data: bytes | str, path: str, etl_args: str) -> bytes:
+            raise ValueError("\ud800" if path == "odd" else f'bad "luck" with {path}: {etl_args}')
+
+    class SdkUnlucky(SdkTrainETL):
+        transform = Unlucky.transform
+
+    port, url = serve(Unlucky()), path("a/ü.jpg", args="ö")
+    ours = ask(port, "PUT", url)
+    assert ours == ask(serve(SdkUnlucky()), "PUT", url)
+    assert json.loads(ours[3]) == {"detail": 'Processing error: bad "luck" with a/ü.jpg: ö'}
+    assert json.loads(ask(port, "PUT", path("odd"))[3]) == {"detail": "Processing error: \ud800"}
+
+
+def test_a_pipeline_is_the_sdks(serve: Serve) -> None:
+    first, second = serve(TrainETL()), serve(TrainETL())
+    request = Request(REQUEST.spec, REQUEST.key, "jpeg")
+    url = path(args=encode(request))
+    piped = ask(first, "PUT", url, headers={"Ais-Node-Url": f"http://127.0.0.1:{second}"})
+    assert piped[0] == 200 and piped[3] == answer(answer(DATA, request), request)
+    assert ask(first, "PUT", url, headers={"Ais-Node-Url": ","})[0] == 400
+
+
+def test_websockets_are_the_sdks(serve: Serve) -> None:
+    with connect(f"ws://127.0.0.1:{serve(TrainETL())}/ws") as socket_:
+        message = {"etl_args": encode(REQUEST), "fqn": str(PHOTO), "path": "a.jpg"}
+        socket_.send(json.dumps(message).encode())
+        assert socket_.recv(timeout=30) == SAMPLE
+
+
+def test_health_does_not_wait_for_transforms(serve: Serve) -> None:
+    etl = Held()
+    port = serve(etl)
+    busy = [raw(port, f"PUT {path(f'photos/{i}')} HTTP/1.1\r\nHost: pod\r\nContent-Length: 0") for i in range(8)]
+    for _ in range(THREADS):
+        assert etl.entered.acquire(timeout=30)
+    for _ in range(5):
+        assert ask(port, "GET", "/health")[3] == b"Running"
+    assert not etl.entered.acquire(blocking=False)  # no more at a time
+    etl.let_go.set()
+    for number, connection in enumerate(busy):
+        with connection, connection.makefile("rb") as stream:
+            lines = stream.read1().partition(b"\r\n\r\n")
+            assert lines[0].startswith(b"HTTP/1.1 200")
+            assert (lines[2] or stream.read1()) == f"photos/{number}".encode()
+
+
+def test_clients_that_go_away_break_nothing(serve: Serve) -> None:
+    etl = Held()
+    port = serve(etl)
+    put = f"PUT {path()} HTTP/1.1\r\nHost: pod\r\nContent-Length:"
+    gone = [raw(port, f"{put} 0") for _ in range(2 * THREADS)]
+    gone += [raw(port, f"PUT {path(fqn='')} HTTP/1.1\r\nHost: pod\r\nContent-Length: 1000") for _ in range(3)]
+    for _ in range(THREADS):
+        assert etl.entered.acquire(timeout=30)
+    for connection in gone:
+        connection.close()
+    etl.let_go.set()
+    for number in range(3 * THREADS):
+        assert ask(port, "PUT", path(f"photos/{number}"))[3] == f"photos/{number}".encode()
+
+
+def test_first_come_first_served_and_not_after_a_cancellation() -> None:
+    threads, begin, made = _Threads(1), threading.Event(), list[int]()
+
+    def call(number: int) -> int:
+        assert begin.wait(30)
+        made.append(number)
+        if number == 5:
+            raise KeyError(number)
+        return number
+
+    async def ask_all() -> list[Any]:
+        tasks = [asyncio.ensure_future(threads.run(call, number)) for number in range(10)]
+        await asyncio.sleep(0)  # they are in the queue, the first perhaps with the thread
+        tasks[3].cancel()
+        begin.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    outcomes = asyncio.run(ask_all())
+    assert made == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert isinstance(outcomes[3], asyncio.CancelledError) and isinstance(outcomes[5], KeyError)
+    assert [outcome for outcome in outcomes if isinstance(outcome, int)] == [0, 1, 2, 4, 6, 7, 8, 9]
+
+
+def test_threads_outlive_an_event_loop() -> None:
+    threads, entered, let_go = _Threads(1), threading.Event(), threading.Event()
+
+    def call() -> None:
+        entered.set()
+        assert let_go.wait(30)
+
+    async def leave() -> None:
+        task = asyncio.ensure_future(threads.run(call))
+        while not entered.is_set():
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(leave())
+    let_go.set()
+    assert asyncio.run(threads.run(sum, [1, 2])) == 3
+
+
+def test_served_as_on_a_cluster(tmp_path: Path) -> None:
+    """By AIStore's own runtime: ``uvicorn server:server.app`` with workers, where no file of this project exists."""
+    ship_by_value()
+    (tmp_path / "server.py").write_text(
+        "import base64, os, sys, cloudpickle\n"
+        "server = cloudpickle.loads(base64.b64decode(os.environ['ETL_CLASS_PAYLOAD']))()\n"
+        "assert not any(name == 'etl' or name.startswith('etl.') for name in sys.modules)\n"
+    )
+    with closing(socket.socket()) as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    payload = base64.b64encode(cloudpickle.dumps(TrainETL)).decode()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "server:server.app", "--port", str(port), "--workers", "2"],
+        cwd=tmp_path,
+        env={"AIS_TARGET_URL": "http://127.0.0.1:9", "ETL_DIRECT_FQN": "true", "ETL_CLASS_PAYLOAD": payload},
+        start_new_session=True,
+    )
+    try:
+        for _ in range(600):
+            assert process.poll() is None
+            try:
+                if ask(port, "GET", "/health")[0] == 200:
+                    break
+            except ConnectionError:
+                time.sleep(0.05)
+        for _ in range(8):  # connections, so that both workers are asked
+            assert ask(port, "PUT", path())[3] == SAMPLE
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
