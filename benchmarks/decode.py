@@ -2,10 +2,10 @@
 
     IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.decode [--repeats 3] [--images 1000]
 
-FOLDER holds imagenet-sample.tar. One process, one thread, interleaved rounds, medians. "train" is RandomResizedCrop(224)
-and a flip, "val" Resize(256) and CenterCrop(224). torchvision's PIL pipelines draw their own boxes in training and so
-does ``etl.transform``; the other peers (``benchmarks.peers``) are given its boxes. Each row tells the share of photos
-whose bytes are the contract's: those of ``etl.transform`` by Pillow for the same key.
+FOLDER holds imagenet-sample.tar. One process, one thread, interleaved rounds. "train" is RandomResizedCrop(224) and a
+flip, "val" Resize(256) and CenterCrop(224). In training, torchvision's PIL pipelines draw their own boxes and so does
+``etl.transform``; the other peers (``benchmarks.peers``) are given its boxes. Each row tells the share of photos whose
+bytes are the contract's: those of ``etl.transform`` by Pillow for the same key.
 """
 
 import io

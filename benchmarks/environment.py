@@ -1,7 +1,7 @@
 """An environment of its own for the peers, which sees the trainer's packages: ``python -m benchmarks.environment DIR``.
 
-Run by the trainer's Python. The packages of ``benchmarks/requirements.txt`` are installed one line after the other; DIR/not-installed.json
-names those that could not be, and why.
+Run by the trainer's Python. The packages of ``benchmarks/requirements.txt`` are installed one line after the other;
+DIR/not-installed.json names those that could not be, and why.
 """
 
 import json
@@ -41,7 +41,7 @@ def make(folder: Path, requirements: Path) -> dict[str, str]:
     """Make the environment; answers the packages that are missing, each with the reason."""
     subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
     python = folder / "bin" / "python"
-    query = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    query = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     site_packages = Path(subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip())
     # After its own packages in the path, so that torch need not be installed twice.
     (site_packages / "trainer.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -50,8 +50,8 @@ def make(folder: Path, requirements: Path) -> dict[str, str]:
     missing: dict[str, str] = {}
     for words in requirement_lines(requirements.read_text()):
         print("pip install", *words, flush=True)
-        command = [python, "-m", "pip", "install", "--disable-pip-version-check", "-q", "-c", constraints, *words]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "-q", "-c", str(constraints)]
+        done = subprocess.run([*pip, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode:
             why = reason(done.stdout)
             print(f"  not installed: {why}", flush=True)

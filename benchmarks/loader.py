@@ -5,8 +5,8 @@
 FOLDER holds imagenet-sample.tar. All make RandomResizedCrop(224) and a flip of shuffled photos, with as many worker
 processes, or threads where the peer has threads. ImageFolder, webdataset and mosaicml-streaming run torchvision's
 default transforms on Pillow and yield normalised floats, as their users have it. Ours are uint8 batches, as they go to
-a GPU; "+ normalise" adds what a CPU then has to do. Who does other work is told so in the table. Rounds are interleaved,
-each in a process of its own, which counts between two moments of one long epoch, when the workers are up and ahead.
+a GPU; "+ normalise" adds what a CPU then has to do. The table says who does other work. Rounds are interleaved, each in
+a process of its own, which counts between two moments of one long epoch, when the workers are up and ahead.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +178,8 @@ def ffcv(root: Path, workers: int, images: int) -> Iterator[Any]:
 
 BATCHES: dict[str, Callable[[Path, int, int], Iterator[Any]]] = {
     BASELINE: imagefolder,
-    OURS: lambda *arguments: ours(*arguments, to_float=False),
-    NORMALISED: lambda *arguments: ours(*arguments, to_float=True),
+    OURS: partial(ours, to_float=False),
+    NORMALISED: partial(ours, to_float=True),
     "webdataset": webdataset,
     "mosaicml-streaming": streaming,
     "DALI, CPU": dali,
@@ -194,7 +195,8 @@ def measure(kind: str, root: Path, workers: int, images: int) -> dict[str, float
     import torch
 
     torch.set_num_threads(1)
-    moments, seen = [], 0
+    moments: list[tuple[float, float, int, float]] = []
+    seen = 0
     for batch, _ in BATCHES[kind](root, workers, WARM_UP + images + 1000):
         seen += len(batch)
         if seen >= WARM_UP + images * len(moments):

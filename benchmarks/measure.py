@@ -21,9 +21,9 @@ class NotMeasuredError(Exception):
     """A peer that failed, in the words of its own process."""
 
 
-def session_cpu_s() -> float:
-    """CPU seconds, user and system, of all live processes of this process's session, and of those they waited for."""
-    session, total = os.getsid(0), 0
+def session_processes() -> Iterator[tuple[int, list[str]]]:
+    """(id, fields of /proc/PID/stat from the state on) of all live processes of this process's session."""
+    session = os.getsid(0)
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
             try:
@@ -31,14 +31,31 @@ def session_cpu_s() -> float:
             except OSError:  # it ended meanwhile
                 continue
             if int(fields[3]) == session:
-                total += sum(map(int, fields[11:15]))
-    return total / TICKS_PER_S
+                yield int(path.name), fields
+
+
+def session_cpu_s() -> float:
+    """CPU seconds, user and system, of the session's live processes, and of those they waited for."""
+    return sum(sum(map(int, fields[11:15])) for _, fields in session_processes()) / TICKS_PER_S
+
+
+def session_pss_mb() -> float:
+    """Memory of the session's processes together in MB, a page that n of them share counted as n-ths."""
+    return sum(rollup_mb(pid, "Pss:") for pid, _ in session_processes())
+
+
+def rollup_mb(pid: int, *fields: str) -> float:
+    """The sum of fields of /proc/PID/smaps_rollup, by how their lines begin, in MB; 0 for a process that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(fields)) * 1024 / 1e6
 
 
 def unique_mb(pid: int) -> float:
     """Memory that a process alone has (USS), in MB: what another process of its kind costs."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024 / 1e6
+    return rollup_mb(pid, "Private_")
 
 
 def in_own_session(module: str, *arguments: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Other ways from a JPEG's bytes to uint8 [224, 224, 3]: a training sample of a given box and flip, or a validation one.
+"""Other ways from a JPEG's bytes to uint8 [224, 224, 3]: training samples of a given box and flip, validation samples.
 
 ``benchmarks/requirements.txt`` holds their packages; ``make build/bench/.ready`` installs them beside the trainer's.
 """
@@ -133,7 +133,9 @@ def _dali(train: bool) -> Round:
         data, *rest = (fn.external_source(name=name) for name in names)
         how = {"interp_type": types.INTERP_LINEAR, "antialias": True}
         if not train:
-            image = fn.resize(fn.decoders.image(data, output_type=types.RGB, device="cpu"), resize_shorter=RESIZE, **how)
+            image = fn.resize(
+                fn.decoders.image(data, output_type=types.RGB, device="cpu"), resize_shorter=RESIZE, **how
+            )
             return fn.crop(image, crop=(SIZE, SIZE))
         anchor, shape, flip = rest
         image = fn.decoders.image_slice(data, anchor, shape, axis_names="WH", output_type=types.RGB, device="cpu")

@@ -1,8 +1,8 @@
 """What a benchmark measured: tables on the console, and one JSON file that plots and documentation are made of.
 
-The file: {"benchmark", "command", "date", "machine", "versions", "tables"}; a table: {"name", "title", "unit", "better",
-"baseline", "rows"}; a row: {"name", "values", "median", "times_better", "note", "failed", "series", "x"}. ``values``
-holds every repeat. A row that could not be measured has no values, and ``failed`` says why.
+The file: {"benchmark", "command", "date", "machine", "versions", "tables"}; a table: {"name", "title", "unit",
+"better", "baseline", "rows"}; a row: {"name", "values", "median", "times_better", "note", "failed", "series", "x"}.
+``values`` holds every repeat. A row that could not be measured has no values, and ``failed`` says why.
 """
 
 import argparse
@@ -154,7 +154,9 @@ def machine() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        found = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        found = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = found[0] if found else model
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

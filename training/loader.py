@@ -127,9 +127,9 @@ def to_device(batch: Batch, device: torch.device, channels_last: bool) -> tuple[
 
 def normalise(images: torch.Tensor, channels_last: bool) -> torch.Tensor:
     """uint8 [n, H, W, 3] to float32 [n, 3, H, W], (x / 255 - MEAN) / STD, on the images' device."""
-    mean = torch.tensor(MEAN, device=images.device) * 255
-    std = torch.tensor(STD, device=images.device) * 255
-    scaled = images.float().sub_(mean).div_(std)
+    mean, std = (torch.tensor(values, device=images.device).mul(255).repeat(images.shape[2]) for values in (MEAN, STD))
+    # By whole rows: over an axis of three channels a CPU takes four times as long.
+    scaled = images.float().flatten(2).sub_(mean).div_(std).reshape(images.shape)
     nchw = scaled.permute(0, 3, 1, 2)  # NHWC memory seen as NCHW is exactly torch.channels_last
     return nchw if channels_last else nchw.contiguous()
 
