@@ -4,9 +4,9 @@
 
 FOLDER holds imagenet-sample.tar. One of these changes at a time from 2 workers, batches of 128, 224 pixels and 1,000
 names; larger data sets are longer manifests over the same 1,000 files. CPU time is that of all processes, memory what
-they have together without counting shared pages twice (PSS), after ``--images`` images, and what a worker alone has
-grown by (USS) meanwhile. ImageFolder + DataLoader is the peer for the size of the data set: its list of paths is copied
-page by page into every worker that reads it.
+they have together without counting shared pages twice (PSS), after ``--images`` images, and what a worker has grown by
+meanwhile, the batches on their way left out. ImageFolder + DataLoader is the peer for the size of the data set: its
+list of paths is copied page by page into every worker that reads it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import numpy as np
 
 from aistore_data.manifest import Manifest
 from benchmarks.loader import torchvision_transform
-from benchmarks.measure import in_own_session, photo_folder, session_cpu_s, session_pss_mb, unique_mb
+from benchmarks.measure import heap_mb, in_own_session, photo_folder, session_cpu_s, session_pss_mb
 from benchmarks.results import Row, Table, begin, parser
 
 OURS, PEER = "imagenet-ais", "ImageFolder + DataLoader"
@@ -69,8 +69,9 @@ def ours(root: Path, point: Point) -> Iterator[Any]:
     from aistore_data.shared import share
     from etl import Spec
     from training.dataset import SampleDataset
-    from training.loader import Feed, open_loader, start_worker_server
+    from training.loader import Feed, open_loader
     from training.sampler import TrainBatches
+    from training.worker_server import start_worker_server
 
     if point.workers:
         start_worker_server()
@@ -98,7 +99,7 @@ def imagefolder(root: Path, point: Point) -> Iterator[Any]:
 
 
 def measure(who: str, root: Path, point: Point, images: int) -> dict[str, float]:
-    """CPU ms per image, PSS of all processes at the end, and what the USS of a worker grew by, in MB."""
+    """CPU ms per image, PSS of all processes at the end, and what the heap of a worker grew by, in MB."""
     import torch
 
     torch.set_num_threads(1)
@@ -109,12 +110,12 @@ def measure(who: str, root: Path, point: Point, images: int) -> dict[str, float]
         seen += len(batch)
         if seen >= warm_up + images * len(moments):
             pids = [child.pid for child in multiprocessing.active_children() if child.pid]
-            grown = sum(map(unique_mb, pids)) / max(1, len(pids))
+            grown = sum(map(heap_mb, pids)) / max(1, len(pids))
             moments.append((session_cpu_s(), seen, grown, session_pss_mb()))
         if len(moments) == 2:
             break
     (cpu_s, first, before, _), (cpu_end_s, last, after, pss_mb) = moments
-    return {"cpu_ms": 1e3 * (cpu_end_s - cpu_s) / (last - first), "pss_mb": pss_mb, "uss_mb": after - before}
+    return {"cpu_ms": 1e3 * (cpu_end_s - cpu_s) / (last - first), "pss_mb": pss_mb, "heap_mb": after - before}
 
 
 def main() -> int:
@@ -150,7 +151,7 @@ def main() -> int:
         for name, unit in (("cpu_ms", "CPU ms per image"), ("pss_mb", "MB of all processes")):
             made = []
             for who, value, found in mine:
-                grown = sorted(found["uss_mb"])[len(found["uss_mb"]) // 2]
+                grown = sorted(found["heap_mb"])[len(found["heap_mb"]) // 2]
                 note = (
                     f"a worker grew by {grown:+.1f} MB" if name == "pss_mb" and (axis, value) != ("workers", 0) else ""
                 )

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import compare, in_own_session, photo_folder, session_cpu_s, unique_mb
+from benchmarks.measure import compare, heap_mb, in_own_session, photo_folder, session_cpu_s
 from benchmarks.results import Row, Table, begin, parser
 
 BATCH = 50
@@ -74,8 +74,9 @@ def ours(root: Path, workers: int, images: int, to_float: bool) -> Iterator[Any]
     from aistore_data.shared import share
     from etl import Spec
     from training.dataset import SampleDataset
-    from training.loader import Feed, normalise, open_loader, start_worker_server
+    from training.loader import Feed, normalise, open_loader
     from training.sampler import TrainBatches
+    from training.worker_server import start_worker_server
 
     start_worker_server()
     manifest = share(scan_folder(root)[0])
@@ -202,7 +203,7 @@ def measure(kind: str, root: Path, workers: int, images: int) -> dict[str, float
         if seen >= WARM_UP + images * len(moments):
             # Threads of a peer without processes are in this one.
             pids = [child.pid for child in multiprocessing.active_children() if child.pid] or [os.getpid()]
-            memory = sum(map(unique_mb, pids)) / len(pids)
+            memory = sum(map(heap_mb, pids)) / len(pids)
             moments.append((session_cpu_s(), time.perf_counter(), seen, memory))
         if len(moments) == 2:
             break
@@ -228,7 +229,7 @@ def tables(figures: dict[str, list[Row]], workers: int, images: int) -> list[Tab
     return [
         Table("speed", title, "images/s", noted("img_per_s", NOTES), BASELINE, "more"),
         Table("cpu", title, "CPU ms per image, all processes", noted("cpu_ms", NOTES), BASELINE),
-        Table("memory", "Memory that a worker has alone (USS)", "MB", noted("end_mb", grown), BASELINE),
+        Table("memory", "Memory of a worker, without the batches on their way", "MB", noted("end_mb", grown), BASELINE),
     ]
 
 

@@ -53,9 +53,12 @@ def rollup_mb(pid: int, *fields: str) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith(fields)) * 1024 / 1e6
 
 
-def unique_mb(pid: int) -> float:
-    """Memory that a process alone has (USS), in MB: what another process of its kind costs."""
-    return rollup_mb(pid, "Private_")
+def heap_mb(pid: int) -> float:
+    """A process's anonymous memory in MB (Pss_Anon): a page that n forked processes share counts as an n-th.
+
+    Neither code nor batches on their way, which lie in shared memory.
+    """
+    return rollup_mb(pid, "Pss_Anon:")
 
 
 def in_own_session(module: str, *arguments: str) -> dict[str, Any]:

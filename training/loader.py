@@ -1,8 +1,6 @@
 """From a dataset to batches on the device: PyTorch's DataLoader, and the time that the step waits for it."""
 
 import multiprocessing
-import multiprocessing.forkserver
-import multiprocessing.resource_tracker
 import os
 import threading
 import time
@@ -16,10 +14,7 @@ from torch.utils.data import DataLoader
 
 from aistore_data.errors import DataError, UnreachableError, sentence
 from training.dataset import Batch, BatchDataset, Counts
-from training.preemption import signals_blocked
-
-START_METHOD = "forkserver"
-"""Named, not the platform's default: forking a process that has threads or a GPU context is not safe."""
+from training.worker_server import START_METHOD
 
 POLL_S = 1
 """Seconds after which waiting for a batch is interrupted, to see whether the run is to stop."""
@@ -27,14 +22,6 @@ POLL_S = 1
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Of ImageNet's RGB values in [0, 1], as torchvision's weights expect them."""
-
-
-def start_worker_server() -> None:
-    """Begin importing torch in the process that workers are forked from, while this one builds the model."""
-    multiprocessing.get_context(START_METHOD).set_forkserver_preload(["training.dataset"])
-    for helper in (multiprocessing.resource_tracker, multiprocessing.forkserver):
-        with signals_blocked():  # anew for each: the resource tracker unblocks some of them when it has started
-            helper.ensure_running()
 
 
 @contextmanager
