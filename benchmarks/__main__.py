@@ -2,8 +2,9 @@
 
     python -m benchmarks [--quick] [--to FOLDER] [NAME …]
 
-Tables go to the console; figures to FOLDER/NAME.json and plots to FOLDER/NAME.png. --quick takes fewer images and
-rounds, to see that everything runs: its figures are too rough to quote, and go to build/bench-quick by default.
+Tables go to the console; figures to FOLDER/NAME.json, plots to FOLDER/NAME.png, all tables to FOLDER/README.md.
+--quick takes fewer images and rounds, to see that everything runs: its figures are too rough to quote, and go to
+build/bench-quick by default.
 """
 
 import argparse
@@ -27,9 +28,9 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("decode", "--repeats 3", "--repeats 1 --images 50"),
-    Benchmark("loader", "--repeats 3", "--repeats 1 --images 300"),
+    Benchmark("loader", "--repeats 3", "--repeats 1 --images 200"),
     Benchmark("bucket", "--repeats 2", "--repeats 1 --images 100"),
-    Benchmark("loop", "--repeats 10", "--repeats 2 --steps 1"),
+    Benchmark("loop", "--repeats 10", "--repeats 2 --steps 1 --size 64"),
     Benchmark("start", "--repeats 3", "--repeats 1"),
     Benchmark("manifest", "--load --repeats 5", "--load --repeats 1"),
     Benchmark("growth", "--repeats 1", "--repeats 1 --images 100 --axes names"),
@@ -56,7 +57,8 @@ def main() -> int:
         done = subprocess.run([*command, "--json", str(folder / f"{benchmark.name}.json")], cwd=PROJECT, check=False)
         took[benchmark.name] = time.monotonic() - start_s
         failed += [benchmark.name] if done.returncode else []
-    subprocess.run([sys.executable, "-m", "benchmarks.plots", str(folder)], cwd=PROJECT, check=True)
+    for module in ("plots", "report"):
+        subprocess.run([sys.executable, "-m", f"benchmarks.{module}", str(folder)], cwd=PROJECT, check=True)
     parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in took.items())
     print(f"\n{sum(took.values()) / 60:.1f} minutes (seconds: {parts}); figures and plots in {folder}")
     if failed:

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import measure, results
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.environment import package_of, reason, requirement_lines
+from benchmarks.report import page
 from benchmarks.results import Row, Table
 from tests.conftest import PROJECT
 
@@ -112,6 +113,14 @@ def test_requirements_are_pinned() -> None:
 def test_every_benchmark_exists() -> None:
     for benchmark in BENCHMARKS:
         assert (PROJECT / "benchmarks" / f"{benchmark.name}.py").exists()
+
+
+def test_page() -> None:
+    head = {"benchmark": "decode", "machine": {"cpu": "a CPU", "cores": 2, "system": "Linux"}, "date": "2026-01-01"}
+    head |= {"command": "python -m benchmarks.decode", "versions": {"torch": "1"}}
+    text = page([head | {"tables": [TABLE.as_dict()]}])
+    assert "| ours | 2 (2–2) | 2.50 |  |" in text
+    assert "| gone | not measured | | it is |" in text
 
 
 def test_plots(tmp_path: Path) -> None:
