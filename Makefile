@@ -12,10 +12,10 @@ TORCH_INDEX ?=
 TOGETHER ?= --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all soak check bench clean
+.PHONY: help setup demo test test-all soak check bench bench-quick clean
 
 help:  ## list the verbs
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready $(VENV)/.native  ## make .venv with the pinned packages (several GB: torch's CUDA libraries)
 
@@ -56,13 +56,16 @@ test-all: check build/pillow-12/.ready  ## the same with the long matrices
 soak: setup  ## faults at random for MINUTES (20): every run must end the same
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),20)
 
-bench: setup  ## the figures of the README: python -m benchmarks.NAME runs one
-	$(BIN)/python -m benchmarks.decode
-	$(BIN)/python -m benchmarks.loader
-	$(BIN)/python -m benchmarks.bucket
-	$(BIN)/python -m benchmarks.loop
-	$(BIN)/python -m benchmarks.repeat
-	$(BIN)/python -m benchmarks.resume
+# The benchmarks' peers, in an environment of their own that sees the packages of .venv.
+build/bench/.ready: $(VENV)/.ready benchmarks/requirements.txt benchmarks/environment.py
+	$(BIN)/python -m benchmarks.environment build/bench
+	@touch $@
+
+bench: setup build/bench/.ready  ## the figures of the README, in benchmarks/results (15 minutes on 2 cores)
+	build/bench/bin/python -m benchmarks
+
+bench-quick: setup build/bench/.ready  ## the same with few images, in build/bench-quick (2 minutes)
+	build/bench/bin/python -m benchmarks --quick
 
 clean:  ## remove .venv, build and caches; runs and data stay
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from aistore_data.errors import ConfigError
 from training.compose import EXPECTED_ERRORS, check, explain, register
+from training.worker_server import start_worker_server
 
 exit_codes: list[int] = []
 """Of the jobs so far."""
@@ -23,6 +24,8 @@ def main(composed: DictConfig) -> None:
         print(f"error: {error}", file=sys.stderr, flush=True)
         exit_codes[-1] = error.exit_code
         return
+    if config.data.workers != 0:
+        start_worker_server(config.data.source)  # which imports torch while this process does
     from training.run import run  # here, so that --help and a typing error need not wait for torch
 
     exit_codes[-1] = run(config)

@@ -19,7 +19,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import compare, photo_folder, session_cpu_s
+from benchmarks.measure import compare, in_own_session, photo_folder, session_cpu_s
+from benchmarks.results import Table, begin, parser
 
 BATCH = 50
 SDK = "SDK AISMapDataset + ETL"
@@ -60,11 +61,11 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
                 _, content = self.source[index]
                 return torch.from_numpy(numpy.array(Image.open(io.BytesIO(content))))
 
-        loader = torch.utils.data.DataLoader(
+        pixels = torch.utils.data.DataLoader(
             Pixels(), BATCH, shuffle=True, num_workers=workers, multiprocessing_context="fork"
         )
         while True:
-            yield from loader
+            yield from pixels
     manifest, _ = scan_folder(root)
     dataset: Any = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(), seed=0)
     if kind in SHARES:
@@ -109,12 +110,12 @@ def measure(kind: str, root: Path, access: Any, workers: int, images: int) -> No
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--workers", type=int, default=1)
+    arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--images", type=int, default=400)
+    arguments.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
+    args = arguments.parse_args()
     from aistore_data import etls
     from aistore_data.cluster import make_client
     from aistore_data.destination import Bucket
@@ -125,6 +126,7 @@ def main() -> int:
     if args.one:
         measure(args.one[0], Path(args.one[1]), Access.from_environment(""), args.workers, args.images)
         return 0
+    result = begin(args)
     words = ("--workers", str(args.workers), "--images", str(args.images))
     with photo_folder() as root, ExitStack() as stack:
         if not os.environ.get("AIS_ENDPOINT"):
@@ -137,7 +139,13 @@ def main() -> int:
         bucket.prepare()
         upload(root, bucket, "folders", 4)
         stack.callback(etls.stop, client, etls.ensure(client, "bench-train", "train", settings, print)[0])
-        compare("benchmarks.bucket", KINDS, args.repeats, root, *words)
+
+        def one(kind: str) -> dict[str, float]:
+            return in_own_session("benchmarks.bucket", *words, "--one", kind, str(root))
+
+        figures = compare(KINDS, args.repeats, one, {SDK: "aistore"})
+    for figure, unit in (("cpu_ms", "CPU ms per image on the training node"), ("wall_ms", "ms per image")):
+        result.add(Table(figure, f"From a bucket to batches, {args.workers} workers", unit, figures[figure], KINDS[0]))
     return 0
 
 

@@ -1,14 +1,13 @@
-"""CPU time to make one training sample, from the bytes of a JPEG to uint8 pixels: ours beside other decoders.
+"""CPU time to make one sample, from the bytes of a JPEG to uint8 pixels: ours beside other decoders.
 
-    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.decode [--repeats 5] [--images 1000]
+    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.decode [--repeats 3] [--images 1000]
 
-FOLDER holds imagenet-sample.tar. One process, one thread, interleaved rounds, medians. All make RandomResizedCrop(224)
-and a flip. torchvision's pipelines draw the box themselves and so does ``etl.transform``; the other peers
-(``benchmarks.peers``) are given it. "equal" is the share of photos whose bytes are those of ``etl.transform`` by
-Pillow for the same key.
+FOLDER holds imagenet-sample.tar. One process, one thread, interleaved rounds. "train" is RandomResizedCrop(224) and a
+flip, "val" Resize(256) and CenterCrop(224). In training, torchvision's PIL pipelines draw their own boxes and so does
+``etl.transform``; the other peers (``benchmarks.peers``) are given its boxes. Each row tells the share of photos whose
+bytes are the contract's: those of ``etl.transform`` by Pillow for the same key.
 """
 
-import argparse
 import io
 import os
 import sys
@@ -19,92 +18,114 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import photo_folder, print_machine, print_table
-from benchmarks.peers import BATCH, SIZE, Job, peers
+from benchmarks.measure import photo_folder
+from benchmarks.peers import BATCH, RESIZE, SIZE, Job, Round, peers, probe
+from benchmarks.results import Row, Table, begin, parser, rows, why
 from etl import Key, Spec, transform
 from etl.sample import NATIVE_VARIABLE, decode, horizontal_flip, native, random_resized_crop_box, random_words
 
-Round = Callable[[Sequence[Job]], Sequence[np.ndarray]]
-
 BASELINE = "torchvision PIL, to float"
-SPEC = Spec.train(SIZE)
+SPECS = {"train": Spec.train(SIZE), "val": Spec.val(SIZE, RESIZE)}
+TITLES = {"train": "A training sample from a JPEG's bytes", "val": "A validation sample from a JPEG's bytes"}
 
 
-def jobs_of(paths: Sequence[Path]) -> list[Job]:
-    """The photos, and the box and the flip of key (0, 0, index)."""
+def jobs_of(paths: Sequence[Path], split: str) -> list[Job]:
+    """The photos; for training with the box and the flip of key (0, 0, index)."""
     jobs = []
     for index, path in enumerate(paths):
-        data, words = path.read_bytes(), random_words(Key(0, 0, index))
-        top, left, height, width = random_resized_crop_box(*decode(data).size, SPEC.scale, SPEC.ratio, words)
-        jobs.append(Job(data, index, (left, top, width, height), horizontal_flip(words)))
+        data, words, spec = path.read_bytes(), random_words(Key(0, 0, index)), SPECS["train"]
+        top, left, height, width = random_resized_crop_box(*decode(data).size, spec.scale, spec.ratio, words)
+        box = (left, top, width, height) if split == "train" else None
+        jobs.append(Job(data, index, box, box is not None and horizontal_flip(words)))
     return jobs
 
 
-def torchvision_pil(to_float: bool) -> Round:
-    """What ``ImageFolder`` does to a file: open, convert, RandomResizedCrop, flip; and ToTensor and Normalize."""
+def torchvision_pil(split: str, to_float: bool) -> Round:
+    """What ``ImageFolder`` users do to a file: open, convert, crop, resize, flip; and ToTensor and Normalize."""
     from PIL import Image
     from torchvision import transforms
 
     from training.loader import MEAN, STD
 
-    steps = [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip()]
-    steps += [transforms.ToTensor(), transforms.Normalize(MEAN, STD)] if to_float else []
+    steps: list[Callable[..., object]] = [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip()]
+    if split == "val":
+        steps = [transforms.Resize(RESIZE), transforms.CenterCrop(SIZE)]
+    steps += [transforms.ToTensor(), transforms.Normalize(MEAN, STD)] if to_float else [np.array]
     pipeline = transforms.Compose(steps)
     return lambda jobs: [pipeline(Image.open(io.BytesIO(job.data)).convert("RGB")) for job in jobs]
 
 
-def ours(variable: str) -> Round:
+def ours(split: str, variable: str) -> Round:
     """``etl.transform`` with IMAGENET_AIS_NATIVE=``variable``."""
 
     def run(jobs: Sequence[Job]) -> list[np.ndarray]:
         os.environ[NATIVE_VARIABLE] = variable
-        return [transform(job.data, SPEC, Key(0, 0, job.index)) for job in jobs]
+        return [transform(job.data, SPECS[split], Key(0, 0, job.index)) for job in jobs]
 
     return run
 
 
+def table(split: str, paths: Sequence[Path], repeats: int) -> Table:
+    """CPU milliseconds per image of all ways to a sample of ``split``."""
+    rounds: dict[str, Round] = {
+        BASELINE: torchvision_pil(split, True),
+        "torchvision PIL, uint8": torchvision_pil(split, False),
+        "etl.transform, Pillow": ours(split, "0"),
+    }
+    failed: dict[str, str] = {}
+    os.environ[NATIVE_VARIABLE] = "1"
+    if native() is None:
+        failed["etl.transform, native"] = "imagenet_ais_native is not installed"
+    else:
+        rounds["etl.transform, native"] = ours(split, "1")
+    for name, (package, make) in peers().items():
+        try:
+            run = make(split == "train")
+            probe(run, split == "train")
+        except Exception as error:  # whatever an installation lacks
+            failed[name] = why(error, package)
+        else:
+            rounds[name] = run
+    jobs = jobs_of(paths, split)
+    reference = rounds["etl.transform, Pillow"](jobs)
+    notes = {BASELINE: "floats"}
+    for name, run in rounds.items():
+        if name == BASELINE:
+            continue
+        if split == "train" and name == "torchvision PIL, uint8":
+            notes[name] = "boxes of its own"
+            continue
+        equal = sum(map(np.array_equal, run(jobs), reference))
+        notes[name] = f"{equal} of {len(jobs)} equal to the contract"
+    times: dict[str, list[float]] = defaultdict(list)
+    for _ in range(repeats):
+        cpu_s: dict[str, float] = defaultdict(float)
+        for start in range(0, len(jobs), BATCH):
+            for name, run in rounds.items():
+                before = time.process_time()
+                run(jobs[start : start + BATCH])
+                cpu_s[name] += time.process_time() - before
+        for name in rounds:
+            times[name].append(1e3 * cpu_s[name] / len(jobs))
+    made = rows(times, notes) + [Row(name, failed=reason) for name, reason in failed.items()]
+    return Table(split, TITLES[split], "CPU ms per image", made, BASELINE)
+
+
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--images", type=int, default=1000)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--images", type=int, default=1000)
+    options = arguments.parse_args()
     import torch
 
     torch.set_num_threads(1)
-    print_machine()
-    rounds: dict[str, Round] = {
-        BASELINE: torchvision_pil(True),
-        "torchvision PIL, uint8": torchvision_pil(False),
-        "etl.transform, Pillow": ours("0"),
-    }
-    module = native()
-    if module is None:
-        print("etl.transform, native: imagenet_ais_native is not installed")
-    else:
-        print(
-            f"imagenet_ais_native {module.__version__}, libjpeg-turbo {module.LIBJPEG_TURBO}, {module.SIMD or 'scalar'}"
-        )
-        rounds["etl.transform, native"] = ours("1")
-    rounds |= peers()
+    result = begin(options)
+    if module := native():
+        print(f"native: libjpeg-turbo {module.LIBJPEG_TURBO}, {module.SIMD or 'scalar'}")
     with photo_folder() as root:
-        jobs = jobs_of(sorted((root / "train").rglob("*.JPEG"))[: options.images])
-    reference = rounds["etl.transform, Pillow"](jobs)
-    for name, run in rounds.items():
-        if not name.startswith("torchvision PIL"):
-            equal = sum(map(np.array_equal, run(jobs), reference)) / len(jobs)
-            print(f"{name}: {100 * equal:.1f} % of {len(jobs)} photos equal")
-    times: dict[str, list[float]] = defaultdict(list)
-    for _ in range(options.repeats):
-        cpu_s: dict[str, float] = defaultdict(float)
-        for begin in range(0, len(jobs), BATCH):
-            for name, run in rounds.items():
-                start = time.process_time()
-                run(jobs[begin : begin + BATCH])
-                cpu_s[name] += time.process_time() - start
-        for name in rounds:
-            times[name].append(1e3 * cpu_s[name] / len(jobs))
-    print_table(times, BASELINE, "CPU ms per image")
+        for split in SPECS:
+            result.add(table(split, sorted((root / split).rglob("*.JPEG"))[: options.images], options.repeats))
     return 0
 
 

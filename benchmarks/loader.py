@@ -1,83 +1,259 @@
-"""CPU time per image, all processes, from a folder of real photos to batches: ours beside torchvision's ImageFolder.
+"""From a folder of real photos to batches: images per second, CPU time of all processes and memory, beside its peers.
 
-    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.loader [--workers 2] [--repeats 5]
+    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.loader [--workers 2] [--repeats 3] [--images 2000]
 
-FOLDER holds imagenet-sample.tar. The peer is what pytorch/examples does: ImageFolder with RandomResizedCrop, flip,
-ToTensor and Normalize behind a DataLoader. Ours are uint8 batches, as they go to a GPU; "+ normalise" adds what a CPU
-then has to do. Rounds are interleaved; each counts the CPU time of all processes between two moments of one epoch.
+FOLDER holds imagenet-sample.tar. All make RandomResizedCrop(224) and a flip of shuffled photos, with as many worker
+processes, or threads where the peer has threads. ImageFolder, webdataset and mosaicml-streaming run torchvision's
+default transforms on Pillow and yield normalised floats, as their users have it. Ours are uint8 batches, as they go to
+a GPU; "+ normalise" adds what a CPU then has to do. The table says who does other work. Rounds are interleaved, each in
+a process of its own, which counts between two moments of one long epoch, when the workers are up and ahead.
 """
 
 import argparse
 import json
+import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from benchmarks.measure import compare, photo_folder, session_cpu_s
+from benchmarks.measure import compare, heap_mb, in_own_session, photo_folder, session_cpu_s
+from benchmarks.results import Row, Table, begin, parser
 
 BATCH = 50
-KINDS = ("ImageFolder + DataLoader", "imagenet-ais", "imagenet-ais + normalise")
+WARM_UP = 300
+"""Images before the first moment."""
+BASELINE = "ImageFolder + DataLoader"
+OURS, NORMALISED = "imagenet-ais", "imagenet-ais + normalise"
+PEERS = {
+    "webdataset": "webdataset",
+    "mosaicml-streaming": "mosaicml-streaming",
+    "DALI, CPU": "nvidia-dali-cuda120",
+    "FFCV": "ffcv",
+}
+"""Each with its package."""
+NOTES = {
+    BASELINE: "floats",
+    OURS: "uint8, as for a GPU; samples repeatable by key",
+    NORMALISED: "floats",
+    "webdataset": "floats; shuffles in a buffer of 1,000",
+    "mosaicml-streaming": "floats",
+    "DALI, CPU": "floats; other pixels (its own resize), threads instead of processes",
+    "FFCV": "uint8; no antialiasing, JPEGs encoded anew at quality 90, threads instead of processes",
+}
 
 
-def batches(kind: str, root: Path, workers: int, epochs: int) -> Iterator[object]:
-    """Batches of ``epochs`` epochs."""
+def torchvision_transform() -> Callable[[Any], Any]:
+    """The default of torchvision's users, and of pytorch/examples."""
+    from torchvision import transforms
+
+    from training.loader import MEAN, STD
+
+    steps = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    return transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
+
+
+def imagefolder(root: Path, workers: int, images: int) -> Iterator[Any]:
+    """torchvision's ImageFolder behind a DataLoader."""
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+
+    dataset = ImageFolder(str(root / "train"), torchvision_transform())
+    dataset.samples *= 1 + images // len(dataset)
+    yield from DataLoader(dataset, BATCH, shuffle=True, num_workers=workers)
+
+
+def ours(root: Path, workers: int, images: int, to_float: bool) -> Iterator[Any]:
+    """data=imagefolder."""
     import torch
 
-    torch.set_num_threads(1)
-    if kind == KINDS[0]:
-        from torchvision import datasets, transforms
-
-        from training.loader import MEAN, STD
-
-        steps = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
-        transform = transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
-        dataset = datasets.ImageFolder(str(root / "train"), transform)
-        loader = torch.utils.data.DataLoader(
-            dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0
-        )
-        for _ in range(epochs):
-            yield from loader
-        return
     from aistore_data.folder import FolderReader, scan_folder
+    from aistore_data.shared import share
     from etl import Spec
     from training.dataset import SampleDataset
     from training.loader import Feed, normalise, open_loader
     from training.sampler import TrainBatches
+    from training.worker_server import start_worker_server
 
-    manifest, _ = scan_folder(root)
-    ours = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(224), seed=0)
-    order = TrainBatches(len(manifest), BATCH, seed=0, epochs=epochs)
-    with open_loader(ours, order, workers, 4, torch.device("cpu")) as loader:
+    start_worker_server()
+    manifest = share(scan_folder(root)[0])
+    dataset = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(224), seed=0)
+    order = TrainBatches(len(manifest), BATCH, seed=0, epochs=1 + images // len(manifest))
+    with open_loader(dataset, order, workers, 4, torch.device("cpu")) as loader:
         for batch in Feed(loader):
-            yield normalise(batch.images, channels_last=True) if kind == KINDS[2] else batch
+            yield (normalise(batch.images, channels_last=True) if to_float else batch.images), batch.labels
 
 
-def measure(kind: str, root: Path, workers: int) -> None:
-    """Print CPU and wall milliseconds per image over 40 batches, from the fifth on, when the workers are up.
+def webdataset(root: Path, workers: int, images: int) -> Iterator[Any]:
+    """Tar files of the photos' own bytes, eight, so that every worker has some."""
+    import webdataset as wds
+    from torchvision.datasets import ImageFolder
 
-    It stops well before the end, so that at both moments the workers are ahead of the consumer by the same number.
+    folder = root / "webdataset"
+    if not folder.exists():
+        folder.mkdir()
+        with wds.ShardWriter(f"{folder}/%02d.tar", maxcount=125, verbose=0) as shards:
+            for number, (path, label) in enumerate(ImageFolder(str(root / "train")).samples):
+                shards.write({"__key__": f"{number:07d}", "jpg": Path(path).read_bytes(), "cls": label})
+    dataset = wds.WebDataset(sorted(map(str, folder.glob("*.tar"))), shardshuffle=8).repeat().shuffle(1000)
+    dataset = dataset.decode("pilrgb").to_tuple("jpg", "cls").map_tuple(torchvision_transform(), int).batched(BATCH)
+    yield from wds.WebLoader(dataset, batch_size=None, num_workers=workers)
+
+
+def streaming(root: Path, workers: int, images: int) -> Iterator[Any]:
+    """A local MDS data set of the photos' own bytes, read by the class that StreamingImageNet is."""
+    from PIL import Image
+    from streaming import MDSWriter
+    from streaming.vision.base import StreamingVisionDataset
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+
+    folder = root / "mds"
+    if not folder.exists():
+        with MDSWriter(out=str(folder), columns={"x": "jpeg", "y": "int"}) as shards:
+            for path, label in ImageFolder(str(root / "train")).samples:
+                with Image.open(path) as image:
+                    shards.write({"x": image, "y": label})
+    size = (1 + images // 1000) * 1000
+
+    def transform(image: Any) -> Any:
+        return torchvision(image.convert("RGB"))
+
+    torchvision = torchvision_transform()
+    dataset = StreamingVisionDataset(
+        local=str(folder), shuffle=True, batch_size=BATCH, transform=transform, epoch_size=size
+    )
+    yield from DataLoader(dataset, BATCH, num_workers=workers)
+
+
+def dali(root: Path, workers: int, images: int) -> Iterator[Any]:
+    """Its file reader, its decoder of random crops, and normalisation, in threads."""
+    from nvidia.dali import fn, pipeline_def, types
+    from nvidia.dali.plugin.pytorch import DALIGenericIterator
+
+    from training.loader import MEAN, STD
+
+    @pipeline_def(batch_size=BATCH, num_threads=workers, device_id=None)  # type: ignore[untyped-decorator]
+    def graph() -> Any:
+        data, labels = fn.readers.file(file_root=str(root / "train"), random_shuffle=True, name="photos")
+        image = fn.decoders.image_random_crop(
+            data, device="cpu", output_type=types.RGB, random_area=[0.08, 1], random_aspect_ratio=[3 / 4, 4 / 3]
+        )
+        image = fn.resize(image, size=[224, 224], interp_type=types.INTERP_LINEAR, antialias=True)
+        mean, std = ([255 * value for value in values] for values in (MEAN, STD))
+        flip = fn.random.coin_flip()
+        return fn.crop_mirror_normalize(image, dtype=types.FLOAT, mean=mean, std=std, mirror=flip), labels
+
+    for (batch,) in DALIGenericIterator([graph()], ["images", "labels"]):
+        yield batch["images"], batch["labels"]
+
+
+def ffcv(root: Path, workers: int, images: int) -> Iterator[Any]:
+    """A file of photos as JPEGs, and its loader with its own decoder of random crops, in threads."""
+    import numpy as np
+    from ffcv.fields import IntField, RGBImageField
+    from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import RandomHorizontalFlip, ToTensor
+    from ffcv.writer import DatasetWriter
+    from torchvision.datasets import ImageFolder
+
+    file = root / "photos.beton"
+    photos = ImageFolder(str(root / "train"))
+    if not file.exists():
+        fields = {"image": RGBImageField(write_mode="jpg", jpeg_quality=90), "label": IntField()}
+        DatasetWriter(str(file), fields, num_workers=workers).from_indexed_dataset(photos)
+    loader = Loader(
+        str(file), batch_size=BATCH, num_workers=workers, order=OrderOption.RANDOM, os_cache=True,
+        indices=np.tile(np.arange(len(photos)), 1 + images // len(photos)),
+        pipelines={
+            "image": [RandomResizedCropRGBImageDecoder((224, 224)), RandomHorizontalFlip(), ToTensor()],
+            "label": [IntDecoder(), ToTensor()],
+        },
+    )  # fmt: skip
+    yield from loader
+
+
+BATCHES: dict[str, Callable[[Path, int, int], Iterator[Any]]] = {
+    BASELINE: imagefolder,
+    OURS: partial(ours, to_float=False),
+    NORMALISED: partial(ours, to_float=True),
+    "webdataset": webdataset,
+    "mosaicml-streaming": streaming,
+    "DALI, CPU": dali,
+    "FFCV": ffcv,
+}
+
+
+def measure(kind: str, root: Path, workers: int, images: int) -> dict[str, float]:
+    """Figures over ``images`` images, from the WARM_UP-th on.
+
+    It stops well before the epoch ends, so that at both moments the workers are ahead of the consumer by as much.
     """
-    moments = []
-    for number, _ in enumerate(batches(kind, root, workers, epochs=3)):
-        if number in (4, 44):
-            moments.append((session_cpu_s(), time.perf_counter()))
-    cpu_s, wall_s = (after - before for before, after in zip(*moments, strict=True))
-    print(json.dumps({"cpu_ms": 1e3 * cpu_s / (40 * BATCH), "wall_ms": 1e3 * wall_s / (40 * BATCH)}))
+    import torch
+
+    torch.set_num_threads(1)
+    moments: list[tuple[float, float, int, float]] = []
+    seen = 0
+    for batch, _ in BATCHES[kind](root, workers, WARM_UP + images + 1000):
+        seen += len(batch)
+        if seen >= WARM_UP + images * len(moments):
+            # Threads of a peer without processes are in this one.
+            pids = [child.pid for child in multiprocessing.active_children() if child.pid] or [os.getpid()]
+            memory = sum(map(heap_mb, pids)) / len(pids)
+            moments.append((session_cpu_s(), time.perf_counter(), seen, memory))
+        if len(moments) == 2:
+            break
+    (cpu_s, wall_s, first, begin_mb), (cpu_end_s, wall_end_s, last, end_mb) = moments
+    count = last - first
+    return {
+        "img_per_s": count / (wall_end_s - wall_s),
+        "cpu_ms": 1e3 * (cpu_end_s - cpu_s) / count,
+        "end_mb": end_mb,
+        "grown_mb": end_mb - begin_mb,
+    }
+
+
+def tables(figures: dict[str, list[Row]], workers: int, images: int) -> list[Table]:
+    """The three tables."""
+    import dataclasses
+
+    def noted(figure: str, notes: dict[str, str]) -> list[Row]:
+        return [dataclasses.replace(row, note=notes.get(row.name, "")) for row in figures[figure]]
+
+    grown = {row.name: f"{row.median:+.1f} MB over {images:,} images" for row in figures["grown_mb"] if row.values}
+    title = f"From a folder to batches, {workers} workers"
+    return [
+        Table("speed", title, "images/s", noted("img_per_s", NOTES), BASELINE, "more"),
+        Table("cpu", title, "CPU ms per image, all processes", noted("cpu_ms", NOTES), BASELINE),
+        Table("memory", "Memory of a worker, without the batches on their way", "MB", noted("end_mb", grown), BASELINE),
+    ]
 
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.one:
-        measure(args.one[0], Path(args.one[1]), args.workers)
+    arguments = parser(__doc__)
+    arguments.add_argument("--workers", type=int, default=2)
+    arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--images", type=int, default=2000)
+    arguments.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
+    options = arguments.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.one[0], Path(options.one[1]), options.workers, options.images)), flush=True)
         return 0
+    result = begin(options)
+    words = ("--workers", str(options.workers), "--images", str(options.images))
     with photo_folder() as root:
-        compare("benchmarks.loader", KINDS, args.repeats, root, "--workers", str(args.workers))
+
+        def one(kind: str) -> dict[str, float]:
+            return in_own_session("benchmarks.loader", *words, "--one", kind, str(root))
+
+        figures = compare(list(BATCHES), options.repeats, one, PEERS)
+    for table in tables(figures, options.workers, options.images):
+        result.add(table)
     return 0
 
 

@@ -1,11 +1,13 @@
-"""Seconds to a bucket's manifest at ImageNet's size: when it is made, and when it is kept; beside the SDK's listing.
+"""Seconds to a bucket's manifest at ImageNet's size: when it is loaded, made, or kept; beside the SDK's listing.
 
-    python -m benchmarks.manifest [--samples 1281167] [--layouts folders pairs]
+    python -m benchmarks.manifest [--load] [--samples 1281167] [--layouts folders pairs] [--repeats 5]
 
-A folder of that many hard links to one small photo a class is served by an embedded server, in both layouts.
+Loading is timed in a fresh process each time, of a manifest with ImageNet's names; --load leaves it at that. For the
+rest, a folder of so many hard links to one small photo a class is served by an embedded server, in both layouts.
 """
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -14,55 +16,102 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aistore_data.cluster import make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.http_reader import Access, HttpReader
 from aistore_data.listing import read_manifest
 from aistore_data.manifest import Manifest
-from benchmarks.measure import print_machine
+from benchmarks.measure import in_own_session, rollup_mb
+from benchmarks.results import Row, Table, begin, parser, rows
 from benchmarks.resume import make_folder
 
-
-def timed(what: str, call: Callable[[], Any], count: Callable[[Any], int]) -> Any:
-    """The call's answer; prints its seconds, CPU seconds and rate."""
-    begin, cpu = time.perf_counter(), time.process_time()
-    answer = call()
-    took, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    print(f"  {what:<44} {took:7.2f} s  {cpu:7.2f} s of CPU here  {count(answer) / took:12,.0f} objects/s", flush=True)
-    return answer
+CLASSES = 1000
 
 
-def measure(access: Access, layout: str, samples: int) -> None:
-    """Print the lines of a layout."""
+def imagenet_like(samples: int) -> Manifest:
+    """A manifest with names such as train/n01440000/n01440000_1234.JPEG, and sizes around ImageNet's 110 KB."""
+    sizes = np.random.default_rng(0).integers(20_000, 200_000, samples).tolist()
+    entries = (
+        (b"train/n%08d/n%08d_%d.JPEG" % (1440000 + i % CLASSES, 1440000 + i % CLASSES, i), i % CLASSES, size)
+        for i, size in enumerate(sizes)
+    )
+    return Manifest.build(entries, [f"n{1440000 + label:08d}" for label in range(CLASSES)])
+
+
+def load(file: Path) -> dict[str, float]:
+    """Seconds to load the manifest in ``file`` and share it with workers, and the MB that it then takes."""
+    from aistore_data.shared import share
+
+    before_mb = rollup_mb(os.getpid(), "Pss:")
+    start_s = time.perf_counter()
+    manifest = share(Manifest.from_bytes(file.read_bytes()))
+    took_s = time.perf_counter() - start_s
+    assert manifest.name(len(manifest) - 1)
+    return {"s": took_s, "mb": rollup_mb(os.getpid(), "Pss:") - before_mb}
+
+
+def loading(samples: int, repeats: int) -> list[Table]:
+    """The tables of a manifest that is there already."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "manifest"
+        file.write_bytes(imagenet_like(samples).to_bytes())
+        found = [in_own_session("benchmarks.manifest", "--one", str(file)) for _ in range(repeats)]
+        name = f"{samples:,} samples, {file.stat().st_size / 1e6:.0f} MB as an object"
+    seconds, memory = ([Row(name, [answer[key] for answer in found])] for key in ("s", "mb"))
+    title = "Loading a manifest, in shared memory for all loader workers"
+    return [Table("load", title, "s", seconds), Table("memory", title, "MB in all processes", memory)]
+
+
+def making(access: Access, layout: str, samples: int) -> Table:
+    """Seconds of what a first run does, and a later one."""
     objects = samples * (2 if layout == "pairs" else 1)
     bucket, reader = make_client(access, 600).bucket("imagenet"), HttpReader(access)
+    took: dict[str, list[float]] = {}
+
+    def timed(what: str, call: Callable[[], Any]) -> Any:
+        start_s = time.perf_counter()
+        answer = call()
+        took[what] = [time.perf_counter() - start_s]
+        return answer
 
     def manifest() -> Manifest:
         return read_manifest(bucket, "ais://imagenet", "train/", reader)
 
-    print(f"{layout}: {samples:,} samples, {objects:,} objects")
-    timed("SDK list_all_objects", lambda: bucket.list_all_objects(prefix="train/"), len)
-    first = timed("manifest: listed, labels read, built, kept", manifest, lambda _: objects)
-    again = timed("manifest: listed, the kept one loaded", manifest, lambda _: objects)
+    timed("SDK list_all_objects", lambda: bucket.list_all_objects(prefix="train/"))
+    first = timed("manifest: listed, labels read, built, kept", manifest)
+    again = timed("manifest: listed, the kept one loaded", manifest)
     assert len(first) == samples and again.sha256() == first.sha256()
-    content = first.to_bytes()
-    timed(f"of which loading it, {len(content) / 1e6:.0f} MB", lambda: Manifest.from_bytes(content), len)
+    return Table(
+        layout, f"layout {layout}: {samples:,} samples, {objects:,} objects", "s", rows(took), next(iter(took))
+    )
 
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=1281167)
-    parser.add_argument("--layouts", nargs="+", choices=("folders", "pairs"), default=["folders", "pairs"])
-    args = parser.parse_args()
-    print_machine()
+    arguments = parser(__doc__)
+    arguments.add_argument("--samples", type=int, default=1281167)
+    arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--load", action="store_true", help="loading alone")
+    arguments.add_argument("--layouts", nargs="+", choices=("folders", "pairs"), default=["folders", "pairs"])
+    arguments.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    args = arguments.parse_args()
+    if args.one:
+        print(json.dumps(load(args.one)))
+        return 0
+    result = begin(args)
+    for table in loading(args.samples, args.repeats):
+        result.add(table)
+    if args.load:
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"  # a served folder is read-only: its manifests are kept here
         root = Path(folder) / "data"
         make_folder(root, args.samples)
         for layout in args.layouts:
             with EmbeddedAIS(Path(folder) / layout, imagefolder=root, layout=layout) as server:
-                measure(Access(server.endpoint, server.token), layout, args.samples)
+                result.add(making(Access(server.endpoint, server.token), layout, args.samples))
     return 0
 
 

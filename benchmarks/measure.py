@@ -1,25 +1,29 @@
-"""CPU time of a process and all that it started, and the table of medians that a benchmark prints."""
+"""CPU time and memory of processes, the photos, and rounds of ways to do the same, each in a process of its own."""
 
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import Row, why
+
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-def session_cpu_s() -> float:
-    """CPU seconds, user and system, of all live processes of this process's session, and of those they waited for."""
-    session, total = os.getsid(0), 0
+class NotMeasuredError(Exception):
+    """A peer that failed, in the words of its own process."""
+
+
+def session_processes() -> Iterator[tuple[int, list[str]]]:
+    """(id, fields of /proc/PID/stat from the state on) of all live processes of this process's session."""
+    session = os.getsid(0)
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
             try:
@@ -27,19 +31,54 @@ def session_cpu_s() -> float:
             except OSError:  # it ended meanwhile
                 continue
             if int(fields[3]) == session:
-                total += sum(map(int, fields[11:15]))
-    return total / TICKS_PER_S
+                yield int(path.name), fields
+
+
+def session_cpu_s() -> float:
+    """CPU seconds, user and system, of the session's live processes, and of those they waited for."""
+    return sum(sum(map(int, fields[11:15])) for _, fields in session_processes()) / TICKS_PER_S
+
+
+def session_pss_mb() -> float:
+    """Memory of the session's processes together in MB, a page that n of them share counted as n-ths."""
+    return sum(rollup_mb(pid, "Pss:") for pid, _ in session_processes())
+
+
+def rollup_mb(pid: int, *fields: str) -> float:
+    """The sum of fields of /proc/PID/smaps_rollup, by how their lines begin, in MB; 0 for a process that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(fields)) * 1024 / 1e6
+
+
+def heap_mb(pid: int) -> float:
+    """A process's anonymous memory in MB (Pss_Anon): a page that n forked processes share counts as an n-th.
+
+    Neither code nor batches on their way, which lie in shared memory.
+    """
+    return rollup_mb(pid, "Pss_Anon:")
 
 
 def in_own_session(module: str, *arguments: str) -> dict[str, Any]:
-    """Run ``python -m module arguments`` in a session of its own; answers the JSON object of its last line."""
-    process = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    """Run ``python -m module arguments`` in a session of its own; answers the JSON object of its last line.
+
+    Raises NotMeasuredError with the last line of its errors.
+    """
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            check=False,
+        )
+        errors.seek(0)
+        said = [line for line in errors.read().splitlines() if line.strip()]
+    if process.returncode:
+        raise NotMeasuredError(said[-1] if said else f"exit code {process.returncode}")
     result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return result
 
@@ -62,34 +101,28 @@ def photo_folder() -> Iterator[Path]:
         yield root
 
 
-def compare(module: str, kinds: Sequence[str], repeats: int, root: Path, *words: str) -> None:
-    """Run ``python -m module words --one KIND ROOT`` for each kind in turn; print CPU and wall time."""
-    print_machine()
-    results: dict[str, dict[str, list[float]]] = {"cpu_ms": defaultdict(list), "wall_ms": defaultdict(list)}
+def compare(
+    kinds: Sequence[str], repeats: int, measure: Callable[[str], dict[str, float]], peers: Mapping[str, str]
+) -> dict[str, list[Row]]:
+    """Interleaved rounds: ``measure(kind)`` answers figures by name, and this the rows of each figure.
+
+    ``peers``: the package of each kind that may fail; it is named then, with the reason. Any other failure is an error.
+    """
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    failed: dict[str, str] = {}
     for _ in range(repeats):
         for kind in kinds:
-            for name, value in in_own_session(module, *words, "--one", kind, str(root)).items():
-                results[name][kind].append(value)
-    for name, label in (("cpu_ms", "CPU ms per image"), ("wall_ms", "wall ms per image")):
-        print_table(results[name], kinds[0], label)
-
-
-def print_table(rows: dict[str, Sequence[float]], baseline: str, unit: str) -> None:
-    """Median, smallest and largest of each row, and the ratio of the medians to ``baseline``'s."""
-    reference = statistics.median(rows[baseline])
-    width = max(map(len, rows))
-    print(f"\n{'':<{width}}  median  (min–max) {unit}   ratio")
-    for name, values in rows.items():
-        median = statistics.median(values)
-        spread = f"({min(values):.3f}–{max(values):.3f})"
-        print(f"{name:<{width}}  {median:6.3f}  {spread:<15}  {median / reference:7.3f}")
-
-
-def print_machine() -> None:
-    """The machine and the versions that a figure belongs to."""
-    import PIL
-    import torch
-    import torchvision
-
-    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}"
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {versions}")
+            if kind in failed:
+                continue
+            try:
+                for figure, value in measure(kind).items():
+                    values[figure][kind].append(value)
+            except NotMeasuredError as error:
+                if kind not in peers:
+                    raise
+                failed[kind] = why(error, peers[kind]).removeprefix("NotMeasuredError: ")
+    missing = [Row(kind, failed=reason) for kind, reason in failed.items()]
+    return {
+        figure: [Row(kind, tuple(found)) for kind, found in by_kind.items() if kind not in failed] + missing
+        for figure, by_kind in values.items()
+    }

@@ -1,6 +1,6 @@
-"""Other ways to make a training sample of a JPEG, given the box and the flip: each to uint8 [224, 224, 3].
+"""Other ways from a JPEG's bytes to uint8 [224, 224, 3]: training samples of a given box and flip, validation samples.
 
-``pip install -r benchmarks/requirements.txt`` in an environment of its own; what is not installed is named.
+``benchmarks/requirements.txt`` holds their packages; ``make build/bench/.ready`` installs them beside the trainer's.
 """
 
 import io
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-SIZE = 224
+SIZE, RESIZE = 224, 256
 BATCH = 50
 
 Round = Callable[[Sequence["Job"]], Sequence[np.ndarray]]
@@ -18,36 +18,37 @@ Round = Callable[[Sequence["Job"]], Sequence[np.ndarray]]
 
 @dataclass(frozen=True)
 class Job:
-    """One sample to make; ``box`` is (left, top, width, height) in pixels."""
+    """One sample to make of the photo in ``data``.
+
+    ``box`` is that of a training sample, (left, top, width, height) in pixels; None asks for a validation sample:
+    Resize(256) of the short side and CenterCrop(224).
+    """
 
     data: bytes
     index: int
-    box: tuple[int, int, int, int]
-    flip: bool
+    box: tuple[int, int, int, int] | None
+    flip: bool = False
 
 
-def peers() -> dict[str, Round]:
-    """Those that work here, by name; prints the others and why."""
+def peers() -> dict[str, tuple[str, Callable[[bool], Round]]]:
+    """By name: the package, and what makes a round of training (True) or validation samples."""
+    return {
+        "torchvision decode_jpeg + v2": ("torchvision", _torchvision_v2),
+        "torchcodec + torchvision v2": ("torchcodec", _torchcodec),
+        "simplejpeg + Pillow": ("simplejpeg", _simplejpeg),
+        "DALI, CPU": ("nvidia-dali-cuda120", _dali),
+        "FFCV": ("ffcv", _ffcv),
+        "SPDL": ("spdl", _spdl),
+    }
+
+
+def probe(run: Round, train: bool) -> None:
+    """Make one sample of a small image, to see whether ``run`` works here."""
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64)).save(buffer, "JPEG")
-    probe = Job(buffer.getvalue(), 0, (8, 8, 40, 40), flip=True)
-    made: dict[str, Round] = {}
-    for name, make in (
-        ("torchvision decode_jpeg + v2", _torchvision_v2),
-        ("torchcodec + torchvision v2", _torchcodec),
-        ("simplejpeg + Pillow", _simplejpeg),
-        ("SPDL", _spdl),
-        ("DALI, CPU", _dali),
-        ("FFCV", _ffcv),
-    ):
-        try:
-            run = make()
-            run([probe])
-        except Exception as error:  # whatever an installation lacks
-            print(f"{name}: not usable here: {type(error).__name__}: {str(error)[:90]}")
-        else:
-            made[name] = run
-    return made
+    (pixels,) = run([Job(buffer.getvalue(), 0, (8, 8, 40, 40) if train else None, flip=train)])
+    if pixels.shape != (SIZE, SIZE, 3) or pixels.dtype != np.uint8:
+        raise ValueError(f"it makes {pixels.dtype} {pixels.shape}")
 
 
 def _each(make: Callable[[Job], np.ndarray]) -> Round:
@@ -58,8 +59,12 @@ def _by_v2(decode: Callable[[bytes], object]) -> Round:
     from torchvision.transforms.v2 import functional
 
     def make(job: Job) -> np.ndarray:
-        left, top, width, height = job.box
-        image = functional.resized_crop(decode(job.data), top, left, height, width, [SIZE, SIZE], antialias=True)
+        image = decode(job.data)
+        if job.box is None:
+            image = functional.center_crop(functional.resize(image, [RESIZE], antialias=True), [SIZE, SIZE])
+        else:
+            left, top, width, height = job.box
+            image = functional.resized_crop(image, top, left, height, width, [SIZE, SIZE], antialias=True)
         pixels: np.ndarray = (functional.hflip(image) if job.flip else image).permute(1, 2, 0).contiguous().numpy()
         return pixels
 
@@ -72,38 +77,45 @@ def _tensor(data: bytes) -> object:
     return torch.from_numpy(np.frombuffer(data, np.uint8).copy())
 
 
-def _torchvision_v2() -> Round:
+def _torchvision_v2(train: bool) -> Round:
     from torchvision.io import ImageReadMode, decode_jpeg
 
     return _by_v2(lambda data: decode_jpeg(_tensor(data), ImageReadMode.RGB))
 
 
-def _torchcodec() -> Round:
+def _torchcodec(train: bool) -> Round:
     from torchcodec.decoders import ImageReadMode, decode_jpeg
 
     return _by_v2(lambda data: decode_jpeg(_tensor(data), mode=ImageReadMode.RGB))
 
 
-def _simplejpeg() -> Round:
+def _simplejpeg(train: bool) -> Round:
     import simplejpeg
+    from torchvision.transforms import functional
+
+    filter_ = Image.Resampling.BILINEAR
 
     def make(job: Job) -> np.ndarray:
-        left, top, width, height = job.box
         pixels = simplejpeg.decode_jpeg(job.data, "RGB", fastdct=False, fastupsample=False)
+        if job.box is None:
+            return np.array(functional.center_crop(functional.resize(Image.fromarray(pixels), RESIZE), SIZE))
+        left, top, width, height = job.box
         image = Image.fromarray(pixels[top : top + height, left : left + width])
-        filter_ = Image.Resampling.BILINEAR
         image = image.resize((SIZE, height), filter_).resize((SIZE, SIZE), filter_)
         return np.array(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if job.flip else image)
 
     return _each(make)
 
 
-def _spdl() -> Round:
+def _spdl(train: bool) -> Round:
     import spdl.io
 
     def make(job: Job) -> np.ndarray:
-        left, top, width, height = job.box
-        filters = f"crop={width}:{height}:{left}:{top}:exact=1,scale={SIZE}:{SIZE}:flags=bilinear"
+        if job.box is None:
+            filters = f"scale={RESIZE}:{RESIZE}:force_original_aspect_ratio=increase:flags=bilinear,crop={SIZE}:{SIZE}"
+        else:
+            left, top, width, height = job.box
+            filters = f"crop={width}:{height}:{left}:{top}:exact=1,scale={SIZE}:{SIZE}:flags=bilinear"
         filters += ",hflip" * job.flip + ",format=pix_fmts=rgb24"
         pixels: np.ndarray = np.asarray(spdl.io.to_numpy(spdl.io.load_image(job.data, filter_desc=filters)))
         return pixels.reshape(SIZE, SIZE, 3)
@@ -111,16 +123,23 @@ def _spdl() -> Round:
     return _each(make)
 
 
-def _dali() -> Round:
+def _dali(train: bool) -> Round:
     from nvidia.dali import fn, pipeline_def, types
+
+    names = ("data", "anchor", "shape", "flip") if train else ("data",)
 
     @pipeline_def(batch_size=BATCH, num_threads=1, device_id=None, prefetch_queue_depth=1)  # type: ignore[untyped-decorator]
     def graph() -> object:
-        names = ("data", "anchor", "shape", "flip")
-        data, anchor, shape, flip = (fn.external_source(name=name) for name in names)
+        data, *rest = (fn.external_source(name=name) for name in names)
+        how = {"interp_type": types.INTERP_LINEAR, "antialias": True}
+        if not train:
+            image = fn.resize(
+                fn.decoders.image(data, output_type=types.RGB, device="cpu"), resize_shorter=RESIZE, **how
+            )
+            return fn.crop(image, crop=(SIZE, SIZE))
+        anchor, shape, flip = rest
         image = fn.decoders.image_slice(data, anchor, shape, axis_names="WH", output_type=types.RGB, device="cpu")
-        image = fn.resize(image, size=[SIZE, SIZE], interp_type=types.INTERP_LINEAR, antialias=True)
-        return fn.flip(image, horizontal=flip)
+        return fn.flip(fn.resize(image, size=[SIZE, SIZE], **how), horizontal=flip)
 
     pipeline = graph()
     pipeline.build()
@@ -130,9 +149,11 @@ def _dali() -> Round:
         for begin in range(0, len(jobs), BATCH):
             part = jobs[begin : begin + BATCH]
             pipeline.feed_input("data", [np.frombuffer(job.data, np.uint8) for job in part])
-            pipeline.feed_input("anchor", [np.array(job.box[:2], np.int32) for job in part])
-            pipeline.feed_input("shape", [np.array(job.box[2:], np.int32) for job in part])
-            pipeline.feed_input("flip", [np.array(job.flip, np.int32) for job in part])
+            if train:
+                boxes = [job.box or (0, 0, 0, 0) for job in part]
+                pipeline.feed_input("anchor", [np.array(box[:2], np.int32) for box in boxes])
+                pipeline.feed_input("shape", [np.array(box[2:], np.int32) for box in boxes])
+                pipeline.feed_input("flip", [np.array(job.flip, np.int32) for job in part])
             (images,) = pipeline.run()
             made += [np.array(images.at(i)) for i in range(len(part))]
         return made
@@ -140,19 +161,23 @@ def _dali() -> Round:
     return run
 
 
-def _ffcv() -> Round:
-    """Its decoder, with the resize of OpenCV that its RandomResizedCrop decoder uses."""
+def _ffcv(train: bool) -> Round:
+    """Its decoder and the resize of OpenCV that its decoders of crops use, which do not antialias.
+
+    For validation that is CenterCropRGBImageDecoder's: the central 224/256 of the short side, resized once.
+    """
     from ffcv.fields.rgb_image import resizer
     from ffcv.libffcv import imdecode
 
     def make(job: Job) -> np.ndarray:
-        left, top, width, height = job.box
-        whole_width, whole_height = Image.open(io.BytesIO(job.data)).size
-        whole, out = np.zeros((whole_height, whole_width, 3), np.uint8), np.zeros((SIZE, SIZE, 3), np.uint8)
-        imdecode(
-            np.frombuffer(job.data, np.uint8), whole, whole_height, whole_width, whole_height, whole_width, 0, 0, 1, 1,
-            False, job.flip,
-        )  # fmt: skip
+        width, height = Image.open(io.BytesIO(job.data)).size
+        whole, out = np.zeros((height, width, 3), np.uint8), np.zeros((SIZE, SIZE, 3), np.uint8)
+        imdecode(np.frombuffer(job.data, np.uint8), whole, height, width, height, width, 0, 0, 1, 1, False, job.flip)
+        if job.box is None:
+            side = int(SIZE / RESIZE * min(width, height))
+            left, top, width, height = (width - side) // 2, (height - side) // 2, side, side
+        else:
+            left, top, width, height = job.box
         resizer(whole[top : top + height, left : left + width], out)
         return out
 

@@ -7,7 +7,6 @@ checkpoint to ``--folder``, fsync included. A step on a GPU is some hundred time
 hashes are not, so compare the milliseconds with your own step's.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.loop import bare
-from benchmarks.measure import print_machine, print_table
+from benchmarks.results import Table, begin, parser, rows
 from training import checkpoint
 from training.assemble import assemble
 from training.config import Config, DataConfig, ModelConfig, TrainConfig
@@ -30,14 +29,16 @@ from training.stream import PIXELS_OF_ONE_IN, Stream
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where checkpoints are written; the default is a temporary folder")
-    options = parser.parse_args()
-    print_machine()
+    arguments = parser(__doc__)
+    arguments.add_argument("--model", default="resnet50")
+    arguments.add_argument("--size", type=int, default=224)
+    arguments.add_argument("--batch", type=int, default=16)
+    arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument(
+        "--folder", type=Path, help="where checkpoints are written; the default is a temporary folder"
+    )
+    options = arguments.parse_args()
+    result = begin(options)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = Config(
         data=DataConfig(source="synthetic", image_size=options.size, train_samples=options.batch, val_samples=1),
@@ -57,18 +58,19 @@ def main() -> int:
     size = 0
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for _ in range(options.repeats):
-            per_image["training step"].append(1e3 * step() / options.batch)
+            per_image["training step"].append(1e3 * step()[1] / options.batch)
             for mode in PIXELS_OF_ONE_IN:
-                stream, begin = Stream(mode), time.process_time()
+                stream, start = Stream(mode), time.process_time()
                 for number in range(20):
                     stream.add(range(number * options.batch, (number + 1) * options.batch), batch)
                 stream.take()
-                per_image[f"fingerprint={mode}"].append(1e3 * (time.process_time() - begin) / 20 / options.batch)
-            begin = time.perf_counter()
+                per_image[f"fingerprint={mode}"].append(1e3 * (time.process_time() - start) / 20 / options.batch)
+            start = time.perf_counter()
             size = checkpoint.save(Path(folder), state_of(run)).stat().st_size
-            per_save["checkpoint"].append(time.perf_counter() - begin)
-    print_table(per_image, "training step", f"ms per image, {options.model} on {device}, batch {options.batch}")
-    print_table(per_save, "checkpoint", f"s, {size / 1e6:.0f} MB with momentum")
+            per_save["checkpoint"].append(time.perf_counter() - start)
+    what = f"{options.model} on {device}, batch {options.batch}"
+    result.add(Table("step", f"A step and what repeatability adds: {what}", "ms per image", rows(per_image)))
+    result.add(Table("checkpoint", f"A checkpoint, {size / 1e6:.0f} MB with momentum", "s", rows(per_save)))
     return 0
 
 

@@ -7,7 +7,6 @@ its checkpoint: as it is, and with the position moved to five steps before the e
 the epoch so far would need the time of an epoch for the second.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import torch
 from PIL import Image
 
 from aistore_data.folder import scan_folder
-from benchmarks.measure import print_machine, print_table
+from benchmarks.results import Table, begin, parser, rows
 from training.sampler import epoch_order
 
 CLASSES = 1000
@@ -50,12 +49,12 @@ def start(root: Path, run_dir: Path, *words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
 
 
-def seconds_to(process: "subprocess.Popen[str]", begin: float, step: int) -> float:
+def seconds_to(process: "subprocess.Popen[str]", start_s: float, step: int) -> float:
     """Seconds until the trainer says that it has done ``step``; it is stopped then."""
     assert process.stdout is not None
     for line in process.stdout:
         if f"  step {step}/" in line:
-            took = time.perf_counter() - begin
+            took = time.perf_counter() - start_s
             process.kill()
             process.wait()
             return took
@@ -64,22 +63,22 @@ def seconds_to(process: "subprocess.Popen[str]", begin: float, step: int) -> flo
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=1281167)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where the data set is made; the default is a temporary folder")
-    options = parser.parse_args()
-    print_machine()
+    arguments = parser(__doc__)
+    arguments.add_argument("--samples", type=int, default=1281167)
+    arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--folder", type=Path, help="where the data set is made; the default is a temporary folder")
+    options = arguments.parse_args()
+    result = begin(options)
     steps = options.samples // BATCH
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         root, run_dir = Path(folder) / "data", Path(folder) / "run"
         make_folder(root, options.samples)
-        begin = time.perf_counter()
+        start_s = time.perf_counter()
         scan_folder(root)
-        print(f"scanning {options.samples:,} files: {time.perf_counter() - begin:.1f} s")
-        begin = time.perf_counter()
+        scanned_s = time.perf_counter()
         epoch_order(options.samples, 0, 0)
-        print(f"the order of an epoch: {time.perf_counter() - begin:.2f} s")
+        parts = {"scanning the folder": [scanned_s - start_s], "its order": [time.perf_counter() - scanned_s]}
+        result.add(Table("parts", f"What a start does with {options.samples:,} files", "s", rows(parts)))
         seconds_to(start(root, run_dir, "train.checkpoint_every=2"), time.perf_counter(), 3)
         last = run_dir / "checkpoints" / "last.pt"
         early = torch.load(last, weights_only=True)
@@ -87,9 +86,10 @@ def main() -> int:
         for _ in range(options.repeats):
             for name, done in (("after 2 steps", 2), (f"after {steps - 5:,} steps", steps - 5)):
                 torch.save(early | {"batches_done": done}, last)
-                begin = time.perf_counter()
-                results[name].append(seconds_to(start(root, run_dir), begin, done + 1))
-        print_table(results, "after 2 steps", f"s from the command to the first of its steps, {steps:,} an epoch")
+                start_s = time.perf_counter()
+                results[name].append(seconds_to(start(root, run_dir), start_s, done + 1))
+        title = f"From the command to the first step of a resumed run, {steps:,} steps an epoch"
+        result.add(Table("resume", title, "s", rows(results), "after 2 steps"))
     return 0
 
 

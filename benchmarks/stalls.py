@@ -7,7 +7,6 @@ after the other in one process, the SDK's ``AISMapDataset`` with its defaults, u
 mended, or an error ends it. Deadline of ours: 1 s.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from aistore_data.cluster import connect
 from aistore_data.http_reader import Access, HttpReader
 from aistore_data.listing import read_manifest
 from aistore_data.placement import Placement
-from benchmarks.measure import print_machine
+from benchmarks.results import Row, Table, begin, parser
 from etl import Spec
 from tests.faults.link import Fault
 from tests.faults.test_faults import RAISED, Place, after, opened
@@ -96,20 +95,19 @@ def longest(place: Place, read: Callable[[int], object], fault: Fault | None, se
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=6)
-    args = parser.parse_args()
-    print_machine()
-    print("| broken for so long | longest wait, ours | | longest wait, SDK | |\n|---|---|---|---|---|")
+    arguments = parser(__doc__)
+    arguments.add_argument("--seconds", type=float, default=6)
+    args = arguments.parse_args()
+    result = begin(args)
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as place:
         etls.ensure(place.client, "stalls-train", "train", etls.EtlSettings(num_workers=1), print)
         access = Access(f"http://{place.links[0].host}", place.access.token)
         for name, fault in FAULTS.items():
-            cells = [name]
-            for reader in (ours(place, access), theirs(access)):
+            made = []
+            for who, reader in (("imagenet-ais", ours(place, access)), ("SDK AISMapDataset", theirs(access))):
                 worst, ended = longest(place, reader, fault, args.seconds)
-                cells += [f"{worst:.2f} s", ended]
-            print(f"| {' | '.join(cells)} |", flush=True)
+                made.append(Row(who, [worst], ended))
+            result.add(Table(name, f"Longest wait, broken for {args.seconds:g} s: {name}", "s", made))
     return 0
 
 

@@ -5,9 +5,7 @@ the SDK, one after the other, and by ``aistore_data.upload``, listing and start 
 interleaved rounds.
 """
 
-import argparse
 import os
-import statistics
 import sys
 import time
 import uuid
@@ -21,6 +19,7 @@ from aistore_data.embedded import EmbeddedAIS
 from aistore_data.http_reader import Access
 from aistore_data.upload import upload
 from benchmarks.measure import photo_folder
+from benchmarks.results import Result, Table, begin, parser, rows
 
 
 def seconds(access: Access, put: Callable[[Any, str], object]) -> float:
@@ -35,8 +34,8 @@ def seconds(access: Access, put: Callable[[Any, str], object]) -> float:
         bucket.delete()
 
 
-def measure(root: Path, access: Access, rounds: int) -> None:
-    """Prints the table."""
+def measure(root: Path, access: Access, rounds: int, result: Result) -> None:
+    """Adds the tables."""
     files = [path for split in ("train", "val") for path in (root / split).rglob("*.JPEG")]
     total = sum(path.stat().st_size for path in files)
 
@@ -53,26 +52,26 @@ def measure(root: Path, access: Access, rounds: int) -> None:
     for _ in range(rounds):
         for kind, put in kinds.items():
             times[kind].append(seconds(access, put))
-    print(f"{len(files):,} objects, {total / 1e6:,.0f} MB; medians of {rounds} rounds\n")
-    print("| | objects/s | MB/s |\n|---|---|---|")
-    for kind, values in times.items():
-        median = statistics.median(values)
-        print(f"| {kind} | {len(files) / median:,.0f} | {total / 1e6 / median:,.1f} |")
+    title = f"Upload of {len(files):,} objects, {total / 1e6:,.0f} MB"
+    for name, unit, count in (("objects", "objects/s", len(files)), ("bytes", "MB/s", total / 1e6)):
+        rates = {kind: [count / value for value in values] for kind, values in times.items()}
+        result.add(Table(name, title, unit, rows(rates), "SDK put_files", "more"))
 
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--endpoint", help="of a real cluster, with AIS_AUTHN_TOKEN; default: an embedded one")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--endpoint", help="of a real cluster, with AIS_AUTHN_TOKEN; default: an embedded one")
+    arguments.add_argument("--rounds", type=int, default=3)
+    options = arguments.parse_args()
+    result = begin(options)
     with photo_folder() as root:
         if options.endpoint:
-            measure(root, Access.from_environment(options.endpoint), options.rounds)
+            measure(root, Access.from_environment(options.endpoint), options.rounds, result)
         else:
             with EmbeddedAIS(root / "ais") as server:
                 os.environ |= {"AIS_ENDPOINT": server.endpoint, "AIS_AUTHN_TOKEN": server.token}
-                measure(root, Access.from_environment(""), options.rounds)
+                measure(root, Access.from_environment(""), options.rounds, result)
     return 0
 
 

@@ -25,7 +25,7 @@ from training.distributed import (
 )
 from training.environment import common_facts
 from training.evaluation import validator
-from training.loader import Feed, Loader, open_loader, start_worker_server
+from training.loader import Feed, Loader, open_loader
 from training.loop import train
 from training.metrics import Tally
 from training.model import preprocessing_note
@@ -35,6 +35,7 @@ from training.records import RunDirectory, rerun_command
 from training.resume import resume
 from training.sampler import TrainBatches, ValBatches
 from training.state import Run, finish_mirror
+from training.worker_server import start_worker_server
 
 
 def run(config: Config) -> int:
@@ -78,7 +79,7 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         batch_size = micro_batch_size(config, world)
         workers = worker_count(config, world)
         if workers:
-            start_worker_server()
+            start_worker_server(config.data.source)
         # 2. Data and model.
         data = stack.enter_context(open_data(config, batch_size, device, world, console.say))
         run = assemble(config, world, device, stop, data)

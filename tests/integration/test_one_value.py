@@ -22,8 +22,9 @@ from etl import Spec
 from tests.conftest import TINY, Result
 from tests.integration.test_aistore import embedded
 from training.dataset import BatchDataset, SampleDataset
-from training.loader import Feed, open_loader, start_worker_server
+from training.loader import Feed, open_loader
 from training.remote import Remote, RemoteDataset
+from training.worker_server import start_worker_server
 
 Train = Callable[..., Result]
 

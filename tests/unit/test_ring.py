@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from training.dataset import Batch, Counts, empty_batch
-from training.loader import Feed, Loader, open_loader, start_worker_server
+from training.loader import Feed, Loader, open_loader
 from training.ring import Keys, Message, Ring
+from training.worker_server import start_worker_server
 
 CPU = torch.device("cpu")
 SIDE = 5

@@ -1,0 +1,70 @@
+"""All benchmarks of the README, one after the other: ``make bench`` and ``make bench-quick``.
+
+    python -m benchmarks [--quick] [--to FOLDER] [NAME …]
+
+Tables go to the console; figures to FOLDER/NAME.json, plots to FOLDER/NAME.png, all tables to FOLDER/README.md.
+--quick takes fewer images and rounds, to see that everything runs: its figures are too rough to quote, and go to
+build/bench-quick by default.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """``python -m benchmarks.NAME`` and its arguments."""
+
+    name: str
+    arguments: str
+    quick: str
+
+
+BENCHMARKS = (
+    Benchmark("decode", "--repeats 3", "--repeats 1 --images 50"),
+    Benchmark("loader", "--repeats 3", "--repeats 1 --images 200"),
+    Benchmark("bucket", "--repeats 2", "--repeats 1 --images 100"),
+    Benchmark("loop", "--repeats 10", "--repeats 2 --steps 1 --size 64"),
+    Benchmark("start", "--repeats 3", "--repeats 1"),
+    Benchmark("manifest", "--load --repeats 5", "--load --repeats 1"),
+    Benchmark("growth", "--repeats 1", "--repeats 1 --images 100 --axes names"),
+    Benchmark("repeat", "--repeats 3 --model resnet18", "--repeats 1 --model resnet18 --size 64"),
+)
+
+
+def main() -> int:
+    """The exit code: 1 if a benchmark failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[[], *(b.name for b in BENCHMARKS)], metavar="NAME")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--to", type=Path, help="folder for figures and plots")
+    options = parser.parse_args()
+    folder = options.to or PROJECT / ("build/bench-quick" if options.quick else "benchmarks/results")
+    took, failed = {}, []
+    for benchmark in BENCHMARKS:
+        if options.names and benchmark.name not in options.names:
+            continue
+        words = (benchmark.quick if options.quick else benchmark.arguments).split()
+        print(f"\n== python -m benchmarks.{benchmark.name} {' '.join(words)}", flush=True)
+        start_s = time.monotonic()
+        command = [sys.executable, "-m", f"benchmarks.{benchmark.name}", *words]
+        done = subprocess.run([*command, "--json", str(folder / f"{benchmark.name}.json")], cwd=PROJECT, check=False)
+        took[benchmark.name] = time.monotonic() - start_s
+        failed += [benchmark.name] if done.returncode else []
+    for module in ("plots", "report"):
+        subprocess.run([sys.executable, "-m", f"benchmarks.{module}", str(folder)], cwd=PROJECT, check=True)
+    parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in took.items())
+    print(f"\n{sum(took.values()) / 60:.1f} minutes (seconds: {parts}); figures and plots in {folder}")
+    if failed:
+        print(f"error: failed, see above: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
