@@ -30,6 +30,8 @@ BENCHMARKS = (
     Benchmark("decode", "--repeats 3", "--repeats 1 --images 50"),
     Benchmark("loader", "--repeats 3", "--repeats 1 --images 200"),
     Benchmark("bucket", "--repeats 2", "--repeats 1 --images 100"),
+    Benchmark("receive", "--repeats 3", "--repeats 1 --images 500"),
+    Benchmark("etl_server", "--repeats 2 --seconds 1", "--repeats 1 --seconds 0.3"),
     Benchmark("loop", "--repeats 10", "--repeats 2 --steps 1 --size 64"),
     Benchmark("start", "--repeats 3", "--repeats 1"),
     Benchmark("manifest", "--load --repeats 5", "--load --repeats 1"),

@@ -24,16 +24,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
-from benchmarks.measure import in_own_session, photo_folder, print_machine
+from benchmarks.measure import in_own_session, photo_folder
+from benchmarks.results import Row, Table, begin, parser
 
 OURS, SDK, OURS_NOOP, SDK_NOOP = "imagenet-ais", "SDK", "imagenet-ais, no-op", "SDK, no-op"
 IN_FLIGHT = (1, 8, 32)
 HEALTH_S = 0.02
 BYTES = 224 * 224 * 3
 KIND = "BENCHMARK_KIND"
+FIGURES: dict[str, tuple[str, str, Literal["less", "more"]]] = {
+    "overhead ms": ("ETL web server beside the transform", "CPU ms per image", "less"),
+    "img/s": ("ETL web server, one process", "images/s", "more"),
+    "p99/median": ("Latency of samples, p99 over median", "ratio", "less"),
+    "p99 ms": ("Latency of samples, p99", "ms", "less"),
+    "health p99 ms": ("Latency of /health meanwhile, p99", "ms", "less"),
+}
+"""Of the columns of a round, those that are told: title, unit, what is better."""
 CLOCK = "clock"
 """As etl_args: the server answers its clocks."""
 
@@ -256,15 +265,15 @@ def print_memory(requests: Sequence[bytes], seconds: float) -> None:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3, help="of each round")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--bare", metavar="ROOT", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--seconds", type=float, default=3, help="of each round")
+    arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--bare", metavar="ROOT", help=argparse.SUPPRESS)
+    options = arguments.parse_args()
     if options.bare:
         bare(sorted(Path(options.bare).rglob("*.JPEG")))
         return 0
-    print_machine()
+    result = begin(options)
     rows: dict[tuple[int, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     bare_ms = []
     with photo_folder() as root, ExitStack() as stack:
@@ -279,14 +288,15 @@ def main() -> int:
                 for kind, port in ports.items():
                     for name, value in measure(port, requests, in_flight, options.seconds).items():
                         rows[in_flight, kind][name].append(value)
-        names = list(next(iter(rows.values())))
         print(
             f"bare loop: {statistics.median(bare_ms):.3f} ({min(bare_ms):.3f}–{max(bare_ms):.3f}) CPU ms for a sample"
         )
-        print(f"\n| in flight | server | {' | '.join(names)} |\n|---|---|{'---|' * len(names)}")
-        for (in_flight, kind), columns in sorted(rows.items(), key=lambda item: item[0][0]):
-            cells = [f"{statistics.median(v):.3g} ({min(v):.3g}–{max(v):.3g})" for v in columns.values()]
-            print(f"| {in_flight} | {kind} | {' | '.join(cells)} |", flush=True)
+        for figure, (title, unit, better) in FIGURES.items():
+            made = [
+                Row(f"{kind}, {in_flight} in flight", columns[figure])
+                for (in_flight, kind), columns in sorted(rows.items(), key=lambda item: item[0][0])
+            ]
+            result.add(Table(figure, title, unit, made, f"{SDK}, 8 in flight", better))
         stack.close()  # the servers, not the photos
         print_memory(requests, options.seconds)
     return 0

@@ -57,7 +57,7 @@ def repeated(manifest: Manifest, names: int) -> Manifest:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return Manifest(
         np.tile(manifest.names, times)[: offsets[-1]], offsets, np.tile(manifest.labels, times)[:names],
-        np.tile(manifest.sizes, times)[:names], manifest.classes,
+        np.tile(manifest.sizes, times)[:names], np.tile(manifest.checksums, times)[:names], manifest.classes,
     )  # fmt: skip
 
 

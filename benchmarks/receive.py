@@ -19,18 +19,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.loader import KINDS as FOLDER_KINDS
-from benchmarks.loader import batches as folder_batches
-from benchmarks.measure import compare, photo_folder, session_cpu_s
+from benchmarks.loader import BASELINE, imagefolder
+from benchmarks.measure import compare, in_own_session, photo_folder, session_cpu_s
+from benchmarks.results import Row, Table, begin, parser
 from benchmarks.static_server import SAMPLES, WAYS, sample
 
 BATCH = 50
 NAMES = 1000
-IMAGEFOLDER = FOLDER_KINDS[0]
 SDK = "SDK AISMapDataset, chunked"
 OURS = {**{f"imagenet-ais, {way}": (way, 1) for way in WAYS}, "imagenet-ais, chunked, no worker": ("chunked", 0)}
 """The server's way to answer, and loader workers."""
-KINDS = (IMAGEFOLDER, *OURS, SDK)
+KINDS = (BASELINE, *OURS, SDK)
 
 
 def batches(kind: str, root: Path, ports: list[int]) -> Iterator[Any]:
@@ -38,8 +37,8 @@ def batches(kind: str, root: Path, ports: list[int]) -> Iterator[Any]:
     import torch
 
     torch.set_num_threads(1)
-    if kind == IMAGEFOLDER:
-        yield from folder_batches(kind, root, 2, 1000)
+    if kind == BASELINE:
+        yield from imagefolder(root, 2, 1_000_000)
     elif kind == SDK:
         yield from _of_the_sdk(f"http://127.0.0.1:{ports[0]}")
     else:
@@ -106,7 +105,7 @@ def _of_the_sdk(endpoint: str) -> Iterator[Any]:
 
 def check(kind: str, batch: Any) -> None:
     """Raises AssertionError unless the first image is what the server sent."""
-    if kind == IMAGEFOLDER:
+    if kind == BASELINE:
         return
     index, image = (batch.indices[0], batch.images[0]) if kind in OURS else (batch[0][0], batch[1][0])
     assert image.numpy().tobytes() == sample(int(index) % SAMPLES), f"{kind}: other bytes have arrived"
@@ -114,7 +113,7 @@ def check(kind: str, batch: Any) -> None:
 
 def measure(kind: str, root: Path, ports: list[int], images: int) -> None:
     """Print CPU and wall milliseconds per image, from the fifth batch on."""
-    count = images // BATCH // (4 if kind in (IMAGEFOLDER, SDK) else 1)
+    count = images // BATCH // (4 if kind in (BASELINE, SDK) else 1)
     moments = []
     for number, batch in enumerate(batches(kind, root, ports)):
         if number == 0:
@@ -141,17 +140,27 @@ def static_server() -> Iterator[list[str]]:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument("--ports", nargs=len(WAYS), type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--images", type=int, default=3000)
+    arguments.add_argument("--ports", nargs=len(WAYS), type=int, help=argparse.SUPPRESS)
+    arguments.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
+    args = arguments.parse_args()
     if args.one:
         measure(args.one[0], Path(args.one[1]), args.ports, args.images)
         return 0
+    result = begin(args)
     with photo_folder() as root, static_server() as ports:
-        compare("benchmarks.receive", KINDS, args.repeats, root, "--images", str(args.images), "--ports", *ports)
+        words = ("--images", str(args.images), "--ports", *ports)
+
+        def one(kind: str) -> dict[str, float]:
+            return in_own_session("benchmarks.receive", *words, "--one", kind, str(root))
+
+        figures = compare(KINDS, args.repeats, one, {SDK: "aistore"})
+    speeds = [Row(row.name, [1e3 / ms for ms in row.values], failed=row.failed) for row in figures["wall_ms"]]
+    title = "Ready samples from the socket to a batch in the trainer"
+    result.add(Table("cpu", title, "CPU ms per image on the training node", figures["cpu_ms"], BASELINE))
+    result.add(Table("speed", f"{title}, the server on the same CPUs", "images/s", speeds, BASELINE, "more"))
     return 0
 
 

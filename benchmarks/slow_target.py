@@ -25,7 +25,8 @@ from aistore_data.cluster import connect
 from aistore_data.http_reader import HttpReader
 from aistore_data.listing import read_manifest
 from aistore_data.placement import Placement
-from benchmarks.measure import in_own_session, print_machine
+from benchmarks.measure import in_own_session
+from benchmarks.results import Row, Table, begin, parser
 from etl import Spec
 from tests.faults.link import Fault, Gate, Link
 from tests.faults.test_faults import Place, opened
@@ -43,6 +44,13 @@ CASES = {
     "slow node, deadline 0.3 s": (1.0, 0.3),
 }
 """Name: share of ``--seconds`` by which the node is late, deadline in seconds."""
+FIGURES = (
+    ("img_per_s", "Samples of three nodes, one of them slow", "images/s"),
+    ("batch_p50_ms", "Time between batches, median", "ms"),
+    ("batch_max_ms", "Time between batches, longest", "ms"),
+    ("etl_p50_ms", "Answers of the ETL, median", "ms"),
+    ("etl_p99_ms", "Answers of the ETL, p99", "ms"),
+)
 
 
 def measure(place: Place, late_s: float, deadline_s: float, batches: int) -> dict[str, float]:
@@ -88,23 +96,24 @@ def measure(place: Place, late_s: float, deadline_s: float, batches: int) -> dic
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--batches", type=int, default=60)
-    parser.add_argument("--one", nargs=2, type=float, metavar=("LATE", "DEADLINE"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--seconds", type=float, default=1.0)
+    arguments.add_argument("--batches", type=int, default=60)
+    arguments.add_argument("--one", nargs=2, type=float, metavar=("LATE", "DEADLINE"), help=argparse.SUPPRESS)
+    args = arguments.parse_args()
     if args.one:
         with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as place:
             etls.ensure(place.client, "slow-train", "train", etls.EtlSettings(num_workers=2), lambda line: None)
             print(json.dumps(measure(place, *args.one, args.batches)))
         return 0
-    print_machine()
-    print("| | batch p50, ms | longest | img/s | ETL p50, ms | p99 | made here |\n|---|---|---|---|---|---|---|")
+    result = begin(args)
+    rows = {}
     for name, (share, deadline_s) in CASES.items():
         words = ("--batches", str(args.batches), "--one", str(share * args.seconds), str(deadline_s))
-        row = in_own_session("benchmarks.slow_target", *words)
-        figures = [f"{row[key]:.0f}" for key in row if key != "made_here"]
-        print(f"| {name} | {' | '.join(figures)} | {100 * row['made_here']:.0f} % |", flush=True)
+        rows[name] = in_own_session("benchmarks.slow_target", *words)
+    for figure, title, unit in FIGURES:
+        made = [Row(name, [row[figure]], f"{100 * row['made_here']:.0f} % made here") for name, row in rows.items()]
+        result.add(Table(figure, title, unit, made, next(iter(CASES)), "more" if unit == "images/s" else "less"))
     return 0
 
 
