@@ -82,6 +82,9 @@ class SampleDataset:
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
         images = torch.empty((len(keys), self.spec.size, self.spec.size, 3), dtype=torch.uint8)
+        if torch.utils.data.get_worker_info():
+            # Before it is filled: batches that are copied there later leave the heap in fragments, which grows.
+            images.share_memory_()  # type: ignore[no-untyped-call]
         found = [self._fill(row, *key) for row, key in zip(images.numpy(), keys, strict=True)]
         replaced = tuple(substitution for substitution in found if substitution)
         indices = torch.tensor([index for _, index in keys])
