@@ -135,7 +135,7 @@ def main() -> int:
     )
     times = pairs(config, options.steps, options.repeats, device, tiny=False)
     alone = pairs(config, 50, options.repeats, device, tiny=True)
-    what = f"{options.model} at {options.size} pixels, batch {options.batch}, {options.threads} threads, {device}"
+    what = f"{options.model} at {options.size} pixels, batch {options.batch}, threads={options.threads}, {device}"
     overhead = []
     for place, (name, unit) in enumerate((("CPU time", "CPU ms per step"), ("wall time", "ms per step"))):
         columns = {loop: [row[place] for row in found] for loop, found in times.items()}

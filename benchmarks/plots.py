@@ -30,7 +30,8 @@ def bars(axes: Any, table: dict[str, Any]) -> None:
         axes.barh(place, row["median"], color=kind, height=0.66)
         axes.plot([min(row["values"]), max(row["values"])], [place, place], color=INK, linewidth=0.8)
         times = row["times_better"]
-        label = f"{row['median']:.3g}"
+        median = row["median"]
+        label = f"{median:,.0f}" if abs(median) >= 1000 else f"{median:.3g}"
         if table["baseline"]:
             label += "   baseline" if row["name"] == table["baseline"] else f"   {times:.2f}×"
         axes.text(max(row["values"]) + 0.015 * top, place, label, va="center", color=INK, fontsize=8.5)
