@@ -27,15 +27,15 @@ class Benchmark:
 
 
 BENCHMARKS = (
-    Benchmark("decode", "--repeats 3", "--repeats 1 --images 50"),
-    Benchmark("loader", "--repeats 3", "--repeats 1 --images 200"),
+    Benchmark("decode", "--repeats 2", "--repeats 1 --images 50"),
+    Benchmark("loader", "--repeats 3 --images 1000", "--repeats 1 --images 200"),
     Benchmark("bucket", "--repeats 2", "--repeats 1 --images 100"),
-    Benchmark("receive", "--repeats 3", "--repeats 1 --images 500"),
+    Benchmark("receive", "--repeats 3 --images 2000", "--repeats 1 --images 500"),
     Benchmark("etl_server", "--repeats 2 --seconds 1", "--repeats 1 --seconds 0.3"),
-    Benchmark("loop", "--repeats 10", "--repeats 2 --steps 1 --size 64"),
-    Benchmark("start", "--repeats 3", "--repeats 1"),
+    Benchmark("loop", "--repeats 6", "--repeats 2 --steps 1 --size 64"),
+    Benchmark("start", "--repeats 2", "--repeats 1"),
     Benchmark("manifest", "--load --repeats 5", "--load --repeats 1"),
-    Benchmark("growth", "--repeats 1", "--repeats 1 --images 100 --axes names"),
+    Benchmark("growth", "--repeats 1 --images 500", "--repeats 1 --images 100 --axes names"),
     Benchmark("repeat", "--repeats 3 --model resnet18", "--repeats 1 --model resnet18 --size 64"),
 )
 
