@@ -6,7 +6,9 @@ other; whoever has seen the ETL work again closes it (``training.keeper``). A ra
 
 import time
 
-import torch
+import numpy as np
+
+from aistore_data.shared import SharedMemory
 
 FAILURES = 3
 """Failures in a row that open a breaker."""
@@ -19,15 +21,15 @@ _STALE_S = 3.0
 
 
 class Breakers:
-    """Of a number of nodes; pickles as the same shared memory: float64 [nodes, 2] and float64 [3]."""
+    """Of a number of nodes; pickles as the same shared memory: float64 [3] and float64 [nodes, 2]."""
 
-    def __init__(self, hosts: int, tensors: tuple[torch.Tensor, torch.Tensor] | None = None) -> None:
-        shapes = ((hosts, 2), (3,))
-        self._tensors = tensors or tuple(torch.zeros(shape, dtype=torch.float64).share_memory_() for shape in shapes)  # type: ignore[no-untyped-call]
-        self._nodes, self._all = (tensor.numpy() for tensor in self._tensors)
+    def __init__(self, hosts: int, memory: SharedMemory | None = None) -> None:
+        self._memory = memory or SharedMemory(8 * (3 + 2 * hosts))
+        values = np.frombuffer(self._memory.buffer, np.float64)
+        self._all, self._nodes = values[:3], values[3:].reshape(hosts, 2)
 
-    def __reduce__(self) -> tuple[type, tuple[int, tuple[torch.Tensor, ...]]]:
-        return Breakers, (len(self._nodes), self._tensors)
+    def __reduce__(self) -> tuple[type, tuple[int, SharedMemory]]:
+        return Breakers, (len(self._nodes), self._memory)
 
     # What workers say.
 

@@ -220,8 +220,7 @@ class Fetcher(Generic[T]):
         except (OSError, ObjectError) as error:
             self._release(connection, keep=False)
             if connection.reused and not connection.heard and not isinstance(error, ObjectError):
-                get.took_s += time.monotonic()  # closed meanwhile, as servers do after some idle seconds
-                self._start(task, get, finished, connection.redirects)
+                self._again(connection, task, finished)  # closed meanwhile, as servers do after some idle seconds
                 return
             self._finish(task, get, error, finished)
             return
@@ -231,17 +230,19 @@ class Fetcher(Generic[T]):
         if connection.status in _REDIRECTS and connection.redirects < 4:
             location = urlsplit(connection.headers.get("location", ""))
             get.host, get.path = location.netloc or get.host, f"{location.path}?{location.query}"
-            get.body.clear()
-            get.took_s += time.monotonic()
-            self._start(task, get, finished, connection.redirects + 1)
+            self._again(connection, task, finished, redirects=1)
             return
         if connection.status == 401 and self._token.current() != connection.token:  # it was replaced meanwhile
-            get.body.clear()
-            get.took_s += time.monotonic()
-            self._start(task, get, finished, connection.redirects)
+            self._again(connection, task, finished)
             return
         get.headers = connection.headers
         self._finish(task, get, connection.problem(self._token), finished)
+
+    def _again(self, was: "_Connection", task: T, finished: list[tuple[T, Get]], redirects: int = 0) -> None:
+        """Send what ``was`` carried once more, to where its ``get`` says now; ``redirects`` more have led there."""
+        was.get.body.clear()
+        was.get.took_s += time.monotonic()
+        self._start(task, was.get, finished, was.redirects + redirects)
 
     def _finish(self, task: T, get: Get, error: ObjectError | OSError | None, finished: list[tuple[T, Get]]) -> None:
         get.error = error

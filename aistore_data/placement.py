@@ -12,9 +12,6 @@ _OUT_OF_SERVICE = 1 << 2 | 1 << 3
 """Flags of a node in maintenance, and of one being decommissioned."""
 
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
 class Placement:
     """The targets of a cluster map, by host and port."""
 
@@ -38,12 +35,15 @@ class Placement:
         return places
 
 
+def splitmix64(seeds: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The first number of SplitMix64 for each of many seeds (Steele, Lea and Flood, 2014)."""
+    z = seeds + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
 def _weights(seeds: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """As the SDK's ``xoshiro256_hash``, of many numbers: SplitMix64 twice (Steele, Lea and Flood, 2014), scrambled."""
-    z = seeds + _GOLDEN
-    for _ in range(2):
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = (z ^ (z >> np.uint64(31))) + _GOLDEN
-    z = (z - _GOLDEN) * np.uint64(5)
+    """As the SDK's ``xoshiro256_hash``, of many numbers."""
+    z = splitmix64(splitmix64(seeds)) * np.uint64(5)
     return (z << np.uint64(7) | z >> np.uint64(57)) * np.uint64(9)

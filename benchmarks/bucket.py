@@ -13,13 +13,12 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import compare, in_own_session, photo_folder, session_cpu_s
+from benchmarks.measure import compare, cpu_and_wall, in_own_session, photo_folder
 from benchmarks.results import Table, begin, parser
 
 BATCH = 50
@@ -96,18 +95,6 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
         yield from Feed(loader)
 
 
-def measure(kind: str, root: Path, access: Any, workers: int, images: int) -> None:
-    """Print CPU and wall milliseconds per image, from the fifth batch on."""
-    moments = []
-    for number, _ in enumerate(batches(kind, root, access, workers)):
-        if number in (4, 4 + images // BATCH):
-            moments.append((session_cpu_s(), time.perf_counter()))
-        if len(moments) == 2:
-            break
-    cpu_s, wall_s = (after - before for before, after in zip(*moments, strict=True))
-    print(json.dumps({"cpu_ms": 1e3 * cpu_s / images, "wall_ms": 1e3 * wall_s / images}), flush=True)
-
-
 def main() -> int:
     """The command line."""
     arguments = parser(__doc__)
@@ -124,7 +111,9 @@ def main() -> int:
     from aistore_data.upload import upload
 
     if args.one:
-        measure(args.one[0], Path(args.one[1]), Access.from_environment(""), args.workers, args.images)
+        kind, root = args.one[0], Path(args.one[1])
+        endless = batches(kind, root, Access.from_environment(""), args.workers)
+        print(json.dumps(cpu_and_wall(endless, args.images // BATCH, BATCH)), flush=True)
         return 0
     result = begin(args)
     words = ("--workers", str(args.workers), "--images", str(args.images))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -81,6 +82,18 @@ def in_own_session(module: str, *arguments: str) -> dict[str, Any]:
         raise NotMeasuredError(said[-1] if said else f"exit code {process.returncode}")
     result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return result
+
+
+def cpu_and_wall(batches: Iterator[Any], count: int, batch_size: int) -> dict[str, float]:
+    """CPU and wall milliseconds per image over ``count`` batches, from the fifth on, when the workers are up."""
+    moments = []
+    for number, _ in enumerate(batches):
+        if number in (4, 4 + count):
+            moments.append((session_cpu_s(), time.perf_counter()))
+        if len(moments) == 2:
+            break
+    cpu_s, wall_s = (after - before for before, after in zip(*moments, strict=True))
+    return {"cpu_ms": 1e3 * cpu_s / (count * batch_size), "wall_ms": 1e3 * wall_s / (count * batch_size)}
 
 
 @contextmanager

@@ -13,14 +13,14 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from benchmarks.loader import BASELINE, imagefolder
-from benchmarks.measure import compare, in_own_session, photo_folder, session_cpu_s
+from benchmarks.measure import compare, cpu_and_wall, in_own_session, photo_folder
 from benchmarks.results import Row, Table, begin, parser
 from benchmarks.static_server import SAMPLES, WAYS, sample
 
@@ -111,19 +111,11 @@ def check(kind: str, batch: Any) -> None:
     assert image.numpy().tobytes() == sample(int(index) % SAMPLES), f"{kind}: other bytes have arrived"
 
 
-def measure(kind: str, root: Path, ports: list[int], images: int) -> None:
-    """Print CPU and wall milliseconds per image, from the fifth batch on."""
-    count = images // BATCH // (4 if kind in (BASELINE, SDK) else 1)
-    moments = []
-    for number, batch in enumerate(batches(kind, root, ports)):
-        if number == 0:
-            check(kind, batch)
-        if number in (4, 4 + count):
-            moments.append((session_cpu_s(), time.perf_counter()))
-        if len(moments) == 2:
-            break
-    cpu_s, wall_s = (after - before for before, after in zip(*moments, strict=True))
-    print(json.dumps({"cpu_ms": 1e3 * cpu_s / (count * BATCH), "wall_ms": 1e3 * wall_s / (count * BATCH)}), flush=True)
+def checked(kind: str, found: Iterator[Any]) -> Iterator[Any]:
+    """The same batches, of which the first has been looked at."""
+    first = next(found)
+    check(kind, first)
+    return chain([first], found)
 
 
 @contextmanager
@@ -147,7 +139,9 @@ def main() -> int:
     arguments.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
     args = arguments.parse_args()
     if args.one:
-        measure(args.one[0], Path(args.one[1]), args.ports, args.images)
+        kind, root = args.one[0], Path(args.one[1])
+        count = args.images // BATCH // (4 if kind in (BASELINE, SDK) else 1)
+        print(json.dumps(cpu_and_wall(checked(kind, batches(kind, root, args.ports)), count, BATCH)), flush=True)
         return 0
     result = begin(args)
     with photo_folder() as root, static_server() as ports:

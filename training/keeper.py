@@ -110,10 +110,9 @@ class Keeper:
     def _get(self, remote: Remote, node: int, **query: str) -> bytes | None:
         """What a GET of an object on this node is answered; None for an error."""
         manifest = remote.manifest
-        names = [manifest.name(index) for index in range(min(len(manifest), 1000))]
-        prefix = uname(remote.uri)
-        nodes = remote.placement.numbers_of([prefix + name for name in names])
-        name = names[nodes.index(node) if node in nodes else 0]
+        prefix, placement = uname(remote.uri), remote.placement
+        names = (manifest.name(index) for index in range(min(len(manifest), 1000)))
+        name = next((name for name in names if placement.numbers_of([prefix + name]) == [node]), manifest.name(0))
         try:
             return self._reader.get(object_path(remote.uri, name, **query))
         except (ObjectError, OSError, HTTPException, ClusterError):  # the token's file may be gone, too

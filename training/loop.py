@@ -167,13 +167,12 @@ def _log(run: Run, clock: Clock) -> None:
 
 
 def _record_epoch(run: Run) -> None:
-    tally = run.progress.epoch_tally
     fingerprint = format_fingerprint(run.progress.stream_total) if run.stream.enabled else ""
-    metrics = dataclasses.replace(tally.metrics, fingerprint=fingerprint)
+    tally = dataclasses.replace(run.progress.epoch_tally, fingerprint=fingerprint)
     counts, latencies = run.data_of_the_epoch()
     if run.records:
         figures = _speed(run, tally) | data_figures(counts, latencies)
-        run.records.metric("train_epoch", run.progress.epoch, run.step, metrics, **figures)
+        run.records.metric("train_epoch", run.progress.epoch, run.step, tally.metrics, **figures)
     run.console.end_progress()
     if sentence := data_sentence(counts, latencies, tally.img_per_s, tally.data_wait):
         run.console.say(f"epoch {run.progress.epoch + 1}/{run.config.train.epochs}  {sentence}")

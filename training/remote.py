@@ -23,7 +23,7 @@ from aistore_data.errors import DataError, ObjectError, UnreachableError
 from aistore_data.fetch import Fetcher, Get
 from aistore_data.http_reader import Access, object_path
 from aistore_data.manifest import Manifest, checksum_digest
-from aistore_data.placement import Placement
+from aistore_data.placement import Placement, splitmix64
 from etl.request import Request, encode
 from etl.sample import CorruptSample, Key, Spec, transform
 from training.dataset import Batch, Counts, empty_batch, from_wire, through_wire
@@ -68,7 +68,7 @@ class Sample:
     """One sample on its way into its row of the batch."""
 
     __slots__ = (
-        *("by", "epoch", "error", "host", "index", "name", "node", "others", "reason", "row"),
+        *("by", "epoch", "host", "index", "name", "node", "others", "reason", "row"),
         *("since", "stage", "tries"),
     )
 
@@ -133,9 +133,9 @@ class RemoteDataset:
         return Sample(row, *key, name, node, remote.placement.hosts[node], "here" if here else "etl")
 
     def _is_made_here(self, epoch: int, index: int) -> bool:
-        """Whether (epoch, index) belongs to the share that is: SplitMix64 of the two (Steele, Lea and Flood, 2014)."""
+        """Whether (epoch, index) belongs to the share that is: SplitMix64 of the two."""
         share = self.remote.local_share
-        return share > 0 and _splitmix64((epoch << 40) + index) < share * 2**64
+        return share > 0 and int(splitmix64(np.array([(epoch << 40) + index], np.uint64))[0]) < share * 2**64
 
     def _work(self, samples: list[Sample]) -> "Work":
         self._fetcher = self._fetcher or Fetcher(self.remote.access)
@@ -363,11 +363,3 @@ def uname(uri: str) -> str:
     """What AIS puts before an object's name to place it."""
     bucket = parse_bucket(uri)
     return f"{bucket.provider.value}/@{bucket.cluster}#{bucket.namespace}/{bucket.name}/"
-
-
-def _splitmix64(number: int) -> int:
-    mask = (1 << 64) - 1
-    z = (number + 0x9E3779B97F4A7C15) & mask
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-    return z ^ (z >> 31)
