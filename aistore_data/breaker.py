@@ -2,9 +2,12 @@
 
 The state is in memory that all loader workers of a node share. Workers open a breaker when requests fail one after the
 other; whoever has seen the ETL work again closes it (``training.keeper``). A race costs a request at most.
+
+Beside it, how long each node takes to answer: a node that is much later than the others is not waited for.
 """
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,20 +16,24 @@ from aistore_data.shared import SharedMemory
 FAILURES = 3
 """Failures in a row that open a breaker."""
 
-_FAILED, _OPENED = 0, 1
+_FAILED, _OPENED, _TAKES, _VARIES = 0, 1, 2, 3
 _DISTRUSTED, _WAITING_SINCE, _WAITED = 0, 1, 2
 
 _STALE_S = 3.0
 """Seconds after which somebody who said that he waits does so no more."""
 
+_LEAST_S = 0.2
+_MARGIN = 4
+"""How much later than the other nodes' answers is late: so many times, and at least so many seconds."""
+
 
 class Breakers:
-    """Of a number of nodes; pickles as the same shared memory: float64 [3] and float64 [nodes, 2]."""
+    """Of a number of nodes; pickles as the same shared memory: float64 [3] and float64 [nodes, 4]."""
 
     def __init__(self, hosts: int, memory: SharedMemory | None = None) -> None:
-        self._memory = memory or SharedMemory(8 * (3 + 2 * hosts))
+        self._memory = memory or SharedMemory(8 * (3 + 4 * hosts))
         values = np.frombuffer(self._memory.buffer, np.float64)
-        self._all, self._nodes = values[:3], values[3:].reshape(hosts, 2)
+        self._all, self._nodes = values[:3], values[3:].reshape(hosts, 4)
 
     def __reduce__(self) -> tuple[type, tuple[int, SharedMemory]]:
         return Breakers, (len(self._nodes), self._memory)
@@ -46,6 +53,20 @@ class Breakers:
         if self._nodes[node, _FAILED]:
             self._nodes[node, _FAILED] = 0
 
+    def took(self, nodes: Sequence[int], seconds: Sequence[float]) -> None:
+        """How long requests to these nodes took until they were answered, or given up; of a batch, all at once.
+
+        Keeps a mean and a mean deviation of each node, smoothed by 1/8 and 1/4 as RFC 6298 has it for round trips.
+        """
+        where, took = np.asarray(nodes, np.int64), np.asarray(seconds)
+        for node in np.unique(where):
+            here = took[where == node]
+            takes, varies = self._nodes[node, [_TAKES, _VARIES]]
+            if takes == 0:
+                takes, varies = here.mean(), here.std()
+            self._nodes[node, _TAKES] = takes + (here.mean() - takes) / 8
+            self._nodes[node, _VARIES] = varies + (np.abs(here - takes).mean() - varies) / 4
+
     def distrust(self) -> None:
         """The ETL makes other pixels than it should: none of its nodes is asked any more."""
         self._all[_DISTRUSTED] = 1
@@ -61,6 +82,18 @@ class Breakers:
     def is_open(self, node: int) -> bool:
         """Whether the ETL on this node is not to be asked."""
         return bool(self._nodes[node, _OPENED] or self._all[_DISTRUSTED])
+
+    def deadline_s(self, limit_s: float) -> float:
+        """Seconds after which an answer is late beside those of the typical node; at most ``limit_s``.
+
+        All nodes have the same: a slow one does not get more time for being slow. If all become slower, so does the
+        typical one, and each gets more.
+        """
+        if len(self._nodes) == 1:
+            return limit_s
+        takes, varies = self._nodes[:, _TAKES], self._nodes[:, _VARIES]
+        late = np.sort(np.where(takes > 0, _MARGIN * (takes + 4 * varies), limit_s))
+        return float(min(limit_s, max(_LEAST_S, late[(len(late) - 1) // 2])))
 
     @property
     def distrusted(self) -> bool:
@@ -78,4 +111,4 @@ class Breakers:
 
     def close(self, node: int) -> None:
         """The ETL on this node works again."""
-        self._nodes[node] = 0
+        self._nodes[node, [_FAILED, _OPENED]] = 0

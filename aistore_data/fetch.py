@@ -12,9 +12,12 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from aistore_data.credentials import Token, tls_context
@@ -31,6 +34,7 @@ _REDIRECTS = (301, 302, 307, 308)
 _SCRATCH_BYTES = 1 << 18
 _ERROR_BYTES = 1 << 16
 _HEAD_BYTES = 512
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _AGAIN = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -43,7 +47,7 @@ class Get:
     timeout_s: float
     row: memoryview | None = None
     body: bytearray = field(default_factory=bytearray)
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
     error: ObjectError | OSError | None = None
     took_s: float = 0.0
 
@@ -271,6 +275,33 @@ def _request(get: Get, token: str) -> bytes:
     return head.encode()
 
 
+class _Head(NamedTuple):
+    """What the head of an answer says."""
+
+    status: int
+    headers: Mapping[str, str]
+    keep: bool
+    chunked: bool
+    length: int | None
+
+
+@lru_cache(maxsize=64)  # a server's answers to one sort of request have the same head, within a second
+def _parse_head(text: bytes) -> _Head:
+    first, *lines = text.decode("latin-1").split("\r\n")
+    words = first.split(" ", 2)
+    if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdecimal():
+        raise ObjectError(0, "the answer has no head: this is no HTTP server")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    length = headers.get("content-length", "")
+    return _Head(
+        int(words[1]),
+        MappingProxyType(headers),
+        words[0] != "HTTP/1.0" and headers.get("connection", "").lower() != "close",
+        "chunked" in headers.get("transfer-encoding", "").lower(),
+        int(length) if length.isdecimal() else None,
+    )
+
+
 class _Connection:
     """A connection and the answer that it is receiving."""
 
@@ -288,7 +319,7 @@ class _Connection:
         self.unsent = memoryview(request)
         self.heard = False
         self.status = 0
-        self.headers: dict[str, str] = {}
+        self.headers: Mapping[str, str] = _NO_HEADERS
         self.rest = b""
         self.received = 0
         self.left: int | None = None  # bytes to the end of the body, or of the chunk
@@ -299,14 +330,11 @@ class _Connection:
         """Whether the answer is complete. Raises OSError, or ObjectError for an answer that is none."""
         if not self.connected and not self._finish_connecting(poll):
             return False
-        while self.unsent:
-            try:
+        if self.unsent:
+            with suppress(*_AGAIN):
                 self.unsent = self.unsent[self.sock.send(self.unsent) :]
-            except _AGAIN:
-                self._watch(poll, select.EPOLLIN | select.EPOLLOUT)
-                return False
-            if not self.unsent:
-                self._watch(poll, select.EPOLLIN)
+            self._watch(poll, select.EPOLLIN | select.EPOLLOUT if self.unsent else select.EPOLLIN)
+            return False  # what there is to send or to receive now, epoll tells
         while True:
             start = len(self.rest)
             direct = self._row_for_all_that_is_left() if not start else None
@@ -388,7 +416,7 @@ class _Connection:
                     raise ObjectError(0, "the answer has no head: this is no HTTP server")
                 self.rest = text
                 return False
-            self._read_head(text[:end].decode("latin-1"))
+            self._read_head(text[:end])
             at = end + 4
         self.rest = b""
         if not self.chunked:
@@ -429,23 +457,15 @@ class _Connection:
             self.left = size
             at += end + 2
 
-    def _read_head(self, text: str) -> None:
-        first, *lines = text.split("\r\n")
-        words = first.split(" ", 2)
-        if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdecimal():
-            raise ObjectError(0, "the answer has no head: this is no HTTP server")
-        self.status = int(words[1])
-        self.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        self.keep = words[0] != "HTTP/1.0" and self.headers.get("connection", "").lower() != "close"
-        self.chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
-        length = self.headers.get("content-length", "")
+    def _read_head(self, text: bytes) -> None:
+        self.status, self.headers, self.keep, self.chunked, length = _parse_head(text)
         if not self.chunked:
-            if not length.isdecimal():
+            if length is None:
                 raise ObjectError(self.status, "the answer does not say how long it is")
-            self.left = int(length)
+            self.left = length
             row = self.get.row
-            if self.status == 200 and row is not None and self.left != len(row):
-                raise ObjectError(200, f"the answer is of {self.left} bytes, not of {len(row)}")
+            if self.status == 200 and row is not None and length != len(row):
+                raise ObjectError(200, f"the answer is of {length} bytes, not of {len(row)}")
 
     def _keep(self, piece: memoryview) -> None:
         get = self.get

@@ -70,6 +70,7 @@ def open_bucket(
             local_share=data.local_share if data.transform == "hybrid" else 0.0,
             wire=data.wire,
             deadline_s=data.etl.deadline_s,
+            adaptive_deadline=data.etl.adaptive_deadline,
             patience_s=data.patience_s,
             audit_every=data.audit_every,
         )

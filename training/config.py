@@ -28,6 +28,7 @@ class EtlConfig:
     num_workers: int | str = option("auto", "processes of each pod; auto: 4, or half of the CPUs embedded")
     init_timeout_s: int = option(300, "seconds in which an ETL must have started")
     deadline_s: float = option(2.0, "seconds after which a sample is made here instead")
+    adaptive_deadline: bool = option(True, "do so sooner where one storage node is much later than the others")
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""

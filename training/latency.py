@@ -1,6 +1,6 @@
 """How long requests took, in histograms that add up over workers and ranks."""
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,10 +25,11 @@ class Latencies:
         """Small enough to travel with a batch."""
         return self.counts.astype(np.int32).tobytes()
 
-    def count(self, source: str, seconds: float) -> None:
-        """One request."""
-        place = math.ceil(_PER_DOUBLING * math.log2(max(seconds, _FIRST_S) / _FIRST_S))
-        self.counts[SOURCES.index(source), min(BINS - 1, place)] += 1
+    def count(self, source: str, seconds: Sequence[float]) -> None:
+        """Requests that took so long, each."""
+        if seconds:
+            places = np.ceil(_PER_DOUBLING * np.log2(np.maximum(seconds, _FIRST_S) / _FIRST_S)).astype(np.int64)
+            self.counts[SOURCES.index(source)] += np.bincount(np.minimum(places, BINS - 1), minlength=BINS)
 
     def add(self, other: "Latencies") -> None:
         """Those of somebody else."""

@@ -4,11 +4,13 @@ import multiprocessing
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
@@ -36,6 +38,8 @@ class Loader:
     device: torch.device
     held: int
     """Batches that may be in use, or on their way to the device, while the next one is asked for."""
+    in_thread: bool = False
+    """Whether batches are made in a thread of the trainer, for want of workers."""
     unpinned: str = ""
     """Why the ring could not be pinned for a GPU."""
 
@@ -69,7 +73,7 @@ def open_loader(
         generator=torch.Generator(),  # its own, so that starting workers takes nothing from the global one
     )
     try:
-        yield Loader(loader, ring, device, held, unpinned)
+        yield Loader(loader, ring, device, held, in_thread=ring is not None and not workers, unpinned=unpinned)
     finally:
         _stop_workers(loader)
         if ring and device.type == "cuda" and not unpinned:
@@ -84,7 +88,7 @@ class Feed(Iterator[Batch]):
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
-        self._batches = iter(loader.batches)
+        self._batches = _InThread(iter(loader.batches)) if loader.in_thread else iter(loader.batches)
         self._ready: deque[Batch] = deque()
         self._copies: deque[torch.cuda.Event] = deque()
         self.wait_s = 0.0
@@ -155,6 +159,39 @@ class Feed(Iterator[Batch]):
 
 class _NotYetError(Exception):
     """The loader's timeout is over."""
+
+
+class _InThread(Iterator[Any]):
+    """An iterator whose items a thread of the trainer makes on request, so that waiting for one can be interrupted."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._asked, self._made = SimpleQueue[bool](), SimpleQueue[tuple[Any, BaseException | None]]()
+        self._pending = False
+        threading.Thread(target=_make_what_is_asked_for, args=(items, self._asked, self._made), daemon=True).start()
+        weakref.finalize(self, self._asked.put, False)
+
+    def __next__(self) -> Any:
+        """Raises _NotYetError after POLL_S; the same item is waited for the next time. Else as the iterator."""
+        if not self._pending:
+            self._asked.put(True)
+            self._pending = True
+        try:
+            item, error = self._made.get(timeout=POLL_S)
+        except Empty:
+            raise _NotYetError from None
+        self._pending = False
+        if error is not None:
+            raise error
+        return item
+
+
+def _make_what_is_asked_for(items: Iterator[Any], asked: SimpleQueue[bool], made: SimpleQueue[Any]) -> None:
+    """Until it is asked for no more: the next item, or what it raises."""
+    while asked.get():
+        try:
+            made.put((next(items), None))
+        except BaseException as error:
+            made.put((None, error))
 
 
 def normalise(images: torch.Tensor, channels_last: bool) -> torch.Tensor:

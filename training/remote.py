@@ -59,6 +59,8 @@ class Remote:
     """Share of the samples, 0 to 1, that is made here though there is an ETL."""
     wire: str = "raw"
     deadline_s: float = 2.0
+    adaptive_deadline: bool = True
+    """Whether less than ``deadline_s`` is waited for a node that is much later than the others."""
     patience_s: float = 600.0
     audit_every: int = 256
     replace: bool = False
@@ -141,6 +143,7 @@ class RemoteDataset:
         self._fetcher = self._fetcher or Fetcher(self.remote.access)
         work = Work(self.remote, self._fetcher, self._paths)
         self._fetcher.run(samples, work.begin, work.done)
+        work.note_times()
         return work
 
     def _audited(self, samples: list[Sample], work: "Work") -> "Work":
@@ -213,6 +216,11 @@ class Work:
         self.paths = paths
         self.counts = Counter[str]()  # by the names of Counts
         self.latencies = Latencies()
+        self._nodes, self._took_s = list[int](), list[float]()  # the ETL's answers: whose, and how long they took
+        self._late_nodes = list[int]()
+        self._objects_took_s = list[float]()
+        limit_s = remote.deadline_s
+        self.deadline_s = remote.breakers.deadline_s(limit_s) if remote.adaptive_deadline else limit_s
 
     def plus(self, other: "Work", counts: bool = True) -> "Work":
         """Both together."""
@@ -220,6 +228,13 @@ class Work:
             self.counts.update(other.counts)
         self.latencies.add(other.latencies)
         return self
+
+    def note_times(self) -> None:
+        """At the end: how long requests took."""
+        self.latencies.count("etl", self._took_s)
+        self.latencies.count("object", self._objects_took_s)
+        late_s = [self.deadline_s] * len(self._late_nodes)
+        self.remote.breakers.took(self._nodes + self._late_nodes, self._took_s + late_s)
 
     def begin(self, sample: Sample) -> Get:
         """The next request of a sample."""
@@ -232,7 +247,7 @@ class Work:
             path = object_path(remote.uri, remote.manifest.name(sample.by))
             return Get(path, host if sample.by == sample.index else self.fetcher.proxy, RAW_TIMEOUT_S)
         row = memoryview(sample.row).cast("B") if remote.wire == "raw" else None
-        return Get(self.paths.path(sample), host, remote.deadline_s, row)
+        return Get(self.paths.path(sample), host, self.deadline_s, row)
 
     def done(self, sample: Sample, get: Get) -> float | None:
         """What an answer means: None if the sample is made, else the seconds until it goes on."""
@@ -247,17 +262,20 @@ class Work:
                 error = problem
         if error is None:
             self.remote.breakers.worked(sample.node)
-            self.latencies.count("etl", get.took_s)
+            self._nodes.append(sample.node)
+            self._took_s.append(get.took_s)
             self.counts["etl"] += 1
             self.counts["etl_bytes"] += len(get.body) or sample.row.nbytes
             return None
         if isinstance(error, ObjectError) and error.corrupt_sample:
             self._give_up_on_the_etl(sample)  # whether the object is bad, or what the ETL was given of it, is seen here
             return 0.0
+        if isinstance(error, TimeoutError):
+            self._late_nodes.append(sample.node)
         self.counts["opened"] += self.remote.breakers.failed(sample.node)
         sample.tries += 1
         lost = isinstance(error, ConnectionError) or getattr(error, "status", 0) in (200, 429, 502, 503)
-        if sample.tries < _TRIES and lost and get.took_s < self.remote.deadline_s / 2:
+        if sample.tries < _TRIES and lost and get.took_s < self.deadline_s / 2:
             self.counts["retries"] += 1
             return 0.05
         self._give_up_on_the_etl(sample)
@@ -276,7 +294,7 @@ class Work:
             return self._substitute(
                 sample, f"has {len(get.body)} bytes, and had {expected} when it was listed: somebody has replaced it"
             )
-        self.latencies.count("object", get.took_s)
+        self._objects_took_s.append(get.took_s)
         listed = int(remote.manifest.checksums[sample.by])
         if listed and checksum_digest(get.headers.get("ais-checksum-value")) not in (0, listed):
             return self._substitute(sample, "has another checksum than when it was listed: somebody has replaced it")

@@ -339,13 +339,14 @@ def test_patience_ends_with_everything_saved(place: Place, whole: Result, fork_t
     assert_the_same(fork_train(*place.words, "data.patience_s=4", variables=place.variables), whole)
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize(("world", "workers"), [(1, 1), (1, 0), (2, 1), (2, 0)])
 def test_a_request_to_stop_is_heard_while_waiting(
-    place: Place, zygote: Zygote, fork_train: ForkedTrain, tmp_path: Path, world: int
+    place: Place, zygote: Zygote, fork_train: ForkedTrain, tmp_path: Path, world: int, workers: int
 ) -> None:
-    """With two processes the ranks agree to wait and to stop."""
+    """With two processes the ranks agree to wait and to stop. Without a loader worker the trainer waits itself."""
     place.quiet()
-    undisturbed = ForkedTrain(zygote, tmp_path / "whole")(*place.words, variables=place.variables, world=world)
+    words = [*place.words, f"data.workers={workers}"]
+    undisturbed = ForkedTrain(zygote, tmp_path / "whole")(*words, variables=place.variables, world=world)
     assert undisturbed.code == 0, undisturbed.output
     place.quiet()
     gone = on_links(Fault("refuse"), 600, "to_proxy", "to_target")
@@ -356,11 +357,11 @@ def test_a_request_to_stop_is_heard_while_waiting(
         after(4, lambda: os.kill(pids[0], signal.SIGTERM))
 
     place.to_target.at[150] = stop_later
-    result = fork_train(*place.words, variables=place.variables, world=world, started=pids.extend)
+    result = fork_train(*words, variables=place.variables, world=world, started=pids.extend)
     assert result.code == 85, result.output
     assert (result.run_dir / "PREEMPTED").exists()
     place.quiet()
-    finished = fork_train(*place.words, variables=place.variables, world=world)
+    finished = fork_train(*words, variables=place.variables, world=world)
     assert_the_same(finished, undisturbed)
 
 

@@ -1,5 +1,6 @@
 """What a remote sample asks for."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,10 +100,42 @@ def test_a_breaker_opens_after_failures_in_a_row() -> None:
     assert breakers.is_open(0) and breakers.opened() == []
 
 
+def test_the_deadline_follows_the_typical_node() -> None:
+    """Of three nodes, one late by a second: not waited for. All late: waited for, up to the limit."""
+    breakers, random = Breakers(3), np.random.Generator(np.random.Philox(key=[1, 0]))
+
+    def batch(*late_s: float) -> None:
+        deadline_s = breakers.deadline_s(2.0)
+        nodes = random.integers(0, 3, 48)
+        seconds = random.uniform(0.02, 0.06, 48) + np.array(late_s)[nodes]
+        breakers.took(nodes.tolist(), np.minimum(seconds, deadline_s).tolist())
+
+    assert breakers.deadline_s(2.0) == 2.0  # nothing is known yet
+    breakers.took([], [])
+    for _ in range(20):
+        batch(0, 0, 1)
+        assert breakers.deadline_s(2.0) < 0.7
+    again = pickle.loads(pickle.dumps(breakers))
+    assert 0.2 <= again.deadline_s(2.0) == breakers.deadline_s(2.0) < 0.5
+    assert breakers.deadline_s(0.1) == 0.1
+    for _ in range(5):
+        batch(1, 1, 1)
+    assert breakers.deadline_s(2.0) == 2.0
+    for _ in range(60):
+        batch(0, 0, 0)
+    assert breakers.deadline_s(2.0) < 0.5
+    breakers.failed(0)
+    breakers.close(0)
+    assert breakers.deadline_s(2.0) < 0.5  # closing a breaker forgets failures, not times
+    alone = Breakers(1)
+    alone.took([0] * 9, [0.01] * 9)
+    assert alone.deadline_s(2.0) == 2.0  # there is no other node to compare it with
+
+
 def test_latencies_add_up() -> None:
     latencies = Latencies()
-    for number in range(1, 101):
-        latencies.count("etl", number / 1000)
+    latencies.count("etl", [number / 1000 for number in range(1, 101)])
+    latencies.count("object", [])
     again = Latencies.from_bytes(latencies.to_bytes())
     again.add(latencies)
     assert again.counts.sum() == 200
