@@ -38,12 +38,13 @@ from training.sampler import TrainBatches
 
 BATCH, STEP_S, NODES = 24, 0.05, 3
 CASES = {
-    "no slow node": (0.0, 600.0),
-    "slow node, no deadline": (1.0, 600.0),
-    "slow node, deadline 2 s": (1.0, 2.0),
-    "slow node, deadline 0.3 s": (1.0, 0.3),
+    "no slow node": (0.0, 2.0, True),
+    "slow node, no deadline": (1.0, 600.0, False),
+    "slow node, fixed deadline of 2 s": (1.0, 2.0, False),
+    "slow node, fixed deadline of 0.3 s": (1.0, 0.3, False),
+    "slow node, adaptive deadline": (1.0, 2.0, True),
 }
-"""Name: share of ``--seconds`` by which the node is late, deadline in seconds."""
+"""Name: share of ``--seconds`` by which the node is late, deadline in seconds, whether it follows the typical node."""
 FIGURES = (
     ("img_per_s", "Samples of three nodes, one of them slow", "images/s"),
     ("batch_p50_ms", "Time between batches, median", "ms"),
@@ -53,7 +54,7 @@ FIGURES = (
 )
 
 
-def measure(place: Place, late_s: float, deadline_s: float, batches: int) -> dict[str, float]:
+def measure(place: Place, late_s: float, deadline_s: float, adaptive: bool, batches: int) -> dict[str, float]:
     """Milliseconds between batches, and of the ETL's answers; shares of the samples."""
     found = connect(place.access)
     target = next(iter(found["tmap"].values()))
@@ -68,7 +69,7 @@ def measure(place: Place, late_s: float, deadline_s: float, batches: int) -> dic
     manifest = read_manifest(place.client.bucket("faults"), "ais://faults", "train/", HttpReader(place.access))
     remote = Remote(
         place.access, "ais://faults", manifest, placement, Breakers(NODES), Spec.train(224), 0, direct=True,
-        etl_names=("slow-train",), deadline_s=deadline_s,
+        etl_names=("slow-train",), deadline_s=deadline_s, adaptive_deadline=adaptive,
     )  # fmt: skip
     order = TrainBatches(len(manifest), BATCH, seed=0, epochs=batches + 6)
     times, counts, latencies = [], Counts(), Latencies()
@@ -99,17 +100,20 @@ def main() -> int:
     arguments = parser(__doc__)
     arguments.add_argument("--seconds", type=float, default=1.0)
     arguments.add_argument("--batches", type=int, default=60)
-    arguments.add_argument("--one", nargs=2, type=float, metavar=("LATE", "DEADLINE"), help=argparse.SUPPRESS)
+    arguments.add_argument(
+        "--one", nargs=3, type=float, metavar=("LATE", "DEADLINE", "ADAPTIVE"), help=argparse.SUPPRESS
+    )
     args = arguments.parse_args()
     if args.one:
         with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as place:
             etls.ensure(place.client, "slow-train", "train", etls.EtlSettings(num_workers=2), lambda line: None)
-            print(json.dumps(measure(place, *args.one, args.batches)))
+            print(json.dumps(measure(place, *args.one[:2], bool(args.one[2]), args.batches)))
         return 0
     result = begin(args)
     rows = {}
-    for name, (share, deadline_s) in CASES.items():
-        words = ("--batches", str(args.batches), "--one", str(share * args.seconds), str(deadline_s))
+    for name, (share, deadline_s, adaptive) in CASES.items():
+        case = (share * args.seconds, deadline_s, int(adaptive))
+        words = ("--batches", str(args.batches), "--one", *map(str, case))
         rows[name] = in_own_session("benchmarks.slow_target", *words)
     for figure, title, unit in FIGURES:
         made = [Row(name, [row[figure]], f"{100 * row['made_here']:.0f} % made here") for name, row in rows.items()]

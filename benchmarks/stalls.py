@@ -85,9 +85,10 @@ def longest(place: Place, read: Callable[[int], object], fault: Fault | None, se
         try:
             read(number)
         except Exception as error:
+            worst = max(worst, time.monotonic() - begin)
             ended = f"ended by {type(error).__name__} after {time.monotonic() - begin:.0f} s"
             time.sleep(0 if mended else seconds)
-            return max(worst, time.monotonic() - begin), ended
+            return worst, ended
         worst = max(worst, time.monotonic() - begin)
         more -= bool(mended)
     return worst, "goes on"

@@ -80,9 +80,12 @@ class Place:
         return [pid for pid in self.processes() if os.getpgid(pid) == pid]
 
     def quiet(self) -> None:
-        """No faults, and counting begins again."""
+        """No faults, no ETL that a fault has left stopped, and counting begins again."""
         self.to_proxy.quiet()
         self.to_target.quiet()
+        for etl in self.client.cluster().list_etls(["Aborted"]):
+            if etl.id.startswith("imagenet-"):
+                self.client.etl(etl.id).delete()
 
 
 def put(folder: Path, access: Access, uri: str) -> None:
@@ -252,7 +255,8 @@ def test_the_stream_stays_the_same(place: Place, whole: Result, fork_train: Fork
     print(f"FAULT {name} | {'; '.join(seen)} | {wait:.1f} s | {summary['fallbacks']} | {summary['retries']}")
     assert wait < STALL_S + WITHOUT_OBJECTS.get(name, 0), result.output
     done = summary["fallbacks"] + summary["retries"] > 0
-    assert done or name in ("target ten times slower", "proxy hangs", "proxy restarts"), "nothing has happened"
+    harmless = ("target ten times slower", "proxy hangs", "proxy restarts")
+    assert done or name in harmless, f"nothing has happened\n{result.output}"
 
 
 @pytest.mark.long
