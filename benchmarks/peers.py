@@ -166,19 +166,27 @@ def _ffcv(train: bool) -> Round:
 
     For validation that is CenterCropRGBImageDecoder's: the central 224/256 of the short side, resized once.
     """
-    from ffcv.fields.rgb_image import resizer
-    from ffcv.libffcv import imdecode
+    from ffcv.libffcv import imdecode, resize_crop
+
+    sizes: dict[bytes, tuple[int, int]] = {}  # as its file of photos knows them
+    memory = np.zeros(0, np.uint8)  # of a decoded photo, used again as its loader does
 
     def make(job: Job) -> np.ndarray:
-        width, height = Image.open(io.BytesIO(job.data)).size
-        whole, out = np.zeros((height, width, 3), np.uint8), np.zeros((SIZE, SIZE, 3), np.uint8)
-        imdecode(np.frombuffer(job.data, np.uint8), whole, height, width, height, width, 0, 0, 1, 1, False, job.flip)
+        nonlocal memory
+        if job.data not in sizes:
+            sizes[job.data] = Image.open(io.BytesIO(job.data)).size
+        width, height = sizes[job.data]
+        if memory.size < width * height * 3:
+            memory = np.zeros(width * height * 3, np.uint8)
+        whole = memory[: width * height * 3].reshape(height, width, 3)
+        imdecode(np.frombuffer(job.data, np.uint8), whole, height, width, height, width, 0, 0, 1, 1, False, False)
         if job.box is None:
             side = int(SIZE / RESIZE * min(width, height))
             left, top, width, height = (width - side) // 2, (height - side) // 2, side, side
         else:
             left, top, width, height = job.box
-        resizer(whole[top : top + height, left : left + width], out)
-        return out
+        out = np.empty((SIZE, SIZE, 3), np.uint8)
+        resize_crop(whole, top, top + height, left, left + width, out)
+        return np.ascontiguousarray(out[:, ::-1]) if job.flip else out
 
     return _each(make)

@@ -3,7 +3,7 @@
 import re
 import sys
 
-_HOST = re.compile(r"127\.0\.0\.1:\d+")
+_DETAILS = re.compile(r" (on|at) (http://)?127\.0\.0\.1:\d+|: samples are made here until it works again")
 
 
 def main() -> int:
@@ -11,9 +11,9 @@ def main() -> int:
     print("| fault | what the console says | longest wait of a step | samples made here instead | tried again | lost |")
     print("|---|---|---|---|---|---|")
     for line in sys.stdin:
-        if match := re.search(r"FAULT (.*)", line):
+        if match := re.match(r"[.sF]*FAULT (.*)", line):
             name, seen, stall, fallbacks, retries = match[1].split(" | ")
-            said = list(dict.fromkeys(part.strip() for part in _HOST.sub("HOST:PORT", seen).split(";")))
+            said = list(dict.fromkeys(part.strip() for part in _DETAILS.sub("", seen).split(";")))
             print(f"| {name} | {'; '.join(said) or '–'} | {stall} | {fallbacks} | {retries} | nothing |")
     return 0
 
