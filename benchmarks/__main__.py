@@ -28,7 +28,7 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("decode", "--repeats 2", "--repeats 1 --images 50"),
-    Benchmark("loader", "--repeats 3 --images 1000", "--repeats 1 --images 200"),
+    Benchmark("loader", "--repeats 2 --images 1000", "--repeats 1 --images 200"),
     Benchmark("bucket", "--repeats 2", "--repeats 1 --images 100"),
     Benchmark("receive", "--repeats 3 --images 2000", "--repeats 1 --images 500"),
     Benchmark("etl_server", "--repeats 2 --seconds 1", "--repeats 1 --seconds 0.3"),

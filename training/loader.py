@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,13 +32,11 @@ STD = (0.229, 0.224, 0.225)
 class Loader:
     """A DataLoader of whole batches and, unless these lie ready somewhere, the ring in which it makes them."""
 
-    batches: DataLoader[Any]
+    batches: "DataLoader[Any] | _InThread"
     ring: Ring | None
     device: torch.device
     held: int
     """Batches that may be in use, or on their way to the device, while the next one is asked for."""
-    in_thread: bool = False
-    """Whether batches are made in a thread of the trainer, for want of workers."""
     unpinned: str = ""
     """Why the ring could not be pinned for a GPU."""
 
@@ -72,9 +69,12 @@ def open_loader(
         timeout=POLL_S if workers else 0,
         generator=torch.Generator(),  # its own, so that starting workers takes nothing from the global one
     )
+    in_thread = _InThread(loader) if ring and not workers else None
     try:
-        yield Loader(loader, ring, device, held, in_thread=ring is not None and not workers, unpinned=unpinned)
+        yield Loader(in_thread or loader, ring, device, held, unpinned)
     finally:
+        if in_thread:
+            in_thread.close()
         _stop_workers(loader)
         if ring and device.type == "cuda" and not unpinned:
             ring.unpin()
@@ -88,7 +88,7 @@ class Feed(Iterator[Batch]):
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
-        self._batches = _InThread(iter(loader.batches)) if loader.in_thread else iter(loader.batches)
+        self._batches = iter(loader.batches)
         self._ready: deque[Batch] = deque()
         self._copies: deque[torch.cuda.Event] = deque()
         self.wait_s = 0.0
@@ -161,37 +161,52 @@ class _NotYetError(Exception):
     """The loader's timeout is over."""
 
 
-class _InThread(Iterator[Any]):
-    """An iterator whose items a thread of the trainer makes on request, so that waiting for one can be interrupted."""
+class _InThread:
+    """A loader without workers: a thread makes each batch on request, so that waiting for it can be interrupted."""
 
-    def __init__(self, items: Iterator[Any]) -> None:
+    def __init__(self, batches: DataLoader[Any]) -> None:
+        self._batches = batches
+        self._thread: threading.Thread | None = None
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        """From the first batch; ends a former iteration."""
+        self.close()
         self._asked, self._made = SimpleQueue[bool](), SimpleQueue[tuple[Any, BaseException | None]]()
         self._pending = False
-        threading.Thread(target=_make_what_is_asked_for, args=(items, self._asked, self._made), daemon=True).start()
-        weakref.finalize(self, self._asked.put, False)
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+        return self
 
     def __next__(self) -> Any:
-        """Raises _NotYetError after POLL_S; the same item is waited for the next time. Else as the iterator."""
+        """Raises _NotYetError after POLL_S; the same batch is waited for the next time. Else as the loader."""
         if not self._pending:
             self._asked.put(True)
             self._pending = True
         try:
-            item, error = self._made.get(timeout=POLL_S)
+            batch, error = self._made.get(timeout=POLL_S)
         except Empty:
             raise _NotYetError from None
         self._pending = False
         if error is not None:
             raise error
-        return item
+        return batch
 
+    def close(self) -> None:
+        """End the thread, unless it waits for what does not come."""
+        if self._thread:
+            self._asked.put(False)
+            self._thread.join(2 * POLL_S)
 
-def _make_what_is_asked_for(items: Iterator[Any], asked: SimpleQueue[bool], made: SimpleQueue[Any]) -> None:
-    """Until it is asked for no more: the next item, or what it raises."""
-    while asked.get():
-        try:
-            made.put((next(items), None))
-        except BaseException as error:
-            made.put((None, error))
+    def _work(self) -> None:
+        batches = iter(self._batches)
+        while self._asked.get():
+            try:
+                self._made.put((next(batches), None))
+            except BaseException as error:
+                self._made.put((None, error))
 
 
 def normalise(images: torch.Tensor, channels_last: bool) -> torch.Tensor:
