@@ -99,7 +99,10 @@ def imagefolder(root: Path, point: Point) -> Iterator[Any]:
 
 
 def measure(who: str, root: Path, point: Point, images: int) -> dict[str, float]:
-    """CPU ms per image, PSS of all processes at the end, and what the heap of a worker grew by, in MB."""
+    """CPU ms per image, PSS of all processes at the end, and what the heap of a worker grew by, in MB.
+
+    Over ``images`` images or eight batches, whichever are more.
+    """
     import torch
 
     torch.set_num_threads(1)
@@ -108,7 +111,7 @@ def measure(who: str, root: Path, point: Point, images: int) -> dict[str, float]
     warm_up = max(2 * point.workers, 1) * point.batch
     for batch in (ours if who == OURS else imagefolder)(root, point):
         seen += len(batch)
-        if seen >= warm_up + images * len(moments):
+        if seen >= warm_up + max(images, 8 * point.batch) * len(moments):
             pids = [child.pid for child in multiprocessing.active_children() if child.pid]
             grown = sum(map(heap_mb, pids)) / max(1, len(pids))
             moments.append((session_cpu_s(), seen, grown, session_pss_mb()))
