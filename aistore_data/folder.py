@@ -38,13 +38,11 @@ def scan_folder(root: Path) -> tuple[Manifest, Manifest]:
     below ``/``. Raises ConfigError for a missing folder, an empty class or an unknown class.
     """
     if not root.is_dir():
-        raise ConfigError(
-            f"data.root={root} is not a folder. It must hold train/ and val/, each with a folder a class."
-        )
+        raise ConfigError(f"{root} is not a folder: it must hold train/ and val/, each with a folder for each class.")
     for split in ("train", "val"):
         if not (root / split).is_dir():
             raise ConfigError(
-                f"{root / split} is missing: data.root must hold train/ and val/, each with a folder for each class."
+                f"{root / split} is missing: {root} must hold train/ and val/, each with a folder for each class."
             )
     classes = _classes(root / "train")
     if not classes:

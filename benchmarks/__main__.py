@@ -30,7 +30,7 @@ BENCHMARKS = (
     Benchmark("decode", "--repeats 2", "--repeats 1 --images 50"),
     Benchmark("loader", "--repeats 2 --images 800", "--repeats 1 --images 200"),
     Benchmark("bucket", "--repeats 2", "--repeats 1 --images 100"),
-    Benchmark("receive", "--repeats 2 --images 3000", "--repeats 1 --images 500"),
+    Benchmark("receive", "--repeats 2", "--repeats 1 --images 1024"),
     Benchmark("etl_server", "--repeats 2 --seconds 1", "--repeats 1 --seconds 0.3"),
     Benchmark("loop", "--repeats 6", "--repeats 2 --steps 1 --size 64"),
     Benchmark("start", "--repeats 2", "--repeats 1"),

@@ -1,12 +1,12 @@
 """CPU time per image on the training node when the samples come ready-made: from the socket to a batch in the trainer.
 
-    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.receive [--repeats 5] [--images 3000]
+    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.receive [--repeats 5] [--images 4096]
 
 FOLDER holds imagenet-sample.tar. ``benchmarks.static_server`` sends ready samples of 224 px, and its CPU time is not
 counted. Beside each other: ImageFolder and DataLoader with torchvision's default transforms and two workers, which is
 what making samples on the training node costs; ours with one worker, from answers in chunks (as AIStore's targets give
 them), of known length, and after a redirect; ours without a worker; and aistore.pytorch.AISMapDataset with an ETL
-behind a DataLoader with one worker, from answers in chunks. Batches of 50.
+behind a DataLoader with one worker, from answers in chunks. Batches of 256.
 """
 
 import argparse
@@ -24,8 +24,9 @@ from benchmarks.measure import compare, cpu_and_wall, in_own_session, photo_fold
 from benchmarks.results import Row, Table, begin, parser
 from benchmarks.static_server import SAMPLES, WAYS, sample
 
-BATCH = 50
-NAMES = 1000
+BATCH = 256
+"""As ``train.batch_size``."""
+NAMES = 1024
 SDK = "SDK AISMapDataset, chunked"
 OURS = {**{f"imagenet-ais, {way}": (way, 1) for way in WAYS}, "imagenet-ais, chunked, no worker": ("chunked", 0)}
 """The server's way to answer, and loader workers."""
@@ -134,7 +135,7 @@ def main() -> int:
     """The command line."""
     arguments = parser(__doc__)
     arguments.add_argument("--repeats", type=int, default=5)
-    arguments.add_argument("--images", type=int, default=3000)
+    arguments.add_argument("--images", type=int, default=4096)
     arguments.add_argument("--ports", nargs=len(WAYS), type=int, help=argparse.SUPPRESS)
     arguments.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
     args = arguments.parse_args()

@@ -20,8 +20,6 @@ def served_objects(folder: Path, layout: str) -> dict[str, Entry]:
     manifest's order, beside ``train/0000353.cls`` with the class number as text. In both, the class names are in
     ``.imagenet-ais/train/classes.json`` and that of val, as an upload stores them. Raises EmbeddedError.
     """
-    if not folder.is_dir():
-        raise EmbeddedError(f"--imagefolder {folder} is not a folder: it must hold train/ and val/.")
     try:
         return dict(_scan(folder, layout))
     except ConfigError as error:

@@ -41,7 +41,12 @@ def test_a_bad_jpeg_is_named_with_its_path(train: Train, small_folder: Path, con
         (["run_dir=/proc/run"], 2, "run_dir=/proc/run cannot be written to"),
         (["resume=nowhere.pt"], 1, "the checkpoint nowhere.pt does not exist"),
         (["train.lr=1e38", "train.epochs=9"], 1, "the loss is not finite at step"),
-        (["data.root=/nowhere"], 2, "data.root=/nowhere is not a folder"),
+        (["data.root=/nowhere"], 2, "error: /nowhere is not a folder: it must hold train/ and val/"),
+        (
+            ["data=aistore", "data.endpoint=embedded", "data.embedded_root=/no"],
+            2,
+            "error: /no is not a folder: it must hold train/ and val/",
+        ),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )

@@ -104,7 +104,7 @@ def wrong(root: Path) -> str:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    assert f"data.root={tmp_path / 'nope'} is not a folder" in wrong(tmp_path / "nope")
+    assert f"{tmp_path / 'nope'} is not a folder" in wrong(tmp_path / "nope")
     assert f"{tmp_path / 'train'} is missing" in wrong(tmp_path)
     (tmp_path / "train").mkdir()
     assert f"{tmp_path / 'val'} is missing" in wrong(tmp_path)
