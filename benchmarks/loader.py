@@ -56,14 +56,14 @@ def torchvision_transform() -> Callable[[Any], Any]:
     return transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
 
 
-def imagefolder(root: Path, workers: int, images: int) -> Iterator[Any]:
+def imagefolder(root: Path, workers: int, images: int, batch_size: int = BATCH) -> Iterator[Any]:
     """torchvision's ImageFolder behind a DataLoader."""
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
 
     dataset = ImageFolder(str(root / "train"), torchvision_transform())
     dataset.samples *= 1 + images // len(dataset)
-    yield from DataLoader(dataset, BATCH, shuffle=True, num_workers=workers)
+    yield from DataLoader(dataset, batch_size, shuffle=True, num_workers=workers)
 
 
 def ours(root: Path, workers: int, images: int, to_float: bool) -> Iterator[Any]:

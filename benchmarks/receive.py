@@ -39,7 +39,7 @@ def batches(kind: str, root: Path, ports: list[int]) -> Iterator[Any]:
 
     torch.set_num_threads(1)
     if kind == BASELINE:
-        yield from imagefolder(root, 2, 1_000_000)
+        yield from imagefolder(root, 2, 100_000, BATCH)
     elif kind == SDK:
         yield from _of_the_sdk(f"http://127.0.0.1:{ports[0]}")
     else:

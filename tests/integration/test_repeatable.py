@@ -130,7 +130,7 @@ def test_going_on_from_best_and_from_a_kept_epoch(fork_train: Train, small: Path
 
 @pytest.mark.parametrize(
     ("moment", "number"),
-    [("between steps", 4), ("during validation", 1), pytest.param("inside a step", 9, marks=pytest.mark.long)],
+    [("between steps", 4), ("during validation", 1), pytest.param("inside a step", 4, marks=pytest.mark.long)],
 )
 def test_one_two_and_one_processes_see_the_same_stream(
     fork_train: Train, small: Path, whole: Result, moment: str, number: int
