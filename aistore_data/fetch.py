@@ -34,7 +34,6 @@ _REDIRECTS = (301, 302, 307, 308)
 _SCRATCH_BYTES = 1 << 18
 _ERROR_BYTES = 1 << 16
 _HEAD_BYTES = 512
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _AGAIN = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -47,7 +46,7 @@ class Get:
     timeout_s: float
     row: memoryview | None = None
     body: bytearray = field(default_factory=bytearray)
-    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+    headers: Mapping[str, str] = field(default_factory=dict)
     error: ObjectError | OSError | None = None
     took_s: float = 0.0
 
@@ -319,7 +318,7 @@ class _Connection:
         self.unsent = memoryview(request)
         self.heard = False
         self.status = 0
-        self.headers: Mapping[str, str] = _NO_HEADERS
+        self.headers: Mapping[str, str] = {}
         self.rest = b""
         self.received = 0
         self.left: int | None = None  # bytes to the end of the body, or of the chunk

@@ -3,8 +3,8 @@
     python -m benchmarks [--quick] [--to FOLDER] [NAME …]
 
 Tables go to the console; figures to FOLDER/NAME.json, plots to FOLDER/NAME.png, all tables to FOLDER/README.md.
---quick takes fewer images and rounds, to see that everything runs: its figures are too rough to quote, and go to
-build/bench-quick by default.
+--quick takes fewer images and rounds of those that start few processes, to see that they run: its figures are too rough
+to quote, and go to build/bench-quick by default.
 """
 
 import argparse
@@ -24,7 +24,7 @@ class Benchmark:
     name: str
     arguments: str
     quick: str = ""
-    """Arguments of ``--quick``; empty: it starts too many processes for that."""
+    """Arguments of ``--quick``, which leaves it out where they are empty."""
 
 
 BENCHMARKS = (
@@ -49,10 +49,13 @@ def main() -> int:
     parser.add_argument("--to", type=Path, help="folder for figures and plots")
     options = parser.parse_args()
     folder = options.to or PROJECT / ("build/bench-quick" if options.quick else "benchmarks/results")
+    chosen = [benchmark for benchmark in BENCHMARKS if not options.names or benchmark.name in options.names]
+    if options.quick:
+        if options.names and (slow := [benchmark.name for benchmark in chosen if not benchmark.quick]):
+            parser.error(f"--quick leaves these out, since they start many processes: {', '.join(slow)}")
+        chosen = [benchmark for benchmark in chosen if benchmark.quick]
     took, failed = {}, []
-    for benchmark in BENCHMARKS:
-        if (options.names and benchmark.name not in options.names) or (options.quick and not benchmark.quick):
-            continue
+    for benchmark in chosen:
         words = (benchmark.quick if options.quick else benchmark.arguments).split()
         print(f"\n== python -m benchmarks.{benchmark.name} {' '.join(words)}", flush=True)
         start_s = time.monotonic()

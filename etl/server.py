@@ -11,14 +11,12 @@ be fetched from a target.
 
 import asyncio
 import json
-import re
-from binascii import a2b_qp
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Literal
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl
 
 import cloudpickle
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
@@ -31,9 +29,6 @@ from etl.sample import CorruptSample
 
 THREADS = 2
 """Threads that transform in each process: while one waits for the disk or for the interpreter, the other decodes."""
-
-_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|[\r\n]")
-"""What a query does not hold if it is well-formed."""
 
 _PIPELINE = b"ais-node-url"
 """Header of a request whose answer goes to another node."""
@@ -123,20 +118,8 @@ def _query(scope: Scope) -> dict[str, str] | None:
         return None
     if any(name == _PIPELINE for name, _ in scope["headers"]):
         return None
-    parts = (part.partition(b"=") for part in scope["query_string"].split(b"&"))
-    query = {_unquoted(name): _unquoted(value) for name, _, value in parts}
+    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     return query if scope["method"] == "PUT" or query.get("etl_fqn", "").strip() else None
-
-
-def _unquoted(text: bytes) -> str:
-    """A name or value of a query, as urllib.parse.parse_qsl has it, in an eighth of the time.
-
-    Quoted-printable text writes ``=41`` for what is ``%41`` here, and the interpreter decodes that in C.
-    """
-    text = text.replace(b"+", b" ")
-    if _NO_ESCAPE.search(text):
-        return unquote_to_bytes(text).decode("utf-8", "replace")
-    return a2b_qp(text.replace(b"=", b"=3D").replace(b"%", b"=")).decode("utf-8", "replace")
 
 
 async def _body(receive: Receive) -> bytes | None:

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote, urlencode
 
 import cloudpickle
-import numpy as np
 import pytest
 import uvicorn
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
@@ -28,7 +27,7 @@ from websockets.sync.client import connect
 
 from etl.request import Request, answer, encode
 from etl.sample import Key, Spec
-from etl.server import THREADS, TrainETL, ValETL, _query, _Threads, ship_by_value
+from etl.server import THREADS, TrainETL, ValETL, _Threads, ship_by_value
 
 PHOTO = Path(__file__).parent / "vectors" / "rgb420.jpg"
 DATA = PHOTO.read_bytes()
@@ -150,33 +149,6 @@ def test_answers_are_those_of_the_sdk(serve: Serve, method: str, url: str, statu
     ours = ask(serve(TrainETL()), method, url)
     assert ours == ask(serve(SdkTrainETL()), method, url)
     assert ours[0] == status and (text in ours[3].decode() if text else ours)
-
-
-def test_queries_are_those_of_the_standard_library() -> None:
-    random = np.random.Generator(np.random.Philox(key=[3, 0]))
-    alphabet = [
-        b"%",
-        b"%2",
-        b"%41",
-        b"%c3%bc",
-        b"%C3",
-        b"%3D",
-        b"%25",
-        b"+",
-        b"=",
-        b"a",
-        b"Z",
-        b" ",
-        b"\r\n",
-        b"_",
-        b"\t",
-    ]
-    alphabet += [bytes([byte]) for byte in range(33, 127) if byte != ord("&")]
-    queries = [b"".join(alphabet[i] for i in random.integers(0, len(alphabet), size)) for size in range(1, 400)]
-    for query in [*queries, b"etl_args=" + b"%22" * 1000, b"a=%0A%0D%09%20", b"etl_args=a=b&etl_args=c"]:
-        scope = {"type": "http", "method": "PUT", "headers": [], "query_string": query}
-        expected = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
-        assert {name: value for name, value in (_query(scope) or {}).items() if name or value} == expected, query
 
 
 def test_unexpected_errors_have_the_words_of_the_sdk(serve: Serve) -> None:
