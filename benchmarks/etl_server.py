@@ -2,12 +2,13 @@
 
     IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.etl_server [--seconds 3] [--repeats 3]
 
-FOLDER holds imagenet-sample.tar. Both run under uvicorn, one process each, with the same transform; the peer is a
-subclass of the SDK's FastAPIServer that has ``transform`` alone. Requests name the photos' files, as a storage target
-does. "Overhead" is the server's CPU time for a sample, all threads, less what the thread's clock says of its transform
-(reading the file, making the sample, its bytes); "bare loop" is the same work in a process without a server. "No-op"
-transforms answer ready bytes of the same size. Health is polled every 20 ms in rounds of their own, since an answer of
-the SDK's route costs as much as a sample's. Rounds are interleaved; medians are printed with the smallest and largest.
+FOLDER holds imagenet-sample.tar. All run under uvicorn with as many processes as cores and the same transform: ours as
+in the container image; ours as AIStore's runtime starts a class; the SDK's, a subclass of its FastAPIServer that has
+``transform`` alone. Requests name the photos' files, as a storage target does. "Overhead" is the processes' CPU time
+for a sample, all threads, less what the thread's clock says of its transform (reading the file, making the sample, its
+bytes); "bare loop" is the same work in a process without a server. "No-op" transforms answer ready bytes of the same
+size. Health is polled every 20 ms in rounds of their own, since an answer of the SDK's route costs as much as a
+sample's. Rounds are interleaved; medians are printed with the smallest and largest.
 """
 
 import argparse
@@ -18,58 +19,35 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections import defaultdict, deque
+import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote, urlencode
 
-from benchmarks.measure import in_own_session, photo_folder
+from benchmarks.etl_app import CLOCKS, KIND, READY, read_clocks
+from benchmarks.measure import in_own_session, photo_folder, rollup_mb
 from benchmarks.results import Row, Table, begin, parser
 
-OURS, SDK, OURS_NOOP, SDK_NOOP = "imagenet-ais", "SDK", "imagenet-ais, no-op", "SDK, no-op"
+OURS, OURS_BY_CLASS, SDK = "imagenet-ais", "imagenet-ais, by class", "SDK"
+OURS_NOOP, OURS_BY_CLASS_NOOP, SDK_NOOP = (f"{kind}, no-op" for kind in (OURS, OURS_BY_CLASS, SDK))
+KINDS = (SDK, OURS, OURS_BY_CLASS, SDK_NOOP, OURS_NOOP, OURS_BY_CLASS_NOOP)
 IN_FLIGHT = (1, 8, 32)
 HEALTH_S = 0.02
 BYTES = 224 * 224 * 3
-KIND = "BENCHMARK_KIND"
 FIGURES: dict[str, tuple[str, str, Literal["less", "more"]]] = {
     "overhead ms": ("ETL web server beside the transform", "CPU ms per image", "less"),
-    "img/s": ("ETL web server, one process", "images/s", "more"),
+    "img/s": ("ETL web server, a process for each core", "images/s", "more"),
     "p99/median": ("Latency of samples, p99 over median", "ratio", "less"),
     "p99 ms": ("Latency of samples, p99", "ms", "less"),
     "health p99 ms": ("Latency of /health meanwhile, p99", "ms", "less"),
 }
 """Of the columns of a round, those that are told: title, unit, what is better."""
-CLOCK = "clock"
-"""As etl_args: the server answers its clocks."""
-
-
-def serve() -> Any:
-    """For uvicorn: the application of the kind in the environment."""
-    from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
-
-    from etl.server import TrainETL
-
-    kind = os.environ[KIND]
-    ready, spent_s = os.urandom(BYTES), deque[float]()
-
-    class Clocked(TrainETL if kind in (OURS, OURS_NOOP) else FastAPIServer):  # type: ignore[misc]
-        recipe = "train"
-
-        def transform(self, data: Any, path: str, etl_args: str) -> bytes:
-            if etl_args == CLOCK:
-                return json.dumps({"all_s": time.process_time(), "transform_s": sum(spent_s)}).encode()
-            if kind in (OURS_NOOP, SDK_NOOP):
-                return ready
-            begin = time.thread_time()
-            sample = TrainETL.transform(self, data, path, etl_args)
-            spent_s.append(time.thread_time() - begin)
-            return sample
-
-    return Clocked().app
 
 
 @dataclass(frozen=True)
@@ -147,37 +125,61 @@ def load(port: int, requests: Sequence[bytes], in_flight: int, seconds: float, h
         return Round(samples, healths, time.perf_counter() - begin)
 
 
+@dataclass(frozen=True)
+class Server:
+    """One that runs."""
+
+    port: int
+    pid: int
+    clocks: Path
+
+
 @contextmanager
-def server(kind: str, *arguments: str, application: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
-    """(port, process id) of a server of this kind."""
+def server(kind: str, clocks: bool = True) -> Iterator[Server]:
+    """A server of this kind; without clocks what the container image runs."""
+    workers = os.cpu_count() or 1
+    http = "benchmarks.etl_app:Protocol" if kind in (OURS, OURS_NOOP) else "auto"
+    application = ["benchmarks.etl_app:app", "--http", http]
+    if not clocks and kind == OURS:
+        application = ["etl.app:app", "--http", "etl.app:Protocol"]
     with closing(socket.socket()) as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "uvicorn", *(application or ("--factory", "benchmarks.etl_server:serve"))),
-            *("--port", str(port), "--no-access-log", "--log-level", "warning", *arguments),
-        ],
-        env={
-            **os.environ,
-            **{KIND: kind, "AIS_TARGET_URL": "http://127.0.0.1:9", "ETL_DIRECT_FQN": "true"},
-            "IMAGENET_AIS_RECIPE": "train",
-        },
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        while True:
-            if process.poll() is not None:
-                raise RuntimeError(f"the server for {kind} has ended with {process.returncode}")
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionError:
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "uvicorn", *application, "--workers", str(workers)),
+                *("--port", str(port), "--no-access-log", "--log-level", "warning"),
+            ],
+            env={
+                **os.environ,
+                **{KIND: "sdk" if kind in (SDK, SDK_NOOP) else "ours", CLOCKS: folder},
+                READY: str(BYTES if kind in (SDK_NOOP, OURS_NOOP, OURS_BY_CLASS_NOOP) else 0),
+                **{"AIS_TARGET_URL": "http://127.0.0.1:9", "ETL_DIRECT_FQN": "true", "IMAGENET_AIS_RECIPE": "train"},
+            },
+            stdout=subprocess.DEVNULL,
+        )
+        made = Server(port, process.pid, Path(folder))
+        try:
+            while not is_up(made, workers if "benchmarks.etl_app:app" in application else 0):
+                if process.poll() is not None:
+                    raise RuntimeError(f"the server for {kind} has ended with {process.returncode}")
                 time.sleep(0.05)
-        yield port, process.pid
-    finally:
-        process.terminate()
-        process.wait()
+            yield made
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def is_up(server: Server, clocks: int) -> bool:
+    """Whether so many processes have begun, and one answers."""
+    if len(list(server.clocks.iterdir())) < clocks:
+        return False
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/health") as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
 
 
 def request_of(path: Path, args: str) -> bytes:
@@ -193,16 +195,6 @@ def arguments_of(index: int) -> str:
     from etl.sample import Key, Spec
 
     return encode(Request(Spec.train(), Key(0, 3, index)))
-
-
-def clocks(port: int) -> dict[str, float]:
-    """The server's clocks in seconds."""
-    url = f"http://127.0.0.1:{port}/bench/clock?{urlencode({'etl_args': CLOCK})}"
-    import urllib.request
-
-    with urllib.request.urlopen(urllib.request.Request(url, method="PUT")) as response:
-        values: dict[str, float] = json.load(response)
-    return values
 
 
 def bare(paths: Sequence[Path]) -> None:
@@ -227,14 +219,15 @@ def percentile(values: Sequence[float], share: float) -> float:
     return 1e3 * sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-def measure(port: int, requests: Sequence[bytes], in_flight: int, seconds: float) -> dict[str, float]:
+def measure(server: Server, requests: Sequence[bytes], in_flight: int, seconds: float) -> dict[str, float]:
     """The columns of the table for one round."""
-    before = clocks(port)
-    plain = load(port, requests, in_flight, seconds)
-    after = clocks(port)
-    watched = load(port, requests, in_flight, seconds, health=True)
-    count = len(plain.samples)
-    cpu_ms, transform_ms = (1e3 * (after[name] - before[name]) / count for name in ("all_s", "transform_s"))
+    before = read_clocks(server.clocks)
+    plain = load(server.port, requests, in_flight, seconds)
+    time.sleep(0.2)  # what is under way is made too, and counted
+    after = read_clocks(server.clocks)
+    watched = load(server.port, requests, in_flight, seconds, health=True)
+    count = len(plain.samples) + in_flight
+    cpu_ms, transform_ms = (1e3 * (then - now) / count for now, then in zip(before, after, strict=True))
     return {
         "CPU ms": cpu_ms,
         "transform ms": transform_ms,
@@ -249,17 +242,16 @@ def measure(port: int, requests: Sequence[bytes], in_flight: int, seconds: float
 
 
 def print_memory(requests: Sequence[bytes], seconds: float) -> None:
-    """Of the processes of the container image, with 2 workers, and of the SDK's server."""
-    print("\nMemory in MB after load, 2 workers: RSS (PSS) of each")
-    for kind, application in ((OURS, ("etl.app:app",)), (SDK, ())):
-        with server(kind, "--workers", "2", application=application) as (port, pid):
-            load(port, requests, 8, 3 + seconds)  # three of them while both start
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            figures = []
-            for process in (str(pid), *children):
-                lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-                kilobytes = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
-                figures.append(f"{kilobytes['Rss:'] / 1024:.0f} ({kilobytes['Pss:'] / 1024:.0f})")
+    """Of the processes of the container image, and of the SDK's server."""
+    print("\nMemory in MB after load, a worker for each core: RSS (PSS) of each")
+    for kind in (OURS, SDK):
+        with server(kind, clocks=False) as running:
+            load(running.port, requests, 8, 3 + seconds)  # three of them while all start
+            children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+            figures = [
+                f"{rollup_mb(pid, 'Rss:'):.0f} ({rollup_mb(pid, 'Pss:'):.0f})"
+                for pid in (running.pid, *map(int, children))
+            ]
             print(f"{kind}: supervisor, its helper, workers: {', '.join(figures)}")
 
 
@@ -279,14 +271,14 @@ def main() -> int:
     with photo_folder() as root, ExitStack() as stack:
         paths = sorted((root / "photos").rglob("*.JPEG"))
         requests = [request_of(path, arguments_of(index)) for index, path in enumerate(paths)]
-        ports = {kind: stack.enter_context(server(kind))[0] for kind in (SDK, OURS, SDK_NOOP, OURS_NOOP)}
-        for port in ports.values():
-            load(port, requests, 8, 1)
+        servers = {kind: stack.enter_context(server(kind)) for kind in KINDS}
+        for running in servers.values():
+            load(running.port, requests, 8, 1)
         for _ in range(options.repeats):
             bare_ms.append(in_own_session("benchmarks.etl_server", "--bare", str(root / "photos"))["cpu_ms"])
             for in_flight in IN_FLIGHT:
-                for kind, port in ports.items():
-                    for name, value in measure(port, requests, in_flight, options.seconds).items():
+                for kind, running in servers.items():
+                    for name, value in measure(running, requests, in_flight, options.seconds).items():
                         rows[in_flight, kind][name].append(value)
         print(
             f"bare loop: {statistics.median(bare_ms):.3f} ({min(bare_ms):.3f}–{max(bare_ms):.3f}) CPU ms for a sample"

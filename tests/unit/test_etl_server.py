@@ -1,12 +1,14 @@
 """The ETLs' web server: what it answers itself, what it leaves to the SDK's, and that nothing waits for a transform."""
 
-import asyncio
 import base64
+import errno
 import http.client
+import itertools
 import json
 import logging
 import os
 import resource
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,23 +18,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
 import cloudpickle
 import pytest
 import uvicorn
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
+from PIL import Image
 from websockets.sync.client import connect
 
+from etl.protocol import ObjectProtocol
 from etl.request import Request, answer, encode
 from etl.sample import Key, Spec
-from etl.server import THREADS, TrainETL, ValETL, _Threads, ship_by_value
+from etl.server import QUICK_BYTES, THREADS, TrainETL, ValETL, ship_by_value
+from tests.conftest import PROJECT
 
 PHOTO = Path(__file__).parent / "vectors" / "rgb420.jpg"
 DATA = PHOTO.read_bytes()
 REQUEST = Request(Spec.train(32), Key(0, 3, 17))
 SAMPLE = answer(DATA, REQUEST)
+LARGE = DATA + bytes(QUICK_BYTES)
 
 Answer = tuple[int, str | None, str | None, bytes]
 Serve = Callable[[FastAPIServer], int]
@@ -68,13 +74,22 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Serves an ETL by uvicorn in a thread of this process; the port."""
+@pytest.fixture(params=["asgi", "protocol"])
+def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
+    """Serves an ETL by uvicorn in a thread of this process, as AIStore's runtime or the image; the port."""
     running = []
 
-    def start(etl: FastAPIServer) -> int:
-        server = uvicorn.Server(uvicorn.Config(etl.app, "127.0.0.1", 0, log_level="warning", access_log=False))
+    def start(server: FastAPIServer) -> int:
+        class Protocol(ObjectProtocol):
+            etl = server  # type: ignore[assignment]  # an ImageETL where it is used
+
+        ours = request.param == "protocol" and not isinstance(server, SdkTrainETL)
+        config = uvicorn.Config(
+            server.app, "127.0.0.1", 0, log_level="warning", access_log=False, http=Protocol if ours else "httptools"
+        )
+        return run(uvicorn.Server(config))
+
+    def run(server: uvicorn.Server) -> int:
         thread = threading.Thread(target=server.run)
         thread.start()
         running.append((server, thread))
@@ -110,6 +125,30 @@ def raw(port: int, text: str) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port), timeout=30)
     connection.sendall(f"{text}\r\n\r\n".encode())
     return connection
+
+
+def answered(connection: socket.socket) -> bytes:
+    """The body of the answer."""
+    with connection.makefile("rb") as stream:
+        return read(stream)
+
+
+def read(stream: BinaryIO) -> bytes:
+    """The body of the next answer."""
+    assert stream.readline().startswith(b"HTTP/1.1 200")
+    headers = http.client.parse_headers(stream)
+    return stream.read(int(headers["Content-Length"]))
+
+
+def wait_healthy(port: int, process: "subprocess.Popen[bytes]") -> None:
+    for _ in range(600):
+        assert process.poll() is None
+        try:
+            if ask(port, "GET", "/health")[0] == 200:
+                return
+        except ConnectionError:
+            time.sleep(0.05)
+    raise TimeoutError("not healthy within 30 s")
 
 
 def test_objects_by_path_and_by_their_bytes(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,10 +225,12 @@ def test_websockets_are_the_sdks(serve: Serve) -> None:
         assert socket_.recv(timeout=30) == SAMPLE
 
 
-def test_health_does_not_wait_for_transforms(serve: Serve) -> None:
+def test_health_does_not_wait_for_what_takes_long(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "large.jpg").write_bytes(LARGE)
     etl = Held()
     port = serve(etl)
-    busy = [raw(port, f"PUT {path(f'photos/{i}')} HTTP/1.1\r\nHost: pod\r\nContent-Length: 0") for i in range(8)]
+    put = "HTTP/1.1\r\nHost: pod\r\nContent-Length: 0"
+    busy = [raw(port, f"PUT {path(f'photos/{i}', tmp_path / 'large.jpg')} {put}") for i in range(8)]
     for _ in range(THREADS):
         assert etl.entered.acquire(timeout=30)
     for _ in range(5):
@@ -197,66 +238,137 @@ def test_health_does_not_wait_for_transforms(serve: Serve) -> None:
     assert not etl.entered.acquire(blocking=False)  # no more at a time
     etl.let_go.set()
     for number, connection in enumerate(busy):
-        with connection, connection.makefile("rb") as stream:
-            lines = stream.read1().partition(b"\r\n\r\n")
-            assert lines[0].startswith(b"HTTP/1.1 200")
-            assert (lines[2] or stream.read1()) == f"photos/{number}".encode()
+        assert answered(connection) == f"photos/{number}".encode()
+
+
+def test_what_is_quick_is_made_in_turn_and_health_waits_for_few(serve: Serve) -> None:
+    made: list[str] = []
+
+    class Slow(TrainETL):
+        def transform(self, data: bytes | str, path: str, etl_args: str) -> bytes:
+            made.append(path)
+            time.sleep(0.05)
+            return path.encode()
+
+    port = serve(Slow())
+    connections = []
+    for _ in range(16):
+        connections.append(raw(port, "GET /health HTTP/1.1\r\nHost: pod"))
+        assert answered(connections[-1]) == b"Running"
+    names = [f"photos/{i}" for i in range(32)]
+    for name, connection in zip(names[16:], connections, strict=True):
+        connection.sendall(f"PUT {path(name)} HTTP/1.1\r\nHost: pod\r\nContent-Length: 0\r\n\r\n".encode())
+    connections += [raw(port, f"PUT {path(name)} HTTP/1.1\r\nHost: pod\r\nContent-Length: 0") for name in names[:16]]
+    while not made:
+        time.sleep(0.001)
+    before = len(made)
+    assert ask(port, "GET", "/health")[3] == b"Running"
+    assert len(made) <= before + 8  # 16 connections were there before this one
+    assert sorted(answered(connection).decode() for connection in connections) == sorted(names) == sorted(made)
+
+
+@pytest.mark.parametrize(
+    ("source", "quick"),
+    [(DATA, True), (LARGE, False), (b"\x89PNG\r\n\x1a\n", False), (b"", False), (PHOTO, True), (PHOTO.parent, False)],
+)
+def test_what_is_quick(tmp_path: Path, source: bytes | Path, quick: bool) -> None:
+    if source == PHOTO and not hasattr(os, "RWF_NOWAIT"):
+        pytest.skip("this system cannot say whether a file is in memory")
+    assert TrainETL().quick(source if isinstance(source, bytes) else str(source)) == (DATA if quick else None)
+    if isinstance(source, bytes):
+        (tmp_path / "photo").write_bytes(source)
+        assert TrainETL().quick(str(tmp_path / "photo")) in ([None, DATA] if quick else [None])  # cached or not
+    assert TrainETL().quick(str(tmp_path / "none")) is None
+    os.mkfifo(tmp_path / "pipe")
+    assert TrainETL().quick(str(tmp_path / "pipe")) is None
+
+
+@pytest.mark.parametrize("error", [BlockingIOError(errno.EAGAIN, ""), OSError(errno.EOPNOTSUPP, ""), 17])
+def test_a_file_that_must_be_waited_for_is_read_in_a_thread(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, error: OSError | int
+) -> None:
+    def preadv(*_: Any) -> int:
+        if isinstance(error, OSError):
+            raise error
+        return error  # a part of it is in memory
+
+    threads = set()
+
+    class Watched(TrainETL):
+        def transform(self, data: bytes | str, path: str, etl_args: str) -> bytes:
+            threads.add(threading.current_thread().name)
+            return super().transform(data, path, etl_args)
+
+    port = serve(Watched())
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert ask(port, "PUT", path())[3] == SAMPLE
+    assert [name.startswith("ThreadPoolExecutor") for name in threads] == [True]
 
 
 def test_clients_that_go_away_break_nothing(serve: Serve) -> None:
     etl = Held()
     port = serve(etl)
     put = f"PUT {path()} HTTP/1.1\r\nHost: pod\r\nContent-Length:"
-    gone = [raw(port, f"{put} 0") for _ in range(2 * THREADS)]
+    gone = [raw(port, f"{put} 0") for _ in range(8)]
     gone += [raw(port, f"PUT {path(fqn='')} HTTP/1.1\r\nHost: pod\r\nContent-Length: 1000") for _ in range(3)]
-    for _ in range(THREADS):
-        assert etl.entered.acquire(timeout=30)
+    assert etl.entered.acquire(timeout=30)
     for connection in gone:
         connection.close()
     etl.let_go.set()
-    for number in range(3 * THREADS):
+    for number in range(8):
         assert ask(port, "PUT", path(f"photos/{number}"))[3] == f"photos/{number}".encode()
 
 
-def test_first_come_first_served_and_not_after_a_cancellation() -> None:
-    threads, begin, made = _Threads(1), threading.Event(), list[int]()
+def test_a_connection_may_ask_for_anything_in_any_order(serve: Serve) -> None:
+    """Also before the last answer has come, and in pieces."""
+    port = serve(TrainETL())
+    requests = {
+        "object": f"PUT {path()} HTTP/1.1\r\nHost: pod\r\nContent-Length: 0\r\n\r\n".encode(),
+        "bytes": f"PUT {path(fqn='')} HTTP/1.1\r\nHost: pod\r\nContent-Length: {len(DATA)}\r\n\r\n".encode() + DATA,
+        "health": b"GET /health HTTP/1.1\r\nHost: pod\r\n\r\n",
+    }
+    bodies = {"object": SAMPLE, "bytes": SAMPLE, "health": b"Running"}
+    for order in itertools.product(requests, repeat=3):
+        for pieces in (0, 1, 2):
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+                stream = connection.makefile("rb")
+                if pieces == 0:  # all at once
+                    connection.sendall(b"".join(requests[kind] for kind in order))
+                for kind in order:
+                    if pieces == 1:
+                        connection.sendall(requests[kind])
+                    elif pieces == 2:
+                        connection.sendall(requests[kind][:20])
+                        time.sleep(0.001)
+                        connection.sendall(requests[kind][20:])
+                    assert read(stream) == bodies[kind], (order, pieces)
 
-    def call(number: int) -> int:
-        assert begin.wait(30)
-        made.append(number)
-        if number == 5:
-            raise KeyError(number)
-        return number
 
-    async def ask_all() -> list[Any]:
-        tasks = [asyncio.ensure_future(threads.run(call, number)) for number in range(10)]
-        await asyncio.sleep(0)  # they are in the queue, the first perhaps with the thread
-        tasks[3].cancel()
-        begin.set()
-        return await asyncio.gather(*tasks, return_exceptions=True)
-
-    outcomes = asyncio.run(ask_all())
-    assert made == [0, 1, 2, 4, 5, 6, 7, 8, 9]
-    assert isinstance(outcomes[3], asyncio.CancelledError) and isinstance(outcomes[5], KeyError)
-    assert [outcome for outcome in outcomes if isinstance(outcome, int)] == [0, 1, 2, 4, 6, 7, 8, 9]
-
-
-def test_threads_outlive_an_event_loop() -> None:
-    threads, entered, let_go = _Threads(1), threading.Event(), threading.Event()
-
-    def call() -> None:
-        entered.set()
-        assert let_go.wait(30)
-
-    async def leave() -> None:
-        task = asyncio.ensure_future(threads.run(call))
-        while not entered.is_set():
-            await asyncio.sleep(0.01)
-        task.cancel()
-
-    asyncio.run(leave())
-    let_go.set()
-    assert asyncio.run(threads.run(sum, [1, 2])) == 3
+def test_an_answer_that_is_under_way_is_given_before_the_end(tmp_path: Path) -> None:
+    """The image's own command, which is told to end while it works."""
+    command = shlex.split((PROJECT / "etl/Dockerfile").read_text().rpartition("exec ")[2].rstrip(']"\n'))
+    with closing(socket.socket()) as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    command = [
+        {"8000": str(port), "0.0.0.0": "127.0.0.1", "${NUM_WORKERS:-4}": "1"}.get(word, word) for word in command
+    ]
+    Image.new("RGB", (6000, 6000)).save(tmp_path / "large.png")
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=PROJECT, env={**os.environ, "IMAGENET_AIS_RECIPE": "train"}
+    )
+    try:
+        wait_healthy(port, process)
+        request = f"PUT {path(fqn=tmp_path / 'large.png')} HTTP/1.1\r\nHost: pod\r\nContent-Length: 0"
+        with raw(port, request) as busy, raw(port, f"PUT {path()} HTTP/1.1\r\nHost: pod\r\nContent-Length: 0") as idle:
+            assert answered(idle) == SAMPLE
+            process.terminate()
+            assert answered(busy) == answer((tmp_path / "large.png").read_bytes(), REQUEST)
+            assert busy.recv(1) == b""
+        assert process.wait(30) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_served_as_on_a_cluster(tmp_path: Path) -> None:
@@ -278,13 +390,7 @@ def test_served_as_on_a_cluster(tmp_path: Path) -> None:
         start_new_session=True,
     )
     try:
-        for _ in range(600):
-            assert process.poll() is None
-            try:
-                if ask(port, "GET", "/health")[0] == 200:
-                    break
-            except ConnectionError:
-                time.sleep(0.05)
+        wait_healthy(port, process)
         for _ in range(8):  # connections, so that both workers are asked
             assert ask(port, "PUT", path())[3] == SAMPLE
     finally:
