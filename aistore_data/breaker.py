@@ -58,6 +58,8 @@ class Breakers:
 
         Keeps a mean and a mean deviation of each node, smoothed by 1/8 and 1/4 as RFC 6298 has it for round trips.
         """
+        if len(self._nodes) == 1:  # there is no other to be later than
+            return
         where, took = np.asarray(nodes, np.int64), np.asarray(seconds)
         for node in np.unique(where):
             here = took[where == node]
