@@ -1,6 +1,6 @@
 """CPU time to make one sample, from the bytes of a JPEG to uint8 pixels: ours beside other decoders.
 
-    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.decode [--repeats 3] [--images 1000]
+    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.decode [--repeats 3] [--val-repeats 3] [--images 1000]
 
 FOLDER holds imagenet-sample.tar. One process, one thread, interleaved rounds. "train" is RandomResizedCrop(224) and a
 flip, "val" Resize(256) and CenterCrop(224). In training, torchvision's PIL pipelines draw their own boxes and so does
@@ -116,6 +116,7 @@ def main() -> int:
     """The command line."""
     arguments = parser(__doc__)
     arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--val-repeats", type=int, help="default: as --repeats")
     arguments.add_argument("--images", type=int, default=1000)
     options = arguments.parse_args()
     import torch
@@ -125,8 +126,8 @@ def main() -> int:
     if module := native():
         print(f"native: libjpeg-turbo {module.LIBJPEG_TURBO}, {module.SIMD or 'scalar'}")
     with photo_folder() as root:
-        for split in SPECS:
-            result.add(table(split, sorted((root / split).rglob("*.JPEG"))[: options.images], options.repeats))
+        for split, repeats in (("train", options.repeats), ("val", options.val_repeats or options.repeats)):
+            result.add(table(split, sorted((root / split).rglob("*.JPEG"))[: options.images], repeats))
     return 0
 
 
