@@ -42,7 +42,7 @@ class Point:
 
 
 AXES: dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
-    "workers": ("loader workers", (0, 1, 2, 4), (OURS,)),
+    "workers": ("loader workers", (0, 2, 4), (OURS,)),
     "batch": ("images in a batch", (32, 128, 512), (OURS,)),
     "size": ("pixels of a side", (128, 224, 320), (OURS,)),
     "names": ("images in the data set", (1000, 32000, 1281167), (OURS, PEER)),

@@ -5,8 +5,8 @@
 FOLDER holds imagenet-sample.tar. ``benchmarks.static_server`` sends ready samples of 224 px, and its CPU time is not
 counted. Beside each other: ImageFolder and DataLoader with torchvision's default transforms and two workers, which is
 what making samples on the training node costs; ours with one worker, from answers in chunks (as AIStore's targets give
-them), of known length, and after a redirect; ours without a worker; and aistore.pytorch.AISMapDataset with an ETL
-behind a DataLoader with one worker, from answers in chunks. Batches of 256.
+them), of known length, and after a redirect; and aistore.pytorch.AISMapDataset with an ETL behind a DataLoader with
+one worker, from answers in chunks. Batches of 256.
 """
 
 import argparse
@@ -28,8 +28,8 @@ BATCH = 256
 """As ``train.batch_size``."""
 NAMES = 1024
 SDK = "SDK AISMapDataset, chunked"
-OURS = {**{f"imagenet-ais, {way}": (way, 1) for way in WAYS}, "imagenet-ais, chunked, no worker": ("chunked", 0)}
-"""The server's way to answer, and loader workers."""
+OURS = {f"imagenet-ais, {way}": way for way in WAYS}
+"""The server's way to answer."""
 KINDS = (BASELINE, *OURS, SDK)
 
 
@@ -43,11 +43,10 @@ def batches(kind: str, root: Path, ports: list[int]) -> Iterator[Any]:
     elif kind == SDK:
         yield from _of_the_sdk(f"http://127.0.0.1:{ports[0]}")
     else:
-        way, workers = OURS[kind]
-        yield from _ours(f"http://127.0.0.1:{ports[WAYS.index(way)]}", workers)
+        yield from _ours(f"http://127.0.0.1:{ports[WAYS.index(OURS[kind])]}")
 
 
-def _ours(endpoint: str, workers: int) -> Iterator[Any]:
+def _ours(endpoint: str) -> Iterator[Any]:
     import torch
 
     from aistore_data.breaker import Breakers
@@ -74,7 +73,7 @@ def _ours(endpoint: str, workers: int) -> Iterator[Any]:
         audit_every=0,  # these pixels are of no photo
     )
     order = TrainBatches(NAMES, BATCH, seed=0, epochs=1000)
-    with open_loader(RemoteDataset(remote), order, workers, 4, torch.device("cpu")) as loader:
+    with open_loader(RemoteDataset(remote), order, 1, 4, torch.device("cpu")) as loader:
         yield from Feed(loader)
 
 
