@@ -343,7 +343,10 @@ def test_patience_ends_with_everything_saved(place: Place, whole: Result, fork_t
     assert_the_same(fork_train(*place.words, "data.patience_s=4", variables=place.variables), whole)
 
 
-@pytest.mark.parametrize(("world", "workers"), [(1, 1), (1, 0), (2, 1), (2, 0)])
+@pytest.mark.parametrize(
+    ("world", "workers"),
+    [(1, 0), (2, 1), *(pytest.param(*values, marks=pytest.mark.long) for values in ((1, 1), (2, 0)))],
+)
 def test_a_request_to_stop_is_heard_while_waiting(
     place: Place, zygote: Zygote, fork_train: ForkedTrain, tmp_path: Path, world: int, workers: int
 ) -> None:

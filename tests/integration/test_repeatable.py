@@ -79,7 +79,7 @@ def assert_the_same(result: Result, whole: Result) -> None:
         assert result.summary()[key] == whole.summary()[key], key
 
 
-@pytest.mark.parametrize("number", [pytest.param(n, marks=pytest.mark.long if n >= 3 else ()) for n in range(20)])
+@pytest.mark.parametrize("number", [pytest.param(n, marks=pytest.mark.long if n >= 2 else ()) for n in range(20)])
 def test_killed_at_a_random_moment(
     fork_train: Train,
     undisturbed: Callable[[Path, list[str]], Undisturbed],
