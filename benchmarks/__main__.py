@@ -32,12 +32,12 @@ BENCHMARKS = (
     Benchmark("loader", "--repeats 2 --images 500"),
     Benchmark("bucket", "--repeats 1"),
     Benchmark("receive", "--repeats 2", "--repeats 1 --images 1024"),
-    Benchmark("etl_server", "--repeats 2 --seconds 1", "--repeats 1 --seconds 0.1"),
+    Benchmark("etl_server", "--repeats 2 --seconds 1 --memory", "--repeats 1 --seconds 0.1"),
     Benchmark("loop", "--repeats 6", "--repeats 2 --steps 1 --size 64"),
     Benchmark("start", "--repeats 2"),
     Benchmark("manifest", "--load --repeats 5", "--load --repeats 1"),
     Benchmark("growth", "--repeats 1 --images 400"),
-    Benchmark("repeat", "--repeats 3 --model resnet18", "--repeats 1 --model resnet18 --size 64"),
+    Benchmark("repeat", "--repeats 3 --model resnet18"),
 )
 
 

@@ -1,6 +1,6 @@
 """What an ETL's web server costs beside the transform, and how long requests and ``/health`` wait: ours and the SDK's.
 
-    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.etl_server [--seconds 3] [--repeats 3]
+    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.etl_server [--seconds 3] [--repeats 3] [--memory]
 
 FOLDER holds imagenet-sample.tar. All run under uvicorn with as many processes as cores and the same transform: ours as
 in the container image; ours as AIStore's runtime starts a class; the SDK's, a subclass of its FastAPIServer that has
@@ -261,6 +261,7 @@ def main() -> int:
     arguments = parser(__doc__)
     arguments.add_argument("--seconds", type=float, default=3, help="of each round")
     arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--memory", action="store_true", help="print that of the processes too")
     arguments.add_argument("--bare", metavar="ROOT", help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.bare:
@@ -274,7 +275,7 @@ def main() -> int:
         requests = [request_of(path, arguments_of(index)) for index, path in enumerate(paths)]
         servers = {kind: stack.enter_context(server(kind)) for kind in KINDS}
         for running in servers.values():
-            load(running.port, requests, 8, 1)
+            load(running.port, requests, 8, min(1, options.seconds))
         for _ in range(options.repeats):
             bare_ms.append(in_own_session("benchmarks.etl_server", "--bare", str(root / "photos"))["cpu_ms"])
             for in_flight in IN_FLIGHT:
@@ -291,7 +292,8 @@ def main() -> int:
             ]
             result.add(Table(figure, title, unit, made, f"{SDK}, 8 in flight", better))
         stack.close()  # the servers, not the photos
-        print_memory(requests, options.seconds)
+        if options.memory:
+            print_memory(requests, options.seconds)
     return 0
 
 
