@@ -31,7 +31,7 @@ BENCHMARKS = (
     Benchmark("decode", "--repeats 2 --val-repeats 1", "--repeats 1 --images 20"),
     Benchmark("loader", "--repeats 2 --images 500"),
     Benchmark("bucket", "--repeats 1"),
-    Benchmark("receive", "--repeats 2", "--repeats 1 --images 1024"),
+    Benchmark("receive", "--repeats 2", "--repeats 1 --images 512"),
     Benchmark("etl_server", "--repeats 2 --seconds 1 --memory", "--repeats 1 --seconds 0.1"),
     Benchmark("loop", "--repeats 6", "--repeats 2 --steps 1 --size 64"),
     Benchmark("start", "--repeats 2"),

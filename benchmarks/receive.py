@@ -141,6 +141,7 @@ def main() -> int:
     if args.one:
         kind, root = args.one[0], Path(args.one[1])
         count = args.images // BATCH // (4 if kind in (BASELINE, SDK) else 1)
+        count = max(2, count // 2 * 2)  # as many of each of the two workers, which are at work at the same time
         print(json.dumps(cpu_and_wall(checked(kind, batches(kind, root, args.ports)), count, BATCH)), flush=True)
         return 0
     result = begin(args)

@@ -21,7 +21,7 @@ _REQUEST = re.compile(
 """Path, etl_args, etl_fqn and headers. In ASCII without space, #, and ? in the path or & in the values."""
 
 _SPECIAL = re.compile(
-    rb"(?im)^(?:ais-node-url|connection|expect|transfer-encoding|upgrade|content-length(?!: *0\r)|[ \t])",
+    rb"(?im)^(?:ais-node-url|connection|expect|transfer-encoding|upgrade|content-length(?!: *0\r)|[ \t])"
 )
 """Headers by which a request is none of those, and lines that go on."""
 
