@@ -29,11 +29,11 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("decode", "--repeats 2 --val-repeats 1", "--repeats 1 --images 20"),
-    Benchmark("loader", "--repeats 2 --images 500"),
+    Benchmark("loader", "--repeats 3 --images 500"),
     Benchmark("bucket", "--repeats 1"),
-    Benchmark("receive", "--repeats 2", "--repeats 1 --images 512"),
+    Benchmark("receive", "--repeats 3", "--repeats 1 --images 2048"),
     Benchmark("etl_server", "--repeats 2 --seconds 1 --memory", "--repeats 1 --seconds 0.1"),
-    Benchmark("loop", "--repeats 6", "--repeats 2 --steps 1 --size 64"),
+    Benchmark("loop", "--repeats 4", "--repeats 1 --size 64"),
     Benchmark("start", "--repeats 2"),
     Benchmark("manifest", "--load --repeats 5", "--load --repeats 1"),
     Benchmark("growth", "--repeats 1 --images 400"),

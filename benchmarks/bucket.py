@@ -10,7 +10,6 @@ so has the loader unless --workers says otherwise.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -18,10 +17,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import compare, cpu_and_wall, in_own_session, photo_folder
+from benchmarks.measure import answer, compare, cpu_and_wall, photo_folder
 from benchmarks.results import Table, begin, parser
 
 BATCH = 50
+PREFETCH = 4
 SDK = "SDK AISMapDataset + ETL"
 SHARES = {"data.transform=client": 1.0, "data.transform=etl": 0.0, "data.transform=hybrid": 0.5}
 """Shares of the samples that are made here."""
@@ -91,7 +91,7 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
             )
         )
     order = TrainBatches(len(manifest), BATCH, seed=0, epochs=1000)
-    with open_loader(dataset, order, workers, 4, torch.device("cpu")) as loader:
+    with open_loader(dataset, order, workers, PREFETCH, torch.device("cpu")) as loader:
         yield from Feed(loader)
 
 
@@ -113,7 +113,7 @@ def main() -> int:
     if args.one:
         kind, root = args.one[0], Path(args.one[1])
         endless = batches(kind, root, Access.from_environment(""), args.workers)
-        print(json.dumps(cpu_and_wall(endless, args.images // BATCH, BATCH)), flush=True)
+        answer(cpu_and_wall(endless, args.images // BATCH, BATCH, PREFETCH * args.workers))
         return 0
     result = begin(args)
     words = ("--workers", str(args.workers), "--images", str(args.images))
@@ -129,10 +129,10 @@ def main() -> int:
         upload(root, bucket, "folders", 4)
         stack.callback(etls.stop, client, etls.ensure(client, "bench-train", "train", settings, print)[0])
 
-        def one(kind: str) -> dict[str, float]:
-            return in_own_session("benchmarks.bucket", *words, "--one", kind, str(root))
+        def command(kind: str) -> tuple[str, ...]:
+            return "benchmarks.bucket", *words, "--one", kind, str(root)
 
-        figures = compare(KINDS, args.repeats, one, {SDK: "aistore"})
+        figures = compare(KINDS, args.repeats, command, {SDK: "aistore"})
     for figure, unit in (("cpu_ms", "CPU ms per image on the training node"), ("wall_ms", "ms per image")):
         result.add(Table(figure, f"From a bucket to batches, {args.workers} workers", unit, figures[figure], KINDS[0]))
     return 0

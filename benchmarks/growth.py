@@ -25,7 +25,7 @@ import numpy as np
 
 from aistore_data.manifest import Manifest
 from benchmarks.loader import torchvision_transform
-from benchmarks.measure import heap_mb, in_own_session, photo_folder, session_cpu_s, session_pss_mb
+from benchmarks.measure import answer, heap_mb, in_own_session, photo_folder, session_cpu_s, session_pss_mb
 from benchmarks.results import Row, Table, begin, parser
 
 OURS, PEER = "imagenet-ais", "ImageFolder + DataLoader"
@@ -131,7 +131,7 @@ def main() -> int:
     options = arguments.parse_args()
     if options.one:
         who, root, point = options.one
-        print(json.dumps(measure(who, Path(root), Point(**json.loads(point)), options.images)), flush=True)
+        answer(iter([measure(who, Path(root), Point(**json.loads(point)), options.images)]))
         return 0
     result = begin(options)
     axes = {axis: AXES[axis] for axis in options.axes}
@@ -146,8 +146,8 @@ def main() -> int:
         for _ in range(options.repeats):
             for who, point in dict.fromkeys((who, point) for (who, _, _), point in points.items()):
                 words = (who, str(root), json.dumps(dataclasses.asdict(point)))
-                answer = in_own_session("benchmarks.growth", "--images", str(options.images), "--one", *words)
-                for name, figure in answer.items():
+                measured = in_own_session("benchmarks.growth", "--images", str(options.images), "--one", *words)
+                for name, figure in measured.items():
                     figures[who, point][name].append(figure)
     for axis, (label, _, whos) in axes.items():
         mine = [(who, value, figures[who, point]) for (who, other, value), point in points.items() if other == axis]

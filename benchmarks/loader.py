@@ -5,12 +5,12 @@
 FOLDER holds imagenet-sample.tar. All make RandomResizedCrop(224) and a flip of shuffled photos, with as many worker
 processes, or threads where the peer has threads. ImageFolder, webdataset and mosaicml-streaming run torchvision's
 default transforms on Pillow and yield normalised floats, as their users have it. Ours are uint8 batches, as they go to
-a GPU; "+ normalise" adds what a CPU then has to do. The table says who does other work. Rounds are interleaved, each in
-a process of its own, which counts between two moments of one long epoch, when the workers are up and ahead.
+a GPU; "+ normalise" adds what a CPU then has to do. The table says who does other work. Rounds are interleaved; each
+way has processes of its own, stopped while others are measured, and counts between two moments of one long epoch, when
+its workers are up and ahead.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import sys
@@ -20,12 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import compare, heap_mb, in_own_session, photo_folder, session_cpu_s
+from benchmarks.measure import answer, compare, heap_mb, photo_folder, session_cpu_s
 from benchmarks.results import Row, Table, begin, parser
 
 BATCH = 50
-WARM_UP = 300
-"""Images before the first moment."""
+PREFETCH = 4
+WARM_UP = 500
+"""Images before the first moment: more than may lie ready, which is most of ours, PREFETCH batches for each worker."""
 BASELINE = "ImageFolder + DataLoader"
 OURS, NORMALISED = "imagenet-ais", "imagenet-ais + normalise"
 PEERS = {
@@ -82,7 +83,7 @@ def ours(root: Path, workers: int, images: int, to_float: bool) -> Iterator[Any]
     manifest = share(scan_folder(root)[0])
     dataset = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(224), seed=0)
     order = TrainBatches(len(manifest), BATCH, seed=0, epochs=1 + images // len(manifest))
-    with open_loader(dataset, order, workers, 4, torch.device("cpu")) as loader:
+    with open_loader(dataset, order, workers, PREFETCH, torch.device("cpu")) as loader:
         for batch in Feed(loader):
             yield (normalise(batch.images, channels_last=True) if to_float else batch.images), batch.labels
 
@@ -188,33 +189,34 @@ BATCHES: dict[str, Callable[[Path, int, int], Iterator[Any]]] = {
 }
 
 
-def measure(kind: str, root: Path, workers: int, images: int) -> dict[str, float]:
-    """Figures over ``images`` images, from the WARM_UP-th on.
+def measure(kind: str, root: Path, workers: int, images: int, repeats: int) -> Iterator[dict[str, float]]:
+    """Figures over ``images`` images, ``repeats`` times, each time from the WARM_UP-th on.
 
     It stops well before the epoch ends, so that at both moments the workers are ahead of the consumer by as much.
     """
     import torch
 
     torch.set_num_threads(1)
-    moments: list[tuple[float, float, int, float]] = []
-    seen = 0
-    for batch, _ in BATCHES[kind](root, workers, WARM_UP + images + 1000):
-        seen += len(batch)
-        if seen >= WARM_UP + images * len(moments):
-            # Threads of a peer without processes are in this one.
-            pids = [child.pid for child in multiprocessing.active_children() if child.pid] or [os.getpid()]
-            memory = sum(map(heap_mb, pids)) / len(pids)
-            moments.append((session_cpu_s(), time.perf_counter(), seen, memory))
-        if len(moments) == 2:
-            break
-    (cpu_s, wall_s, first, begin_mb), (cpu_end_s, wall_end_s, last, end_mb) = moments
-    count = last - first
-    return {
-        "img_per_s": count / (wall_end_s - wall_s),
-        "cpu_ms": 1e3 * (cpu_end_s - cpu_s) / count,
-        "end_mb": end_mb,
-        "grown_mb": end_mb - begin_mb,
-    }
+    batches = BATCHES[kind](root, workers, repeats * (WARM_UP + images) + 1000)
+
+    def moment(after: int) -> tuple[int, float, float, float]:
+        seen = 0
+        while seen < after:
+            seen += len(next(batches)[0])
+        # Threads of a peer without processes are in this one.
+        pids = [child.pid for child in multiprocessing.active_children() if child.pid] or [os.getpid()]
+        return seen, session_cpu_s(), time.perf_counter(), sum(map(heap_mb, pids)) / len(pids)
+
+    first_mb = 0.0
+    for _ in range(repeats):
+        (_, cpu_s, wall_s, begin_mb), (count, end_cpu_s, end_wall_s, end_mb) = moment(WARM_UP), moment(images)
+        first_mb = first_mb or begin_mb
+        yield {
+            "img_per_s": count / (end_wall_s - wall_s),
+            "cpu_ms": 1e3 * (end_cpu_s - cpu_s) / count,
+            "end_mb": end_mb,
+            "grown_mb": end_mb - first_mb,
+        }
 
 
 def tables(figures: dict[str, list[Row]], workers: int, images: int) -> list[Table]:
@@ -224,7 +226,11 @@ def tables(figures: dict[str, list[Row]], workers: int, images: int) -> list[Tab
     def noted(figure: str, notes: dict[str, str]) -> list[Row]:
         return [dataclasses.replace(row, note=notes.get(row.name, "")) for row in figures[figure]]
 
-    grown = {row.name: f"{row.median:+.1f} MB over {images:,} images" for row in figures["grown_mb"] if row.values}
+    grown = {
+        row.name: f"{row.values[-1]:+.1f} MB over {len(row.values) * (WARM_UP + images) - WARM_UP:,} images"
+        for row in figures["grown_mb"]
+        if row.values
+    }
     title = f"From a folder to batches, {workers} workers"
     return [
         Table("speed", title, "images/s", noted("img_per_s", NOTES), BASELINE, "more"),
@@ -242,16 +248,17 @@ def main() -> int:
     arguments.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.one:
-        print(json.dumps(measure(options.one[0], Path(options.one[1]), options.workers, options.images)), flush=True)
+        kind, root = options.one[0], Path(options.one[1])
+        answer(measure(kind, root, options.workers, options.images, options.repeats))
         return 0
     result = begin(options)
-    words = ("--workers", str(options.workers), "--images", str(options.images))
+    words = "--workers", str(options.workers), "--images", str(options.images), "--repeats", str(options.repeats)
     with photo_folder() as root:
 
-        def one(kind: str) -> dict[str, float]:
-            return in_own_session("benchmarks.loader", *words, "--one", kind, str(root))
+        def command(kind: str) -> tuple[str, ...]:
+            return "benchmarks.loader", *words, "--one", kind, str(root)
 
-        figures = compare(list(BATCHES), options.repeats, one, PEERS)
+        figures = compare(list(BATCHES), options.repeats, command, PEERS)
     for table in tables(figures, options.workers, options.images):
         result.add(table)
     return 0

@@ -1,22 +1,23 @@
 """What the training loop costs beside a bare loop with the same model and the same batch in memory.
 
-    python -m benchmarks.loop [--model resnet18] [--size 96] [--batch 16] [--steps 3] [--repeats 12] [--threads 1]
+    python -m benchmarks.loop [--model resnet18] [--size 96] [--batch 8] [--steps 1] [--repeats 4] [--threads 1]
 
 The bare loop does forward, backward and optimiser step on one float batch that is made beforehand, and nothing else: no
 metrics, no schedule, no seeds, no normalisation, no fingerprint of the samples. Both go on in one process, each with a
-model of its own, in pairs of short rounds, every other pair in the other order; the trainer's rounds are epochs and end
-with a line in its records. The overhead is the median of the pairs' differences, so that a slow drift of the machine
-cancels; and, with less noise, the same difference around a model that does nearly nothing, as a share of a bare step.
+model of its own, and take turns of ``--steps`` steps (many for a GPU, which is waited for at the end of a turn): the
+bare loop's turn goes before the batches of the trainer's, so that a drift of the machine cancels. A repeat is ten turns
+of each; the trainer logs every ten steps, five times as often as by default. The overhead is the difference as a share
+of a bare step; and, with less noise, the same difference around a model that does nearly nothing.
 """
 
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -34,8 +35,12 @@ from training.records import RunDirectory
 from training.sampler import TrainBatches
 
 BARE, OURS = "bare loop", "imagenet-ais"
-Loop = Callable[[], tuple[float, float]]
-"""Runs a round; answers (CPU seconds, seconds)."""
+TURNS = 10
+"""Of each loop in a repeat."""
+Seconds = tuple[float, float]
+"""(CPU seconds, seconds)."""
+Loop = Callable[[], Seconds]
+"""Runs a few steps; answers how long they took."""
 
 
 def synthetic(config: Config, device: torch.device) -> Data:
@@ -44,13 +49,11 @@ def synthetic(config: Config, device: torch.device) -> Data:
         return data
 
 
-def timed(device: torch.device, call: Callable[[], object]) -> tuple[float, float]:
-    """(CPU seconds, seconds) of a call and of what it left to the device."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    call()
+def now(device: torch.device) -> Seconds:
+    """The clocks, when the device has done what it was told to."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.process_time() - cpu, time.perf_counter() - wall
+    return time.process_time(), time.perf_counter()
 
 
 def next_to_nothing(classes: int) -> nn.Module:
@@ -67,49 +70,67 @@ def bare(config: Config, steps: int, device: torch.device, model: nn.Module | No
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=1e-4)
     criterion = nn.CrossEntropyLoss()
 
-    def loop() -> None:
+    def loop() -> Seconds:
+        cpu, wall = now(device)
         for _ in range(steps):
             criterion(model(images), labels).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        end_cpu, end_wall = now(device)
+        return end_cpu - cpu, end_wall - wall
 
-    return lambda: timed(device, loop)
+    return loop
 
 
-@contextmanager
-def ours(config: Config, rounds: int, device: torch.device, model: nn.Module | None = None) -> Iterator[Loop]:
-    """Epochs of the trainer's loop on synthetic data, with its records, without checkpoints."""
+class Turns(Iterator[Any]):
+    """The trainer's batches; before every ``steps`` of them the other loop has its turn."""
+
+    def __init__(self, batches: Iterable[Any], other: Loop, steps: int, device: torch.device) -> None:
+        self._batches, self._other, self._steps, self._device = iter(batches), other, steps, device
+        self._asked = 0
+        self.times: list[tuple[Seconds, Seconds]] = []
+        """Of each turn: the other loop's and the trainer's, from its first batch until it asks for one more."""
+
+    def __next__(self) -> Any:
+        """The next batch."""
+        if self._asked % self._steps == 0:
+            self.end_turn()
+            self._others = self._other()
+            self._begin = now(self._device)
+        self._asked += 1
+        return next(self._batches)
+
+    def end_turn(self) -> None:
+        """The trainer's turn is over, if it had one."""
+        if self._asked:
+            cpu, wall = now(self._device)
+            self.times.append((self._others, (cpu - self._begin[0], wall - self._begin[1])))
+
+
+def turns(config: Config, steps: int, count: int, device: torch.device, tiny: bool) -> dict[str, list[list[float]]]:
+    """By loop: [CPU ms per step, ms per step] of each of ``count`` repeats, after a turn that warms up.
+
+    The trainer's is an epoch on synthetic data, with its records, without checkpoints.
+    """
+    samples = (count * TURNS + 1) * steps * config.train.batch_size
+    config = replace(config, data=replace(config.data, train_samples=samples))
+    models = [next_to_nothing(1000).to(device) if tiny else None for _ in range(2)]
     data = synthetic(config, device)
-    batches = TrainBatches(len(data.train), config.train.batch_size, 0, rounds)
+    batches = TrainBatches(len(data.train), config.train.batch_size, 0, 1)
     with tempfile.TemporaryDirectory() as config.run_dir, open_loader(data.train, batches, 0, 1, device) as loader:
         run = assemble(config, World(), device, StopFlag(), data)
         run.console.enabled = False
-        run.train_model = model.to(device) if model else run.train_model
+        run.train_model = models[0] or run.train_model
         with RunLock(Path(config.run_dir), print) as lock, RunDirectory(config, lock) as run.records:
-            feed = Feed(loader)
-            clock = Clock(run, feed)
-
-            def epoch() -> None:
-                train_epoch(run, feed, clock)
-                run.progress = run.progress.at_epoch(run.progress.epoch + 1)
-
-            yield lambda: timed(device, epoch)
-
-
-def pairs(config: Config, steps: int, count: int, device: torch.device, tiny: bool) -> dict[str, list[list[float]]]:
-    """By loop: [CPU ms per step, ms per step] of each of ``count`` rounds, after a pair that warms up."""
-    size = config.train.batch_size
-    data = replace(config.data, train_samples=steps * size)
-    config = replace(config, data=data, train=replace(config.train, epochs=count + 1))
-    made: list[nn.Module | None] = [next_to_nothing(1000) if tiny else None for _ in range(2)]
+            taken = Turns(loader.batches, bare(config, steps, device, models[1]), steps, device)
+            feed = Feed(replace(loader, batches=cast(Any, taken)))
+            train_epoch(run, feed, Clock(run, feed))
+            taken.end_turn()
     times: dict[str, list[list[float]]] = {BARE: [], OURS: []}
-    with ours(config, count + 1, device, made[0]) as loop:
-        loops = [(BARE, bare(config, steps, device, made[1])), (OURS, loop)]
-        for repeat in range(count + 1):
-            for name, run_round in loops if repeat % 2 else reversed(loops):
-                seconds = run_round()
-                if repeat:
-                    times[name].append([1e3 * value / steps for value in seconds])
+    for first in range(1, len(taken.times), TURNS):
+        repeat = taken.times[first : first + TURNS]
+        for loop, of_loop in zip(times, zip(*repeat, strict=True), strict=True):
+            times[loop].append([1e3 * sum(values) / TURNS / steps for values in zip(*of_loop, strict=True)])
     return times
 
 
@@ -118,9 +139,9 @@ def main() -> int:
     arguments = parser(__doc__)
     arguments.add_argument("--model", default="resnet18")
     arguments.add_argument("--size", type=int, default=96)
-    arguments.add_argument("--batch", type=int, default=16)
-    arguments.add_argument("--steps", type=int, default=3, help="of a round")
-    arguments.add_argument("--repeats", type=int, default=12, help="pairs of rounds")
+    arguments.add_argument("--batch", type=int, default=8)
+    arguments.add_argument("--steps", type=int, default=1, help="of a turn")
+    arguments.add_argument("--repeats", type=int, default=4, help=f"of {TURNS} turns of each loop")
     arguments.add_argument("--threads", type=int, default=1)
     options = arguments.parse_args()
     result = begin(options)
@@ -131,17 +152,17 @@ def main() -> int:
             source="synthetic", image_size=options.size, val_image_size=options.size, val_resize=options.size
         ),
         model=ModelConfig(options.model),
-        train=TrainConfig(batch_size=options.batch),
+        train=TrainConfig(batch_size=options.batch, log_every=10),
     )
-    times = pairs(config, options.steps, options.repeats, device, tiny=False)
-    alone = pairs(config, 50, options.repeats, device, tiny=True)
+    times = turns(config, options.steps, options.repeats, device, tiny=False)
+    alone = turns(config, 10, options.repeats, device, tiny=True)
     what = f"{options.model} at {options.size} pixels, batch {options.batch}, threads={options.threads}, {device}"
     overhead = []
     for place, (name, unit) in enumerate((("CPU time", "CPU ms per step"), ("wall time", "ms per step"))):
         columns = {loop: [row[place] for row in found] for loop, found in times.items()}
         result.add(Table(unit.split()[0].lower(), f"A training step: {what}", unit, rows(columns), BARE))
         differences = [100 * (b / a - 1) for a, b in zip(columns[BARE], columns[OURS], strict=True)]
-        overhead.append(Row(f"{name}, pairs of rounds", differences))
+        overhead.append(Row(f"{name}, in turns", differences))
         own = [b[place] - a[place] for a, b in zip(alone[BARE], alone[OURS], strict=True)]
         note = f"{statistics.median(own):.3f} ms per step"
         of_step = [100 * value / statistics.median(columns[BARE]) for value in own]

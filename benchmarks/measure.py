@@ -1,7 +1,8 @@
-"""CPU time and memory of processes, the photos, and rounds of ways to do the same, each in a process of its own."""
+"""CPU time and memory of processes, the photos, and rounds of ways to do the same, each in a session of its own."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -9,13 +10,15 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Row, why
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+REST_S = 5
+"""How long a session may take to come to rest."""
 
 
 class NotMeasuredError(Exception):
@@ -63,37 +66,102 @@ def heap_mb(pid: int) -> float:
 
 
 def in_own_session(module: str, *arguments: str) -> dict[str, Any]:
-    """Run ``python -m module arguments`` in a session of its own; answers the JSON object of its last line.
+    """Run ``python -m module arguments`` in a session of its own, which answers once with ``answer``.
 
     Raises NotMeasuredError with the last line of its errors.
     """
-    with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.run(
+    session = Session(module, *arguments)
+    try:
+        return session.measure()
+    finally:
+        session.close()
+
+
+class Session:
+    """``python -m module arguments`` in a session of its own, which measures on request with ``answer``.
+
+    Between two requests all its processes are stopped, and take nothing from those that are measured meanwhile.
+    """
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # close closes it
+        self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             start_new_session=True,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=self._errors,
             text=True,
-            check=False,
         )
-        errors.seek(0)
-        said = [line for line in errors.read().splitlines() if line.strip()]
-    if process.returncode:
-        raise NotMeasuredError(said[-1] if said else f"exit code {process.returncode}")
-    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    return result
+
+    def measure(self) -> dict[str, Any]:
+        """The figures. Raises NotMeasuredError with the last line of its errors, if it ends instead."""
+        assert self._process.stdin and self._process.stdout
+        self._signal(signal.SIGCONT)
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # its errors say why
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            self._errors.seek(0)
+            said = [line for line in self._errors.read().splitlines() if line.strip()]
+            raise NotMeasuredError(said[-1] if said else f"exit code {code}")
+        self._signal(signal.SIGSTOP)
+        figures: dict[str, Any] = json.loads(line)
+        return figures
+
+    def close(self) -> None:
+        """Let it end by itself, so that it leaves no shared memory behind; after half a minute it is killed."""
+        assert self._process.stdin and self._process.stdout
+        self._signal(signal.SIGCONT)
+        self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+    def _signal(self, number: int) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, number)
 
 
-def cpu_and_wall(batches: Iterator[Any], count: int, batch_size: int) -> dict[str, float]:
-    """CPU and wall milliseconds per image over ``count`` batches, from the fifth on, when the workers are up."""
-    moments = []
-    for number, _ in enumerate(batches):
-        if number in (4, 4 + count):
-            moments.append((session_cpu_s(), time.perf_counter()))
-        if len(moments) == 2:
-            break
-    cpu_s, wall_s = (after - before for before, after in zip(*moments, strict=True))
-    return {"cpu_ms": 1e3 * cpu_s / (count * batch_size), "wall_ms": 1e3 * wall_s / (count * batch_size)}
+def answer(measurements: Iterator[Mapping[str, Any]]) -> None:
+    """Print the next of ``measurements`` for each line of the standard input, as ``Session`` asks for them.
+
+    It answers when the session's processes have come to rest: they may have batches to make ready for the next time.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a peer prints is no answer
+    for _ in sys.stdin:
+        figures, deadline = next(measurements), time.monotonic() + REST_S
+        before = -1.0
+        while time.monotonic() < deadline and session_cpu_s() - before > 1.5 / TICKS_PER_S:
+            before = session_cpu_s()
+            time.sleep(0.1)
+        print(json.dumps(figures), file=answers, flush=True)
+
+
+def cpu_and_wall(batches: Iterator[Any], count: int, batch_size: int, ready: int) -> Iterator[dict[str, float]]:
+    """CPU and wall milliseconds per image over ``count`` batches, again and again.
+
+    Each time ``ready`` batches and one more go before: as many as may lie ready when the workers have come to rest.
+    """
+
+    def moment(after: int) -> tuple[float, float]:
+        for _ in range(after):
+            next(batches)
+        return session_cpu_s(), time.perf_counter()
+
+    while True:
+        (cpu_s, wall_s), (end_cpu_s, end_wall_s) = moment(ready + 1), moment(count)
+        images = count * batch_size
+        yield {"cpu_ms": 1e3 * (end_cpu_s - cpu_s) / images, "wall_ms": 1e3 * (end_wall_s - wall_s) / images}
 
 
 @contextmanager
@@ -115,20 +183,24 @@ def photo_folder() -> Iterator[Path]:
 
 
 def compare(
-    kinds: Sequence[str], repeats: int, measure: Callable[[str], dict[str, float]], peers: Mapping[str, str]
+    kinds: Sequence[str], repeats: int, command: Callable[[str], Sequence[str]], peers: Mapping[str, str]
 ) -> dict[str, list[Row]]:
-    """Interleaved rounds: ``measure(kind)`` answers figures by name, and this the rows of each figure.
+    """The rows of each figure that the sessions of ``command(kind)`` answer, in interleaved rounds.
 
     ``peers``: the package of each kind that may fail; it is named then, with the reason. Any other failure is an error.
     """
     values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     failed: dict[str, str] = {}
-    for _ in range(repeats):
-        for kind in kinds:
+    sessions: dict[str, Session] = {}
+    with ExitStack() as stack:
+        for kind in [kind for _ in range(repeats) for kind in kinds]:
             if kind in failed:
                 continue
+            if kind not in sessions:
+                sessions[kind] = Session(*command(kind))
+                stack.callback(sessions[kind].close)
             try:
-                for figure, value in measure(kind).items():
+                for figure, value in sessions[kind].measure().items():
                     values[figure][kind].append(value)
             except NotMeasuredError as error:
                 if kind not in peers:

@@ -1,6 +1,6 @@
 """CPU time per image on the training node when the samples come ready-made: from the socket to a batch in the trainer.
 
-    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.receive [--repeats 5] [--images 4096]
+    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.receive [--repeats 5] [--images 16384]
 
 FOLDER holds imagenet-sample.tar. ``benchmarks.static_server`` sends ready samples of 224 px, and its CPU time is not
 counted. Beside each other: ImageFolder and DataLoader with torchvision's default transforms and two workers, which is
@@ -10,7 +10,6 @@ one worker, from answers in chunks. Batches of 256.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.loader import BASELINE, imagefolder
-from benchmarks.measure import compare, cpu_and_wall, in_own_session, photo_folder
+from benchmarks.measure import answer, compare, cpu_and_wall, photo_folder
 from benchmarks.results import Row, Table, begin, parser
 from benchmarks.static_server import SAMPLES, WAYS, sample
 
 BATCH = 256
 """As ``train.batch_size``."""
+PREFETCH = 4
+"""Batches that lie ready at most: of ours, and of ImageFolder's two workers together."""
 NAMES = 1024
 SDK = "SDK AISMapDataset, chunked"
 OURS = {f"imagenet-ais, {way}": way for way in WAYS}
@@ -73,7 +74,7 @@ def _ours(endpoint: str) -> Iterator[Any]:
         audit_every=0,  # these pixels are of no photo
     )
     order = TrainBatches(NAMES, BATCH, seed=0, epochs=1000)
-    with open_loader(RemoteDataset(remote), order, 1, 4, torch.device("cpu")) as loader:
+    with open_loader(RemoteDataset(remote), order, 1, PREFETCH, torch.device("cpu")) as loader:
         yield from Feed(loader)
 
 
@@ -134,24 +135,24 @@ def main() -> int:
     """The command line."""
     arguments = parser(__doc__)
     arguments.add_argument("--repeats", type=int, default=5)
-    arguments.add_argument("--images", type=int, default=4096)
+    arguments.add_argument("--images", type=int, default=16384, help="of ours; of the others a 16th")
     arguments.add_argument("--ports", nargs=len(WAYS), type=int, help=argparse.SUPPRESS)
     arguments.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
     args = arguments.parse_args()
     if args.one:
         kind, root = args.one[0], Path(args.one[1])
-        count = args.images // BATCH // (4 if kind in (BASELINE, SDK) else 1)
+        count = args.images // BATCH // (16 if kind in (BASELINE, SDK) else 1)
         count = max(2, count // 2 * 2)  # as many of each of the two workers, which are at work at the same time
-        print(json.dumps(cpu_and_wall(checked(kind, batches(kind, root, args.ports)), count, BATCH)), flush=True)
+        answer(cpu_and_wall(checked(kind, batches(kind, root, args.ports)), count, BATCH, PREFETCH))
         return 0
     result = begin(args)
     with photo_folder() as root, static_server() as ports:
         words = ("--images", str(args.images), "--ports", *ports)
 
-        def one(kind: str) -> dict[str, float]:
-            return in_own_session("benchmarks.receive", *words, "--one", kind, str(root))
+        def command(kind: str) -> tuple[str, ...]:
+            return "benchmarks.receive", *words, "--one", kind, str(root)
 
-        figures = compare(KINDS, args.repeats, one, {SDK: "aistore"})
+        figures = compare(KINDS, args.repeats, command, {SDK: "aistore"})
     speeds = [Row(row.name, [1e3 / ms for ms in row.values], failed=row.failed) for row in figures["wall_ms"]]
     title = "Ready samples from the socket to a batch in the trainer"
     result.add(Table("cpu", title, "CPU ms per image on the training node", figures["cpu_ms"], BASELINE))

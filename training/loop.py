@@ -94,7 +94,7 @@ def train_epoch(run: Run, feed: Feed, clock: Clock) -> bool:
             return True
         if waiting:
             continue
-        seed_step(run.config.seed, progress.epoch, progress.batches_done, run.world.rank)
+        seed_step(run.config.seed, progress.epoch, progress.batches_done, run.world.rank, run.device)
         _train_step(run, feed, sums)
         progress.batches_done += 1
         due = config.checkpoint_every > 0 and progress.batches_done % config.checkpoint_every == 0

@@ -64,10 +64,19 @@ def test_normalisation_is_torchvisions(channels_last: bool) -> None:
 def test_step_seeds_differ_in_every_part_and_repeat() -> None:
     drawn = []
     for key in [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (0, 0, 0, 0)]:
-        seed_step(*key)
+        seed_step(*key, torch.device("cpu"))
         drawn.append(torch.rand(1).item())
     assert drawn[0] == drawn[-1]
     assert len(set(drawn)) == 5
+
+
+def test_a_step_seeds_its_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeds.append)
+    seed_step(0, 0, 0, 0, torch.device("cuda", 0))
+    assert seeds == [torch.initial_seed()]
+    seed_step(0, 0, 1, 0, torch.device("cpu"))
+    assert len(seeds) == 1
 
 
 @pytest.mark.parametrize(
