@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import answer, compare, cpu_and_wall, photo_folder
+from benchmarks.measure import compare, cpu_and_wall, photo_folder, reply
 from benchmarks.results import Table, begin, parser
 
 BATCH = 50
@@ -113,7 +113,7 @@ def main() -> int:
     if args.one:
         kind, root = args.one[0], Path(args.one[1])
         endless = batches(kind, root, Access.from_environment(""), args.workers)
-        answer(cpu_and_wall(endless, args.images // BATCH, BATCH, PREFETCH * args.workers))
+        reply(cpu_and_wall(endless, args.images // BATCH, BATCH, PREFETCH * args.workers))
         return 0
     result = begin(args)
     words = ("--workers", str(args.workers), "--images", str(args.images))

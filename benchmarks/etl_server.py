@@ -30,7 +30,7 @@ from typing import Literal
 from urllib.parse import quote, urlencode
 
 from benchmarks.etl_app import CLOCKS, KIND, READY, read_clocks
-from benchmarks.measure import in_own_session, photo_folder, rollup_mb
+from benchmarks.measure import in_own_session, photo_folder, reply, rollup_mb
 from benchmarks.results import Row, Table, begin, parser
 
 OURS, OURS_BY_CLASS, SDK = "imagenet-ais", "imagenet-ais, by class", "SDK"
@@ -211,7 +211,7 @@ def bare(paths: Sequence[Path]) -> None:
     begin = time.process_time()
     for index, path in enumerate(paths):
         make(index, path)
-    answer(iter([{"cpu_ms": 1e3 * (time.process_time() - begin) / len(paths)}]))
+    reply(iter([{"cpu_ms": 1e3 * (time.process_time() - begin) / len(paths)}]))
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -25,7 +25,7 @@ import numpy as np
 
 from aistore_data.manifest import Manifest
 from benchmarks.loader import torchvision_transform
-from benchmarks.measure import answer, heap_mb, in_own_session, photo_folder, session_cpu_s, session_pss_mb
+from benchmarks.measure import heap_mb, in_own_session, photo_folder, reply, session_cpu_s, session_pss_mb
 from benchmarks.results import Row, Table, begin, parser
 
 OURS, PEER = "imagenet-ais", "ImageFolder + DataLoader"
@@ -131,7 +131,7 @@ def main() -> int:
     options = arguments.parse_args()
     if options.one:
         who, root, point = options.one
-        answer(iter([measure(who, Path(root), Point(**json.loads(point)), options.images)]))
+        reply(iter([measure(who, Path(root), Point(**json.loads(point)), options.images)]))
         return 0
     result = begin(options)
     axes = {axis: AXES[axis] for axis in options.axes}

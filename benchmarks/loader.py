@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import answer, compare, heap_mb, photo_folder, session_cpu_s
+from benchmarks.measure import compare, heap_mb, photo_folder, reply, session_cpu_s
 from benchmarks.results import Row, Table, begin, parser
 
 BATCH = 50
@@ -249,7 +249,7 @@ def main() -> int:
     options = arguments.parse_args()
     if options.one:
         kind, root = options.one[0], Path(options.one[1])
-        answer(measure(kind, root, options.workers, options.images, options.repeats))
+        reply(measure(kind, root, options.workers, options.images, options.repeats))
         return 0
     result = begin(options)
     words = "--workers", str(options.workers), "--images", str(options.images), "--repeats", str(options.repeats)

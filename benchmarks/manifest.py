@@ -22,7 +22,7 @@ from aistore_data.embedded import EmbeddedAIS
 from aistore_data.http_reader import Access, HttpReader
 from aistore_data.listing import read_manifest
 from aistore_data.manifest import Manifest
-from benchmarks.measure import answer, in_own_session, rollup_mb
+from benchmarks.measure import in_own_session, reply, rollup_mb
 from benchmarks.results import Row, Table, begin, parser, rows
 from benchmarks.resume import make_folder
 
@@ -97,7 +97,7 @@ def main() -> int:
     arguments.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     args = arguments.parse_args()
     if args.one:
-        answer(iter([load(args.one)]))
+        reply(iter([load(args.one)]))
         return 0
     result = begin(args)
     for table in loading(args.samples, args.repeats):

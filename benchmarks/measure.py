@@ -66,7 +66,7 @@ def heap_mb(pid: int) -> float:
 
 
 def in_own_session(module: str, *arguments: str) -> dict[str, Any]:
-    """Run ``python -m module arguments`` in a session of its own, which answers once with ``answer``.
+    """Run ``python -m module arguments`` in a session of its own, which answers once with ``reply``.
 
     Raises NotMeasuredError with the last line of its errors.
     """
@@ -78,7 +78,7 @@ def in_own_session(module: str, *arguments: str) -> dict[str, Any]:
 
 
 class Session:
-    """``python -m module arguments`` in a session of its own, which measures on request with ``answer``.
+    """``python -m module arguments`` in a session of its own, which measures on request with ``reply``.
 
     Between two requests all its processes are stopped, and take nothing from those that are measured meanwhile.
     """
@@ -131,7 +131,7 @@ class Session:
             os.killpg(self._process.pid, number)
 
 
-def answer(measurements: Iterator[Mapping[str, Any]]) -> None:
+def reply(measurements: Iterator[Mapping[str, Any]]) -> None:
     """Print the next of ``measurements`` for each line of the standard input, as ``Session`` asks for them.
 
     It answers when the session's processes have come to rest: they may have batches to make ready for the next time.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.loader import BASELINE, imagefolder
-from benchmarks.measure import answer, compare, cpu_and_wall, photo_folder
+from benchmarks.measure import compare, cpu_and_wall, photo_folder, reply
 from benchmarks.results import Row, Table, begin, parser
 from benchmarks.static_server import SAMPLES, WAYS, sample
 
@@ -143,7 +143,7 @@ def main() -> int:
         kind, root = args.one[0], Path(args.one[1])
         count = args.images // BATCH // (16 if kind in (BASELINE, SDK) else 1)
         count = max(2, count // 2 * 2)  # as many of each of the two workers, which are at work at the same time
-        answer(cpu_and_wall(checked(kind, batches(kind, root, args.ports)), count, BATCH, PREFETCH))
+        reply(cpu_and_wall(checked(kind, batches(kind, root, args.ports)), count, BATCH, PREFETCH))
         return 0
     result = begin(args)
     with photo_folder() as root, static_server() as ports:

@@ -24,7 +24,7 @@ from aistore_data.cluster import connect
 from aistore_data.http_reader import HttpReader
 from aistore_data.listing import read_manifest
 from aistore_data.placement import Placement
-from benchmarks.measure import answer, in_own_session
+from benchmarks.measure import in_own_session, reply
 from benchmarks.results import Row, Table, begin, parser
 from etl import Spec
 from tests.faults.link import Fault, Gate, Link
@@ -106,7 +106,7 @@ def main() -> int:
     if args.one:
         with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as place:
             etls.ensure(place.client, "slow-train", "train", etls.EtlSettings(num_workers=2), lambda line: None)
-            answer(iter([measure(place, *args.one[:2], bool(args.one[2]), args.batches)]))
+            reply(iter([measure(place, *args.one[:2], bool(args.one[2]), args.batches)]))
         return 0
     result = begin(args)
     rows = {}
