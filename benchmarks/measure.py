@@ -93,6 +93,7 @@ class Session:
             stderr=self._errors,
             text=True,
         )
+        self.pid = self._process.pid
 
     def measure(self) -> dict[str, Any]:
         """The figures. Raises NotMeasuredError with the last line of its errors, if it ends instead."""
@@ -128,7 +129,7 @@ class Session:
 
     def _signal(self, number: int) -> None:
         if self._process.poll() is None:
-            os.killpg(self._process.pid, number)
+            os.killpg(self.pid, number)
 
 
 def reply(measurements: Iterator[Mapping[str, Any]]) -> None:

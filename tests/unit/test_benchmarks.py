@@ -3,6 +3,9 @@
 import argparse
 import json
 import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -69,16 +72,49 @@ def test_a_baseline_that_failed() -> None:
 
 
 def test_a_peer_may_fail_and_is_named() -> None:
-    def one(kind: str) -> dict[str, float]:
-        if kind == "peer":
-            raise measure.NotMeasuredError("ModuleNotFoundError: No module named 'ffcv'")
-        return {"ms": 1.0}
+    def command(kind: str) -> tuple[str, str]:
+        return "tests.measured", kind
 
-    made = measure.compare(["ours", "peer"], 2, one, {"peer": "ffcv"})
-    assert [(row.name, row.values) for row in made["ms"]] == [("ours", (1.0, 1.0)), ("peer", ())]
+    made = measure.compare(["ours", "peer"], 2, command, {"peer": "ffcv"})
+    assert [(row.name, row.values) for row in made["ms"]] == [("ours", (1.0, 2.0)), ("peer", ())]
     assert made["ms"][1].failed == "ModuleNotFoundError: No module named 'ffcv'"
     with pytest.raises(measure.NotMeasuredError):
-        measure.compare(["ours", "peer"], 1, one, {})
+        measure.compare(["ours", "peer"], 1, command, {})
+
+
+def test_what_is_not_measured_stands_still_and_ends() -> None:
+    def states(*pids: int) -> set[str]:
+        found = (Path(f"/proc/{pid}/stat") for pid in pids)
+        return {path.read_text().rpartition(")")[2].split()[0] for path in found if path.exists()}
+
+    session = measure.Session("tests.measured", "ours")
+    try:
+        first = session.measure()
+        pids = session.pid, int(first["worker"])
+        _wait_until(lambda: states(*pids) == {"T"})
+        assert session.measure()["ms"] == 2
+        _wait_until(lambda: states(*pids) == {"T"})
+    finally:
+        session.close()
+    _wait_until(lambda: states(*pids) <= {"Z"})
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_ready_batches_are_not_measured() -> None:
+    def batches() -> Iterator[int]:
+        for number in count():
+            time.sleep(0 if number < 4 else 0.05)
+            yield number
+
+    found = measure.cpu_and_wall(batches(), count=4, batch_size=10, ready=4)
+    assert next(found)["wall_ms"] >= 5
+    assert next(found)["wall_ms"] >= 5
 
 
 def test_why_is_the_installations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
