@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from aistore_data.errors import DataError, UnreachableError, sentence
 from training.dataset import Batch, BatchDataset
+from training.preemption import undisturbed
 from training.ring import Batches, InPlace, Ring, Slotted
 from training.worker_server import START_METHOD
 
@@ -137,7 +138,8 @@ class Feed(Iterator[Batch]):
         while len(self._copies) > self._loader.held - 1 - len(self._ready):
             self._copies.popleft().synchronize()
         try:
-            message = next(self._batches)
+            with undisturbed():  # for POLL_S at most
+                message = next(self._batches)
         except DataError as error:
             raise type(error)(sentence(error)) from None
         except StopIteration:

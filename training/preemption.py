@@ -1,6 +1,7 @@
 """Stopping on request: SIGTERM, SIGUSR1 and ctrl-C."""
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,34 @@ class Stopped(BaseException):
     """
 
 
+class _Block:
+    """The outermost ``undisturbed`` block that the main thread is in."""
+
+    entered = False
+    reason = ""
+    """The signal that came meanwhile and is to raise Stopped."""
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Raise Stopped at the block's end, not in it; one more signal raises it there all the same.
+
+    For calls that share locks with threads and return soon. ``queue`` and ``threading`` have those in Python: an
+    exception out of a signal handler may leave a lock taken or a waiting thread forgotten, and who joins it waits
+    forever.
+    """
+    if _Block.entered or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _Block.entered, _Block.reason = True, ""
+    try:
+        yield
+    finally:
+        _Block.entered = False
+    if _Block.reason:
+        raise Stopped(_Block.reason)
+
+
 class StopFlag:
     """Remembers a request to stop until the loop gets to it.
 
@@ -62,4 +91,7 @@ class StopFlag:
             self._first = now
         again, self.requested = self.requested and now - self._first >= self.echo_s, True
         if again or not self.deferred:
-            raise Stopped(signal.Signals(number).name)
+            reason = signal.Signals(number).name
+            if not _Block.entered or _Block.reason:
+                raise Stopped(reason)
+            _Block.reason = reason

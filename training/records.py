@@ -24,6 +24,7 @@ from training.lock import PREFIX as LOCK
 from training.lock import RunLock
 from training.metrics import Metrics, Tally
 from training.options import literal
+from training.preemption import undisturbed
 from training.run_files import ENTRIES, FETCHED, MARK, OF_JOBS, is_run_directory, read_object, remove
 from training.substitutes import Substitution
 
@@ -56,7 +57,7 @@ class RunDirectory:
         self._metrics.close()
         self._stream.close()
         if self._board is not None:
-            with _writing(self.path / "tensorboard"):
+            with _writing(self.path / "tensorboard"), undisturbed():
                 self._board.close()
 
     def environment(self, content: dict[str, Any], changes: list[dict[str, Any]]) -> None:
@@ -73,7 +74,7 @@ class RunDirectory:
         line |= {"attempt": self.attempt, "time": time.time()}
         with _writing(self.path / "metrics.jsonl"):
             _write_all(self._metrics, json.dumps(line).encode() + b"\n")
-        with _writing(self.path / "tensorboard"):
+        with _writing(self.path / "tensorboard"), undisturbed():
             for name, value in values.items():
                 self.board.add_scalar(f"{kind}/{name}", value, step)
 
@@ -83,7 +84,7 @@ class RunDirectory:
 
     def images(self, tag: str, images: torch.Tensor, step: int) -> None:
         """A grid of images float [n, 3, H, W] in [0, 1] for TensorBoard."""
-        with _writing(self.path / "tensorboard"):
+        with _writing(self.path / "tensorboard"), undisturbed():
             self.board.add_image(tag, torchvision.utils.make_grid(images, nrow=8), step)
 
     def stream(self, position: int, codes: torch.Tensor) -> None:
@@ -109,7 +110,7 @@ class RunDirectory:
     def flush(self) -> None:
         """Write what TensorBoard's writer holds back."""
         if self._board is not None:
-            with _writing(self.path / "tensorboard"):
+            with _writing(self.path / "tensorboard"), undisturbed():
                 self._board.flush()
 
     @property
