@@ -61,7 +61,7 @@ build/bench/.ready: $(VENV)/.ready benchmarks/requirements.txt benchmarks/enviro
 	$(BIN)/python -m benchmarks.environment build/bench
 	@touch $@
 
-bench: setup build/bench/.ready  ## the figures of the README, in benchmarks/results (13 minutes on 2 cores)
+bench: setup build/bench/.ready  ## the figures of the README, in benchmarks/results (14 minutes on 2 cores)
 	build/bench/bin/python -m benchmarks
 
 bench-quick: setup build/bench/.ready  ## five of them with few images, in build/bench-quick (2 minutes)

@@ -30,6 +30,9 @@ PER_HOST = 8
 TOTAL = 32
 """Requests at a time, of one process."""
 
+_AWAY_S = 0.25
+"""A process that did not listen for longer was stopped or busy: no server is late for that."""
+
 _REDIRECTS = (301, 302, 307, 308)
 _SCRATCH_BYTES = 1 << 18
 _ERROR_BYTES = 1 << 16
@@ -77,6 +80,7 @@ class Fetcher(Generic[T]):
         self._active: dict[str, int] = {}
         self._addresses: dict[str, list[tuple[int, tuple[object, ...]]]] = {}
         self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
+        self._listened = 0.0
         self.proxy = urlsplit(access.endpoint).netloc
 
     def run(self, tasks: Iterable[T], begin: Callable[[T], Get], done: Callable[[T, Get], float | None]) -> None:
@@ -87,6 +91,7 @@ class Fetcher(Generic[T]):
         """
         source, queued, later = iter(tasks), 0, list[tuple[float, int, T]]()
         order, exhausted = itertools.count(), False
+        self._listened = time.monotonic()
         try:
             while True:
                 now = time.monotonic()
@@ -187,7 +192,12 @@ class Fetcher(Generic[T]):
             now = time.monotonic()
             deadlines = [connection.deadline for connection, _ in self._busy.values()]
             end = min([*deadlines, *([until] if until is not None else [])], default=now)
-            events = self._poll.poll(max(0.0, end - now))
+            wait_s = max(0.0, end - now)
+            events = self._poll.poll(wait_s)
+            woken = time.monotonic()
+            suspended = woken - now > wait_s + _AWAY_S  # when within the wait, nobody knows: maybe all along
+            self._excuse((woken if suspended else now) - self._listened, woken)
+            self._listened = woken
             for fd, _ in events:
                 if fd in self._busy:
                     connection, task = self._busy[fd]
@@ -205,6 +215,15 @@ class Fetcher(Generic[T]):
                 return
             if self._ready and len(self._busy) < self._total:
                 return
+
+    def _excuse(self, away_s: float, now: float) -> None:
+        """Give answers the time in which this process could not have taken them: it was suspended, or busy."""
+        if away_s > _AWAY_S:
+            for connection, _ in self._busy.values():
+                began = connection.deadline - connection.get.timeout_s
+                lost_s = min(away_s, now - began)
+                connection.deadline += lost_s
+                connection.get.took_s -= lost_s
 
     def _forget_idle(self, fd: int) -> None:
         """An idle connection that says something has been closed by the server."""

@@ -259,6 +259,24 @@ def test_the_stream_stays_the_same(place: Place, whole: Result, fork_train: Fork
     assert done or name in harmless, f"nothing has happened\n{result.output}"
 
 
+def test_a_suspended_run_blames_nobody(place: Place, whole: Result, fork_train: ForkedTrain) -> None:
+    """As SLURM suspends it, or a laptop: what the ETL owes it then comes after it has gone on, and is not late."""
+    place.quiet()
+    pids: list[int] = []
+
+    def suspend() -> None:
+        place.to_target.fault = Fault("delay", ETL, seconds=60)
+        os.killpg(pids[0], signal.SIGSTOP)
+        after(3, lambda: os.killpg(pids[0], signal.SIGCONT))
+        after(3.3, lambda: setattr(place.to_target, "fault", None))
+
+    place.to_target.at[150] = suspend
+    result = fork_train(*place.words, variables=place.variables, started=pids.extend)
+    assert not place.to_target.at
+    assert_the_same(result, whole)
+    assert result.summary()["fallbacks"] == result.summary()["retries"] == 0, result.output
+
+
 @pytest.mark.long
 def test_eight_trainers_share_a_small_cluster(place: Place, whole: Result, zygote: Zygote, tmp_path: Path) -> None:
     """Two ETL workers for all: whoever is not served in time makes samples itself, and none starves."""

@@ -1,10 +1,15 @@
 """Many GETs from one thread: every way in which an answer can come, or not."""
 
+import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -26,6 +31,7 @@ def chunked(body: bytes, sizes: list[int]) -> bytes:
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
+PAUSE = b"until the test says so"
 ANSWERS: dict[str, list[bytes]] = {
     "/length": [OK + LENGTH + BODY],
     "/pieces": [(OK + LENGTH + BODY)[at : at + 997] for at in range(0, len(BODY) + 200, 997)],
@@ -50,9 +56,10 @@ ANSWERS: dict[str, list[bytes]] = {
     "/no-length": [OK + b"\r\n" + BODY],
     "/bad-chunk": [OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"],
     "/silent": [],
+    "/when-asked": [(OK + LENGTH + BODY)[:1000], PAUSE, (OK + LENGTH + BODY)[1000:]],
     "/loop": [b"HTTP/1.1 301 Moved\r\nLocation: /loop\r\nContent-Length: 0\r\n\r\n"],
 }
-"""What is sent for a path, piece by piece; an empty piece closes the connection."""
+"""What is sent for a path, piece by piece; an empty piece closes the connection, ``PAUSE`` waits for ``Server.go_on``."""
 GOOD = [
     *("/length", "/pieces", "/chunked", "/chunks", "/chunks-in-pieces", "/close", "/http10", "/moved"),
 ]
@@ -72,7 +79,7 @@ class Server:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.host = f"127.0.0.1:{self.listener.getsockname()[1]}"
         self.connections = self.most = self.now = 0
-        self.lock = threading.Lock()
+        self.lock, self.paused, self.go_on = threading.Lock(), threading.Event(), threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -85,7 +92,7 @@ class Server:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection:
+        with connection, suppress(ConnectionResetError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             reader = connection.makefile("rb")
             for _ in range(self.per_connection):
@@ -101,6 +108,10 @@ class Server:
                 for piece in pieces:
                     if not piece:
                         return
+                    if piece is PAUSE:
+                        self.paused.set()
+                        self.go_on.wait()
+                        continue
                     connection.sendall(piece)
                     if len(pieces) > 1 and len(pieces) < 100:
                         time.sleep(0.001)
@@ -197,6 +208,44 @@ def test_a_task_may_go_on_later_and_elsewhere(serve: Callable[..., Server]) -> N
     fetcher.run([task], begin, done)
     assert seen == ["ConnectionResetError", "NoneType"] and bytes(task.row) == BODY
     assert time.monotonic() - begun >= 0.2
+
+
+FETCH = """
+import json, sys, types
+from tests.unit.test_fetch import fetch
+get = fetch(types.SimpleNamespace(host=sys.argv[1]), ["/when-asked"])[0].get  # its time limit is 0.5 s
+print(json.dumps([repr(get.error), get.took_s]))
+"""
+
+
+def test_a_process_that_was_suspended_blames_no_server(serve: Callable[..., Server]) -> None:
+    server = serve()
+    with subprocess.Popen([sys.executable, "-c", FETCH, server.host], stdout=subprocess.PIPE, text=True) as child:
+        assert server.paused.wait(30)
+        child.send_signal(signal.SIGSTOP)
+        time.sleep(1)
+        child.send_signal(signal.SIGCONT)
+        time.sleep(0.1)
+        server.go_on.set()
+        error, took_s = json.loads(child.communicate()[0])
+    assert error == "None" and 0 < took_s < 0.5
+
+
+def test_what_was_made_meanwhile_blames_no_server(serve: Callable[..., Server]) -> None:
+    server = serve()
+    fetcher, errors = Fetcher[Task](Access(f"http://{server.host}")), list[Exception | None]()
+
+    def done(task: Task, get: Get) -> None:
+        errors.append(get.error)
+        if task.path == "/length":
+            assert server.paused.wait(10)
+            time.sleep(1)
+            threading.Timer(0.1, server.go_on.set).start()
+
+    tasks = [Task("/when-asked", server.host), Task("/length", server.host)]
+    fetcher.run(tasks, lambda task: Get(task.path, task.host, 0.5, memoryview(task.row)), done)
+    assert errors == [None, None]
+    assert [bytes(task.row) for task in tasks] == [BODY, BODY]
 
 
 def test_what_done_raises_ends_all_and_the_fetcher_goes_on(serve: Callable[..., Server]) -> None:
