@@ -12,7 +12,7 @@ row for each run:
                died      neither finished nor a sign of life for 60 s
     epoch      epochs trained, of those to train
     acc@1      of the last validation, in percent
-    img/s      images a second in the last lines of metrics.jsonl
+    img/s      training's images a second (an evaluation's own) in the last lines of metrics.jsonl
     data wait  share of that time in which the steps waited for data
     restarts   how often the run went on after it had ended
     seen       time since the last sign of life
@@ -112,7 +112,7 @@ class Run:
                 begin = line
         if begin is not now and now["time"] > begin["time"]:
             return float(now["time"] - begin["time"]) / float(now["step"] - begin["step"])
-        img_per_s = self.of_last("img_per_s")
+        img_per_s = self.of_work("img_per_s")
         return self._config("train", "batch_size", 1) / img_per_s if img_per_s else None
 
     @property
@@ -122,10 +122,14 @@ class Run:
             return None
         return (self.epochs * self.steps_per_epoch - self.last.get("step", 0)) * self.pace_s
 
-    def of_last(self, figure: str, kind: str = "") -> Any:
-        """A figure of the last line, of a kind if one is given, that has it; None if no line does."""
-        values = (line[figure] for line in reversed(self.lines) if figure in line and kind in ("", line["kind"]))
-        return next(values, None)
+    def of_work(self, figure: str) -> Any:
+        """A figure of training's last line that has it, of validation's in an evaluation; None if no line does."""
+        kinds = ("train_step", "train_epoch") if self.epochs else ("val_epoch",)
+        return self.of_last(figure, *kinds)
+
+    def of_last(self, figure: str, *kinds: str) -> Any:
+        """A figure of the last line of these kinds that has it; None if no line does."""
+        return next((line[figure] for line in reversed(self.lines) if line["kind"] in kinds and figure in line), None)
 
     def _config(self, group: str, name: str, default: int) -> Any:
         return self.config.get(group, {}).get(name, default)
@@ -180,8 +184,8 @@ def _is_run(path: Path) -> bool:
 def row(run: Run) -> list[str]:
     """A run's cells, by ``_TITLES``."""
     acc1 = run.summary.get("acc1", run.of_last("acc1", "val_epoch"))
-    img_per_s = run.of_last("img_per_s") or run.summary.get("img_per_s")
-    data_wait = run.of_last("data_wait")
+    img_per_s = run.of_work("img_per_s") or run.summary.get("img_per_s")
+    data_wait = run.of_work("data_wait")
     return [
         str(run.path),
         run.state,
