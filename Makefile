@@ -37,9 +37,17 @@ demo: setup  ## a small data set, an embedded AIStore, two ETLs, a trained model
 	$(BIN)/python -m scripts.make_demo_data data/demo --train 56
 	$(BIN)/python train.py experiment=demo data.embedded_root=data/demo run_dir=runs/demo resume=never
 
+# Versions beside those of .venv that the tests compare with them.
+OTHERS := build/pillow-12/.ready build/uvicorn-0.32/.ready
+
 # The pixels must not depend on Pillow's version: the tests compare two.
 build/pillow-12/.ready: $(VENV)/.ready
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --upgrade --target build/pillow-12 'pillow==12.3.0'
+	@touch $@
+
+# ETLs extend uvicorn's protocol, and AIStore's image has a uvicorn of its own: the tests try the oldest.
+build/uvicorn-0.32/.ready: $(VENV)/.ready
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --upgrade --target build/uvicorn-0.32 'uvicorn==0.32.0'
 	@touch $@
 
 check: setup  ## lint, format and types
@@ -47,10 +55,10 @@ check: setup  ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check build/pillow-12/.ready  ## lint, types and tests
+test: check $(OTHERS)  ## lint, types and tests
 	$(BIN)/python -m pytest -q $(TOGETHER)
 
-test-all: check build/pillow-12/.ready  ## the same with the long matrices
+test-all: check $(OTHERS)  ## the same with the long matrices
 	$(BIN)/python -m pytest -q $(TOGETHER) --all
 
 soak: setup  ## faults at random for MINUTES (20): every run must end the same

@@ -14,7 +14,6 @@ from typing import Any
 
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 
-from etl.protocol import ObjectProtocol
 from etl.server import TrainETL
 
 KIND, CLOCKS, READY = "BENCHMARK_KIND", "BENCHMARK_CLOCKS", "BENCHMARK_READY"
@@ -75,10 +74,4 @@ def _server() -> Any:
 
 
 if CLOCKS in os.environ:
-    server = _server()
-    app = server.app
-
-    class Protocol(ObjectProtocol):
-        """For ``--http``."""
-
-        etl = server
+    app = _server().app

@@ -2,13 +2,13 @@
 
     IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.etl_server [--seconds 3] [--repeats 3] [--memory]
 
-FOLDER holds imagenet-sample.tar. All run under uvicorn with as many processes as cores and the same transform: ours as
-in the container image; ours as AIStore's runtime starts a class; the SDK's, a subclass of its FastAPIServer that has
-``transform`` alone. Requests name the photos' files, as a storage target does. "Overhead" is the processes' CPU time
-for a sample, all threads, less what the thread's clock says of its transform (reading the file, making the sample, its
-bytes); "bare loop" is the same work in a process without a server. "No-op" transforms answer ready bytes of the same
-size. Health is polled every 20 ms in rounds of their own, since an answer of the SDK's route costs as much as a
-sample's. Rounds are interleaved; medians are printed with the smallest and largest.
+FOLDER holds imagenet-sample.tar. Both run under uvicorn with as many processes as cores and the same transform: ours,
+in the container image or by class, and the SDK's, a subclass of its FastAPIServer that has ``transform`` alone.
+Requests name the photos' files, as a storage target does. "Overhead" is the processes' CPU time for a sample, all
+threads, less what the thread's clock says of its transform (reading the file, making the sample, its bytes); "bare
+loop" is the same work in a process without a server. "No-op" transforms answer ready bytes of the same size. Health
+is polled every 20 ms in rounds of their own, since an answer of the SDK's route costs as much as a sample's. Rounds
+are interleaved; medians are printed with the smallest and largest.
 """
 
 import argparse
@@ -33,9 +33,9 @@ from benchmarks.etl_app import CLOCKS, KIND, READY, read_clocks
 from benchmarks.measure import in_own_session, photo_folder, reply, rollup_mb
 from benchmarks.results import Row, Table, begin, parser
 
-OURS, OURS_BY_CLASS, SDK = "imagenet-ais", "imagenet-ais, by class", "SDK"
+OURS, SDK = "imagenet-ais", "SDK"
 OURS_NOOP, SDK_NOOP = f"{OURS}, no-op", f"{SDK}, no-op"
-KINDS = (SDK, OURS, OURS_BY_CLASS, SDK_NOOP, OURS_NOOP)
+KINDS = (SDK, OURS, SDK_NOOP, OURS_NOOP)
 IN_FLIGHT = (8, 32)
 HEALTH_S = 0.02
 BYTES = 224 * 224 * 3
@@ -138,17 +138,14 @@ class Server:
 def server(kind: str, clocks: bool = True) -> Iterator[Server]:
     """A server of this kind; without clocks what the container image runs."""
     workers = os.cpu_count() or 1
-    http = "benchmarks.etl_app:Protocol" if kind in (OURS, OURS_NOOP) else "auto"
-    application = ["benchmarks.etl_app:app", "--http", http]
-    if not clocks and kind == OURS:
-        application = ["etl.app:app", "--http", "etl.app:Protocol"]
+    application = "benchmarks.etl_app:app" if clocks or kind != OURS else "etl.app:app"
     with closing(socket.socket()) as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "uvicorn", *application, "--workers", str(workers)),
+                *(sys.executable, "-m", "uvicorn", application, "--workers", str(workers)),
                 *("--port", str(port), "--no-access-log", "--log-level", "warning"),
             ],
             env={
@@ -161,7 +158,7 @@ def server(kind: str, clocks: bool = True) -> Iterator[Server]:
         )
         made = Server(port, process.pid, Path(folder))
         try:
-            while not is_up(made, workers if "benchmarks.etl_app:app" in application else 0):
+            while not is_up(made, workers if application == "benchmarks.etl_app:app" else 0):
                 if process.poll() is not None:
                     raise RuntimeError(f"the server for {kind} has ended with {process.returncode}")
                 time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The shortest way from a storage node's request to a sample, for the container image.
+"""The shortest way from a storage node's request to a sample.
 
 Nearly all of what a node asks is ``PUT /BUCKET/OBJECT?etl_args=…&etl_fqn=PATH`` without a body. Here it is answered
 without a parser's callbacks, a task and ASGI's messages; they cost as much again. A connection on which something else
@@ -7,12 +7,23 @@ closing one just when it does fails its request.
 """
 
 import re
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, unquote_plus
 
+import uvicorn
+from starlette.types import ASGIApp, Receive
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from etl.server import Answer, ImageETL
+if TYPE_CHECKING:
+    from etl.server import ImageETL
+
+Answer = tuple[int, str, bytes]
+"""(status, media type, body)."""
+
+TESTED = ((0, 32), (0, 54))
+"""Oldest and newest version of uvicorn whose protocol this one is known to extend; others keep their own."""
 
 _REQUEST = re.compile(
     rb"""(?:PUT|GET) /([!"$->@-~]*)\?(?:etl_args=([!"$%'-~]*)&)?etl_fqn=([!"$%'-~]+) HTTP/1\.1\r\n"""
@@ -26,13 +37,29 @@ _SPECIAL = re.compile(
 """Headers by which a request is none of those, and lines that go on."""
 
 
+def take_connections(etl: "ImageETL", application: ASGIApp, receive: Receive) -> None:
+    """Have ``etl`` answer new connections before ``application`` does, where uvicorn serves that and nothing around it.
+
+    ``receive`` is of ASGI's lifespan, which comes before all connections: uvicorn's belongs to an object that has its
+    configuration. A command line could name a protocol too, but that of AIStore's runtime does not.
+    """
+    config = getattr(getattr(receive, "__self__", None), "config", None)
+    if not isinstance(config, uvicorn.Config) or config.http_protocol_class is not HttpToolsProtocol:
+        return
+    served = config.loaded_app
+    if isinstance(served, ProxyHeadersMiddleware):  # uvicorn's own, which changes nothing that matters here
+        served = served.app
+    version = tuple(int(number) for number in re.findall(r"\d+", uvicorn.__version__)[:2])
+    if served is application and TESTED[0] <= version <= TESTED[1]:
+        config.http_protocol_class = partial(ObjectProtocol, etl)  # type: ignore[assignment]  # it is only called
+
+
 class ObjectProtocol(HttpToolsProtocol):
-    """For ``uvicorn --http``, as a subclass that has ``etl``."""
+    """A connection, whose requests for objects ``etl`` answers."""
 
-    etl: ImageETL
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+    def __init__(self, etl: "ImageETL", *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
+        self._etl = etl
         self._ours = True
         self._asked = False
         self._early = b""
@@ -53,9 +80,9 @@ class ObjectProtocol(HttpToolsProtocol):
         if match is None or _SPECIAL.search(match[4]):
             return False
         path, etl_args = unquote(match[1].decode()), unquote_plus((match[2] or b"").decode()).strip()
-        source = self.etl.sanitize_fqn(unquote_plus(match[3].decode()).strip())
+        source = self._etl.sanitize_fqn(unquote_plus(match[3].decode()).strip())
         self._asked = True
-        self.etl.ask(source, path, etl_args, self._tell)
+        self._etl.ask(source, path, etl_args, self._tell)
         return True
 
     def _tell(self, answer: Answer) -> None:

@@ -3,12 +3,12 @@
 ``TrainETL`` and ``ValETL`` travel by cloudpickle (``client.etl(NAME).init_class(...)(TrainETL)``) to a cluster where no
 file of this project exists: ``ship_by_value`` makes cloudpickle take the code along instead of its name.
 
-What a storage node asks for each object is answered by a small ASGI application of our own. It makes a sample at a time
-in the event loop, since a thread costs more than it brings there, and looks at the sockets between two of them. What
-could keep the others and ``/health`` waiting, a file that is on the disk alone or a large photo, goes to threads. The
-SDK's application makes everything in the event loop, and all that has arrived before it looks at the sockets again.
-Whatever else AIStore may ask goes to the SDK's application as it is: health, pipelines, websockets, objects that must
-be fetched from a target.
+What a storage node asks for each object is answered by ``etl.protocol`` or, where that cannot be, by a small ASGI
+application of our own. Both make a sample at a time in the event loop, since a thread costs more than it brings there,
+and look at the sockets between two of them. What could keep the others and ``/health`` waiting, a file that is on the
+disk alone or a large photo, goes to threads. The SDK's application makes everything in the event loop, and all that has
+arrived before it looks at the sockets again. Whatever else AIStore may ask goes to the SDK's application as it is:
+health, pipelines, websockets, objects that must be fetched from a target.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from fastapi import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import etl
+from etl.protocol import Answer, take_connections
 from etl.request import BadRequest, answer, parse
 from etl.sample import CorruptSample
 
@@ -34,9 +35,6 @@ THREADS = 2
 
 QUICK_BYTES = 1 << 20
 """A JPEG up to this size is made into a sample in milliseconds. Few photos of ImageNet are larger."""
-
-Answer = tuple[int, str, bytes]
-"""(status, media type, body)."""
 
 _PIPELINE = b"ais-node-url"
 """Header of a request whose answer goes to another node."""
@@ -123,6 +121,8 @@ def _application(server: ImageETL, sdk: ASGIApp) -> ASGIApp:
     """Answers objects that come with a request, or lie in a file that it names; hands other requests to ``sdk``."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            take_connections(server, application, receive)
         query = _query(scope)
         if query is None:
             await sdk(scope, receive, send)

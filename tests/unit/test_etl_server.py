@@ -1,7 +1,9 @@
 """The ETLs' web server: what it answers itself, what it leaves to the SDK's, and that nothing waits for a transform."""
 
+import asyncio
 import base64
 import errno
+import functools
 import http.client
 import itertools
 import json
@@ -76,18 +78,16 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(params=["asgi", "protocol"])
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
-    """Serves an ETL by uvicorn in a thread of this process, as AIStore's runtime or the image; the port."""
+    """Serves an ETL by uvicorn in a thread of this process, behind another application or alone; the port."""
     running = []
 
     def start(server: FastAPIServer) -> int:
-        class Protocol(ObjectProtocol):
-            etl = server  # type: ignore[assignment]  # an ImageETL where it is used
-
-        ours = request.param == "protocol" and not isinstance(server, SdkTrainETL)
-        config = uvicorn.Config(
-            server.app, "127.0.0.1", 0, log_level="warning", access_log=False, http=Protocol if ours else "httptools"
-        )
-        return run(uvicorn.Server(config))
+        alone = request.param == "protocol"
+        config = configure(server.app if alone else behind(server.app))
+        port = run(uvicorn.Server(config))
+        ours = isinstance(server, TrainETL | ValETL) and not isinstance(server, SdkTrainETL)
+        assert takes_connections(config) == (alone and ours)
+        return port
 
     def run(server: uvicorn.Server) -> int:
         thread = threading.Thread(target=server.run)
@@ -103,6 +103,25 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
     for server, thread in running:
         server.should_exit = True
         thread.join()
+
+
+def configure(app: Any, **settings: Any) -> uvicorn.Config:
+    """As AIStore's runtime and the image do."""
+    return uvicorn.Config(app, "127.0.0.1", 0, **{"log_level": "warning", "access_log": False, **settings})
+
+
+def behind(app: Any) -> Any:
+    """The application as uvicorn does not know it, though lifespan's messages reach it unchanged."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+
+    return application
+
+
+def takes_connections(config: uvicorn.Config) -> bool:
+    protocol = config.http_protocol_class
+    return isinstance(protocol, functools.partial) and protocol.func is ObjectProtocol
 
 
 def path(name: str = "photos/a.jpg", fqn: Path | str = PHOTO, args: str | None = None) -> str:
@@ -371,8 +390,44 @@ def test_an_answer_that_is_under_way_is_given_before_the_end(tmp_path: Path) -> 
         process.wait()
 
 
-def test_served_as_on_a_cluster(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "version", "taken"),
+    [
+        ({}, uvicorn.__version__, True),
+        ({"proxy_headers": False}, uvicorn.__version__, True),
+        ({"log_level": "trace"}, uvicorn.__version__, False),  # uvicorn logs all messages of ASGI
+        ({"http": "h11"}, uvicorn.__version__, False),
+        ({"lifespan": "off"}, uvicorn.__version__, False),
+        ({}, "0.31.9", False),
+        ({}, "0.32.0", True),
+        ({}, "0.999", False),
+    ],
+)
+def test_connections_are_taken_where_nothing_else_would_see_them(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], version: str, taken: bool
+) -> None:
+    monkeypatch.setattr(uvicorn, "__version__", version)
+    config = configure(TrainETL().app, **settings)
+    config.load()
+
+    async def start_and_stop() -> None:
+        lifespan = config.lifespan_class(config)
+        await lifespan.startup()
+        await lifespan.shutdown()
+
+    try:
+        asyncio.run(start_and_stop())
+    finally:
+        logging.getLogger("uvicorn").setLevel(logging.NOTSET)
+    assert takes_connections(config) == taken
+
+
+@pytest.mark.parametrize("uvicorn_", ["0.32", "installed"])
+def test_served_as_on_a_cluster(tmp_path: Path, uvicorn_: str) -> None:
     """By AIStore's own runtime: ``uvicorn server:server.app`` with workers, where no file of this project exists."""
+    oldest = PROJECT / "build" / f"uvicorn-{uvicorn_}"
+    if uvicorn_ != "installed" and not oldest.exists():
+        pytest.skip(f"uvicorn {uvicorn_} is not in {oldest}: make test puts it there")
     ship_by_value()
     (tmp_path / "server.py").write_text(
         "import base64, os, sys, cloudpickle\n"
@@ -383,16 +438,27 @@ def test_served_as_on_a_cluster(tmp_path: Path) -> None:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
     payload = base64.b64encode(cloudpickle.dumps(TrainETL)).decode()
+    options = ["--workers", "2", "--timeout-keep-alive", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "server:server.app", "--port", str(port), "--workers", "2"],
+        [sys.executable, "-m", "uvicorn", "server:server.app", "--port", str(port), *options],
         cwd=tmp_path,
-        env={"AIS_TARGET_URL": "http://127.0.0.1:9", "ETL_DIRECT_FQN": "true", "ETL_CLASS_PAYLOAD": payload},
+        env={
+            **{"AIS_TARGET_URL": "http://127.0.0.1:9", "ETL_DIRECT_FQN": "true", "ETL_CLASS_PAYLOAD": payload},
+            **({} if uvicorn_ == "installed" else {"PYTHONPATH": str(oldest)}),
+        },
         start_new_session=True,
     )
     try:
         wait_healthy(port, process)
         for _ in range(8):  # connections, so that both workers are asked
             assert ask(port, "PUT", path())[3] == SAMPLE
+            assert ask(port, "PUT", path(fqn=""), DATA)[3] == SAMPLE
+        put = f"PUT {path()} HTTP/1.1\r\nHost: pod\r\nContent-Length: 0"
+        with raw(port, put) as connection, connection.makefile("rb") as stream:
+            assert read(stream) == SAMPLE
+            time.sleep(1.5)  # uvicorn closes its own connections after a second here, and so fails the next request
+            connection.sendall(f"{put}\r\n\r\n".encode())
+            assert read(stream) == SAMPLE
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
