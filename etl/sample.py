@@ -172,7 +172,8 @@ def decode(data: bytes) -> Image.Image:
         start = data[:12]
         raise CorruptSample(f"not an image: {len(data)} bytes that start with {start!r}") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
-        raise CorruptSample(f"a broken image of {len(data)} bytes: {error}") from error
+        reason = str(error).removesuffix(".")
+        raise CorruptSample(f"a broken image of {len(data)} bytes: {reason}") from error
 
 
 def random_words(key: Key) -> list[int]:

@@ -19,8 +19,9 @@ import torch
 from aistore_data.breaker import Breakers
 from aistore_data.bucket_uri import parse_bucket
 from aistore_data.cluster import cluster_map, why
+from aistore_data.connection import Get
 from aistore_data.errors import DataError, ObjectError, UnreachableError
-from aistore_data.fetch import Fetcher, Get
+from aistore_data.fetch import Fetcher
 from aistore_data.http_reader import Access, object_path
 from aistore_data.manifest import Manifest, checksum_digest
 from aistore_data.placement import Placement, splitmix64

@@ -13,8 +13,9 @@ from contextlib import suppress
 
 import pytest
 
+from aistore_data.connection import Get
 from aistore_data.errors import ObjectError
-from aistore_data.fetch import Fetcher, Get
+from aistore_data.fetch import Fetcher
 from aistore_data.http_reader import Access
 
 BODY = os.urandom(70_000)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from aistore_data.breaker import FAILURES, Breakers
+from aistore_data.connection import Get
 from aistore_data.errors import DataError, ObjectError
-from aistore_data.fetch import Fetcher, Get
+from aistore_data.fetch import Fetcher
 from aistore_data.http_reader import Access, object_path
 from aistore_data.manifest import Manifest
 from aistore_data.placement import Placement
