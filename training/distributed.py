@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import socket
 import subprocess
 import time
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from aistore_data.errors import ConfigError, UserError
@@ -22,6 +24,9 @@ Result = TypeVar("Result")
 
 _PATIENCE = timedelta(hours=1)
 """Of ranks that wait for rank 0, which may list a bucket. A rank that died is noticed at once."""
+
+_ANSWER = timedelta(seconds=1)
+"""After which rank 0 looks again who a rank is now."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +132,7 @@ def process_group(
         facts = facts | {"device": device.type if device else ""}
     except ConfigError as error:
         device, facts = None, {"error": str(error)}
-    store = _meet(world)
-    _agree(store, world, facts)
+    store = _agree(_meet(world), world, facts)
     assert device is not None  # else nobody agreed
     _use(device)
     # Tensors in CPU memory go over gloo also on GPUs: agreeing on a flag must not wait for the GPU.
@@ -164,19 +168,24 @@ def _describe(meeting_point: str) -> str:
     return f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')} (MASTER_ADDR and MASTER_PORT)"
 
 
-def _agree(store: Any, world: World, facts: dict[str, Any]) -> None:
-    """Rank 0 compares what all ranks say of themselves, before they depend on each other."""
-    store.set(f"facts/{world.rank}", json.dumps(facts | {"host": socket.gethostname()}))
+def _agree(store: Any, world: World, facts: dict[str, Any]) -> Any:
+    """Rank 0 compares what all ranks say of themselves, before they depend on each other.
+
+    Answers a store in which nobody has written yet: torchrun may keep its own when it starts all processes again, with
+    what those wrote that have ended, addresses among it. So each process draws a name, and rank 0's is the attempt's.
+    """
+    name = secrets.token_hex(8)
+    store.set(f"facts/{world.rank}", json.dumps(facts | {"name": name, "host": socket.gethostname()}))
     if not world.is_main:
-        if store.get("verdict"):
+        attempt = store.get(f"attempt/{name}").decode()
+        store.set(f"{attempt}/{name}", "here")
+        if store.get(f"{attempt}/verdict"):
             raise SystemExit(ConfigError.exit_code)  # rank 0 says why
-        return
+        return PrefixStore(attempt, store)
     verdict = ""
     for rank in range(world.size):
-        other = json.loads(store.get(f"facts/{rank}"))
-        differing = [
-            f"{name}: {value} → {other.get(name)}" for name, value in facts.items() if other.get(name) != value
-        ]
+        other = _facts_of(store, rank, name) if rank else facts | {"host": socket.gethostname()}
+        differing = [f"{key}: {value} → {other.get(key)}" for key, value in facts.items() if other.get(key) != value]
         if "error" in other:
             verdict = f"rank {rank} on {other['host']}: {other['error']}"
         elif differing and not verdict:
@@ -184,11 +193,26 @@ def _agree(store: Any, world: World, facts: dict[str, Any]) -> None:
                 f"rank {rank} on {other['host']} is not like rank 0: {'; '.join(differing[:5])}. "
                 "All processes need the same command, code and packages."
             )
-    store.set("verdict", verdict)
+    store.set(f"{name}/verdict", verdict)
     if verdict:
         if world.size > 1:
             time.sleep(1)  # rank 0 holds the store: let the others read it
         raise ConfigError(verdict)
+    return PrefixStore(name, store)
+
+
+def _facts_of(store: Any, rank: int, attempt: str) -> dict[str, Any]:
+    """What another rank says of itself, once it has answered. Raises DistError if none does in the store's time."""
+    deadline = time.monotonic() + store.timeout.total_seconds()
+    while True:
+        facts: dict[str, Any] = json.loads(store.get(f"facts/{rank}"))
+        store.set(f"attempt/{facts['name']}", attempt)
+        try:
+            store.wait([f"{attempt}/{facts['name']}"], _ANSWER)
+            return facts
+        except dist.DistError:  # those are facts of a process that has ended, or this one is slow
+            if time.monotonic() > deadline:
+                raise
 
 
 def is_lost_peer(error: RuntimeError) -> bool:

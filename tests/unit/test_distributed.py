@@ -1,12 +1,17 @@
 """Who am I among all processes, and what is said when they cannot meet."""
 
+import json
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from aistore_data.errors import ConfigError, UserError
-from training.distributed import World, _meet, _tasks_of_nodes, is_lost_peer, read_world
+from training.distributed import World, _agree, _meet, _tasks_of_nodes, is_lost_peer, read_world
 
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -85,6 +90,44 @@ def test_a_port_in_use_is_named() -> None:
             UserError, match=rf"2 processes could not meet at tcp://127.0.0.1:{port}: .*set MASTER_PORT"
         ):
             _meet(World(0, 2, meeting_point=f"tcp://127.0.0.1:{port}"))
+
+
+def test_nothing_is_read_that_a_former_attempt_wrote() -> None:
+    """As with torchrun's static meeting point, whose store stays when all processes are started again."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def clients() -> list[dist.TCPStore]:
+        return [dist.TCPStore("127.0.0.1", store.port, wait_for_workers=False) for _ in range(3)]
+
+    def join(client: dist.TCPStore, rank: int, version: str) -> dist.Store:
+        group: dist.Store = _agree(client, World(rank, 3), {"version": version})
+        return group
+
+    with ThreadPoolExecutor() as pool:
+        first = list(pool.map(join, clients(), range(3), "111"))
+        first[1].set("address", "of the first")
+        again = clients()
+        early = [pool.submit(join, again[rank], rank, "2") for rank in (0, 2)]
+        time.sleep(1.5)  # rank 0 has long read what rank 1 wrote when it was alive
+        second = [early[0], pool.submit(join, again[1], 1, "2"), early[1]]
+        groups = [found.result(60) for found in second]
+        assert not groups[0].check(["address"])
+        groups[1].set("address", "of the second")
+        assert groups[2].get("address") == b"of the second"
+
+        different = [pool.submit(join, client, rank, "334"[rank]) for rank, client in enumerate(clients())]
+        with pytest.raises(ConfigError, match=r"rank 2 on .* is not like rank 0: version: 3 → 4"):
+            different[0].result(60)
+        for found in different[1:]:
+            with pytest.raises(SystemExit):
+                found.result(60)
+
+
+def test_a_rank_that_does_not_come_back_is_waited_for_as_long_as_the_store_says() -> None:
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=2))
+    store.set("facts/1", json.dumps({"name": "of one that has ended"}))
+    with pytest.raises(dist.DistError):
+        _agree(store, World(0, 2), {})
 
 
 @pytest.mark.parametrize(
