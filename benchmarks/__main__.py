@@ -36,7 +36,7 @@ BENCHMARKS = (
     Benchmark("loop", "--repeats 4", "--repeats 1 --size 64"),
     Benchmark("start", "--repeats 2"),
     Benchmark("manifest", "--load --repeats 5", "--load --repeats 1"),
-    Benchmark("growth", "--repeats 1 --images 400"),
+    Benchmark("growth", "--repeats 1 --images 1000"),
     Benchmark("repeat", "--repeats 3 --model resnet18"),
 )
 

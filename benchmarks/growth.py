@@ -25,7 +25,7 @@ import numpy as np
 
 from aistore_data.manifest import Manifest
 from benchmarks.loader import torchvision_transform
-from benchmarks.measure import heap_mb, in_own_session, photo_folder, reply, session_cpu_s, session_pss_mb
+from benchmarks.measure import heap_mb, in_own_session, photo_folder, reply, rest, session_cpu_s, session_pss_mb
 from benchmarks.results import Row, Table, begin, parser
 
 OURS, PEER = "imagenet-ais", "ImageFolder + DataLoader"
@@ -101,24 +101,24 @@ def imagefolder(root: Path, point: Point) -> Iterator[Any]:
 def measure(who: str, root: Path, point: Point, images: int) -> dict[str, float]:
     """CPU ms per image, PSS of all processes at the end, and what the heap of a worker grew by, in MB.
 
-    Over ``images`` images or eight batches, whichever are more.
+    Over ``images`` images or four batches, whichever are more. Before and after, as many batches lie ready as may.
     """
     import torch
 
     torch.set_num_threads(1)
-    moments: list[tuple[float, int, float, float]] = []
-    seen = 0
-    warm_up = max(2 * point.workers, 1) * point.batch
-    for batch in (ours if who == OURS else imagefolder)(root, point):
-        seen += len(batch)
-        if seen >= warm_up + max(images, 8 * point.batch) * len(moments):
-            pids = [child.pid for child in multiprocessing.active_children() if child.pid]
-            grown = sum(map(heap_mb, pids)) / max(1, len(pids))
-            moments.append((session_cpu_s(), seen, grown, session_pss_mb()))
-        if len(moments) == 2:
-            break
-    (cpu_s, first, before, _), (cpu_end_s, last, after, pss_mb) = moments
-    return {"cpu_ms": 1e3 * (cpu_end_s - cpu_s) / (last - first), "pss_mb": pss_mb, "heap_mb": after - before}
+    batches = (ours if who == OURS else imagefolder)(root, point)
+
+    def moment(count: int) -> tuple[float, float, float]:
+        """(CPU seconds, MB of a worker's heap, PSS in MB) after so many more batches."""
+        for _ in range(count):
+            next(batches)
+        rest()
+        pids = [child.pid for child in multiprocessing.active_children() if child.pid]
+        return session_cpu_s(), sum(map(heap_mb, pids)) / max(1, len(pids)), session_pss_mb()
+
+    count = max(-(-images // point.batch), 4)
+    (cpu_s, before, _), (cpu_end_s, after, pss_mb) = moment(max(2 * point.workers, 1)), moment(count)
+    return {"cpu_ms": 1e3 * (cpu_end_s - cpu_s) / (count * point.batch), "pss_mb": pss_mb, "heap_mb": after - before}
 
 
 def main() -> int:

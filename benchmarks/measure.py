@@ -140,12 +140,17 @@ def reply(measurements: Iterator[Mapping[str, Any]]) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a peer prints is no answer
     for _ in sys.stdin:
-        figures, deadline = next(measurements), time.monotonic() + REST_S
-        before = -1.0
-        while time.monotonic() < deadline and session_cpu_s() - before > 1.5 / TICKS_PER_S:
-            before = session_cpu_s()
-            time.sleep(0.2)  # receiving alone takes two ticks of CPU time meanwhile
+        figures = next(measurements)
+        rest()
         print(json.dumps(figures), file=answers, flush=True)
+
+
+def rest() -> None:
+    """Wait until the session's processes have nothing to do, for ``REST_S`` at most."""
+    before, deadline = -1.0, time.monotonic() + REST_S
+    while time.monotonic() < deadline and session_cpu_s() - before > 1.5 / TICKS_PER_S:
+        before = session_cpu_s()
+        time.sleep(0.2)  # receiving alone takes two ticks of CPU time meanwhile
 
 
 def cpu_and_wall(batches: Iterator[Any], count: int, batch_size: int, ready: int) -> Iterator[dict[str, float]]:
