@@ -30,6 +30,7 @@ from training.distributed import World
 from training.loader import Feed, normalise, open_loader
 from training.lock import RunLock
 from training.loop import Clock, train_epoch
+from training.numerics import autocast
 from training.preemption import StopFlag
 from training.records import RunDirectory
 from training.sampler import TrainBatches
@@ -66,14 +67,16 @@ def bare(config: Config, steps: int, device: torch.device, model: nn.Module | No
     data = synthetic(config, device)
     batch = data.train.__getitems__([(0, index) for index in range(config.train.batch_size)])
     images, labels = normalise(batch.images.to(device), channels_last=True), batch.labels.to(device)
-    model = (model or assemble(config, World(), device, StopFlag(), data).model).to(device).train()
+    model = (model or assemble(config, World(), device, StopFlag(), data).train_model).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=1e-4)
     criterion = nn.CrossEntropyLoss()
 
     def loop() -> Seconds:
         cpu, wall = now(device)
         for _ in range(steps):
-            criterion(model(images), labels).backward()
+            with autocast(config.precision, device):
+                loss = criterion(model(images), labels)
+            loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         end_cpu, end_wall = now(device)

@@ -50,15 +50,23 @@ def batches(kind: str, root: Path, ports: list[int]) -> Iterator[Any]:
 def _ours(endpoint: str) -> Iterator[Any]:
     import torch
 
+    from training.loader import Feed, open_loader
+    from training.sampler import TrainBatches
+
+    order = TrainBatches(NAMES, BATCH, seed=0, epochs=1000)
+    with open_loader(ready_samples(endpoint), order, 1, PREFETCH, torch.device("cpu")) as loader:
+        yield from Feed(loader)
+
+
+def ready_samples(endpoint: str) -> Any:
+    """The static server's samples as data.transform=etl has them: ``NAMES`` of one class."""
     from aistore_data.breaker import Breakers
     from aistore_data.http_reader import Access
     from aistore_data.manifest import Manifest
     from aistore_data.placement import Placement
     from aistore_data.shared import share
     from etl import Spec
-    from training.loader import Feed, open_loader
     from training.remote import Remote, RemoteDataset
-    from training.sampler import TrainBatches
 
     names = [(f"{number:06}.jpg".encode(), 0, 100_000) for number in range(NAMES)]
     remote = Remote(
@@ -73,9 +81,7 @@ def _ours(endpoint: str) -> Iterator[Any]:
         etl_names=("imagenet-train",),
         audit_every=0,  # these pixels are of no photo
     )
-    order = TrainBatches(NAMES, BATCH, seed=0, epochs=1000)
-    with open_loader(RemoteDataset(remote), order, 1, PREFETCH, torch.device("cpu")) as loader:
-        yield from Feed(loader)
+    return RemoteDataset(remote)
 
 
 def _of_the_sdk(endpoint: str) -> Iterator[Any]:
