@@ -72,7 +72,7 @@ build/bench/.ready: $(VENV)/.ready benchmarks/requirements.txt benchmarks/enviro
 bench: setup build/bench/.ready  ## the figures of the README, in benchmarks/results (14 minutes on 2 cores)
 	build/bench/bin/python -m benchmarks
 
-bench-quick: setup build/bench/.ready  ## five of them with few images, in build/bench-quick (2 minutes)
+bench-quick: setup build/bench/.ready  ## four of them with few images, in build/bench-quick (2 minutes)
 	build/bench/bin/python -m benchmarks --quick
 
 clean:  ## remove .venv, build and caches; runs and data stay

@@ -35,7 +35,7 @@ BENCHMARKS = (
     Benchmark("etl_server", "--repeats 2 --seconds 1 --memory", "--repeats 1 --seconds 0.1"),
     Benchmark("loop", "--repeats 4", "--repeats 1 --size 64"),
     Benchmark("start", "--repeats 2"),
-    Benchmark("manifest", "--load --repeats 5", "--load --repeats 1"),
+    Benchmark("manifest", "--load --repeats 5"),
     Benchmark("growth", "--repeats 1 --images 1000"),
     Benchmark("repeat", "--repeats 3 --model resnet18"),
 )
@@ -52,7 +52,7 @@ def main() -> int:
     chosen = [benchmark for benchmark in BENCHMARKS if not options.names or benchmark.name in options.names]
     if options.quick:
         if options.names and (slow := [benchmark.name for benchmark in chosen if not benchmark.quick]):
-            parser.error(f"--quick leaves these out, since they start many processes: {', '.join(slow)}")
+            parser.error(f"--quick leaves these out, since they take long: {', '.join(slow)}")
         chosen = [benchmark for benchmark in chosen if benchmark.quick]
     took, failed = {}, []
     for benchmark in chosen:
