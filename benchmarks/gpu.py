@@ -13,28 +13,21 @@ Without a GPU it measures the CPU: python -m benchmarks.gpu --model squeezenet1_
 
 import argparse
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 
-from benchmarks.loop import bare, now, synthetic
+from benchmarks.loop import bare, best_device, now, open_run, synthetic
 from benchmarks.measure import Session, reply
 from benchmarks.receive import ready_samples, static_server
 from benchmarks.results import Row, Table, begin, parser
-from training.assemble import assemble
 from training.config import Config, DataConfig, ModelConfig, TrainConfig
 from training.dataset import BatchDataset
 from training.distributed import World
-from training.loader import Feed, open_loader
-from training.lock import RunLock
+from training.loader import Feed
 from training.loop import Clock, train_epoch
 from training.numerics import set_numerics
-from training.preemption import StopFlag
-from training.records import RunDirectory
 from training.sampler import TrainBatches
 
 BARE, SYNTHETIC, READY = "bare loop", "imagenet-ais, synthetic", "imagenet-ais, ready samples"
@@ -48,13 +41,7 @@ def steps_of_the_trainer(config: Config, endpoint: str, device: torch.device, st
     data = synthetic(config, device)
     train: BatchDataset = ready_samples(endpoint) if endpoint else data.train
     batches = TrainBatches(steps * config.train.batch_size, config.train.batch_size, 0, 1000)
-    with ExitStack() as stack:
-        config.run_dir = stack.enter_context(tempfile.TemporaryDirectory())
-        loader = stack.enter_context(open_loader(train, batches, WORKERS if endpoint else 0, PREFETCH, device))
-        run = assemble(config, World(), device, StopFlag(), data)
-        run.console.enabled = False
-        lock = stack.enter_context(RunLock(Path(config.run_dir), print))
-        run.records = stack.enter_context(RunDirectory(config, lock))
+    with open_run(config, data, train, batches, WORKERS if endpoint else 0, PREFETCH) as (run, loader):
         feed = Feed(loader)
         while True:
             (_, begin_s), wait_s = now(device), feed.wait_s
@@ -76,7 +63,7 @@ def steps_of_the_bare_loop(config: Config, device: torch.device, steps: int) -> 
 
 def measure(kind: str, options: argparse.Namespace, compiled: bool) -> Iterator[dict[str, float]]:
     """Of the loop ``kind``, after one measurement that warms up."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     samples = options.steps * options.batch
     config = Config(
         data=DataConfig(source="synthetic", image_size=SIZE, val_image_size=SIZE, train_samples=samples),

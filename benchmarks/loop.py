@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,14 +27,16 @@ from benchmarks.results import Row, Table, begin, parser, rows
 from training.assemble import assemble
 from training.config import Config, DataConfig, ModelConfig, TrainConfig
 from training.data import Data, open_data
+from training.dataset import BatchDataset
 from training.distributed import World
-from training.loader import Feed, normalise, open_loader
+from training.loader import Feed, Loader, normalise, open_loader
 from training.lock import RunLock
 from training.loop import Clock, train_epoch
 from training.numerics import autocast
 from training.preemption import StopFlag
 from training.records import RunDirectory
 from training.sampler import TrainBatches
+from training.state import Run
 
 BARE, OURS = "bare loop", "imagenet-ais"
 TURNS = 10
@@ -110,6 +113,27 @@ class Turns(Iterator[Any]):
             self.times.append((self._others, (cpu - self._begin[0], wall - self._begin[1])))
 
 
+@contextmanager
+def open_run(
+    config: Config, data: Data, train: BatchDataset, batches: TrainBatches, workers: int, prefetch: int
+) -> Iterator[tuple[Run, Loader]]:
+    """The trainer with its records, without checkpoints and console, and a loader of ``batches`` of ``train``."""
+    device = best_device()
+    with (
+        tempfile.TemporaryDirectory() as config.run_dir,
+        open_loader(train, batches, workers, prefetch, device) as loader,
+    ):
+        run = assemble(config, World(), device, StopFlag(), data)
+        run.console.enabled = False
+        with RunLock(Path(config.run_dir), print) as lock, RunDirectory(config, lock) as run.records:
+            yield run, loader
+
+
+def best_device() -> torch.device:
+    """A GPU, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def turns(config: Config, steps: int, count: int, device: torch.device, tiny: bool) -> dict[str, list[list[float]]]:
     """By loop: [CPU ms per step, ms per step] of each of ``count`` repeats, after a turn that warms up.
 
@@ -120,15 +144,12 @@ def turns(config: Config, steps: int, count: int, device: torch.device, tiny: bo
     models = [next_to_nothing(1000).to(device) if tiny else None for _ in range(2)]
     data = synthetic(config, device)
     batches = TrainBatches(len(data.train), config.train.batch_size, 0, 1)
-    with tempfile.TemporaryDirectory() as config.run_dir, open_loader(data.train, batches, 0, 1, device) as loader:
-        run = assemble(config, World(), device, StopFlag(), data)
-        run.console.enabled = False
+    with open_run(config, data, data.train, batches, 0, 1) as (run, loader):
         run.train_model = models[0] or run.train_model
-        with RunLock(Path(config.run_dir), print) as lock, RunDirectory(config, lock) as run.records:
-            taken = Turns(loader.batches, bare(config, steps, device, models[1]), steps, device)
-            feed = Feed(replace(loader, batches=cast(Any, taken)))
-            train_epoch(run, feed, Clock(run, feed))
-            taken.end_turn()
+        taken = Turns(loader.batches, bare(config, steps, device, models[1]), steps, device)
+        feed = Feed(replace(loader, batches=cast(Any, taken)))
+        train_epoch(run, feed, Clock(run, feed))
+        taken.end_turn()
     times: dict[str, list[list[float]]] = {BARE: [], OURS: []}
     for first in range(1, len(taken.times), TURNS):
         repeat = taken.times[first : first + TURNS]
@@ -149,7 +170,7 @@ def main() -> int:
     options = arguments.parse_args()
     result = begin(options)
     torch.set_num_threads(options.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     config = Config(
         data=DataConfig(
             source="synthetic", image_size=options.size, val_image_size=options.size, val_resize=options.size

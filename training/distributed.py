@@ -175,8 +175,9 @@ def _agree(store: Any, world: World, facts: dict[str, Any]) -> Any:
     what those wrote that have ended, addresses among it. So each process draws a name, and rank 0's is the attempt's.
     """
     name = secrets.token_hex(8)
-    store.set(f"facts/{world.rank}", json.dumps(facts | {"name": name, "host": socket.gethostname()}))
+    mine = facts | {"name": name, "host": socket.gethostname()}
     if not world.is_main:
+        store.set(f"facts/{world.rank}", json.dumps(mine))
         attempt = store.get(f"attempt/{name}").decode()
         store.set(f"{attempt}/{name}", "here")
         if store.get(f"{attempt}/verdict"):
@@ -184,7 +185,7 @@ def _agree(store: Any, world: World, facts: dict[str, Any]) -> Any:
         return PrefixStore(attempt, store)
     verdict = ""
     for rank in range(world.size):
-        other = _facts_of(store, rank, name) if rank else facts | {"host": socket.gethostname()}
+        other = _facts_of(store, rank, name) if rank else mine
         differing = [f"{key}: {value} → {other.get(key)}" for key, value in facts.items() if other.get(key) != value]
         if "error" in other:
             verdict = f"rank {rank} on {other['host']}: {other['error']}"

@@ -98,11 +98,11 @@ def test_killed_at_a_random_moment(
         moments[draw.randrange(2)] = "during ETL start" if number % 2 else moments[0]
     elif number >= 3:
         words.append(f"data.workers={draw.choice([0, 1, 2])}")
-    for time, moment in enumerate(moments):
+    for place, moment in enumerate(moments):
         at = draw.randint(1, MOMENTS[moment])
         print(f"killed at {moment!r}, number {at}")
         killed = fork_train(*words, accident=moment, number=at)
-        if killed.code == 0 and time > 0:
+        if killed.code == 0 and place > 0:
             break  # less was left to do than that
         assert killed.code == -signal.SIGKILL, killed.output
     finished = killed if killed.code == 0 else fork_train(*words)
