@@ -26,32 +26,7 @@ from training.run import run
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="run the long matrices in full")
-    parser.addoption("--seed", type=int, help="of the random moments and samples; a new one by default")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: one more of a matrix whose other cases run always; make test-all runs it")
-    config.option.seed = int.from_bytes(os.urandom(3)) if config.option.seed is None else config.option.seed
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    terminalreporter.write_line(f"random moments and samples were drawn with --seed {config.option.seed}")
-
-
-@pytest.fixture
-def seed(request: pytest.FixtureRequest) -> int:
-    """Of whatever a test draws at random; printed at the top, and again where a test fails."""
-    value: int = request.config.option.seed
-    print(f"--seed {value}")
-    return value
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        if "long" in item.keywords and not config.getoption("--all"):
-            item.add_marker(pytest.mark.skip(reason="one of a long matrix: make test-all"))
+pytest_plugins = ["tests.draw"]
 
 
 def _unpack(name: str, folder: Path) -> Path:
