@@ -77,6 +77,13 @@ def small_folder(tmp_path: Path) -> Path:
     return make_small_folder(tmp_path / "small")
 
 
+def free_port() -> str:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
 @dataclass
 class Result:
     """What a call of train.py did."""
@@ -196,9 +203,7 @@ class ForkedTrain:
         """A process for each list of overrides; the accident happens to rank 0. (exit codes, result of rank 0)."""
         world = len(overrides)
         output = self.cwd.with_name(f"output-{uuid.uuid4().hex}")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
+        port = free_port()
         pids = []
         for rank, given in enumerate(overrides):
             words = [*given, *_default_run_dir(tuple(given))]

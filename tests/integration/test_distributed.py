@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT, TINY, ForkedTrain
+from tests.conftest import PROJECT, TINY, ForkedTrain, free_port
 
 RUN = [*TINY, "train.log_every=1"]
 
@@ -69,7 +69,7 @@ def launch(cwd: Path, *words: str, options: tuple[str, ...] = ()) -> "subprocess
         str(PROJECT / "train.py"),
         *words,
     ]
-    environment = os.environ | {"PYTHONPATH": str(PROJECT), "MASTER_PORT": "29511"}
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "MASTER_PORT": free_port()}
     cwd.mkdir(exist_ok=True)
     return subprocess.Popen(
         command,
