@@ -107,9 +107,12 @@ class Result:
 
 TINY = [
     *("data.image_size=32", "data.val_image_size=32", "data.val_resize=36", "data.workers=0", "threads=1"),
-    *("train.batch_size=12", "train.epochs=2", "train.lr=0.01", "train.log_every=2"),
+    *("train.batch_size=12", "train.epochs=2", "train.lr=0.01", "train.log_every=2", "model.name=squeezenet1_1"),
 ]
-"""Overrides that make a run of ``small_folder`` take seconds."""
+"""Overrides that make a run of ``small_folder`` take a second or two: checkpoints of 6 MB, a model with dropout."""
+
+BATCH_NORM = "model.name=mnasnet0_5"
+"""Where a run's state must have running statistics too, and dropout: checkpoints of 8 MB."""
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT, TINY, ForkedTrain, free_port
+from tests.conftest import BATCH_NORM, PROJECT, TINY, ForkedTrain, free_port
 
-RUN = [*TINY, "train.log_every=1"]
+RUN = [*TINY, BATCH_NORM, "train.log_every=1"]
 
 
 def test_ranks_that_differ_are_named(fork_train: ForkedTrain, small_folder: Path) -> None:
