@@ -111,8 +111,8 @@ TINY = [
 ]
 """Overrides that make a run of ``small_folder`` take a second or two: checkpoints of 6 MB, a model with dropout."""
 
-BATCH_NORM = "model.name=mnasnet0_5"
-"""Where a run's state must have running statistics too, and dropout: checkpoints of 8 MB."""
+BATCH_NORM = "model.name=mobilenet_v3_small"
+"""Where a run's state must have running statistics too, and dropout: checkpoints of 12 MB."""
 
 
 @pytest.fixture
