@@ -20,7 +20,14 @@ RUN = [*TINY, BATCH_NORM, "train.epochs=3", "train.checkpoint_every=2", "train.l
 """On the small folder: 9 steps of 12 in 3 epochs, with checkpoints after steps 2, 3, 5, 6, 8 and 9."""
 REAL = [
     *("data.image_size=64", "data.val_image_size=64", "data.val_resize=72", "data.workers=0", "threads=1"),
-    *("train.batch_size=48", "train.epochs=2", "train.lr=0.01", "train.checkpoint_every=2", "train.log_every=1", BATCH_NORM),
+    *(
+        "train.batch_size=48",
+        "train.epochs=2",
+        "train.lr=0.01",
+        "train.checkpoint_every=2",
+        "train.log_every=1",
+        BATCH_NORM,
+    ),
 ]
 """On photos of ants and bees: 10 steps in 2 epochs."""
 
