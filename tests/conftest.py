@@ -26,32 +26,7 @@ from training.run import run
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="run the long matrices in full")
-    parser.addoption("--seed", type=int, help="of the random moments and samples; a new one by default")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: one more of a matrix whose other cases run always; make test-all runs it")
-    config.option.seed = int.from_bytes(os.urandom(3)) if config.option.seed is None else config.option.seed
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    terminalreporter.write_line(f"random moments and samples were drawn with --seed {config.option.seed}")
-
-
-@pytest.fixture
-def seed(request: pytest.FixtureRequest) -> int:
-    """Of whatever a test draws at random; printed at the top, and again where a test fails."""
-    value: int = request.config.option.seed
-    print(f"--seed {value}")
-    return value
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        if "long" in item.keywords and not config.getoption("--all"):
-            item.add_marker(pytest.mark.skip(reason="one of a long matrix: make test-all"))
+pytest_plugins = ["tests.draw"]
 
 
 def _unpack(name: str, folder: Path) -> Path:
@@ -102,6 +77,13 @@ def small_folder(tmp_path: Path) -> Path:
     return make_small_folder(tmp_path / "small")
 
 
+def free_port() -> str:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
 @dataclass
 class Result:
     """What a call of train.py did."""
@@ -125,9 +107,12 @@ class Result:
 
 TINY = [
     *("data.image_size=32", "data.val_image_size=32", "data.val_resize=36", "data.workers=0", "threads=1"),
-    *("train.batch_size=12", "train.epochs=2", "train.lr=0.01", "train.log_every=2"),
+    *("train.batch_size=12", "train.epochs=2", "train.lr=0.01", "train.log_every=2", "model.name=squeezenet1_1"),
 ]
-"""Overrides that make a run of ``small_folder`` take seconds."""
+"""Overrides that make a run of ``small_folder`` take a second or two: checkpoints of 6 MB, a model with dropout."""
+
+BATCH_NORM = "model.name=mobilenet_v3_small"
+"""Where a run's state must have running statistics too, and dropout: checkpoints of 12 MB."""
 
 
 @pytest.fixture
@@ -221,9 +206,7 @@ class ForkedTrain:
         """A process for each list of overrides; the accident happens to rank 0. (exit codes, result of rank 0)."""
         world = len(overrides)
         output = self.cwd.with_name(f"output-{uuid.uuid4().hex}")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
+        port = free_port()
         pids = []
         for rank, given in enumerate(overrides):
             words = [*given, *_default_run_dir(tuple(given))]

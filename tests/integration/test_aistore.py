@@ -276,7 +276,7 @@ def read_only(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setattr(ReadOnly, "endpoint", cluster.access.endpoint)
     monkeypatch.setattr(ReadOnly, "asked", [])
     with ThreadingHTTPServer(("127.0.0.1", 0), ReadOnly) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         access = Access(f"http://127.0.0.1:{server.server_port}", cluster.access.token)
         yield Cluster(access, make_client(access))
         server.shutdown()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT, TINY, ForkedTrain
+from tests.conftest import BATCH_NORM, PROJECT, TINY, ForkedTrain, free_port
 
-RUN = [*TINY, "train.log_every=1"]
+RUN = [*TINY, BATCH_NORM, "train.log_every=1"]
 
 
 def test_ranks_that_differ_are_named(fork_train: ForkedTrain, small_folder: Path) -> None:
@@ -69,7 +69,7 @@ def launch(cwd: Path, *words: str, options: tuple[str, ...] = ()) -> "subprocess
         str(PROJECT / "train.py"),
         *words,
     ]
-    environment = os.environ | {"PYTHONPATH": str(PROJECT), "MASTER_PORT": "29511"}
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "MASTER_PORT": free_port()}
     cwd.mkdir(exist_ok=True)
     return subprocess.Popen(
         command,

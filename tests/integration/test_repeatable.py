@@ -11,16 +11,23 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import TINY, ForkedTrain, Result, Zygote, make_small_folder
+from tests.conftest import BATCH_NORM, TINY, ForkedTrain, Result, Zygote, make_small_folder
 from training.checkpoint import state_sha256
 
 Train = Callable[..., Result]
 
-RUN = [*TINY, "train.epochs=3", "train.checkpoint_every=2", "train.log_every=1"]
+RUN = [*TINY, BATCH_NORM, "train.epochs=3", "train.checkpoint_every=2", "train.log_every=1"]
 """On the small folder: 9 steps of 12 in 3 epochs, with checkpoints after steps 2, 3, 5, 6, 8 and 9."""
 REAL = [
     *("data.image_size=64", "data.val_image_size=64", "data.val_resize=72", "data.workers=0", "threads=1"),
-    *("train.batch_size=48", "train.epochs=2", "train.lr=0.01", "train.checkpoint_every=2", "train.log_every=1"),
+    *(
+        "train.batch_size=48",
+        "train.epochs=2",
+        "train.lr=0.01",
+        "train.checkpoint_every=2",
+        "train.log_every=1",
+        BATCH_NORM,
+    ),
 ]
 """On photos of ants and bees: 10 steps in 2 epochs."""
 
@@ -151,7 +158,7 @@ def test_one_two_and_one_processes_see_the_same_stream(
 
 def test_ranks_validate_with_the_same_statistics_and_count_each_sample_once(fork_train: Train, small: Path) -> None:
     """17 validation images over 2 processes; a BatchNorm has other running statistics in each until they are shared."""
-    words = [f"data.root={small}", *TINY, "train.lr=0.1"]
+    words = [f"data.root={small}", *TINY, BATCH_NORM, "train.lr=0.1"]
     two = fork_train(*words, world=2)
     assert two.code == 0, two.output
     alone = fork_train(*words, "mode=evaluate", "model.weights=run/checkpoints/last.pt", "run_dir=alone")
@@ -184,7 +191,6 @@ def test_weights_of_one_and_two_processes_agree_without_batch_statistics(
     words = [
         f"data.root={small}",
         *TINY,
-        "model.name=squeezenet1_1",
         "data.image_size=64",
         "data.val_image_size=64",
     ]

@@ -120,7 +120,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAIS]:
 def gate(server: EmbeddedAIS, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Gate]:
     """The cluster as a user's environment names it, with the token in a file."""
     with Gate(server) as gate:
-        threading.Thread(target=gate.serve_forever, daemon=True).start()
+        threading.Thread(target=gate.serve_forever, args=(0.01,), daemon=True).start()
         gate.file = tmp_path / "auth.token"
         gate.file.write_text(json.dumps({"token": FIRST}))
         monkeypatch.delenv("AIS_AUTHN_TOKEN", raising=False)

@@ -22,7 +22,7 @@ def files(folder: Path) -> set[str]:
 
 
 def test_a_run_leaves_its_records_and_nothing_else(train_py: Train, small_folder: Path) -> None:
-    result = train_py(f"data.root={small_folder}", *TINY, "train.keep=1")
+    result = train_py(f"data.root={small_folder}", *TINY, "model.name=resnet18", "train.keep=1")
     assert result.code == 0, result.output
     assert "batch 12 = 1 x 12, lr 0.01" in result.output
     assert f"tensorboard --logdir {result.run_dir.name}/tensorboard" in result.output

@@ -51,7 +51,7 @@ def without_etl(server: EmbeddedAIS, status: int, problem: dict[str, str]) -> It
 
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     proxy.daemon_threads = True
-    thread = threading.Thread(target=proxy.serve_forever)
+    thread = threading.Thread(target=proxy.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{proxy.server_port}"

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
@@ -66,23 +66,44 @@ class Held(TrainETL):
         return path.encode()
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Of a pod; the SDK's server raises the limit of open files for good."""
-    monkeypatch.setenv("AIS_TARGET_URL", "http://127.0.0.1:9/v1/etl/_object/etl/secret")
-    monkeypatch.setenv("ETL_DIRECT_FQN", "true")
+@contextmanager
+def pod() -> Iterator[None]:
+    """The environment of a pod; the SDK's server raises the limit of open files for good."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIS_TARGET_URL", "http://127.0.0.1:9/v1/etl/_object/etl/secret")
+        patch.setenv("ETL_DIRECT_FQN", "true")
+        patch.setenv("AIS_DIRECT_PUT_RETRIES", "0")  # of the SDK's requests to a target that is not there
+        yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    with pod():
+        yield
 
 
 @pytest.fixture(params=["asgi", "protocol"])
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
     """Serves an ETL by uvicorn in a thread of this process, behind another application or alone; the port."""
+    with serving(alone=request.param == "protocol") as start:
+        yield start
+
+
+@pytest.fixture(scope="module", params=["asgi", "protocol"])
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+    """The ports of our server and of the SDK's, which stay for all questions."""
+    with pod(), serving(alone=request.param == "protocol") as start:
+        yield start(TrainETL()), start(SdkTrainETL())
+
+
+@contextmanager
+def serving(alone: bool) -> Iterator[Serve]:
+    """Servers in threads, which end with the context."""
     running = []
 
     def start(server: FastAPIServer) -> int:
-        alone = request.param == "protocol"
         config = configure(server.app if alone else behind(server.app))
         port = run(uvicorn.Server(config))
         ours = isinstance(server, TrainETL | ValETL) and not isinstance(server, SdkTrainETL)
@@ -100,8 +121,9 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
         return port
 
     yield start
-    for server, thread in running:
+    for server, _ in running:
         server.should_exit = True
+    for _, thread in running:
         thread.join()
 
 
@@ -203,9 +225,9 @@ def test_objects_by_path_and_by_their_bytes(serve: Serve, monkeypatch: pytest.Mo
         ("PUT", "/health", 500, "CorruptSample"),
     ],
 )
-def test_answers_are_those_of_the_sdk(serve: Serve, method: str, url: str, status: int, text: str) -> None:
-    ours = ask(serve(TrainETL()), method, url)
-    assert ours == ask(serve(SdkTrainETL()), method, url)
+def test_answers_are_those_of_the_sdk(pair: tuple[int, int], method: str, url: str, status: int, text: str) -> None:
+    ours = ask(pair[0], method, url)
+    assert ours == ask(pair[1], method, url)
     assert ours[0] == status and (text in ours[3].decode() if text else ours)
 
 
@@ -266,7 +288,7 @@ def test_what_is_quick_is_made_in_turn_and_health_waits_for_few(serve: Serve) ->
     class Slow(TrainETL):
         def transform(self, data: bytes | str, path: str, etl_args: str) -> bytes:
             made.append(path)
-            time.sleep(0.05)
+            time.sleep(0.02)
             return path.encode()
 
     port = serve(Slow())
@@ -350,6 +372,7 @@ def test_a_connection_may_ask_for_anything_in_any_order(serve: Serve) -> None:
     for order in itertools.product(requests, repeat=3):
         for pieces in (0, 1, 2):
             with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 stream = connection.makefile("rb")
                 if pieces == 0:  # all at once
                     connection.sendall(b"".join(requests[kind] for kind in order))

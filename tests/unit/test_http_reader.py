@@ -72,7 +72,7 @@ def reader() -> Iterator[HttpReader]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     Handler.connections, Handler.tokens = set(), []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield HttpReader(Access(f"http://127.0.0.1:{server.server_port}", "secret", 1, 1))
     server.shutdown()
     server.server_close()
@@ -152,7 +152,7 @@ def test_tls_with_a_private_authority(tmp_path: Path, monkeypatch: pytest.Monkey
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     access = Access(f"https://127.0.0.1:{server.server_port}", "secret", 2, 2)
     with pytest.raises(ssl.SSLCertVerificationError):
         HttpReader(access).get("/plain")

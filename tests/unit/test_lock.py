@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from aistore_data.errors import ConfigError, UserError
 from aistore_data.owner import myself
 from tests.conftest import PROJECT
 from training import lock
-from training.lock import PREFIX, RunLock
+from training.lock import PREFIX, RENEW_S, STALE_S, RunLock
 
 HOLD = """
 import sys, time
@@ -43,10 +44,27 @@ def leave(folder: Path, **changes: Any) -> Path:
     return path
 
 
+class Clock:
+    """The time that a lock measures and sleeps by. It passes when somebody sleeps; ``each_s`` is called meanwhile."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.each_s: Callable[[], None] = lambda: None
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        before, self.now = self.now, self.now + seconds
+        for _ in range(int(before), int(self.now)):
+            self.each_s()
+
+
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "RENEW_S", 0.2)
-    monkeypatch.setattr(lock, "STALE_S", 1.5)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(lock, "time", made)
+    return made
 
 
 def test_it_is_gone_afterwards_also_after_an_error(tmp_path: Path) -> None:
@@ -56,15 +74,17 @@ def test_it_is_gone_afterwards_also_after_an_error(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_second_run_is_refused_while_the_first_lives_and_follows_a_killed_one_at_once(tmp_path: Path) -> None:
+def test_a_second_run_is_refused_while_the_first_lives_and_follows_a_killed_one_at_once(
+    tmp_path: Path, clock: Clock
+) -> None:
     first = hold(tmp_path)
     with pytest.raises(ConfigError, match=rf"in use by another run, process {first.pid} on "), RunLock(tmp_path, print):
         pass
-    first.kill()  # and not waited for: a zombie holds nothing
-    time.sleep(0.2)
-    begin = time.monotonic()
+    first.kill()
+    os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is a zombie: that holds nothing
+    before = clock.now
     with RunLock(tmp_path, print):
-        assert time.monotonic() - begin < 1
+        assert clock.now == before
     first.wait()
     assert not list(tmp_path.iterdir())
 
@@ -76,48 +96,40 @@ def test_a_number_that_another_process_has_by_now_holds_nothing(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("changes", [{"host": "node7", "boot": "another"}, {"namespace": "pid:[1]"}])
-@pytest.mark.usefixtures("quick")
-def test_a_holder_elsewhere_is_watched(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_a_holder_elsewhere_is_watched(tmp_path: Path, clock: Clock, changes: dict[str, Any]) -> None:
     path = leave(tmp_path, **changes)
     said: list[str] = []
-    begin = time.monotonic()
     with RunLock(tmp_path, said.append):
-        assert 1.4 < time.monotonic() - begin < 3
-    assert "waiting" in said[0] and "for a sign of life" in said[0]
+        assert clock.now == 1000 + STALE_S
+    assert len(said) == 1 and "waiting 30 s for a sign of life" in said[0]
 
     path = leave(tmp_path, **changes)
-    done = threading.Event()
+    clock.each_s = lambda: renewed() if int(clock.now) % 10 == 0 else None
 
-    def renew() -> None:
-        while not done.wait(0.2):
-            os.utime(path, (0, time.monotonic()))  # whatever the other machine's clock says
+    def renewed() -> None:
+        os.utime(path, (0, clock.now))  # whatever the other machine's clock says
 
-    thread = threading.Thread(target=renew)
-    thread.start()
-    try:
-        with pytest.raises(ConfigError, match="in use by another run"), RunLock(tmp_path, said.append):
-            pass
-    finally:
-        done.set()
-        thread.join()
-    assert path.exists()
+    with pytest.raises(ConfigError, match="in use by another run"), RunLock(tmp_path, said.append):
+        pass
+    assert path.exists() and clock.now > 1000 + STALE_S + RENEW_S
 
 
-@pytest.mark.usefixtures("quick")
-def test_half_a_lock_of_a_full_disk_goes_stale(tmp_path: Path) -> None:
+def test_half_a_lock_of_a_full_disk_goes_stale(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / f"{PREFIX}other").write_text('{"ho')
     with RunLock(tmp_path, print):
-        pass
+        assert clock.now == 1000 + STALE_S
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.usefixtures("quick")
-def test_the_holder_renews_it_and_notices_its_loss(tmp_path: Path) -> None:
+def test_the_holder_renews_it_and_notices_its_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "RENEW_S", 0.01)
     with RunLock(tmp_path, print) as held:
         path = next(tmp_path.iterdir())
         before = path.stat().st_mtime_ns
-        time.sleep(0.6)
-        assert path.stat().st_mtime_ns > before
+        end = time.monotonic() + 30
+        while path.stat().st_mtime_ns == before:
+            assert time.monotonic() < end, "not renewed within 30 s"
+            time.sleep(0.01)
         held.check()
         path.unlink()
         with pytest.raises(UserError, match="another one has taken the directory over"):
