@@ -19,8 +19,8 @@ OLDEST = (3, 11)
 HEADERS = {
     "requirements.txt": "# Everything but torch, pinned, with what it needs in turn. Ranges are in pyproject.toml.\n",
     "requirements-etl.txt": (
-        "# What the container image of the ETLs holds (etl/Dockerfile): the versions of requirements.txt, so that pixels\n"
-        "# are equal, and what they need in turn.\n"
+        "# What the container image of the ETLs holds (etl/Dockerfile): the versions of requirements.txt, so that\n"
+        "# pixels are equal, and what they need in turn.\n"
     ),
 }
 ETL = ("aistore[etl]", "numpy", "pillow", "setuptools", "uvicorn[standard]")
