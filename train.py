@@ -7,7 +7,7 @@ import hydra
 from omegaconf import DictConfig
 
 from aistore_data.errors import ConfigError
-from training.compose import EXPECTED_ERRORS, check, explain, keep_texts, register
+from training.compose import EXPECTED_ERRORS, check, explain, register
 from training.worker_server import start_worker_server
 
 exit_codes: list[int] = []
@@ -35,7 +35,6 @@ def cli() -> int:
     """The exit code: 0 done, 1 error, 2 wrong usage or configuration, 85 stopped on request and resumable."""
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and leaving with 1
-    sys.argv[1:] = keep_texts(sys.argv[1:])
     try:
         main()
     except EXPECTED_ERRORS as error:

@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from aistore_data.errors import ConfigError, UserError
 from scripts import k8s, slurm
-from training.compose import EXPECTED_ERRORS, check, explain, keep_texts, register
+from training.compose import EXPECTED_ERRORS, check, explain, register
 from training.config import Config
 
 _START = time.strftime("%Y%m%d-%H%M%S")
@@ -31,7 +31,6 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 def resolve(overrides: list[str], multirun: bool) -> list[Config]:
     """The configuration of each job, each with a run directory of its own. Raises ConfigError."""
     register()
-    overrides = keep_texts(overrides)
     try:
         jobs: list[list[str]] = [overrides]
         if multirun:

@@ -19,14 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from aistore_data.errors import ConfigError
-from training.config import Config, describe_options, text_options
+from training.config import Config, describe_options
 from training.options import literal
 
 EXPECTED_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra raises for a wrong command line."""
 
 _OPTIONS = [name for name, _, _ in describe_options()]
-_TEXTS = text_options()
 _GROUPS = {name.rpartition(".")[0] for name in _OPTIONS} - {""}
 
 _HELP = """\
@@ -46,27 +45,6 @@ Train torchvision's classification models on ImageNet, repeatably.
 $FLAGS_HELP
 Exit codes: 0 done, 1 error, 2 wrong usage or configuration, 85 stopped on request and resumable.
 """
-
-
-_SIMPLE = re.compile(r"\+{0,2}(?P<name>[\w.]+)=(?P<open>\[?)(?P<value>[^\[\]{}()'\"\\]*)(?P<close>\]?)")
-_NUMBER = re.compile(r"[-+]?(\d[\d_]*)?\.?\d[\d_]*\.?([eE][-+]?\d[\d_]*)?|[-+]?(inf|nan)|true|false", re.IGNORECASE)
-
-
-def keep_texts(overrides: list[str]) -> list[str]:
-    """The words of a command line with quotes around what Hydra would take for a number, where an option is a text.
-
-    Without them ``submit.account=1e3`` would be "1000.0" and ``run_dir=1_000`` would be "1000".
-    """
-    return [_keep_text(word) for word in overrides]
-
-
-def _keep_text(override: str) -> str:
-    match = _SIMPLE.fullmatch(override)
-    if match is None or match["name"] not in _TEXTS or bool(match["open"]) != bool(match["close"]):
-        return override
-    items = match["value"].split(",")
-    quoted = ",".join(f"'{item.strip()}'" if _NUMBER.fullmatch(item.strip()) else item for item in items)
-    return override[: match.start("value")] + quoted + match["close"]
 
 
 def register() -> None:

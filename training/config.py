@@ -331,18 +331,6 @@ def describe_options(config: type = Config, prefix: str = "") -> list[tuple[str,
     return rows
 
 
-def text_options(config: type = Config, prefix: str = "") -> set[str]:
-    """The names of all options that are a text or a list of texts."""
-    names: set[str] = set()
-    for item in dataclasses.fields(config):
-        default = getattr(config(), item.name)
-        if dataclasses.is_dataclass(default):
-            names |= text_options(type(default), f"{prefix}{item.name}.")
-        elif item.type in (str, list[str]):
-            names.add(f"{prefix}{item.name}")
-    return names
-
-
 def format_value(value: Any) -> str:
     """A value as one types it on the command line."""
     if value is None:

@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from aistore_data.errors import ConfigError
-from scripts import submit
 from scripts.k8s import to_yaml
-from training.compose import check, keep_texts, register
+from training.compose import check, register
 from training.config import Config
 from training.options import literal
 from training.plain_yaml import dump
@@ -267,45 +265,6 @@ def test_literal_is_undone_by_omegaconf() -> None:
     for backslashes in range(5):
         for text in ("\\" * backslashes + "${a}", "x" + "\\" * backslashes, "${b}" + "\\" * backslashes + "${c}\\"):
             assert OmegaConf.create({"a": literal(text)}).a == text
-
-
-TYPED = [*NUMBERS, *DATES, "on", "y", "true", "True", "false", "no", "-", ".", "1.50", "1e3x", "2e3-fast", "v1.0"]
-
-
-@pytest.mark.parametrize("multirun", [False, True])
-def test_a_text_on_the_command_line_stays_as_it_is_typed(multirun: bool) -> None:
-    texts = ["1e3", "1_000", "0123", "true"] if multirun else TYPED
-    words = ["data.root=/data", f"submit.account={','.join(texts) if multirun else texts[0]}"]
-    if multirun:
-        assert [config.submit.account for config in submit.resolve(words, True)] == texts
-        return
-    named = keep_texts([f"submit.account={text}" for text in texts] + [f"+submit.qos={text}" for text in texts])
-    for text, word in zip(texts * 2, named, strict=True):
-        assert OverridesParser.create().parse_override(word).value() == text
-    [config] = submit.resolve([*words, f"submit.setup=[{', '.join(texts)}]"], False)
-    assert config.submit.setup == texts and config.submit.account == texts[0]
-
-
-def test_only_texts_are_quoted() -> None:
-    words = [
-        "seed=1",
-        "train.lr=1e3",
-        "data.workers=2",
-        "data.scale=[0.1,1.0]",
-        "+x=1",
-        "train.epochs=1,2",
-        "a",
-        "--help",
-    ]
-    words += [
-        "submit.setup=['1e3',\"b\"]",
-        "submit.account='1e3'",
-        "model.name=choice(1,2)",
-        "run_dir=${x}",
-        "run_dir=",
-    ]
-    assert keep_texts(words) == words
-    assert keep_texts(["submit.setup=[1e3, a]", "run_dir=007"]) == ["submit.setup=['1e3', a]", "run_dir='007'"]
 
 
 @pytest.mark.parametrize("text", [*CONTROL[:7], "a\nb", "a\tb", "a\r", "\udcff"])
