@@ -30,7 +30,6 @@ def check_texts(config: Any, prefix: str = "") -> None:
     """
     tokens = list(_tokens())
     for name, text in _texts(config, prefix):
-        _check_characters(name, text)
         if any(token in text for token in tokens) or _JWT.search(text):
             raise ConfigError(
                 f"{name} holds a token, and every option is recorded in config.yaml and in the checkpoints: leave it "
@@ -43,6 +42,7 @@ def check_texts(config: Any, prefix: str = "") -> None:
             )
         if name in _COMMANDS:
             _check_command(name, text)
+        _check_characters(name, text)  # last, since it shows the text
 
 
 def _texts(config: Any, prefix: str) -> Iterator[tuple[str, str]]:

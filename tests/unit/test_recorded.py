@@ -34,7 +34,7 @@ def places(config: Any, prefix: str = "") -> list[tuple[Any, str, str]]:
     return found
 
 
-@pytest.mark.parametrize("secret", [TOKEN, JWT, "http://me:pass-word@ais:51080"])
+@pytest.mark.parametrize("secret", [TOKEN, JWT, f"{TOKEN}\x1b", "http://me:pass-word@ais:51080"])
 def test_a_secret_in_any_option_is_refused(secret: str) -> None:
     assert len(places(Config())) > 50
     for number, (_, _, name) in enumerate(places(Config())):
