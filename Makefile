@@ -23,13 +23,13 @@ $(VENV)/.ready: requirements.txt requirements-torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 setup") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(if $(filter site,$(TORCH)),--system-site-packages) $(VENV)
 	$(if $(filter site,$(TORCH)),@echo "using the torch of $(PYTHON)",$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-torch.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)))
-	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements.txt
 	@touch $@
 
 # Samples of the same bytes in less time, where there are a C compiler and libjpeg-turbo's headers.
 $(VENV)/.native: $(VENV)/.ready $(wildcard native/*.py native/*.toml native/src/*)
 	@mkdir -p build
-	@$(BIN)/python -m pip install --disable-pip-version-check -q ./native > build/native.log 2>&1 || \
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation ./native > build/native.log 2>&1 || \
 		echo "imagenet-ais-native was not built (build/native.log): Pillow makes the samples, with the same bytes; install a C compiler and the headers of libjpeg-turbo 2.1 or newer (Debian: gcc libjpeg62-turbo-dev), then make setup" >&2
 	@touch $@
 

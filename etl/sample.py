@@ -21,6 +21,7 @@ import math
 import os
 import sys
 from dataclasses import dataclass
+from numbers import Integral, Real
 from types import ModuleType
 from typing import Literal
 
@@ -33,6 +34,12 @@ VERSION = 1
 NATIVE_VARIABLE = "IMAGENET_AIS_NATIVE"
 """Environment variable that keeps to Pillow when it is 0."""
 
+_NATIVE_REVISION = 2
+"""The oldest revision of the native module whose answers are Pillow's, as far as anybody knows."""
+
+RANDOM_DOMAIN = 0
+"""The second word of this module's Philox keys; the other domains are those of ``aistore_data/randomness.py``."""
+
 Interpolation = Literal["bilinear", "bicubic"]
 Box = tuple[int, int, int, int]
 """(top, left, height, width) in pixels, in the order of torchvision's ``RandomResizedCrop.get_params``."""
@@ -41,7 +48,11 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 _ATTEMPTS = 10  # as many as torchvision's RandomResizedCrop makes before it falls back to a central crop
 _WORDS = 1 + 4 * _ATTEMPTS
 _ONE = 1 << 32  # 1.0 in fixed point with 32 fractional bits ("Q32")
-_LOGARITHMS: dict[tuple[float, float], tuple[int, int]] = {}  # of the ratios met so far, to base 2
+_LOGARITHMS: dict[tuple[float, float], tuple[int, int]] = {}  # of the last few ratios, to base 2
+_REMEMBERED = 64  # ratios; a pod lives for weeks, and each request may bring another one
+_LARGEST = 1 << 26  # pixels between the two passes, 256 MB in Pillow; what needs more is resized by its window alone
+_LONGEST = 1 << 20  # pixels of a side after Resize, for each of which Pillow keeps its coefficients: 40 MB
+_PRECISION = 22  # fractional bits of Pillow's coefficients: 32 - 8 of the pixel - 2 for overshoot
 
 
 class CorruptSample(ValueError):  # noqa: N818  # the name is part of the wire contract
@@ -65,7 +76,7 @@ class Key:
         for name in ("seed", "epoch", "index", "view"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
-                raise ValueError(f"Key.{name} must be an integer from 0 to 2**63 - 1, not {value!r}")
+                raise ValueError(f"Key.{name} must be an integer from 0 to 2**63 - 1, not {_shown(value)}")
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,6 @@ class Spec:
         interpolation: Interpolation = "bilinear",
     ) -> "Spec":
         """RandomResizedCrop and flip; ``scale`` is a share of the image's area, ``ratio`` is width / height."""
-        scale, ratio = (float(scale[0]), float(scale[1])), (float(ratio[0]), float(ratio[1]))
         return cls("train", size, scale=scale, ratio=ratio, interpolation=interpolation)
 
     @classmethod
@@ -103,21 +113,47 @@ class Spec:
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
-            raise ValueError(f"this code makes samples of version {VERSION}, not {self.version}")
-        if self.interpolation not in _FILTERS:
-            raise ValueError(f"interpolation must be one of {', '.join(_FILTERS)}, not {self.interpolation!r}")
+            raise ValueError(f"this code makes samples of version {VERSION}, not {_shown(self.version)}")
+        if self.recipe not in ("train", "val"):
+            raise ValueError(f"recipe must be train or val, not {_shown(self.recipe)}")
+        if not isinstance(self.interpolation, str) or self.interpolation not in _FILTERS:
+            raise ValueError(f"interpolation must be one of {', '.join(_FILTERS)}, not {_shown(self.interpolation)}")
+        for name in ("size", "resize"):
+            value: object = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise ValueError(f"{name} must be a whole number of pixels, not {_shown(value)}")
+        for name in ("scale", "ratio"):
+            object.__setattr__(self, name, _two_numbers(name, getattr(self, name)))
         if not 1 <= self.size <= 4096:
-            raise ValueError(f"size must be from 1 to 4096 pixels, not {self.size}")
-        if self.recipe == "train":
-            if not 0 < self.scale[0] <= self.scale[1] <= 1:
-                raise ValueError(f"scale must be two shares of the area with 0 < low <= high <= 1, not {self.scale}")
-            if not 1 / 16 <= self.ratio[0] <= self.ratio[1] <= 16:
-                raise ValueError(f"ratio must be width / height with 1/16 <= low <= high <= 16, not {self.ratio}")
-        elif self.recipe == "val":
+            raise ValueError(f"size must be from 1 to 4096 pixels, not {_shown(self.size)}")
+        if self.recipe == "val":
             if not self.size <= self.resize <= 8192:
-                raise ValueError(f"resize must be from size ({self.size}) to 8192 pixels, not {self.resize}")
-        else:
-            raise ValueError(f"recipe must be train or val, not {self.recipe!r}")
+                raise ValueError(f"resize must be from size ({self.size}) to 8192 pixels, not {_shown(self.resize)}")
+            return
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale must be two shares of the area with 0 < low <= high <= 1, not {self.scale}")
+        if not 1 / 16 <= self.ratio[0] <= self.ratio[1] <= 16:
+            raise ValueError(f"ratio must be width / height with 1/16 <= low <= high <= 16, not {self.ratio}")
+
+
+def _two_numbers(name: str, value: object) -> tuple[float, float]:
+    """Two floats. Raises ValueError for anything else, and for integers that no float can hold."""
+    numbers = list(value) if isinstance(value, list | tuple) else []
+    if len(numbers) != 2 or any(isinstance(number, bool) or not isinstance(number, Real) for number in numbers):
+        raise ValueError(f"{name} must be two numbers, low and high, not {_shown(value)}")
+    try:
+        return float(numbers[0]), float(numbers[1])
+    except OverflowError:
+        raise ValueError(f"{name} must be two numbers that a float can hold, not {_shown(value)}") from None
+
+
+def _shown(value: object) -> str:
+    """A value for a sentence, however long it is."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def transform(data: bytes, spec: Spec, key: Key | None = None) -> np.ndarray:
@@ -135,11 +171,11 @@ def transform(data: bytes, spec: Spec, key: Key | None = None) -> np.ndarray:
         return pixels
     image = decode(data)
     if spec.recipe == "val":
-        return _resize_and_center_crop(image, spec)
+        full = resized_shape(*image.size, spec.resize)
+        return np.array(_resize(image, full, center_crop(*full, spec.size), spec))
     top, left, height, width = random_resized_crop_box(*image.size, spec.scale, spec.ratio, words)
     image = image.crop((left, top, left + width, top + height))
-    filter_ = _FILTERS[spec.interpolation]
-    image = image.resize((spec.size, image.height), filter_).resize((spec.size, spec.size), filter_)
+    image = _resize(image, (spec.size, spec.size), (0, 0), spec)
     if horizontal_flip(words):
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.array(image)
@@ -148,8 +184,8 @@ def transform(data: bytes, spec: Spec, key: Key | None = None) -> np.ndarray:
 def native() -> ModuleType | None:
     """The module ``imagenet_ais_native``, which makes the same bytes as Pillow in less time, or None to use Pillow.
 
-    None where it is not installed, was built for another version of the sample, or IMAGENET_AIS_NATIVE=0 is set. It is
-    imported here, at need, since this code travels to pods where it is absent.
+    None where it is not installed, was built for another version of the sample, is too old, or IMAGENET_AIS_NATIVE=0 is
+    set. It is imported here, at need, since this code travels to pods where it is absent.
     """
     if os.environ.get(NATIVE_VARIABLE) == "0":
         return None
@@ -158,7 +194,9 @@ def native() -> ModuleType | None:
     except ImportError:
         sys.modules.setdefault("imagenet_ais_native", None)  # type: ignore[arg-type]  # the next try is a quick no
         return None
-    return imagenet_ais_native if imagenet_ais_native.SAMPLE_VERSION == VERSION else None
+    if imagenet_ais_native.SAMPLE_VERSION != VERSION:
+        return None
+    return imagenet_ais_native if getattr(imagenet_ais_native, "REVISION", 1) >= _NATIVE_REVISION else None
 
 
 def decode(data: bytes) -> Image.Image:
@@ -179,10 +217,10 @@ def decode(data: bytes) -> Image.Image:
 def random_words(key: Key) -> list[int]:
     """The key's 41 random words of 64 bits: word 0 decides the flip, words 1 + 4a … 4 + 4a crop attempt a.
 
-    NumPy's Philox4x64-10 with key (seed, 0) and counter (0, index, epoch, view), of which NumPy increments the first
-    word before each block of four; its raw stream is fixed by NumPy's compatibility policy (NEP 19).
+    NumPy's Philox4x64-10 with key (seed, RANDOM_DOMAIN) and counter (0, index, epoch, view), of which NumPy increments
+    the first word before each block of four; its raw stream is fixed by NumPy's compatibility policy (NEP 19).
     """
-    generator = np.random.Philox(key=[key.seed, 0], counter=[0, key.index, key.epoch, key.view])
+    generator = np.random.Philox(key=[key.seed, RANDOM_DOMAIN], counter=[0, key.index, key.epoch, key.view])
     words: list[int] = generator.random_raw(_WORDS).tolist()
     return words
 
@@ -202,9 +240,13 @@ def random_resized_crop_box(
     ``ratio``. The high 32 bits of a word are its uniform variable. All intermediate values fit 128 bits.
     """
     scale_low, scale_high = _q32(scale[0]), _q32(scale[1])
-    if ratio not in _LOGARITHMS:
-        _LOGARITHMS[ratio] = (_log2_q32(_q32(ratio[0])), _log2_q32(_q32(ratio[1])))
-    log_low, log_high = _LOGARITHMS[ratio]
+    logarithms = _LOGARITHMS.get(ratio)
+    if logarithms is None:
+        logarithms = _log2_q32(_q32(ratio[0])), _log2_q32(_q32(ratio[1]))
+        if len(_LOGARITHMS) >= _REMEMBERED:
+            _LOGARITHMS.clear()
+        _LOGARITHMS[ratio] = logarithms
+    log_low, log_high = logarithms
     for attempt in range(_ATTEMPTS):
         u_area, u_aspect, u_top, u_left = (word >> 32 for word in words[1 + 4 * attempt : 5 + 4 * attempt])
         area = width * height * (scale_low + ((scale_high - scale_low) * u_area >> 32))
@@ -254,14 +296,70 @@ def _transform_natively(data: bytes, spec: Spec, words: list[int]) -> np.ndarray
     return pixels if handled else None
 
 
-def _resize_and_center_crop(image: Image.Image, spec: Spec) -> np.ndarray:
-    width, height = resized_shape(*image.size, spec.resize)
-    left, top = center_crop(width, height, spec.size)
-    filter_ = _FILTERS[spec.interpolation]
+def _resize(image: Image.Image, full: tuple[int, int], start: tuple[int, int], spec: Spec) -> Image.Image:
+    """The window of spec.size x spec.size pixels at ``start`` (left, top) of the image resized to ``full``.
+
+    A photo goes through Pillow's two passes. What would take a gigabyte between them, as a strip of 1 x 65,500 pixels,
+    gets the same pixels from the coefficients that the window needs alone.
+    """
+    (left, top), size, filter_ = start, spec.size, _FILTERS[spec.interpolation]
+    if max(full) > _LONGEST or full[0] * image.height > _LARGEST or size * full[1] > _LARGEST:
+        return _resize_window(image, full, start, spec)
     # The vertical pass treats every column alike, so the columns that the crop drops need not go through it.
-    image = image.resize((width, image.height), filter_).crop((left, 0, left + spec.size, image.height))
-    image = image.resize((spec.size, height), filter_)
-    return np.array(image.crop((0, top, spec.size, top + spec.size)))
+    image = image.resize((full[0], image.height), filter_)
+    if full[0] != size:
+        image = image.crop((left, 0, left + size, image.height))
+    image = image.resize((size, full[1]), filter_)
+    return image if full[1] == size else image.crop((0, top, size, top + size))
+
+
+def _resize_window(image: Image.Image, full: tuple[int, int], start: tuple[int, int], spec: Spec) -> Image.Image:
+    across = _coefficients(image.width, full[0], start[0], spec)
+    down = _coefficients(image.height, full[1], start[1], spec)
+    left, top = (min(first for first, _ in axis) for axis in (across, down))
+    right, bottom = (max(first + len(weights) for first, weights in axis) for axis in (across, down))
+    lines = np.asarray(image.crop((left, top, right, bottom))).swapaxes(0, 1)
+    for axis, origin in ((across, left), (down, top)):
+        lines = np.stack([_weigh(lines[first - origin :], weights) for first, weights in axis]).swapaxes(0, 1)
+    return Image.fromarray(np.ascontiguousarray(lines.swapaxes(0, 1)))
+
+
+def _weigh(lines: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The weighted sum of the first lines uint8 [n, m, 3], rounded to uint8 [m, 3]."""
+    sums = np.tensordot(weights, lines[: len(weights)].astype(np.int64), 1)
+    return np.clip(sums + (1 << _PRECISION - 1) >> _PRECISION, 0, 255).astype(np.uint8)
+
+
+def _coefficients(inputs: int, length: int, start: int, spec: Spec) -> list[tuple[int, np.ndarray]]:
+    """Of outputs ``start`` … ``start + spec.size`` of an axis resized to ``length``: the first input, int64 weights.
+
+    The arithmetic of Pillow's ``ImagingResample``, operation for operation: doubles, then 22 fractional bits.
+    """
+    weight, reach = (_cubic, 2.0) if spec.interpolation == "bicubic" else (_triangle, 1.0)
+    scale = inputs / length
+    stretch = max(scale, 1.0)
+    inverse, support, axis = 1.0 / stretch, reach * stretch, []
+    for output in range(start, start + spec.size):
+        centre, total = (output + 0.5) * scale, 0.0
+        first, end = max(0, int(centre - support + 0.5)), min(inputs, int(centre + support + 0.5))
+        weights = [weight((place - centre + 0.5) * inverse) for place in range(first, end)]
+        for one in weights:  # not sum(), which loses less than C's loop since Python 3.12
+            total += one
+        scaled = [(one / total if total else one) * (1 << _PRECISION) for one in weights]
+        axis.append((first, np.array([int(one - 0.5 if one < 0 else one + 0.5) for one in scaled], np.int64)))
+    return axis
+
+
+def _triangle(x: float) -> float:
+    return max(1.0 - abs(x), 0.0)
+
+
+def _cubic(x: float) -> float:
+    """Keys, "Cubic convolution interpolation for digital image processing", 1981, with a = -1/2."""
+    a, x = -0.5, abs(x)
+    if x < 1.0:
+        return ((a + 2.0) * x - (a + 3.0)) * x * x + 1
+    return (((x - 5) * x + 8) * x - 4) * a if x < 2.0 else 0.0
 
 
 def _q32(value: float) -> int:

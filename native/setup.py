@@ -16,7 +16,7 @@ setup(
         Extension(
             "imagenet_ais_native",
             sorted(str(path.relative_to(here)) for path in (here / "src").glob("*.c")),
-            depends=sorted(str(path.relative_to(here)) for path in (here / "src").glob("*.h")),
+            depends=["pyproject.toml", *sorted(str(path.relative_to(here)) for path in (here / "src").glob("*.h"))],
             define_macros=[("VERSION", f'"{version}"')],
             include_dirs=[str(Path(prefix, "include"))] if prefix else [],
             libraries=[] if prefix else ["jpeg"],

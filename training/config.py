@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from training.options import at_least, auto_or_int, one_of, option, require
+from training.recorded import check_texts
 
 
 @dataclass
@@ -204,6 +205,8 @@ class KubernetesConfig:
     runs_claim: str = option("", "PersistentVolumeClaim for run directories, mounted at runs_mount; empty: run_mirror")
     runs_mount: str = option("/runs", "where runs_claim is mounted; run_dir lies in it")
     shm_size: str = option("16Gi", "size of /dev/shm, which NCCL uses; batches need none of it")
+    ephemeral_storage: str = option("20Gi", "disk of the node that a pod may fill: /tmp, and /runs without runs_claim")
+    network_policy: bool = option(True, "let nobody but the job's own pods reach its ports; false: no NetworkPolicy")
     gpu_resource: str = option("nvidia.com/gpu", "name of the GPU resource")
     resources: list[str] = option([], "further resources, such as ['rdma/hca=1']")
     queue: str = option("", "Kueue's local queue; empty: no queue")
@@ -226,7 +229,9 @@ class SubmitConfig:
     gpus_per_node: int = option(0, "GPUs of each, and processes; 0: tasks_per_node processes on CPUs")
     tasks_per_node: int = option(1, "processes of each machine without GPUs")
     cpus_per_task: int = option(4, "CPUs of each process")
-    mem: str = option("", "memory of each machine, such as 200G; empty: the site's default")
+    mem: str = option(
+        "", "memory of each machine, such as 200G; empty: the site's default, on Kubernetes 4 GiB for each CPU"
+    )
     time: str = option("", "time limit of an attempt, such as 24:00:00; the job goes on in the next")
     signal_s: int = option(120, "seconds before the time limit at which the run saves and stops")
     max_restarts: int = option(
@@ -294,6 +299,7 @@ class Config:
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
+        check_texts(self)
         for part in (self.data, self.model, self.train, self.submit):
             part.check()
         one_of("mode", self.mode, ("train", "evaluate"))

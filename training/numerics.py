@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from aistore_data.errors import ConfigError
+from aistore_data.randomness import DROPOUT, stream
 from training.config import Config
 from training.distributed import World
 
@@ -59,9 +59,9 @@ def set_numerics(config: Config, device: torch.device, world: World) -> None:
 def seed_step(seed: int, epoch: int, step: int, rank: int, device: torch.device) -> None:
     """Seed the generators of CPU and device for a step, so that dropout depends on (seed, epoch, step, rank) alone.
 
-    No generator's state needs to be stored. Uses Philox4x64-10 with key (seed, 2) and counter (0, rank, epoch, step).
+    No generator's state needs to be stored. The seed is the first word, halved, of the stream DROPOUT of all domains.
     """
-    word = int(np.random.Philox(key=[seed, 2], counter=[0, rank, epoch, step]).random_raw()) >> 1
+    word = int(stream(seed, DROPOUT, (rank, epoch, step)).random_raw()) >> 1
     # torch.manual_seed seeds every kind of device, and formats a stack for each that is not in use: 0.5 ms a step.
     torch.default_generator.manual_seed(word)
     if device.type == "cuda":

@@ -1,5 +1,6 @@
 """Building blocks of the configuration: an option with its help, and the checks that make a sentence."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import field
 from typing import Any
@@ -39,9 +40,12 @@ def auto_or_int(name: str, value: int | str, low: int) -> None:
 
 
 def literal(value: Any) -> Any:
-    """A plain value for OmegaConf to take as it is: a shell's ${NAME} in it is no interpolation."""
+    """A plain value for OmegaConf to take as it is: a shell's ${NAME} in it is no interpolation.
+
+    OmegaConf halves the backslashes before ``${``, so they are doubled.
+    """
     if isinstance(value, dict):
         return {name: literal(item) for name, item in value.items()}
     if isinstance(value, list):
         return [literal(item) for item in value]
-    return value.replace("${", "\\${") if isinstance(value, str) else value
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value

@@ -24,6 +24,7 @@ from training.lock import PREFIX as LOCK
 from training.lock import RunLock
 from training.metrics import Metrics, Tally
 from training.options import literal
+from training.plain_yaml import dump
 from training.preemption import undisturbed
 from training.run_files import ENTRIES, FETCHED, MARK, OF_JOBS, is_run_directory, read_object, remove
 from training.substitutes import Substitution
@@ -202,7 +203,7 @@ def config_yaml(config: Config) -> str:
         ],
         "hydra": {"run": {"dir": "."}, "output_subdir": None},
     }
-    return f"{MARK}: {rerun_command(config)}\n" + OmegaConf.to_yaml(header | literal(dataclasses.asdict(config)))
+    return f"{MARK}: {rerun_command(config)}\n" + dump([header | literal(dataclasses.asdict(config))])
 
 
 def rerun_command(config: Config) -> str:

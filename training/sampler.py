@@ -4,14 +4,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from aistore_data.randomness import ORDER, stream
+
 
 def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
     """The permutation of 0 … length - 1 in which epoch ``epoch`` visits the manifest, int64 [length].
 
-    It sorts 64-bit keys from Philox4x64-10 with key (seed, 1) and counter (0, 0, epoch, 0); equal keys keep their
+    It sorts 64-bit keys from Philox4x64-10 with key (seed, ORDER) and counter (0, 0, epoch, 0); equal keys keep their
     order. NumPy promises the raw stream of its bit generators, but not the output of ``Generator.permutation``.
     """
-    keys = np.random.Philox(key=[seed, 1], counter=[0, 0, epoch, 0]).random_raw(length)
+    keys = stream(seed, ORDER, (0, epoch, 0)).random_raw(length)
     return np.argsort(keys, kind="stable")
 
 

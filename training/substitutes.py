@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aistore_data.manifest import Manifest
+from aistore_data.randomness import SUBSTITUTES, stream
 
 
 class Substitution(NamedTuple):
@@ -21,5 +22,5 @@ def substitutes(manifest: Manifest, index: int, seed: int) -> Iterator[int]:
     """The other samples of the class of ``index``, in an order that (seed, index) decides: Philox's, as epochs have."""
     others = np.flatnonzero(manifest.labels == manifest.labels[index])
     others = others[others != index]
-    keys = np.random.Philox(key=[seed, 2], counter=[0, 0, index, 0]).random_raw(len(others))
+    keys = stream(seed, SUBSTITUTES, (0, index, 0)).random_raw(len(others))
     yield from others[np.argsort(keys, kind="stable")].tolist()

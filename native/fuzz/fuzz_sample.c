@@ -124,6 +124,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (size_t i = 0; i < size; i++) state = (state ^ data[i]) * 1099511628211u;
     state |= 1;
     if (!read_frame(data, size, &frame) || (uint64_t)frame.width * frame.height > LARGEST) return 0;
+    if (!has_no_fill(data + frame.scan, size - frame.scan)) return 0;
     Geometry g = draw_geometry(&frame);
     size_t bytes = 3 * (size_t)g.out_width * (size_t)g.out_height;
     uint8_t *fast = malloc(bytes), *plain = malloc(bytes);

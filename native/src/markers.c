@@ -123,6 +123,7 @@ int read_frame(const uint8_t *data, size_t size, Frame *frame) {
         if (marker == SOS) {
             if (!header.components || length < 3 || body[0] != header.components) return 0;
             *frame = header.frame;
+            frame->scan = at + 2 + length;
             return length == 6 + 2 * (size_t)header.components && (!header.exif || header.density);
         }
         if (!read_segment(&header, marker, body, length - 2)) return 0;
@@ -138,4 +139,22 @@ int ends_with_eoi(const uint8_t *data, size_t size) {
         if (*data != 0xFF && *data != 0 && (*data < RST0 || *data > RST7)) return 0;
     }
     return 0;
+}
+
+/* The place of the first FF FF of data[0, size), or size. A block at a time, which compilers make vectors of. */
+static size_t first_fill(const uint8_t *data, size_t size) {
+    enum { BLOCK = 2048 };
+    size_t at = 0;
+    for (; size - at > BLOCK; at += BLOCK) {
+        uint8_t found = 0;
+        for (size_t i = 0; i < BLOCK; i++) found |= (data[at + i] & data[at + i + 1]) == 0xFF;
+        if (found) break;
+    }
+    while (at + 1 < size && (data[at] & data[at + 1]) != 0xFF) at++;
+    return at + 1 < size ? at : size;
+}
+
+int has_no_fill(const uint8_t *data, size_t size) {
+    size_t fill = first_fill(data, size);
+    return fill == size || ends_with_eoi(data, fill);
 }

@@ -11,6 +11,8 @@
 #include "markers.h"
 #include "sample.h"
 
+#define SAMPLE_VERSION 1 /* VERSION of etl/sample.py: the definition of the pixels */
+#define REVISION 2 /* of the answers: raised where an older module's were not Pillow's; etl/sample.py asks for the newest */
 #define LONGEST 65500 /* pixels on a side of an output; as libjpeg's limit for a photo */
 #define TEXT(x) #x
 #define DECIMAL(x) TEXT(x)
@@ -72,7 +74,8 @@ static PyObject *resample(PyObject *module, PyObject *args) {
     Outcome outcome = NOT_HANDLED;
     if (read_frame(data.buf, (size_t)data.len, &frame) && check(&g, &frame, out.len)) {
         Py_BEGIN_ALLOW_THREADS;
-        outcome = make_sample(data.buf, (size_t)data.len, &g, scalar ? SCALAR : best_simd(), out.buf);
+        if (has_no_fill((const uint8_t *)data.buf + frame.scan, (size_t)data.len - frame.scan))
+            outcome = make_sample(data.buf, (size_t)data.len, &g, scalar ? SCALAR : best_simd(), out.buf);
         Py_END_ALLOW_THREADS;
     }
     PyBuffer_Release(&data);
@@ -90,7 +93,8 @@ static int add_constants(PyObject *module) {
     char jpeg[16];
     PyOS_snprintf(jpeg, sizeof jpeg, "%d.%d.%d", LIBJPEG_TURBO_VERSION_NUMBER / 1000000,
                   LIBJPEG_TURBO_VERSION_NUMBER / 1000 % 1000, LIBJPEG_TURBO_VERSION_NUMBER % 1000);
-    return PyModule_AddIntConstant(module, "SAMPLE_VERSION", 1) ||
+    return PyModule_AddIntConstant(module, "SAMPLE_VERSION", SAMPLE_VERSION) ||
+           PyModule_AddIntConstant(module, "REVISION", REVISION) ||
            PyModule_AddStringConstant(module, "SIMD", best_simd() == AVX2 ? "avx2" : "") ||
            PyModule_AddStringConstant(module, "LIBJPEG_TURBO", jpeg) ||
            PyModule_AddStringConstant(module, "__version__", VERSION);

@@ -1,16 +1,15 @@
-"""Jobs on Kubernetes: a ConfigMap, a headless Service and an Indexed Job, applied by the user's own kubectl."""
+"""Jobs on Kubernetes: ConfigMap, headless Service, NetworkPolicy and Indexed Job, applied by the user's own kubectl."""
 
 import shutil
 import subprocess
 import sys
 from dataclasses import fields
 
-import yaml
-
 from aistore_data.errors import ClusterError
 from scripts.k8s.manifests import job_name, render
 from scripts.k8s.pod import configuration_in_pod
 from training.config import Config, SubmitConfig
+from training.plain_yaml import dump
 
 _SLURM_ONLY = ("time", "signal_s", "partition", "account", "qos", "constraint", "container_image", "setup", "extra")
 
@@ -35,21 +34,7 @@ def submit(config: Config, dry_run: bool) -> None:
 
 def to_yaml(manifests: list[dict[str, object]]) -> str:
     """The manifests as kubectl and people read them."""
-    return yaml.dump_all(manifests, Dumper=_Dumper, sort_keys=False, width=120)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Without anchors, and with texts of several lines as such."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _represent_text)
+    return dump(manifests)
 
 
 def _apply(manifests: str, *options: str) -> str:
@@ -84,5 +69,5 @@ def _how_to_follow(config: Config) -> str:
         f"job {name}, run directory {config.run_dir}\n"
         f"  log     {kubectl} logs -f --tail=-1 -l {rank_0}\n"
         f"  state   {kubectl} get job,pods -l app.kubernetes.io/instance={name}\n"
-        f"  remove  {kubectl} delete job,service,configmap -l app.kubernetes.io/instance={name}"
+        f"  remove  {kubectl} delete job,service,configmap,networkpolicy -l app.kubernetes.io/instance={name}"
     )

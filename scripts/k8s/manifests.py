@@ -14,14 +14,17 @@ Manifest = dict[str, Any]
 
 PORT = 29500
 CONTAINER = "train"
+_GIB_FOR_EACH_CPU = 4
+"""Of memory, where submit.mem is not set: as most clouds' machines have it. A pod without a limit may fill its node."""
 _NAME_LENGTH = 52
 """Of a Job: the names of its pods append an index and five random characters, and have 63."""
 
 
 def render(config: Config) -> list[Manifest]:
-    """ConfigMap, headless Service and Indexed Job of a configuration that ``configuration_in_pod`` has made."""
+    """ConfigMap, headless Service, NetworkPolicy and Indexed Job of a configuration of ``configuration_in_pod``."""
     name = job_name(config)
-    return [_config_map(config, name), _service(config, name), _job(config, name)]
+    policy = [_network_policy(config, name)] if config.submit.k8s.network_policy else []
+    return [_config_map(config, name), _service(config, name), *policy, _job(config, name)]
 
 
 def job_name(config: Config) -> str:
@@ -70,6 +73,17 @@ def _service(config: Config, name: str) -> Manifest:
             "selector": {"batch.kubernetes.io/job-name": name},
             "ports": [{"name": "rendezvous", "port": PORT}],
         },
+    }
+
+
+def _network_policy(config: Config, name: str) -> Manifest:
+    """Only the job's own pods reach its ports: torch's rendezvous, NCCL and gloo ask nobody for a name."""
+    pods = {"matchLabels": {"app.kubernetes.io/instance": name}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(config, name),
+        "spec": {"podSelector": pods, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": pods}]}]},
     }
 
 
@@ -170,9 +184,12 @@ def _arguments(config: Config, name: str) -> list[str]:
 def _resources(config: Config) -> Manifest:
     """Requests equal limits: nothing is taken from a pod that it was promised, and it takes nothing from others."""
     options = config.submit
-    amounts = {"cpu": str(options.cpus_per_task * options.tasks_on_a_node)}
-    if options.mem:
-        amounts["memory"] = options.mem
+    cpus = options.cpus_per_task * options.tasks_on_a_node
+    amounts = {
+        "cpu": str(cpus),
+        "memory": options.mem or f"{_GIB_FOR_EACH_CPU * cpus}Gi",
+        "ephemeral-storage": options.k8s.ephemeral_storage,
+    }
     if options.gpus_per_node:
         amounts[options.k8s.gpu_resource] = str(options.gpus_per_node)
     amounts |= _pairs(options.k8s.resources)

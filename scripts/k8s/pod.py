@@ -29,6 +29,12 @@ def configuration_in_pod(config: Config) -> Config:
     if inside.submit.gpus_per_node and inside.device == "auto":
         inside.device = "cuda"  # an image whose torch sees no GPU must not train on CPUs
     inside.submit.mem = memory_quantity(inside.submit.mem)
+    for name in ("shm_size", "ephemeral_storage"):
+        value = getattr(options, name)
+        require(
+            re.fullmatch(r"[1-9][0-9]*(\.[0-9]+)?([KMGT]i|[kMGT])", value) is not None,
+            f"submit.k8s.{name}={value} is not an amount such as 20Gi: a number and Ki, Mi, Gi or Ti.",
+        )
     if inside.data.source == "aistore" or inside.run_mirror:
         inside.data.endpoint = inside.data.endpoint or os.environ.get("AIS_ENDPOINT", "")
     require(

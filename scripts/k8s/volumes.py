@@ -58,11 +58,12 @@ def environment(config: Config) -> list[dict[str, Any]]:
 
 def _all(config: Config, name: str) -> list[_Volume]:
     options = config.submit.k8s
+    disk: dict[str, Any] = {"emptyDir": {"sizeLimit": options.ephemeral_storage}}
     listed = [
         _Volume("config", {"configMap": {"name": name}}, CONFIG, read_only=True),
         _Volume("shm", {"emptyDir": {"medium": "Memory", "sizeLimit": options.shm_size}}, "/dev/shm"),  # noqa: S108
-        _Volume("tmp", {"emptyDir": {}}, "/tmp"),  # noqa: S108
-        _Volume("runs", _claim(options.runs_claim) if options.runs_claim else {"emptyDir": {}}, options.runs_mount),
+        _Volume("tmp", disk, "/tmp"),  # noqa: S108
+        _Volume("runs", _claim(options.runs_claim) if options.runs_claim else disk, options.runs_mount),
     ]
     if options.data_claim:
         listed.append(_Volume("data", _claim(options.data_claim, True), options.data_mount, read_only=True))

@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import PROJECT
 
@@ -39,6 +40,18 @@ def is_ignored(path: str) -> bool:
     return ignored
 
 
+def stages(name: str) -> dict[str, list[tuple[str, str]]]:
+    """The instructions of each stage by its name; "" is the last one, which becomes the image."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for word, rest in instructions(name):
+        if word == "FROM":
+            stage = rest.partition(" AS ")[2]
+            found[stage] = []
+        if found:
+            found[stage].append((word, rest))
+    return found
+
+
 @pytest.mark.parametrize("name", DOCKERFILES)
 def test_what_is_copied_exists_and_is_in_the_build_context(name: str) -> None:
     sources = copied(name)
@@ -56,7 +69,7 @@ def test_nothing_else_is_in_the_build_context(name: str) -> None:
 def test_every_package_and_the_configuration_are_in_the_image() -> None:
     packages = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     top = {name.split(".")[0] for name in packages}
-    assert {f"{name}/" for name in top} | {"conf/", "train.py"} <= set(copied("Dockerfile"))
+    assert {f"{name}/" for name in top} | {"conf/", "train.py", "native/"} <= set(copied("Dockerfile"))
 
 
 def test_the_packages_are_those_of_make_setup_in_its_order() -> None:
@@ -72,9 +85,58 @@ def test_the_tools_of_development_are_removed_in_the_layer_that_installs_them() 
     assert removed == {re.split(r"[<>=\[]", name)[0] for name in extra} - {"aistore"}
 
 
-def test_the_base_image_is_pinned_and_of_a_python_that_is_supported() -> None:
-    [base] = arguments("Dockerfile", "FROM")
-    assert re.fullmatch(r"python:3\.1[1-9]\.\d+-slim-\w+", base)
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_base_image_is_pinned_and_may_be_given_by_its_digest(name: str) -> None:
+    assert instructions(name)[0][0] == "ARG"
+    assert re.fullmatch(r"BASE=python:3\.1[1-9]\.\d+-slim-\w+", instructions(name)[0][1])
+    assert arguments(name, "FROM") == ["${BASE} AS packages", "packages AS native", "packages"]
+    assert "--build-arg BASE=python@sha256:" in (PROJECT / name).read_text()
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_native_module_is_in_the_image_and_its_compiler_is_not(name: str) -> None:
+    parts = stages(name)
+    built = " ".join(rest for _, rest in parts["native"])
+    assert "gcc" in built and re.search(r"pip wheel .*--no-build-isolation .*--wheel-dir /wheels \./native", built)
+    image = [*parts["packages"], *parts[""]]
+    assert ("COPY", "--from=native /wheels/ /wheels/") in image
+    assert any(word == "RUN" and re.search(r"pip install .*/wheels/\*\.whl", rest) for word, rest in image)
+    text = " ".join(rest for _, rest in image)
+    assert not re.search(r"gcc|libc6-dev|build-essential|-dev\b", text)
+    assert "libjpeg62-turbo " in text  # which the module needs when it runs
+
+
+@pytest.mark.parametrize(
+    ("name", "requirements"), [("Dockerfile", "requirements.txt"), ("etl/Dockerfile", "requirements-etl.txt")]
+)
+def test_packages_are_installed_by_their_hashes(name: str, requirements: str) -> None:
+    [installs] = [rest for rest in arguments(name, "RUN") if f"-r {requirements}" in rest]
+    assert "--require-hashes" in installs
+    text = (PROJECT / requirements).read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert lines
+    for line in lines:
+        assert re.fullmatch(r"[a-z0-9-]+==[\w.]+( +--hash=sha256:[0-9a-f]{64})+", line), line
+
+
+def test_the_images_and_make_have_the_same_versions() -> None:
+    pins = [
+        dict(re.findall(r"^([a-z0-9-]+)==([\w.]+)", (PROJECT / name).read_text(), re.MULTILINE))
+        for name in ("requirements.txt", "requirements-etl.txt")
+    ]
+    assert {name: version for name, version in pins[1].items() if pins[0].get(name, version) != version} == {}
+    assert {"aistore", "numpy", "pillow", "setuptools", "uvicorn"} <= set(pins[0]) & set(pins[1])
+    assert "--require-hashes -r requirements.txt" in (PROJECT / "Makefile").read_text()
+
+
+def test_workflows_read_alone_and_take_actions_by_commit() -> None:
+    for path in (PROJECT / ".github" / "workflows").iterdir():
+        workflow = yaml.safe_load(path.read_text())
+        assert workflow["permissions"] == {"contents": "read"}
+        uses = re.findall(r"uses: (.*)", path.read_text())
+        assert uses
+        for action in uses:
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", action), action
 
 
 def test_it_runs_as_nobody_in_particular_and_without_a_shell() -> None:
@@ -83,8 +145,3 @@ def test_it_runs_as_nobody_in_particular_and_without_a_shell() -> None:
     assert json.loads(arguments("Dockerfile", "ENTRYPOINT")[0])[0] == "python"
     assert (PROJECT / Path(json.loads(arguments("Dockerfile", "ENTRYPOINT")[0])[1])).exists()
     assert not arguments("Dockerfile", "CMD")
-
-
-@pytest.mark.parametrize("tool", ["gcc", "apt-get", "build-essential"])
-def test_no_compiler_is_left(tool: str) -> None:
-    assert tool not in (PROJECT / "Dockerfile").read_text()

@@ -89,7 +89,7 @@ def mounted(job: dict[str, Any]) -> dict[str, dict[str, Any]]:
 @JOBS
 def test_every_object_fits_the_newest_schema_strictly(overrides: list[str]) -> None:
     kinds = manifests(*overrides)
-    assert list(kinds) == ["ConfigMap", "Service", "Job"]
+    assert list(kinds) == ["ConfigMap", "Service", "NetworkPolicy", "Job"]
     for manifest in kinds.values():
         kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
 
@@ -201,7 +201,7 @@ def test_pods_are_not_root_and_have_no_privileges(overrides: list[str]) -> None:
 
 def test_a_job_on_cpus() -> None:
     job = manifests(*ON_CPUS, "submit.tasks_per_node=2", "submit.cpus_per_task=3", "submit.mem=8G")["Job"]
-    expected = {"cpu": "6", "memory": "8Gi"}
+    expected = {"cpu": "6", "memory": "8Gi", "ephemeral-storage": "20Gi"}
     assert container_of(job)["resources"] == {"requests": expected, "limits": expected}
     for absent in ("nodeSelector", "affinity", "tolerations"):
         assert absent not in pod_of(job)
@@ -211,7 +211,7 @@ def test_a_job_on_cpus() -> None:
 def test_a_job_on_gpus_with_rdma_in_a_queue_near_ais() -> None:
     kinds = manifests(*ON_GPUS)
     job, pod = kinds["Job"], pod_of(kinds["Job"])
-    expected = {"cpu": "96", "memory": "900Gi", "nvidia.com/gpu": "8", "rdma/hca": "1"}
+    expected = {"cpu": "96", "memory": "900Gi", "ephemeral-storage": "20Gi", "nvidia.com/gpu": "8", "rdma/hca": "1"}
     assert container_of(job)["resources"] == {"requests": expected, "limits": expected}
     assert pod["nodeSelector"] == {"pool": "a100"}
     assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
@@ -238,7 +238,36 @@ def test_claims_and_shared_memory() -> None:
 def test_a_mirror_in_place_of_a_claim() -> None:
     config, kinds = configure(*FROM_AIS), manifests(*FROM_AIS)
     assert (config.run_mirror, config.run_dir) == ("ais://runs/k8s", "/runs/mirrored")
-    assert mounted(kinds["Job"])["/runs"]["emptyDir"] == {}
+    assert mounted(kinds["Job"])["/runs"]["emptyDir"] == {"sizeLimit": "20Gi"}
+
+
+def test_memory_and_disk_are_limited_always() -> None:
+    job = manifests(*ON_CPUS, "submit.tasks_per_node=2", "submit.k8s.ephemeral_storage=3Gi")["Job"]
+    expected = {"cpu": "8", "memory": "32Gi", "ephemeral-storage": "3Gi"}
+    assert container_of(job)["resources"] == {"requests": expected, "limits": expected}
+    volumes = [volume["emptyDir"] for volume in pod_of(job)["volumes"] if "emptyDir" in volume]
+    assert len(volumes) == 2 and all(volume["sizeLimit"] for volume in volumes)
+    assert mounted(job)["/tmp"]["emptyDir"] == {"sizeLimit": "3Gi"}
+
+
+@JOBS
+def test_nobody_but_the_jobs_own_pods_reaches_its_ports(overrides: list[str]) -> None:
+    kinds = manifests(*overrides)
+    policy, labels = kinds["NetworkPolicy"]["spec"], kinds["Job"]["spec"]["template"]["metadata"]["labels"]
+    chosen = policy["podSelector"]["matchLabels"]
+    assert chosen.items() <= labels.items() and kinds["Job"]["metadata"]["name"] in chosen.values()
+    assert policy["policyTypes"] == ["Ingress"]
+    assert policy["ingress"] == [{"from": [{"podSelector": {"matchLabels": chosen}}]}]
+    assert list(kinds) == ["ConfigMap", "Service", "NetworkPolicy", "Job"], "the policy is there before the pods are"
+    assert "NetworkPolicy" not in manifests(*overrides, "submit.k8s.network_policy=false")
+
+
+@pytest.mark.parametrize(
+    "value", ["08", "1e3", "0o17", "on", "null", "1_000", "0x1f", "2026-01-02", ".5", "~", "12:30"]
+)
+def test_labels_that_look_like_numbers_are_texts_to_go_too(value: str) -> None:
+    text = to_yaml(render(configure(*ON_CPUS, f'submit.k8s.node_selector=["pool={value}"]')))
+    assert f'pool: "{value}"\n' in text
 
 
 def test_secrets_are_references(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,6 +440,10 @@ def test_data_that_no_claim_holds_are_named(capsys: pytest.CaptureFixture[str]) 
         ([*ON_CPUS, "data.root=/imagenet"], "data.root=/imagenet does not lie in submit.k8s.data_mount=/data"),
         ([*ON_CPUS, "submit.mem=lots"], "submit.mem=lots is not an amount of memory such as 200G"),
         ([*ON_CPUS, "submit.mem=0G"], "submit.mem=0G is not an amount"),
+        ([*ON_CPUS, "submit.k8s.ephemeral_storage=lots"], "submit.k8s.ephemeral_storage=lots is not an amount such as"),
+        ([*ON_CPUS, "submit.k8s.shm_size=0"], "submit.k8s.shm_size=0 is not an amount such as 20Gi"),
+        ([*ON_CPUS, 'run_dir="/runs/a\x85b"'], "run_dir="),
+        ([*ON_CPUS, 'submit.k8s.queue="a\u2028b"'], "submit.k8s.queue="),
         ([*ON_CPUS, "submit.k8s.run_as_user=0"], "submit.k8s.run_as_user must be 1 or more"),
         ([*ON_CPUS, "submit.k8s.near=app=ais"], "is written in quotes, 'submit.k8s.near=\"app=ais\"'"),
         ([*ON_CPUS, "submit.k8s.resources=[a/b=1,c=2]"], 'in quotes, \'submit.k8s.resources=["a/b=1","c=2"]\''),

@@ -4,6 +4,7 @@ import io
 import itertools
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from PIL import Image
 import etl
 from etl import CorruptSample, Key, Spec, sample, transform
 from etl.request import info
+from native.fuzz import mutate
 from tests.conftest import PROJECT
 
 SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0", "4:4:0", "grey")
@@ -31,7 +33,9 @@ SPECS = [Spec.train(), Spec.val(), Spec.train(96, interpolation="bicubic"), Spec
 def native() -> ModuleType:
     module = sample.native()
     if module is None:
-        pytest.skip("imagenet_ais_native is not built: make setup says why, or IMAGENET_AIS_NATIVE is 0")
+        pytest.skip(
+            "imagenet_ais_native is not built, or older than its source: make setup, or IMAGENET_AIS_NATIVE is 0"
+        )
     return module
 
 
@@ -234,6 +238,40 @@ def test_damaged_bytes_have_the_same_answer_as_by_pillow(native: ModuleType, cou
     assert count / 20 < handled < count  # both ways were taken
 
 
+def test_the_source_has_the_versions_that_the_sample_asks_for() -> None:
+    source = (PROJECT / "native/src/module.c").read_text()
+    assert re.findall(r"#define (SAMPLE_VERSION|REVISION) (\d+)", source) == [
+        ("SAMPLE_VERSION", str(sample.VERSION)),
+        ("REVISION", str(sample._NATIVE_REVISION)),
+    ]
+
+
+@pytest.mark.parametrize("count", [3000, pytest.param(60_000, marks=pytest.mark.long)], ids=["some", "many"])
+def test_mutated_photos_have_pillows_bytes(native: ModuleType, count: int, seed: int) -> None:
+    result = mutate.run(mutate.small_files([], seed), count, seed)
+    assert [what for _, what, _ in result.differences] == []
+    assert result.answered["all"] > count / 10 and result.files["fill_stuffed"] > count / 10
+
+
+def test_fill_bytes_in_the_scan_are_left_to_pillow(native: ModuleType) -> None:
+    data = encode(picture(160, 120), quality=95, restart_marker_blocks=20)
+    scan = mutate.take_apart(data).scan
+    for at, pair in ((scan.index(b"\xff\0"), "stuffed zero"), (scan.index(b"\xff\xd1"), "restart"), (-2, "end")):
+        filled = data[: len(data) - len(scan)] + scan[:at] + b"\xff" + scan[at:]
+        assert native.size(filled) == (160, 120)
+        assert natively(filled, Spec.val(48, 56), Key(0, 0, 0)) is None, pair
+    after = data + b"more after the end, \xff\xff\0, of all kinds"
+    assert natively(after, Spec.val(48, 56), Key(0, 0, 0)) is not None
+
+
+def test_a_fill_byte_anywhere_is_found(native: ModuleType) -> None:
+    data = encode(picture(160, 120), quality=95)  # several of the blocks in which the scan is searched
+    start = len(data) - len(mutate.take_apart(data).scan)
+    for at in range(start, len(data) - 1, 7):
+        filled = data[:at] + b"\xff\xff" + data[at + 2 :]
+        assert natively(filled, Spec.val(8, 8), Key(0, 0, 0)) is None, at
+
+
 def test_threads_do_not_meet(native: ModuleType) -> None:
     data = [jpeg(200 + i, 150, SAMPLINGS[i % 5]) for i in range(16)]
     calls = [(data[i % 16], SPECS[i % 4], Key(0, 0, i)) for i in range(128)]
@@ -274,9 +312,13 @@ def test_it_is_used_unless_it_is_turned_off_or_of_another_version(
 ) -> None:
     assert info()["native"] is True
     assert by_pillow(info)["native"] is False
-    other = SimpleNamespace(SAMPLE_VERSION=sample.VERSION + 1)
-    monkeypatch.setitem(sys.modules, "imagenet_ais_native", other)  # type: ignore[arg-type]
-    assert sample.native() is None
+    for other in (
+        SimpleNamespace(SAMPLE_VERSION=sample.VERSION + 1, REVISION=native.REVISION),
+        SimpleNamespace(SAMPLE_VERSION=sample.VERSION, REVISION=native.REVISION - 1),
+        SimpleNamespace(SAMPLE_VERSION=sample.VERSION),
+    ):
+        monkeypatch.setitem(sys.modules, "imagenet_ais_native", other)  # type: ignore[arg-type]
+        assert sample.native() is None
     monkeypatch.setitem(sys.modules, "imagenet_ais_native", None)  # type: ignore[arg-type]  # not installed
     assert sample.native() is None
     assert transform(PLAIN, Spec.val(24, 24)).shape == (24, 24, 3)

@@ -66,7 +66,7 @@ def test_info_names_what_makes_the_pixels() -> None:
         ('{"v":2}', "val", "speaks version 1"),
         ('{"quality":0}', "val", "quality must be"),
         ('{"size":0}', "train", "size must be"),
-        ('{"scale":[1]}', "train", "index out of range"),
+        ('{"scale":[1]}', "train", "scale must be two numbers, low and high"),
         ('{"seed":-1}', "train", "Key.seed"),
     ],
 )

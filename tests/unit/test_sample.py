@@ -4,7 +4,10 @@ import hashlib
 import io
 import json
 import math
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +19,21 @@ from torchvision.transforms import RandomResizedCrop
 
 from etl import CorruptSample, Key, Spec, transform
 from etl.sample import (
+    _LOGARITHMS,
+    _REMEMBERED,
     NATIVE_VARIABLE,
     VERSION,
     _exp2_q32,
     _log2_q32,
+    _resize,
+    _resize_window,
+    center_crop,
     horizontal_flip,
     random_resized_crop_box,
     random_words,
     resized_shape,
 )
+from tests.conftest import PROJECT
 
 VECTORS = Path(__file__).parent / "vectors"
 EXPECTED: dict[str, Any] = json.loads((VECTORS / "sample.json").read_text())
@@ -159,6 +168,109 @@ def test_exif_orientation_is_ignored() -> None:
 def test_specs_and_keys_that_make_no_sense_are_refused(make: Any) -> None:
     with pytest.raises(ValueError):
         make()
+
+
+HUGE = 10**5000
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: Spec.train(scale=(0.08, 10**400)),
+            "scale must be two numbers that a float can hold, not .0.08, 10000",
+        ),
+        (lambda: Spec.train(ratio=(10**400, 10**400)), "ratio must be two numbers that a float can hold"),
+        (
+            lambda: Spec.train(scale=(HUGE, 1.0)),
+            "scale must be two numbers that a float can hold, not a number of thou",
+        ),
+        (lambda: Spec.train(scale=(math.nan, 1.0)), "scale must be two shares .* not .nan, 1.0."),
+        (lambda: Spec.train(scale=(0.1, math.inf)), "scale must be two shares .* not .0.1, inf."),
+        (lambda: Spec.train(scale=(-0.1, 1.0)), "scale must be two shares"),
+        (lambda: Spec.train(ratio=(4 / 3, 3 / 4)), "ratio must be width / height"),
+        (lambda: Spec.train(ratio=(math.nan, math.nan)), "ratio must be width / height"),
+        (lambda: Spec.train(ratio=(5e-324, 1.0)), "ratio must be width / height"),
+        (lambda: Spec.train(scale=(0.1,)), "scale must be two numbers, low and high, not .0.1,."),  # type: ignore[arg-type]
+        (lambda: Spec.train(scale=(0.1, 0.2, 0.3)), "scale must be two numbers"),  # type: ignore[arg-type]
+        (lambda: Spec.train(scale="12"), "scale must be two numbers, low and high, not '12'"),  # type: ignore[arg-type]
+        (lambda: Spec.train(scale=None), "scale must be two numbers"),  # type: ignore[arg-type]
+        (lambda: Spec.train(scale=(True, True)), "scale must be two numbers"),
+        (lambda: Spec.train(ratio=("a", 1)), "ratio must be two numbers"),  # type: ignore[arg-type]
+        (lambda: Spec("train", 224, scale=(HUGE, 1), ratio=(1, 1)), "scale must be two numbers"),
+        (lambda: Spec.train(224.5), "size must be a whole number of pixels, not 224.5"),  # type: ignore[arg-type]
+        (lambda: Spec.train(True), "size must be a whole number of pixels, not True"),
+        (lambda: Spec.train("224"), "size must be a whole number of pixels, not '224'"),  # type: ignore[arg-type]
+        (lambda: Spec.train(HUGE), "size must be from 1 to 4096 pixels, not a number of thousands of digits"),
+        (lambda: Spec.val(4097), "size must be from 1 to 4096 pixels, not 4097"),
+        (lambda: Spec.val(224, 8193), "resize must be from size .224. to 8192 pixels, not 8193"),
+        (lambda: Spec.val(224, math.inf), "resize must be a whole number"),  # type: ignore[arg-type]
+        (lambda: Spec.val(224, HUGE), "resize must be from size"),
+        (lambda: Spec.val(interpolation=[]), "interpolation must be one of"),  # type: ignore[arg-type]
+        (lambda: Spec([], 224), "recipe must be train or val"),  # type: ignore[arg-type]
+        (lambda: Spec("val", 224, 256, version=HUGE), "this code makes samples of version 1"),
+        (lambda: Key(HUGE, 0, 0), "Key.seed must be an integer from 0 to 2..63 - 1, not a number of thousands of dig"),
+        (lambda: Key(0, 0, 2**63), "Key.index must be an integer from 0 to 2..63 - 1, not 9223372036854775808"),
+        (lambda: Key(0, 0, 0, -1), "Key.view must be"),
+        (lambda: Key(0, True, 0), "Key.epoch must be"),
+    ],
+)
+def test_an_absurd_value_is_named_in_a_sentence(make: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_the_smallest_crops_that_a_spec_allows_are_made() -> None:
+    for scale in ((5e-324, 5e-324), (1e-9, 1e-9), (1.0, 1.0)):
+        for ratio in ((1 / 16, 1 / 16), (16.0, 16.0)):
+            spec = Spec.train(8, scale=scale, ratio=ratio)
+            assert transform((VECTORS / "rgb444.jpg").read_bytes(), spec, Key(2**63 - 1, 2**63 - 1, 2**63 - 1)).any()
+
+
+def test_logarithms_of_many_ratios_are_not_kept() -> None:
+    words = random_words(Key(0, 0, 0))
+    first = random_resized_crop_box(100, 100, SCALE, RATIO, words)
+    for number in range(3 * _REMEMBERED):
+        random_resized_crop_box(100, 100, SCALE, (0.5, 1 + number / 1000), words)
+        assert len(_LOGARITHMS) <= _REMEMBERED
+    assert random_resized_crop_box(100, 100, SCALE, RATIO, words) == first
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("count", [40, pytest.param(2000, marks=pytest.mark.long)], ids=["some", "many"])
+def test_a_window_alone_has_the_bytes_of_pillows_two_passes(interpolation: Any, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        width, height = np.exp(rng.uniform(0, 5.5, 2)).astype(int).tolist()
+        size = int(rng.integers(1, 60))
+        spec = Spec.val(size, size + int(rng.integers(0, 40)), interpolation)
+        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+        full = resized_shape(width, height, spec.resize)
+        for whole, start in ((full, center_crop(*full, size)), ((size, size), (0, 0))):
+            ours, pillows = (make(image, whole, start, spec) for make in (_resize_window, _resize))
+            assert ours.tobytes() == pillows.tobytes(), (image.size, whole, start, spec)
+
+
+STRIPS = """
+import io, resource, sys
+from PIL import Image
+from etl import Key, Spec, transform
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+for shape in ((1, 65500), (65500, 1), (1, 800_000), (2_000_000, 1), (65500, 7)):
+    image = Image.linear_gradient("L").resize(shape)
+    for kind in ("PNG", "JPEG") if max(shape) <= 65500 else ("PNG",):
+        buffer = io.BytesIO()
+        image.save(buffer, kind)
+        for spec in (Spec.val(), Spec.val(64, 1000, "bicubic"), Spec.train(64)):
+            pixels = transform(buffer.getvalue(), spec, Key(0, 0, 0))
+            assert pixels.shape == (spec.size, spec.size, 3) and pixels.max() > 100, (shape, kind, spec)
+"""
+
+
+def test_strips_take_no_gigabyte() -> None:
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", STRIPS], cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_vector_pictures_are_untouched() -> None:

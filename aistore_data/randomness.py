@@ -1,0 +1,31 @@
+"""Everything random that a run decides by its seed, except the initial weights: streams of Philox4x64-10.
+
+A stream has the key (seed, domain) and the counter (0, a, b, c), of which NumPy counts up the first word before each
+block of four; NumPy promises the raw words (NEP 19). Streams with different keys or counters have nothing to do with
+each other, so two uses of a seed must differ in their domain. A domain's number never changes, since a run that goes on
+must draw what it would have drawn.
+
+The pictures of ``data=synthetic`` belong to no sample and no seed: their key is (samples, side in pixels).
+"""
+
+import numpy as np
+
+from etl.sample import RANDOM_DOMAIN
+
+SAMPLE = RANDOM_DOMAIN
+"""Crop and flip of a sample, by (index, epoch, view): drawn by ``etl/sample.py``, which imports nothing of this."""
+ORDER = 1
+"""The order of an epoch, by (0, epoch, 0)."""
+DROPOUT = 2
+"""The seed of torch's generators in a step, by (rank, epoch, step)."""
+MIXING = 3
+"""Kept for mixup and CutMix."""
+ERASING = 4
+"""Kept for random erasing."""
+SUBSTITUTES = 5
+"""What replaces a sample that is no image, by (0, index, 0)."""
+
+
+def stream(seed: int, domain: int, counter: tuple[int, int, int]) -> np.random.Philox:
+    """The words of one use: non-negative integers below 2**64."""
+    return np.random.Philox(key=[seed, domain], counter=[0, *counter])
