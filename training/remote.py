@@ -29,7 +29,7 @@ from etl.request import Request, encode
 from etl.sample import CorruptSample, Key, Spec, transform
 from training.dataset import Batch, Counts, empty_batch, from_wire, through_wire
 from training.latency import Latencies
-from training.substitutes import Substitution, substitutes
+from training.substitutes import Substitution, advice, substitutes
 
 RAW_TIMEOUT_S = 5.0
 """Seconds for the bytes of an object."""
@@ -341,9 +341,7 @@ class Work:
         where = self._locate(sample.by)
         look = f"ais get {where} - | file -"
         if not remote.replace:
-            raise DataError(
-                f"{where} {problem}. Look at it with: {look}. Replace or remove it, or use data.on_corrupt=replace."
-            )
+            raise DataError(f"{where} {problem}. Look at it with: {look}. {advice(remote.spec)}")
         if sample.others is None:
             sample.others = substitutes(remote.manifest, sample.index, remote.seed)
             sample.reason = f"{where} {problem}"
