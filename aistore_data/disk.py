@@ -27,11 +27,13 @@ def patiently(
     patience_s: float,
     on_wait: Callable[[OSError], None] = lambda error: None,
     missing_s: Callable[[], float] = lambda: 0.0,
+    ended: Callable[[], bool] = lambda: False,
 ) -> T:
     """What ``work`` answers, called again with back-off for up to ``patience_s`` seconds while its fault may pass.
 
     What is missing is asked for again for ``missing_s()`` seconds, no longer than ``patience_s``. ``on_wait`` hears
-    each fault before the next call. Raises the last OSError.
+    each fault before the next call. Where nobody waits for it any more, which ``ended`` tells, it gives up. Raises the
+    last OSError.
     """
     begin, pause_s = time.monotonic(), _FIRST_PAUSE_S
     while True:
@@ -42,7 +44,7 @@ def patiently(
             if error.errno == errno.ENOENT:
                 limit_s = min(patience_s, missing_s())
             left_s = limit_s - (time.monotonic() - begin)
-            if left_s <= 0:
+            if left_s <= 0 or ended():
                 raise
             on_wait(error)
             time.sleep(min(pause_s, left_s))

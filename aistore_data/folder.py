@@ -10,6 +10,7 @@ from aistore_data.disk import MISSING_S, TRANSIENT, cause, patiently, read_file,
 from aistore_data.errors import ConfigError, DataError, UnreachableError
 from aistore_data.manifest import IMG_EXTENSIONS, Manifest
 from aistore_data.misplaced import check_classes, check_root, missing_split
+from aistore_data.shared import SharedMemory
 from aistore_data.walk import Oddities, identity, images_below, is_folder, kinds_of, of_the_file_system, top_of
 from etl.sample import CorruptSample
 
@@ -33,6 +34,11 @@ class FolderReader:
         self.patience_s = patience_s
         self.on_wait = on_wait
         self.retries = 0
+        self._ended = SharedMemory(1)
+
+    def end(self) -> None:
+        """Let no process that has this reader wait any more."""
+        self._ended.buffer[0] = 1
 
     def read(self, index: int) -> bytes:
         """Raises CorruptSample for a file that is gone or another one by now, UnreachableError, DataError."""
@@ -43,7 +49,7 @@ class FolderReader:
             self.on_wait(path, cause(error))
 
         try:
-            data = patiently(lambda: read_file(path), self.patience_s, waits, self._missing_s)
+            data = patiently(lambda: read_file(path), self.patience_s, waits, self._missing_s, self._is_over)
         except OSError as error:
             raise self._lost(path, error) from None
         expected = int(self.manifest.sizes[index])
@@ -58,6 +64,9 @@ class FolderReader:
     def _missing_s(self) -> float:
         """How long a missing file is waited for: where all of the folder is missing, its disk may return."""
         return MISSING_S if self._is_there() else self.patience_s
+
+    def _is_over(self) -> bool:
+        return self._ended.buffer[0] == 1
 
     def _is_there(self) -> bool:
         try:

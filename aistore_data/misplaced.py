@@ -54,7 +54,7 @@ def _instead(root: Path, split: str) -> str:
     if any(name.endswith(".parquet") for name in top.others) or "data" in top.folders:
         return f" {_command(root)} takes Hugging Face's Parquet files, if these are some."
     if top.images:
-        return f" {_count(len(top.images), 'image')} lie directly in it, without classes."
+        return f" {_lie(top.images, 'image')} directly in it, without classes."
     return ""
 
 
@@ -91,15 +91,15 @@ def _found(folder: Path, top: Top) -> str:
     """What lies there instead of classes."""
     if top.images and folder.name == "val":
         return (
-            f": {_count(len(top.images), 'image')} lie flat in it, {_some(top.images)}, and their classes are in a "
+            f": {_lie(top.images, 'image')} flat in it, {_some(top.images)}, and their classes are in a "
             f"file of labels. {_command(folder.parent, 'LABELS')} sorts them: LABELS is LOC_val_solution.csv, "
             "ILSVRC2012_devkit_t12.tar.gz, or a text with a file's name and its class in each line."
         )
     if top.images:
-        lie = f"{_count(len(top.images), 'image')} lie directly in it, {_some(top.images)}"
+        lie = f"{_lie(top.images, 'image')} directly in it, {_some(top.images)}"
         return f": {lie}, and belong in {shown(folder)}/CLASS/."
     if top.archives:
-        lie = f"{_count(len(top.archives), 'archive')} lie in it, {_some(top.archives)}"
+        lie = f"{_lie(top.archives, 'archive')} in it, {_some(top.archives)}"
         return f": {lie}. Unpack each into a folder of its own, or let {_command(folder.parent)} do all of it."
     if any(name.endswith(".parquet") for name in top.others):
         return f": it holds Parquet files. {_command(folder.parent)} makes a folder to train from of them."
@@ -114,8 +114,8 @@ def _quoted(path: Path) -> str:
     return shlex.quote(shown(path))
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
+def _lie(names: list[str], what: str) -> str:
+    return f"{len(names):,} {what}s lie" if len(names) > 1 else f"1 {what} lies"
 
 
 def _some(names: list[str]) -> str:

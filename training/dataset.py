@@ -1,6 +1,6 @@
 """Map-style datasets that answer a whole batch at once: lists of (epoch, index) in, uint8 NHWC images out."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -66,6 +66,15 @@ class BatchDataset(Protocol):
         ...
 
 
+@runtime_checkable
+class Waiting(Protocol):
+    """A ``BatchDataset`` that may wait long for a batch."""
+
+    def end(self) -> None:
+        """Let no worker that makes a batch wait any more: nobody wants it."""
+        ...
+
+
 class Reader(Protocol):
     """Where the bytes of a sample come from."""
 
@@ -78,6 +87,10 @@ class Reader(Protocol):
 
     def locate(self, index: int) -> str:
         """Where sample ``index`` lies, for messages."""
+        ...
+
+    def end(self) -> None:
+        """Let no process that has this reader wait any more."""
         ...
 
 
@@ -110,6 +123,10 @@ class SampleDataset:
     def side(self) -> int:
         """As ``BatchDataset``."""
         return self.spec.size
+
+    def end(self) -> None:
+        """As ``Waiting``."""
+        self.reader.end()
 
     def __getitems__(self, keys: list[tuple[int, int]], images: torch.Tensor | None = None) -> Batch:
         """As ``BatchDataset``."""
