@@ -38,7 +38,7 @@ def open_bucket(uri: str, endpoint: str, create: bool = True) -> Bucket:
 
 def upload(root: Path, bucket: Bucket, layout: Layout, workers: int, replace: bool = False) -> Outcome:
     """Upload both splits. Raises ConfigError for a folder that is no ImageFolder, ClusterError and DataError."""
-    items = [item for split in index_folder(root) for item in items_of(split, split.manifest(), layout)]
+    items = [item for split in index_folder(root, print_line) for item in items_of(split, split.manifest(), layout)]
     with Claim(bucket.sdk, bucket.uri, print_line) as claim:
         return transfer(plan(items, bucket, replace), bucket, workers, replace, check=claim.check)
 

@@ -65,7 +65,7 @@ class Shrink:
 
 def shrink_folder(source: Path, dest: Folder, how: Shrink, workers: int, check: Callable[[], None]) -> tuple[int, int]:
     """An ImageFolder into another; answers (photos stored, photos that were there). Raises UserError."""
-    splits = index_folder(source)
+    splits = index_folder(source, print_line)
     items = [Item(i.name, i.place, -1) for split in splits for i in items_of(split, split.manifest(), "folders")]
     planned = plan(items, dest, replace=False)
     record = how.record(str(source.absolute()))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from aistore_data.errors import ConfigError
 from aistore_data.photos import Split, index_folder
+from aistore_data.upload import print_line
 from scripts.prepare.archives import index_archives, kind_of
 from scripts.prepare.kaggle import index_kaggle, is_kaggle
 from scripts.prepare.parquet import index_parquet, parquet_files
@@ -40,7 +41,7 @@ def open_source(paths: Sequence[Path]) -> Source:
         if is_kaggle(only):
             return Source("Kaggle", index_kaggle(only))
         if (only / "train").is_dir() and (only / "val").is_dir() and not any((only / "train").glob("*.parquet")):
-            return Source("ImageFolder", index_folder(only))
+            return Source("ImageFolder", index_folder(only, print_line))
         if (only / ARCHIVES["train"]).is_file():
             return _archives([only / name for name in ARCHIVES.values()])
         if only.is_dir() and (files := parquet_files(only)):
