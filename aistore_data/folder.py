@@ -105,8 +105,8 @@ def scan_folder(
         raise missing_split(root, "train")
     if not is_folder(val):
         raise missing_split(root, "val")
-    classes = _classes(train if there else val, say)
-    own = _classes(val, say) if there else classes
+    classes = classes_of(train if there else val, say)
+    own = classes_of(val, say) if there else classes
     unknown = sorted(set(own) - set(classes))
     if unknown:
         raise ConfigError(
@@ -123,10 +123,11 @@ def scan_folder(
             f"warning: {shown(val)} has no folder for {len(lacking):,} of the {len(classes):,} classes, like "
             f"{shown(lacking[0])}: they are trained on and never validated"
         )
-    return _scan_split(train, classes if with_train else [], classes, say), _scan_split(val, own, classes, say)
+    return manifest_of(train, classes if with_train else [], classes, say), manifest_of(val, own, classes, say)
 
 
-def _classes(folder: Path, say: Callable[[str], None]) -> list[str]:
+def classes_of(folder: Path, say: Callable[[str], None]) -> list[str]:
+    """The class folders of a split, sorted; ``say`` hears warnings. Raises as ``scan_folder``."""
     top = top_of(folder)
     check_classes(folder, top)
     if top.images:
@@ -140,8 +141,11 @@ def _classes(folder: Path, say: Callable[[str], None]) -> list[str]:
     return top.folders
 
 
-def _scan_split(folder: Path, own: Sequence[str], classes: Sequence[str], say: Callable[[str], None]) -> Manifest:
-    """The manifest of the class folders ``own`` of a split, labelled by their places in ``classes``."""
+def manifest_of(folder: Path, own: Sequence[str], classes: Sequence[str], say: Callable[[str], None]) -> Manifest:
+    """The manifest of the class folders ``own`` of a split, labelled by their places in ``classes``.
+
+    Raises as ``scan_folder``.
+    """
     entries: list[tuple[bytes, int, int]] = []
     oddities = Oddities()
     labels = {name: label for label, name in enumerate(classes)}

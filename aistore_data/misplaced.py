@@ -92,8 +92,9 @@ def _found(folder: Path, top: Top) -> str:
     if top.images and folder.name == "val":
         return (
             f": {_lie(top.images, 'image')} flat in it, {_some(top.images)}, and their classes are in a "
-            f"file of labels. {_command(folder.parent, 'LABELS')} sorts them: LABELS is LOC_val_solution.csv, "
-            "ILSVRC2012_devkit_t12.tar.gz, or a text with a file's name and its class in each line."
+            f"file of labels. {_command(folder.parent, 'LABELS', to=folder.parent)} sorts them where they lie: LABELS "
+            "is LOC_val_solution.csv, ILSVRC2012_devkit_t12.tar.gz, or a text with a photo's name and its class in "
+            "each line."
         )
     if top.images:
         lie = f"{_lie(top.images, 'image')} directly in it, {_some(top.images)}"
@@ -106,8 +107,8 @@ def _found(folder: Path, top: Top) -> str:
     return f": images belong in {shown(folder)}/CLASS/."
 
 
-def _command(source: Path, *more: str) -> str:
-    return " ".join((PREPARE, _quoted(source), *more, "DEST"))
+def _command(source: Path, *more: str, to: Path | None = None) -> str:
+    return " ".join((PREPARE, _quoted(source), *more, _quoted(to) if to else "DEST"))
 
 
 def _quoted(path: Path) -> str:

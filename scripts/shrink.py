@@ -29,14 +29,14 @@ from requests.exceptions import RequestException
 
 from aistore_data.cluster import make_client
 from aistore_data.destination import SPLITS, Bucket, Folder, words
-from aistore_data.errors import ClusterError, ConfigError, UserError
+from aistore_data.errors import ClusterError, ConfigError
 from aistore_data.http_reader import HttpReader, object_path
 from aistore_data.layout import BESIDE, classes_name
 from aistore_data.manifest import IMG_EXTENSIONS
 from aistore_data.photos import Item, index_folder, items_of
 from aistore_data.progress import Progress
 from aistore_data.transfer import plan, transfer
-from aistore_data.upload import STOPPED, add_options, open_bucket, positive, print_line
+from aistore_data.upload import add_options, exit_code, open_bucket, positive, print_line
 from etl.sample import CorruptSample, Key, Spec, transform
 from etl.server import ship_by_value
 from etl.shrink import QUALITY_VARIABLE, SIDE_VARIABLE, shrink
@@ -241,15 +241,7 @@ def _run(options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
     options = _arguments(arguments)
-    try:
-        _run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped. The same command goes on.", file=sys.stderr)
-        return STOPPED
-    return 0
+    return exit_code(lambda: _run(options))
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def flat_val(root: Path) -> str:
     return (
         f"{root / 'val'} has no class folders: 5 images lie flat in it, ILSVRC2012_val_00000000.JPEG, "
         "ILSVRC2012_val_00000001.JPEG, ILSVRC2012_val_00000002.JPEG, …, and their classes are in a file of labels. "
-        f"python -m scripts.prepare_imagenet {root} LABELS DEST sorts them"
+        f"python -m scripts.prepare_imagenet {root} LABELS {root} sorts them where they lie"
     )
 
 
