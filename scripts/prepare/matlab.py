@@ -79,6 +79,8 @@ def _matrix(body: bytes, depth: int) -> tuple[str, Any]:
     if kind == _STRUCT:
         width = struct.unpack("<i", parts[3][1])[0]
         packed = parts[4][1]
+        if width < 1 or not packed:
+            raise ValueError("its structures have no fields")
         fields = [packed[at : at + width].split(b"\0")[0].decode() for at in range(0, len(packed), width)]
         values = [_matrix(part, _deeper(depth))[1] for _, part in parts[5:]]
         rows = range(0, len(values), len(fields))
