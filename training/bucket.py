@@ -27,6 +27,7 @@ from etl.sample import Spec
 from training.config import Config
 from training.distributed import World, on_main
 from training.keeper import Keeper
+from training.notices import Notices
 from training.numerics import cpu_count
 from training.remote import Remote, RemoteDataset, serves_directly
 
@@ -48,11 +49,11 @@ class _Bucket:
 
 @contextmanager
 def open_bucket(
-    config: Config, train_spec: Spec, val_spec: Spec, world: World, say: Callable[[str], None]
+    config: Config, train_spec: Spec, val_spec: Spec, world: World, say: Callable[[str], None], notices: Notices
 ) -> Iterator[tuple[RemoteDataset, RemoteDataset, dict[str, Any]]]:
     """(train dataset, val dataset, description); rank 0 starts what is missing, repairs it, and stops it.
 
-    Raises ClusterError for a cluster, bucket or ETL that cannot be used.
+    ``notices`` takes what loader workers tell. Raises ClusterError for a cluster, bucket or ETL that cannot be used.
     """
     with ExitStack() as stack:
         bucket = on_main(world, lambda: _prepare(config, train_spec, val_spec, stack, say))
@@ -73,6 +74,7 @@ def open_bucket(
             adaptive_deadline=data.etl.adaptive_deadline,
             patience_s=data.patience_s,
             audit_every=data.audit_every,
+            notices=notices,
         )
         names = [(name,) if name else () for name in (bucket.train_etl, bucket.val_etl)]
         train = replace(common, etl_names=names[0], replace=data.on_corrupt == "replace")

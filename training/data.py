@@ -43,12 +43,15 @@ def open_data(
     if config.data.source == "synthetic":
         yield _synthetic(config, train_spec, val_spec, batch_size, device)
     elif config.data.source == "imagefolder":
-        with Listener(config.data.patience_s, say if world.is_main else _aside(world)) as listener:
+        with _listener(config, world, say) as listener:
             yield _imagefolder(config, train_spec, val_spec, listener.notices, say)
     else:
         from training.bucket import open_bucket  # here, so that a folder needs no SDK
 
-        with open_bucket(config, train_spec, val_spec, world, say) as (train, val, about):
+        with (
+            _listener(config, world, say) as listener,
+            open_bucket(config, train_spec, val_spec, world, say, listener.notices) as (train, val, about),
+        ):
             yield _data(train, val, train.remote.manifest, val.remote.manifest, about)
 
 
@@ -103,9 +106,13 @@ def _imagefolder(
     )
 
 
-def _aside(world: World) -> Callable[[str], None]:
-    """How a process that does not own the console says what concerns its machine alone."""
-    return lambda text: print(f"rank {world.rank}: {text}", file=sys.stderr, flush=True)
+def _listener(config: Config, world: World, say: Callable[[str], None]) -> Listener:
+    """Of this process's loader workers; what they tell may concern its machine alone, so every rank says it."""
+
+    def aside(text: str) -> None:
+        print(f"rank {world.rank}: {text}", file=sys.stderr, flush=True)
+
+    return Listener(config.data.patience_s, say if world.is_main else aside)
 
 
 def _synthetic(config: Config, train_spec: Spec, val_spec: Spec, batch_size: int, device: torch.device) -> Data:

@@ -270,3 +270,20 @@ def test_a_bad_file_of_val_has_advice_that_helps(train: Callable[..., Result], t
     (small / "val" / "cat" / "0.jpg").write_bytes(b"")
     result = train(f"data.root={small}", *TINY, "resume=never")
     assert result.code == 2 and "val/cat/0.jpg is empty, and 0 more files of val/ are" in result.output
+
+
+def test_an_odd_object_of_a_bucket_is_named_too(train: Callable[..., Result], odd: Path) -> None:
+    words = ("data=aistore", "data.endpoint=embedded", f"data.embedded_root={odd}", "data.transform=client")
+    result = train(*words, *TINY, "train.epochs=1")
+    assert result.code == 0, result.output
+    assert result.output.count("ais://imagenet/train/cat/0.jpg is odd, and used as it is read: ") == 1, result.output
+    assert "UserWarning" not in result.output
+    assert [line["data_odd"] for line in result.metrics("train_epoch")] == [1]
+
+
+def test_the_embedded_server_says_what_is_wrong_with_a_folder(train: Callable[..., Result], tmp_path: Path) -> None:
+    small = make_small_folder(tmp_path / "small")
+    (small / "train" / "cow").symlink_to("/nowhere")
+    words = ("data=aistore", "data.endpoint=embedded", f"data.embedded_root={small}", "data.transform=client", *TINY)
+    result = train(*words)
+    assert result.code == 2 and f"error: {small / 'train' / 'cow'} is a link to /nowhere" in result.output
