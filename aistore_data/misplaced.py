@@ -35,7 +35,10 @@ def missing_split(root: Path, split: str) -> ConfigError:
 
 
 def _instead(root: Path, split: str) -> str:
-    top = top_of(root)
+    try:
+        top = top_of(root)
+    except (ConfigError, DataError):
+        return ""  # what is wrong there is not what is missing
     if _holds_splits(root.parent) and root.name in _SPLITS:
         return f" Did you mean {shown(root.parent)}?"
     for below in ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC", *top.folders):

@@ -42,6 +42,7 @@ from etl.server import ship_by_value
 from etl.shrink import QUALITY_VARIABLE, SIDE_VARIABLE, shrink
 from etl.shrink_server import ShrinkETL
 from scripts.destination import opened
+from training.noise import collect
 
 RECORD = f"{BESIDE}shrink.json"
 _POLL_S = 0.5
@@ -172,6 +173,7 @@ def measure(reads: Sequence[Callable[[str], bytes]], names: Sequence[str]) -> li
     """Of photos by name, for each way to read them; what cannot be decoded counts with its bytes alone."""
     sizes: list[list[int]] = [[] for _ in reads]
     times: list[list[float]] = [[] for _ in reads]
+    collect()  # what Pillow says of odd photos is no part of the figures
     for index, name in enumerate(names):
         for read, size, milliseconds in zip(reads, sizes, times, strict=True):
             data = read(name)

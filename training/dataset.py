@@ -149,6 +149,7 @@ class SampleDataset:
             try:
                 pixels = transform(self.reader.read(by), self.spec, Key(self.seed, epoch, index))
             except CorruptSample as error:
+                collect()  # what Pillow has said of this file belongs to no other
                 problem = f"{self.reader.locate(by)} is {error}"
                 if not self.replace:
                     raise DataError(f"{problem}. {advice(self.spec)}") from None

@@ -351,6 +351,7 @@ class Work:
     def _substitute(self, sample: Sample, problem: str) -> float:
         """Go on with another sample of the class. Raises DataError where that is not wanted, or there is none."""
         remote = self.remote
+        collect()  # what Pillow has said of this object belongs to no other
         where = self._locate(sample.by)
         look = f"ais get {where} - | file -"
         if not remote.replace:

@@ -159,6 +159,16 @@ def test_a_file_that_is_another_one_by_now(tmp_path: Path) -> None:
         SampleDataset(reader, manifest, Spec.val(32, 36), 0).__getitems__([(0, 0)])
 
 
+def test_a_file_that_is_gone_is_replaced_where_that_is_wanted(tmp_path: Path) -> None:
+    small = make_small_folder(tmp_path / "small")
+    manifest, _ = scan_folder(small)
+    (small / "train" / manifest.name(0)).unlink()
+    reader = FolderReader(small / "train", manifest)
+    batch = SampleDataset(reader, manifest, Spec.train(32), 0, replace=True).__getitems__([(0, 0)])
+    (case,) = batch.replaced
+    assert manifest.labels[case.by] == 0 != case.by and "0.jpg is gone, and was there" in case.reason
+
+
 class FailingReader(FolderReader):
     """Whose disk is gone, for loader workers of processes of their own."""
 
