@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +17,7 @@ from aistore_data.layout import BESIDE, classes_name, manifest_name
 from aistore_data.manifest import IMG_EXTENSIONS, Manifest, checksum_digest
 from aistore_data.objects import iter_objects
 from aistore_data.progress import Progress
+from aistore_data.walk import APPLE_DOUBLE
 
 _HASH = 64
 """Characters of a SHA-256, before a kept manifest."""
@@ -49,6 +51,7 @@ def read_manifest(
             f"{uri}/{prefix} holds no images ({', '.join(IMG_EXTENSIONS)}): upload them with "
             f"python -m aistore_data.upload FOLDER {uri}, or check data.bucket and the prefixes."
         )
+    _refuse_apple_double(uri, images, reader)
     kept = _kept(uri, prefix, reader)
     for former, manifest in kept:
         if former == listing and (not classes or manifest.classes == classes):
@@ -87,6 +90,17 @@ def _list(bucket: Any, uri: str, prefix: str) -> tuple[dict[str, int], dict[byte
                 digest.update(f"{entry.name} {entry.size} {entry.checksum}\n".encode())
             progress.add(1)
     return sizes, checksums, digest.hexdigest()
+
+
+def _refuse_apple_double(uri: str, images: list[str], reader: HttpReader) -> None:
+    """Raises ClusterError for what macOS keeps beside photos: each of these objects would end an epoch."""
+    some = [name for name in images if name.rpartition("/")[2].startswith("._")]
+    if some and (_object(uri, some[0], reader) or b"").startswith(APPLE_DOUBLE):
+        raise ClusterError(
+            f"{len(some):,} objects of {uri}, like {some[0]}, are no photos but what macOS keeps beside them. Delete "
+            f"the files from the folder (find FOLDER -name '._*' -delete) and the objects from the bucket: "
+            f"ais object rm {shlex.quote(f'{uri}/{some[0]}')}"
+        )
 
 
 def _kept(uri: str, prefix: str, reader: HttpReader) -> list[tuple[str, Manifest]]:

@@ -16,7 +16,7 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".7z", ".rar")
 _PATIENCE_S = 5.0
 """Seconds for which a folder is asked for again that a network file system does not give."""
 
-_APPLE_DOUBLE = b"\0\5\x16\7"
+APPLE_DOUBLE = b"\0\5\x16\7"
 """What a file begins with in which macOS keeps what another file system has no place for (RFC 1740)."""
 
 _NOT_FOR_PEOPLE = ("@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "#recycle")
@@ -80,20 +80,25 @@ def images_below(
     above = (*above, identity(folder))
     if above[-1] in above[:-1]:
         raise ConfigError(f"{shown(folder)} leads back to a folder that it lies in: remove the link.")
-    before = len(oddities.hidden)
+    found = False
     for entry in _entries(folder):
-        name = prefix + b"/" + os.fsencode(entry.name)
-        if _is_folder(entry):
-            yield from images_below(entry.path, name, oddities, above)
-        elif entry.name.lower().endswith(IMG_EXTENSIONS):
-            size = _size(entry)
-            if entry.name.startswith("._") and _is_apple_double(entry.path):
-                oddities.apple_double.append(entry.path)
-            if size == 0:
-                oddities.empty.append(entry.path)
-            if len(oddities.hidden) == before and _is_hidden(Path(folder).name):
-                oddities.hidden.append(folder)
-            yield name, size
+        name = entry.name
+        image = name.lower().endswith(IMG_EXTENSIONS)
+        try:
+            status = entry.stat() if image or entry.is_symlink() or entry.is_dir() else None
+        except OSError:
+            status = _stat(entry.path)
+        if status is None:
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            yield from images_below(entry.path, prefix + b"/" + os.fsencode(name), oddities, above)
+        elif image:
+            found = True
+            if not stat.S_ISREG(status.st_mode) or status.st_size == 0 or name.startswith("._"):
+                _look_at(entry.path, status, oddities)
+            yield prefix + b"/" + os.fsencode(name), status.st_size
+    if found and _is_hidden(Path(folder).name):
+        oddities.hidden.append(folder)
 
 
 def kinds_of(folder: Path) -> str:
@@ -108,10 +113,7 @@ def kinds_of(folder: Path) -> str:
 
 def identity(folder: str) -> tuple[int, int]:
     """Device and number of a folder, which links to it share. Raises as ``top_of``."""
-    try:
-        status = patiently(lambda: Path(folder).stat(), _PATIENCE_S)
-    except OSError as error:
-        raise cannot_read(folder, error) from None
+    status = _stat(folder)
     return status.st_dev, status.st_ino
 
 
@@ -164,14 +166,22 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         raise cannot_read(entry.path, error) from None
 
 
-def _size(entry: os.DirEntry[str]) -> int:
+def _stat(path: str) -> os.stat_result:
+    """Follows links. Raises as ``top_of``."""
     try:
-        status = patiently(entry.stat, _PATIENCE_S)
+        return patiently(lambda: os.stat(path), _PATIENCE_S)  # noqa: PTH116  # a path of any bytes
     except OSError as error:
-        raise cannot_read(entry.path, error) from None
+        raise cannot_read(path, error) from None
+
+
+def _look_at(path: str, status: os.stat_result, oddities: Oddities) -> None:
+    """Note what is odd about an image. Raises ConfigError for one that would be waited for for ever."""
     if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{shown(entry.path)} is no file but a pipe or a device, which has no photo: remove it.")
-    return status.st_size
+        raise ConfigError(f"{shown(path)} is no file but a pipe or a device, which has no photo: remove it.")
+    if status.st_size == 0:
+        oddities.empty.append(path)
+    elif _is_apple_double(path):
+        oddities.apple_double.append(path)
 
 
 def _is_hidden(name: str) -> bool:
@@ -181,6 +191,6 @@ def _is_hidden(name: str) -> bool:
 def _is_apple_double(path: str) -> bool:
     try:
         with open(path, "rb") as file:
-            return file.read(4) == _APPLE_DOUBLE
+            return file.read(4) == APPLE_DOUBLE
     except OSError as error:
         raise cannot_read(path, error) from None

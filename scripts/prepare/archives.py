@@ -151,7 +151,8 @@ def _read_members(path: str, file: BinaryIO, end: int) -> Iterator[tuple[str, Sl
 
 
 def _is_photo(name: str) -> bool:
-    return name.lower().endswith(IMG_EXTENSIONS)
+    """Whether a member is one; what macOS's tar keeps beside a photo has its name after ``._``."""
+    return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith("._")
 
 
 def read_devkit(path: str) -> tuple[dict[int, str], list[int]]:
