@@ -22,6 +22,9 @@ from aistore_data.walk import APPLE_DOUBLE
 _HASH = 64
 """Characters of a SHA-256, before a kept manifest."""
 
+_LOOKS = 16
+"""Objects that are read to see whether they are photos, at most."""
+
 _FETCHES = 16
 """GETs at a time, where labels are not read by get-batch."""
 
@@ -94,13 +97,14 @@ def _list(bucket: Any, uri: str, prefix: str) -> tuple[dict[str, int], dict[byte
 
 def _refuse_apple_double(uri: str, images: list[str], reader: HttpReader) -> None:
     """Raises ClusterError for what macOS keeps beside photos: each of these objects would end an epoch."""
-    some = [name for name in images if name.rpartition("/")[2].startswith("._")]
-    if some and (_object(uri, some[0], reader) or b"").startswith(APPLE_DOUBLE):
-        raise ClusterError(
-            f"{len(some):,} objects of {uri}, like {some[0]}, are no photos but what macOS keeps beside them. Delete "
-            f"the files from the folder (find FOLDER -name '._*' -delete) and the objects from the bucket: "
-            f"ais object rm {shlex.quote(f'{uri}/{some[0]}')}"
-        )
+    named = [name for name in images if name.rpartition("/")[2].startswith("._")]
+    for name in named[:_LOOKS]:
+        if (_object(uri, name, reader) or b"").startswith(APPLE_DOUBLE):
+            raise ClusterError(
+                f"{uri}/{name} is no photo but what macOS keeps beside one, and {len(named) - 1:,} more objects have "
+                f"names that begin with '._'. Delete such files from the folder (find FOLDER -name '._*' -delete), and "
+                f"the objects from the bucket: ais object rm {shlex.quote(f'{uri}/{name}')}"
+            )
 
 
 def _kept(uri: str, prefix: str, reader: HttpReader) -> list[tuple[str, Manifest]]:
