@@ -98,11 +98,11 @@ def scan_folder(
     no ``train``. Raises ConfigError for a folder, a class or a file that is missing, unreadable or in a wrong place,
     DataError for a disk that fails.
     """
+    if with_train:
+        require_train(root)
     check_root(root)
     train, val = root / "train", root / "val"
     there = is_folder(train)
-    if with_train and not there:
-        raise missing_split(root, "train")
     if not is_folder(val):
         raise missing_split(root, "val")
     classes = classes_of(train if there else val, say)
@@ -124,6 +124,13 @@ def scan_folder(
             f"{shown(lacking[0])}: they are trained on and never validated"
         )
     return manifest_of(train, classes if with_train else [], classes, say), manifest_of(val, own, classes, say)
+
+
+def require_train(root: Path) -> None:
+    """Raises ConfigError where there is no folder of training samples."""
+    check_root(root)
+    if not is_folder(root / "train"):
+        raise missing_split(root, "train")
 
 
 def classes_of(folder: Path, say: Callable[[str], None]) -> list[str]:

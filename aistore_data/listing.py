@@ -32,6 +32,10 @@ _BATCH = 4000
 """Labels of one request: 3.7 times the rate of 16 GETs at a time; at 500 twice (AIS 5.0, 3 targets, loopback)."""
 
 
+class NoImagesError(ClusterError):
+    """There is a bucket, and nothing in it that could be a sample."""
+
+
 def read_manifest(
     bucket: Any,
     uri: str,
@@ -50,7 +54,7 @@ def read_manifest(
     sizes, checksums, listing = _list(bucket, uri, prefix)
     images = [name for name in sizes if name.lower().endswith(IMG_EXTENSIONS)]
     if not images:
-        raise ClusterError(
+        raise NoImagesError(
             f"{uri}/{prefix} holds no images ({', '.join(IMG_EXTENSIONS)}): upload them with "
             f"python -m aistore_data.upload FOLDER {uri}, or check data.bucket and the prefixes."
         )

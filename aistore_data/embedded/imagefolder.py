@@ -1,11 +1,13 @@
 """An ImageFolder as the objects of a bucket, in place: nothing is copied."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from aistore_data.disk import shown
 from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.store import Entry
 from aistore_data.errors import ConfigError, UserError
@@ -31,8 +33,10 @@ def _scan(folder: Path, layout: str) -> Iterator[tuple[str, Entry]]:
     from aistore_data.folder import scan_folder  # here, so that a server without a folder needs no NumPy
     from aistore_data.layout import classes_name, pair_names
 
-    now = time.time_ns()
-    for split, manifest in zip(("train", "val"), scan_folder(folder, _warn), strict=True):
+    now, with_train = time.time_ns(), os.path.lexists(folder / "train")
+    if not with_train:
+        _warn(f"warning: {shown(folder)} holds no train/: its val/ is served alone")
+    for split, manifest in zip(("train", "val"), scan_folder(folder, _warn, with_train=with_train), strict=True):
         pairs = pair_names(manifest) if layout == "pairs" else []
         for index, (size, label) in enumerate(zip(manifest.sizes.tolist(), manifest.labels.tolist(), strict=True)):
             name = manifest.name(index)

@@ -291,6 +291,20 @@ def test_an_odd_object_of_a_bucket_is_named_too(train: Callable[..., Result], od
     assert [line["data_odd"] for line in result.metrics("train_epoch")] == [1]
 
 
+@pytest.mark.parametrize("how", [pytest.param("etl", marks=pytest.mark.long), "client"])
+def test_a_bucket_with_val_alone_is_evaluated(train: Callable[..., Result], tmp_path: Path, how: str) -> None:
+    small = make_small_folder(tmp_path / "small")
+    trained = train(f"data.root={small}", *TINY, "train.epochs=1", "run_dir=trained")
+    (small / "train").rename(tmp_path / "train")
+    words = ("data=aistore", "data.endpoint=embedded", f"data.embedded_root={small}", f"data.transform={how}", *TINY)
+    weights = f"model.weights={trained.run_dir}/checkpoints/last.pt"
+    result = train(*words, "mode=evaluate", weights)
+    assert result.code == 0, result.output
+    assert result.summary()["acc1"] == trained.summary()["acc1"]
+    refused = train(*words, "run_dir=refused")
+    assert refused.code == 2 and f"error: {small / 'train'} is missing" in refused.output
+
+
 def test_the_embedded_server_says_what_is_wrong_with_a_folder(train: Callable[..., Result], tmp_path: Path) -> None:
     small = make_small_folder(tmp_path / "small")
     (small / "train" / "cow").symlink_to("/nowhere")
