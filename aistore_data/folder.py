@@ -114,7 +114,7 @@ def scan_folder(
             f"{f' (and {len(unknown) - 1} more)' if len(unknown) > 1 else ''}: "
             "both splits need the same classes; rename or remove it."
         )
-    lacking = [name for name in classes if name not in set(own)]
+    lacking = sorted(set(classes) - set(own))
     for name in lacking:
         if os.path.lexists(val / name):
             raise ConfigError(f"{shown(val / name)} is a file, and a class folder in {shown(train)}: remove it.")
