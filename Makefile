@@ -20,6 +20,7 @@ help:  ## list the verbs
 setup: $(VENV)/.ready $(VENV)/.native  ## make .venv with the pinned packages (several GB: torch's CUDA libraries)
 
 $(VENV)/.ready: requirements.txt requirements-torch.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.platform == "linux" else "imagenet-ais runs on Linux alone: use a Linux machine, WSL or a container")'
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 setup") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(if $(filter site,$(TORCH)),--system-site-packages) $(VENV)
 	$(if $(filter site,$(TORCH)),@echo "using the torch of $(PYTHON)",$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-torch.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,15 +17,23 @@ from aistore_data.layout import BESIDE, classes_name, manifest_name
 from aistore_data.manifest import IMG_EXTENSIONS, Manifest, checksum_digest
 from aistore_data.objects import iter_objects
 from aistore_data.progress import Progress
+from aistore_data.walk import APPLE_DOUBLE
 
 _HASH = 64
 """Characters of a SHA-256, before a kept manifest."""
+
+_LOOKS = 16
+"""Objects that are read to see whether they are photos, at most."""
 
 _FETCHES = 16
 """GETs at a time, where labels are not read by get-batch."""
 
 _BATCH = 4000
 """Labels of one request: 3.7 times the rate of 16 GETs at a time; at 500 twice (AIS 5.0, 3 targets, loopback)."""
+
+
+class NoImagesError(ClusterError):
+    """There is a bucket, and nothing in it that could be a sample."""
 
 
 def read_manifest(
@@ -45,10 +54,11 @@ def read_manifest(
     sizes, checksums, listing = _list(bucket, uri, prefix)
     images = [name for name in sizes if name.lower().endswith(IMG_EXTENSIONS)]
     if not images:
-        raise ClusterError(
+        raise NoImagesError(
             f"{uri}/{prefix} holds no images ({', '.join(IMG_EXTENSIONS)}): upload them with "
             f"python -m aistore_data.upload FOLDER {uri}, or check data.bucket and the prefixes."
         )
+    _refuse_apple_double(uri, images, reader)
     kept = _kept(uri, prefix, reader)
     for former, manifest in kept:
         if former == listing and (not classes or manifest.classes == classes):
@@ -87,6 +97,18 @@ def _list(bucket: Any, uri: str, prefix: str) -> tuple[dict[str, int], dict[byte
                 digest.update(f"{entry.name} {entry.size} {entry.checksum}\n".encode())
             progress.add(1)
     return sizes, checksums, digest.hexdigest()
+
+
+def _refuse_apple_double(uri: str, images: list[str], reader: HttpReader) -> None:
+    """Raises ClusterError for what macOS keeps beside photos: each of these objects would end an epoch."""
+    named = [name for name in images if name.rpartition("/")[2].startswith("._")]
+    for name in named[:_LOOKS]:
+        if (_object(uri, name, reader) or b"").startswith(APPLE_DOUBLE):
+            raise ClusterError(
+                f"{uri}/{name} is no photo but what macOS keeps beside one, and {len(named) - 1:,} more objects have "
+                f"names that begin with '._'. Delete such files from the folder (find FOLDER -name '._*' -delete), and "
+                f"the objects from the bucket: ais object rm {shlex.quote(f'{uri}/{name}')}"
+            )
 
 
 def _kept(uri: str, prefix: str, reader: HttpReader) -> list[tuple[str, Manifest]]:

@@ -2,15 +2,19 @@
 
 import json
 import os
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from aistore_data.disk import cause, patiently, read_file, shown
 from aistore_data.errors import DataError
 from aistore_data.folder import scan_folder
 from aistore_data.layout import Layout, classes_name, pair_names
 from aistore_data.manifest import Manifest
+
+_PATIENCE_S = 60.0
+"""Seconds for which a command waits for a file that a disk or a network file system does not give."""
 
 
 class Place(Protocol):
@@ -31,12 +35,11 @@ class File(NamedTuple):
     unit: None = None
 
     def read(self) -> bytes:
-        """All of the file."""
+        """All of the file. Waits shortly for a disk whose fault may pass."""
         try:
-            with open(self.path, "rb") as file:
-                return file.read()
+            return patiently(lambda: read_file(self.path), _PATIENCE_S)
         except OSError as error:
-            raise DataError(f"{self.path} cannot be read: {error.strerror}.") from None
+            raise DataError(f"{shown(self.path)} cannot be read: {cause(error)}.") from None
 
 
 class Content(NamedTuple):
@@ -100,10 +103,10 @@ def items_of(split: Split, manifest: Manifest, layout: Layout) -> list[Item]:
     return [*items, Item(classes_name(split.prefix), Content(names), len(names))]
 
 
-def index_folder(root: Path) -> list[Split]:
-    """Both splits of an ImageFolder. Raises ConfigError if it is none."""
+def index_folder(root: Path, say: Callable[[str], None] = lambda line: None) -> list[Split]:
+    """Both splits of an ImageFolder; ``say`` hears warnings. Raises ConfigError if it is none, DataError."""
     splits = []
-    for prefix, manifest in zip(("train/", "val/"), scan_folder(root), strict=True):
+    for prefix, manifest in zip(("train/", "val/"), scan_folder(root, say), strict=True):
         names = map(manifest.name, range(len(manifest)))
         rows = zip(names, manifest.labels.tolist(), manifest.sizes.tolist(), strict=True)
         photos = [Photo(name, label, size, File(f"{root}/{prefix}{name}")) for name, label, size in rows]

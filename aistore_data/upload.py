@@ -8,13 +8,14 @@ for token and TLS. ``python -m scripts.prepare_imagenet`` takes ImageNet as it w
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aistore_data.bucket_uri import parse_bucket
 from aistore_data.claim import Claim
 from aistore_data.cluster import connect
 from aistore_data.destination import Bucket
+from aistore_data.disk import cause, shown
 from aistore_data.errors import UserError
 from aistore_data.http_reader import Access
 from aistore_data.layout import Layout
@@ -38,7 +39,7 @@ def open_bucket(uri: str, endpoint: str, create: bool = True) -> Bucket:
 
 def upload(root: Path, bucket: Bucket, layout: Layout, workers: int, replace: bool = False) -> Outcome:
     """Upload both splits. Raises ConfigError for a folder that is no ImageFolder, ClusterError and DataError."""
-    items = [item for split in index_folder(root) for item in items_of(split, split.manifest(), layout)]
+    items = [item for split in index_folder(root, print_line) for item in items_of(split, split.manifest(), layout)]
     with Claim(bucket.sdk, bucket.uri, print_line) as claim:
         return transfer(plan(items, bucket, replace), bucket, workers, replace, check=claim.check)
 
@@ -56,6 +57,26 @@ def add_options(parser: argparse.ArgumentParser, replace: bool = True) -> None:
     )
     if replace:
         parser.add_argument("--replace", action="store_true", help="replace what is there with another content")
+
+
+def exit_code(work: Callable[[], None]) -> int:
+    """That of a command that can be started again, with a sentence for whatever a user or a machine can do to it."""
+    try:
+        work()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped. The same command goes on.", file=sys.stderr)
+        return STOPPED
+    except MemoryError:
+        print("error: the memory is too small: fewer --workers need less. The same command goes on.", file=sys.stderr)
+        return UserError.exit_code
+    except OSError as error:
+        where = f"{shown(error.filename)}: " if isinstance(error.filename, str) else ""
+        print(f"error: {where}{cause(error)}. The same command goes on when that is mended.", file=sys.stderr)
+        return UserError.exit_code
+    return 0
 
 
 def positive(text: str) -> int:
@@ -78,17 +99,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--layout", choices=("folders", "pairs"), default="folders")
     add_options(parser)
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         bucket = open_bucket(options.bucket, options.endpoint)
         done = upload(options.root, bucket, options.layout, options.workers, options.replace)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped. The same command goes on.", file=sys.stderr)
-        return STOPPED
-    print(f"{options.bucket}: {done.sent:,} objects uploaded, {done.kept:,} were there already")
-    return 0
+        print(f"{options.bucket}: {done.sent:,} objects uploaded, {done.kept:,} were there already")
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@
     python -m scripts.prepare_imagenet /downloads ais://imagenet                     # a folder that holds the three
     python -m scripts.prepare_imagenet imagenet-object-localization-challenge.zip ais://imagenet --layout pairs
     python -m scripts.prepare_imagenet /hf/imagenet-1k /data/imagenet --sample 100
+    python -m scripts.prepare_imagenet /data/imagenet LOC_val_solution.csv /data/imagenet  # sorts a val/ that lies flat
 
-SOURCE is ImageNet's archives, Kaggle's folder or zip, an ImageFolder, or Hugging Face's Parquet files (these need
-pyarrow). DEST becomes train/CLASS/*.JPEG and val/CLASS/*.JPEG. Killed at any moment, the same command goes on. What is
-odd about the photos is told at the end, and in DEST's .imagenet-ais/prepare.json.
+SOURCE is ImageNet's archives, Kaggle's folder or zip, an ImageFolder, one whose val/ lies flat and a file of its
+labels, or Hugging Face's Parquet files (these need pyarrow). DEST becomes train/CLASS/*.JPEG and val/CLASS/*.JPEG.
+Killed at any moment, the same command goes on. What is odd about the photos is told at the end, and in DEST's
+.imagenet-ais/prepare.json.
 """
 
 import argparse
@@ -20,14 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from aistore_data.destination import Bucket, Folder
-from aistore_data.errors import UserError
+from aistore_data.errors import ConfigError
 from aistore_data.layout import BESIDE
 from aistore_data.manifest import Manifest
-from aistore_data.photos import Item, Photo, Split, items_of
+from aistore_data.photos import Content, Item, Photo, Split, items_of
 from aistore_data.transfer import Outcome, Planned, plan, transfer
-from aistore_data.upload import STOPPED, add_options, positive, print_line
+from aistore_data.upload import add_options, exit_code, positive, print_line
 from scripts.destination import opened
-from scripts.prepare.checks import ArchiveSums, check_splits
+from scripts.prepare.checks import ArchiveSums, check_photos, check_splits
+from scripts.prepare.flat import sort_in_place
 from scripts.prepare.inspection import inspect
 from scripts.prepare.sources import Source, open_source, sampled
 
@@ -41,7 +44,10 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
     _tell(source)
     if not options.allow_other:
         check_splits(source.splits)
+    if _is_in_place(source, options):
+        return _sort_in_place(source, options)
     splits = [sampled(split, options.sample) for split in source.splits] if options.sample else source.splits
+    check_photos(splits, options.max_photo_mb)
     manifests = [split.manifest() for split in splits]
     items = [item for s, m in zip(splits, manifests, strict=True) for item in items_of(s, m, options.layout)]
     whole = source.archives and not options.sample and not options.allow_other
@@ -60,6 +66,29 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
         )
         sums.finish()
         report = _report(source, splits, items, outcome, options)
+        destination.put(REPORT, json.dumps(report, indent=1).encode())
+    return report
+
+
+def _is_in_place(source: Source, options: argparse.Namespace) -> bool:
+    return (
+        "://" not in options.dest and source.flat is not None and source.flat.resolve() == Path(options.dest).resolve()
+    )
+
+
+def _sort_in_place(source: Source, options: argparse.Namespace) -> dict[str, Any]:
+    """Move validation photos that lie flat in DEST into class folders, and read nothing."""
+    if options.sample:
+        raise ConfigError("--sample makes a smaller set, not of the photos where they lie: use another DEST.")
+    with opened(options.dest, options.endpoint) as (destination, _):
+        moved = sort_in_place(source.splits[1], Path(options.dest).absolute())
+        items = [item for split in source.splits for item in items_of(split, split.manifest(), "folders")]
+        for item in items:
+            if isinstance(item.place, Content):
+                destination.put(item.name, item.place.read())
+        kept = sum(len(split.photos) for split in source.splits) - moved
+        outcome = Outcome(moved, kept, sizes=[item.size for item in items])
+        report = _report(source, source.splits, items, outcome, options) | {"inspected": False}
         destination.put(REPORT, json.dumps(report, indent=1).encode())
     return report
 
@@ -129,6 +158,13 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sample", type=positive, help="only the first so many photos of each class and split")
     parser.add_argument("--allow-other", action="store_true", help="also a subset of ImageNet, or another data set")
     parser.add_argument("--no-inspect", action="store_true", help="do not decode photos: saves 1 to 2 ms of CPU each")
+    parser.add_argument(
+        "--max-photo-mb",
+        type=positive,
+        default=256,
+        metavar="N",
+        help="refuse photos of more than N MB, which an archive made to harm may hold (default: 256)",
+    )
     add_options(parser)
     options = parser.parse_args(arguments)
     if options.layout == "pairs" and "://" not in options.dest:
@@ -139,14 +175,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
     options = _arguments(arguments)
-    try:
-        report = prepare(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped. The same command goes on.", file=sys.stderr)
-        return STOPPED
+    return exit_code(lambda: _tell_report(prepare(options), options))
+
+
+def _tell_report(report: dict[str, Any], options: argparse.Namespace) -> None:
     print(f"{options.dest}: {report['written']:,} written ({report['written_bytes'] / 1e6:,.1f} MB), "
           f"{report['kept']:,} were there already")  # fmt: skip
     for kind, names in sorted(report["oddities"].items(), key=lambda entry: -len(entry[1])):
@@ -155,7 +187,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"  data set {report['train']['sha256'][:12]} (train), {report['val']['sha256'][:12]} (val); more in {REPORT}"
     )
-    return 0
 
 
 if __name__ == "__main__":

@@ -29,19 +29,20 @@ from requests.exceptions import RequestException
 
 from aistore_data.cluster import make_client
 from aistore_data.destination import SPLITS, Bucket, Folder, words
-from aistore_data.errors import ClusterError, ConfigError, UserError
+from aistore_data.errors import ClusterError, ConfigError
 from aistore_data.http_reader import HttpReader, object_path
 from aistore_data.layout import BESIDE, classes_name
 from aistore_data.manifest import IMG_EXTENSIONS
 from aistore_data.photos import Item, index_folder, items_of
 from aistore_data.progress import Progress
 from aistore_data.transfer import plan, transfer
-from aistore_data.upload import STOPPED, add_options, open_bucket, positive, print_line
+from aistore_data.upload import add_options, exit_code, open_bucket, positive, print_line
 from etl.sample import CorruptSample, Key, Spec, transform
 from etl.server import ship_by_value
 from etl.shrink import QUALITY_VARIABLE, SIDE_VARIABLE, shrink
 from etl.shrink_server import ShrinkETL
 from scripts.destination import opened
+from training.noise import collect
 
 RECORD = f"{BESIDE}shrink.json"
 _POLL_S = 0.5
@@ -65,7 +66,7 @@ class Shrink:
 
 def shrink_folder(source: Path, dest: Folder, how: Shrink, workers: int, check: Callable[[], None]) -> tuple[int, int]:
     """An ImageFolder into another; answers (photos stored, photos that were there). Raises UserError."""
-    splits = index_folder(source)
+    splits = index_folder(source, print_line)
     items = [Item(i.name, i.place, -1) for split in splits for i in items_of(split, split.manifest(), "folders")]
     planned = plan(items, dest, replace=False)
     record = how.record(str(source.absolute()))
@@ -172,6 +173,7 @@ def measure(reads: Sequence[Callable[[str], bytes]], names: Sequence[str]) -> li
     """Of photos by name, for each way to read them; what cannot be decoded counts with its bytes alone."""
     sizes: list[list[int]] = [[] for _ in reads]
     times: list[list[float]] = [[] for _ in reads]
+    collect()  # what Pillow says of odd photos is no part of the figures
     for index, name in enumerate(names):
         for read, size, milliseconds in zip(reads, sizes, times, strict=True):
             data = read(name)
@@ -241,15 +243,7 @@ def _run(options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
     options = _arguments(arguments)
-    try:
-        _run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped. The same command goes on.", file=sys.stderr)
-        return STOPPED
-    return 0
+    return exit_code(lambda: _run(options))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from aistore_data.breaker import Breakers
 from aistore_data.bucket_uri import parse_bucket
 from aistore_data.cluster import connect, make_client, why
 from aistore_data.errors import ClusterError, ObjectError
+from aistore_data.folder import require_train
 from aistore_data.http_reader import Access, HttpReader
-from aistore_data.listing import read_manifest
+from aistore_data.listing import NoImagesError, read_manifest
 from aistore_data.manifest import Manifest
 from aistore_data.placement import Placement
 from aistore_data.shared import share
@@ -27,6 +28,7 @@ from etl.sample import Spec
 from training.config import Config
 from training.distributed import World, on_main
 from training.keeper import Keeper
+from training.notices import Notices
 from training.numerics import cpu_count
 from training.remote import Remote, RemoteDataset, serves_directly
 
@@ -48,11 +50,11 @@ class _Bucket:
 
 @contextmanager
 def open_bucket(
-    config: Config, train_spec: Spec, val_spec: Spec, world: World, say: Callable[[str], None]
+    config: Config, train_spec: Spec, val_spec: Spec, world: World, say: Callable[[str], None], notices: Notices
 ) -> Iterator[tuple[RemoteDataset, RemoteDataset, dict[str, Any]]]:
     """(train dataset, val dataset, description); rank 0 starts what is missing, repairs it, and stops it.
 
-    Raises ClusterError for a cluster, bucket or ETL that cannot be used.
+    ``notices`` takes what loader workers tell. Raises ClusterError for a cluster, bucket or ETL that cannot be used.
     """
     with ExitStack() as stack:
         bucket = on_main(world, lambda: _prepare(config, train_spec, val_spec, stack, say))
@@ -73,6 +75,7 @@ def open_bucket(
             adaptive_deadline=data.etl.adaptive_deadline,
             patience_s=data.patience_s,
             audit_every=data.audit_every,
+            notices=notices,
         )
         names = [(name,) if name else () for name in (bucket.train_etl, bucket.val_etl)]
         train = replace(common, etl_names=names[0], replace=data.on_corrupt == "replace")
@@ -84,12 +87,13 @@ def open_bucket(
             etl_names=names[1],
             breakers=Breakers(len(placement.hosts)),
         )
-        if names[0]:
+        if names[1]:
             repairs = _repairs(config, bucket, say) if world.is_main and data.etl.manage == "auto" else None
-            stack.enter_context(Keeper([train, val], repairs, say))
+            watched = slice(0 if names[0] else 1, 2)
+            stack.enter_context(Keeper([train, val][watched], repairs and repairs[watched], say))
         source = bucket.uri if bucket.uri == bucket.val_uri else [bucket.uri, bucket.val_uri]
         description = {"source": source, "transform": data.transform, "etl": [bucket.train_etl, bucket.val_etl]}
-        yield RemoteDataset(train), RemoteDataset(val), description | ({"code": code_sha256()} if names[0] else {})
+        yield RemoteDataset(train), RemoteDataset(val), description | ({"code": code_sha256()} if names[1] else {})
 
 
 def _repairs(config: Config, bucket: _Bucket, say: Callable[[str], None]) -> list[Callable[[], None]]:
@@ -123,10 +127,18 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
     client = make_client(access)
     reader = HttpReader(access)
     uri, val_uri = data.bucket, data.val_bucket or data.bucket
-    train = _manifest(client, uri, data.train_prefix, reader, (), say)
-    val = _manifest(client, val_uri, data.val_prefix, reader, train.classes, say)
+    try:
+        train = _manifest(client, uri, data.train_prefix, reader, (), say)
+        val = _manifest(client, val_uri, data.val_prefix, reader, train.classes, say)
+    except NoImagesError:
+        if config.mode == "train":
+            raise
+        val = _manifest(client, val_uri, data.val_prefix, reader, (), say)
+        train = Manifest.build([], val.classes)
     where = uri if uri == val_uri else f"{uri} and {val_uri}"
-    direct = serves_directly(access, uri, train, Placement(found, access.endpoint))
+    direct = serves_directly(
+        access, *((uri, train) if len(train) else (val_uri, val)), Placement(found, access.endpoint)
+    )
     say(f"{where}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
     if data.transform == "client":
         return _Bucket(access, uri, val_uri, train, val, found, direct, "", "")
@@ -136,6 +148,9 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
         ("train", data.etl.train_name, train_spec, uri, train),
         ("val", data.etl.val_name, val_spec, val_uri, val),
     ):
+        if not len(manifest):  # nobody asks for its samples
+            names.append("")
+            continue
         begin = time.monotonic()
         name, started = etls.ensure(client, name, recipe, settings, say)  # type: ignore[arg-type]
         if started and (data.etl.on_exit == "stop" or (data.etl.on_exit == "auto" and embedded)):
@@ -172,6 +187,8 @@ def _manifest(
 def _embedded(config: Config, stack: ExitStack) -> Access:
     from aistore_data.embedded import EmbeddedAIS
 
+    if config.mode == "train":
+        require_train(Path(config.data.embedded_root))
     root = stack.enter_context(tempfile.TemporaryDirectory(prefix="imagenet-ais-"))
     server = stack.enter_context(
         EmbeddedAIS(Path(root), imagefolder=Path(config.data.embedded_root), layout=config.data.embedded_layout)

@@ -85,7 +85,9 @@ class DataConfig:
     prefetch: int = option(4, "batches that each worker makes ahead")
     on_corrupt: str = option("raise", "raise|replace: a training sample that is no image ends the run|is another one")
     max_replaced: int = option(100, "on_corrupt=replace: more different samples than this end the run")
-    patience_s: float = option(600.0, "aistore: seconds to wait for a cluster that is gone before saving and giving up")
+    patience_s: float = option(
+        600.0, "seconds to wait for a cluster or a disk that is gone before saving and giving up"
+    )
     audit_every: int = option(256, "aistore: compare one in so many of the ETL's samples with one made here; 0: none")
     fingerprint: str = option(
         "sampled", "off|sampled|full: hash what the model sees, pixels of one sample in 16|of all"

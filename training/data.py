@@ -1,11 +1,13 @@
 """The data sources by name. Another source is one more function here; nothing downstream changes."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from aistore_data.errors import ConfigError
@@ -16,6 +18,7 @@ from etl import Spec
 from training.config import Config
 from training.dataset import BatchDataset, SampleDataset, SyntheticDataset
 from training.distributed import World
+from training.notices import Listener, Notices
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,15 @@ def open_data(
     if config.data.source == "synthetic":
         yield _synthetic(config, train_spec, val_spec, batch_size, device)
     elif config.data.source == "imagefolder":
-        yield _imagefolder(config, train_spec, val_spec)
+        with _listener(config, world, say) as listener:
+            yield _imagefolder(config, train_spec, val_spec, listener.notices, say)
     else:
         from training.bucket import open_bucket  # here, so that a folder needs no SDK
 
-        with open_bucket(config, train_spec, val_spec, world, say) as (train, val, about):
+        with (
+            _listener(config, world, say) as listener,
+            open_bucket(config, train_spec, val_spec, world, say, listener.notices) as (train, val, about),
+        ):
             yield _data(train, val, train.remote.manifest, val.remote.manifest, about)
 
 
@@ -64,23 +71,48 @@ def _data(
     train: BatchDataset, val: BatchDataset, train_manifest: Manifest, val_manifest: Manifest, about: dict[str, Any]
 ) -> Data:
     description = about | {
-        "train": {"samples": len(train_manifest), "sha256": train_manifest.sha256()},
+        **(
+            {"train": {"samples": len(train_manifest), "sha256": train_manifest.sha256()}}
+            if len(train_manifest)
+            else {}
+        ),
         "val": {"samples": len(val_manifest), "sha256": val_manifest.sha256()},
         "classes": len(train_manifest.classes),
     }
     return Data(train, val, len(train_manifest.classes), description)
 
 
-def _imagefolder(config: Config, train_spec: Spec, val_spec: Spec) -> Data:
-    root, wire, replace = Path(config.data.root), config.data.wire, config.data.on_corrupt == "replace"
-    train, val = map(share, scan_folder(root))
+def _imagefolder(
+    config: Config, train_spec: Spec, val_spec: Spec, notices: Notices, say: Callable[[str], None]
+) -> Data:
+    root, data = Path(config.data.root), config.data
+    train, val = map(share, scan_folder(root, say, with_train=config.mode == "train"))
+    if (empty := np.flatnonzero(val.sizes == 0)).size:
+        raise ConfigError(
+            f"{root}/val/{val.name(int(empty[0]))} is empty, and {len(empty) - 1:,} more files of val/ are: replace or "
+            "remove them. Each validation would end the run there."
+        )
+
+    def samples(split: str, manifest: Manifest, spec: Spec, replace: bool) -> SampleDataset:
+        reader = FolderReader(root / split, manifest, data.patience_s, notices.waits)
+        return SampleDataset(reader, manifest, spec, config.seed, data.wire, replace, notices)
+
     return _data(
-        SampleDataset(FolderReader(root / "train", train), train, train_spec, config.seed, wire, replace),
-        SampleDataset(FolderReader(root / "val", val), val, val_spec, config.seed, wire),
+        samples("train", train, train_spec, data.on_corrupt == "replace"),
+        samples("val", val, val_spec, False),
         train,
         val,
         {"source": str(root)},
     )
+
+
+def _listener(config: Config, world: World, say: Callable[[str], None]) -> Listener:
+    """Of this process's loader workers; what they tell may concern its machine alone, so every rank says it."""
+
+    def aside(text: str) -> None:
+        print(f"rank {world.rank}: {text}", file=sys.stderr, flush=True)
+
+    return Listener(config.data.patience_s, say if world.is_main else aside)
 
 
 def _synthetic(config: Config, train_spec: Spec, val_spec: Spec, batch_size: int, device: torch.device) -> Data:

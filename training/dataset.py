@@ -1,6 +1,6 @@
 """Map-style datasets that answer a whole batch at once: lists of (epoch, index) in, uint8 NHWC images out."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -9,7 +9,9 @@ from aistore_data.errors import DataError, ObjectError
 from aistore_data.manifest import Manifest
 from etl import CorruptSample, Key, Spec, decode, transform
 from etl.request import DEFAULT_QUALITY, encode_jpeg
-from training.substitutes import Substitution, substitutes
+from training.noise import collect
+from training.notices import Notices
+from training.substitutes import Substitution, advice, substitutes
 
 
 class Counts(NamedTuple):
@@ -28,6 +30,8 @@ class Counts(NamedTuple):
     object_bytes: int = 0
     opened: int = 0
     """Times that a storage node's breaker opened."""
+    odd: int = 0
+    """Samples of files that Pillow reads, but warns of."""
 
 
 class Batch(NamedTuple):
@@ -62,15 +66,31 @@ class BatchDataset(Protocol):
         ...
 
 
+@runtime_checkable
+class Waiting(Protocol):
+    """A ``BatchDataset`` that may wait long for a batch."""
+
+    def end(self) -> None:
+        """Let no worker that makes a batch wait any more: nobody wants it."""
+        ...
+
+
 class Reader(Protocol):
     """Where the bytes of a sample come from."""
 
+    retries: int
+    """Attempts so far that were in vain, and were followed by another one."""
+
     def read(self, index: int) -> bytes:
-        """The bytes of sample ``index``. Raises DataError that names it."""
+        """The bytes of sample ``index``. Raises DataError that names it, CorruptSample for what is not the sample."""
         ...
 
     def locate(self, index: int) -> str:
         """Where sample ``index`` lies, for messages."""
+        ...
+
+    def end(self) -> None:
+        """Let no process that has this reader wait any more."""
         ...
 
 
@@ -78,7 +98,14 @@ class SampleDataset:
     """Samples made here: bytes from ``reader``, pixels by ``etl.transform``."""
 
     def __init__(
-        self, reader: Reader, manifest: Manifest, spec: Spec, seed: int, wire: str = "raw", replace: bool = False
+        self,
+        reader: Reader,
+        manifest: Manifest,
+        spec: Spec,
+        seed: int,
+        wire: str = "raw",
+        replace: bool = False,
+        notices: Notices | None = None,
     ) -> None:
         self.reader = reader
         self.manifest = manifest
@@ -86,6 +113,8 @@ class SampleDataset:
         self.seed = seed
         self.wire = wire
         self.replace = replace
+        self.notices = notices
+        self._odd = 0
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -95,15 +124,23 @@ class SampleDataset:
         """As ``BatchDataset``."""
         return self.spec.size
 
+    def end(self) -> None:
+        """As ``Waiting``."""
+        self.reader.end()
+
     def __getitems__(self, keys: list[tuple[int, int]], images: torch.Tensor | None = None) -> Batch:
         """As ``BatchDataset``."""
         if images is None:
             images = empty_batch(len(keys), self.side)
+        self._odd, retries = 0, self.reader.retries
+        collect()
         found = [self._fill(row, *key) for row, key in zip(images.numpy(), keys, strict=True)]
+        retries = self.reader.retries - retries
         replaced = tuple(substitution for substitution in found if substitution)
         indices = torch.tensor([index for _, index in keys])
         labels = torch.from_numpy(self.manifest.labels[indices.numpy()])
-        return Batch(images, labels, indices, Counts(local=len(keys), replaced=len(replaced)), replaced=replaced)
+        counts = Counts(local=len(keys), retries=retries, replaced=len(replaced), odd=self._odd)
+        return Batch(images, labels, indices, counts, replaced=replaced)
 
     def _fill(self, row: np.ndarray, epoch: int, index: int) -> Substitution | None:
         """Make a sample, or that which is taken in its place, with the key of the first."""
@@ -112,18 +149,26 @@ class SampleDataset:
             try:
                 pixels = transform(self.reader.read(by), self.spec, Key(self.seed, epoch, index))
             except CorruptSample as error:
+                collect()  # what Pillow has said of this file belongs to no other
                 problem = f"{self.reader.locate(by)} is {error}"
                 if not self.replace:
-                    raise DataError(
-                        f"{problem}. Replace or remove it, or use data.on_corrupt=replace, then start again."
-                    ) from None
+                    raise DataError(f"{problem}. {advice(self.spec)}") from None
                 reason, other = reason or problem, next(others, None)
                 if other is None:
                     raise DataError(f"{problem}, and no other sample of its class can be read.") from None
                 by = other
             else:
                 row[:] = through_wire(pixels, self.wire)
+                self._hear(by)
                 return Substitution(epoch, index, by, reason) if reason else None
+
+    def _hear(self, index: int) -> None:
+        """What Pillow has said of the file of sample ``index``."""
+        said = collect()
+        self._odd += bool(said)
+        if self.notices:
+            for what in said:
+                self.notices.odd(self.reader.locate(index), what)
 
 
 def empty_batch(count: int, side: int) -> torch.Tensor:

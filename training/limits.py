@@ -32,14 +32,19 @@ def data_sentence(counts: Counts, latencies: Latencies, img_per_s: float, data_w
             parts.append(
                 f"{100 * made / total:.0f} % {what}" + (f" (p50 {p50:.0f} ms, p99 {p99:.0f} ms)" if p50 else "")
             )
-    if counts.etl == 0 and data_wait < _WAITING and not counts.replaced:
+    if counts.etl == 0 and data_wait < _WAITING and not (counts.replaced or counts.retries or counts.odd):
         return ""
     trouble = [f"{value:,} {name}" for name, value in _trouble(counts) if value]
     return f"samples {', '.join(parts + trouble)}; {_limit(counts, img_per_s, data_wait)}"
 
 
 def _trouble(counts: Counts) -> Sequence[tuple[str, int]]:
-    return (("retries", counts.retries), ("fallbacks", counts.fallbacks), ("replaced", counts.replaced))
+    return (
+        ("retries", counts.retries),
+        ("fallbacks", counts.fallbacks),
+        ("replaced", counts.replaced),
+        ("odd files", counts.odd),
+    )
 
 
 def _limit(counts: Counts, img_per_s: float, data_wait: float) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from aistore_data.errors import DataError, UnreachableError, sentence
-from training.dataset import Batch, BatchDataset
+from training.dataset import Batch, BatchDataset, Waiting
 from training.preemption import undisturbed
 from training.ring import Batches, InPlace, Ring, Slotted
 from training.worker_server import START_METHOD
@@ -74,6 +74,8 @@ def open_loader(
     try:
         yield Loader(in_thread or loader, ring, device, held, unpinned)
     finally:
+        if isinstance(dataset, Waiting):
+            dataset.end()
         if in_thread:
             in_thread.close()
         _stop_workers(loader)

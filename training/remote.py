@@ -29,7 +29,9 @@ from etl.request import Request, encode
 from etl.sample import CorruptSample, Key, Spec, transform
 from training.dataset import Batch, Counts, empty_batch, from_wire, through_wire
 from training.latency import Latencies
-from training.substitutes import Substitution, substitutes
+from training.noise import collect
+from training.notices import Notices
+from training.substitutes import Substitution, advice, substitutes
 
 RAW_TIMEOUT_S = 5.0
 """Seconds for the bytes of an object."""
@@ -65,6 +67,7 @@ class Remote:
     patience_s: float = 600.0
     audit_every: int = 256
     replace: bool = False
+    notices: Notices | None = None
 
 
 class Sample:
@@ -122,6 +125,7 @@ class RemoteDataset:
         names = [remote.manifest.name(index) for _, index in keys]
         nodes = remote.placement.numbers_of([self._bucket + name for name in names])
         samples = list(map(self._sample, rows, keys, names, nodes))
+        collect()
         work = self._work(samples)
         work = self._audited(samples, work)
         indices = torch.tensor([index for _, index in keys])
@@ -304,9 +308,18 @@ class Work:
         except CorruptSample as error:
             return self._substitute(sample, f"is {error}")
         sample.row[:] = through_wire(pixels, remote.wire)
+        self._hear(sample)
         self.counts["local"] += 1
         self.counts["object_bytes"] += len(get.body)
         return None
+
+    def _hear(self, sample: Sample) -> None:
+        """What Pillow has said of the object of a sample that was made here."""
+        said = collect()
+        self.counts["odd"] += bool(said)
+        if self.remote.notices:
+            for what in said:
+                self.remote.notices.odd(self._locate(sample.by), what)
 
     def _wait(self, sample: Sample, error: ObjectError | OSError) -> float | None:
         """The bytes cannot be had now. Raises UnreachableError after ``patience_s``, DataError if waiting is no use."""
@@ -338,12 +351,11 @@ class Work:
     def _substitute(self, sample: Sample, problem: str) -> float:
         """Go on with another sample of the class. Raises DataError where that is not wanted, or there is none."""
         remote = self.remote
+        collect()  # what Pillow has said of this object belongs to no other
         where = self._locate(sample.by)
         look = f"ais get {where} - | file -"
         if not remote.replace:
-            raise DataError(
-                f"{where} {problem}. Look at it with: {look}. Replace or remove it, or use data.on_corrupt=replace."
-            )
+            raise DataError(f"{where} {problem}. Look at it with: {look}. {advice(remote.spec)}")
         if sample.others is None:
             sample.others = substitutes(remote.manifest, sample.index, remote.seed)
             sample.reason = f"{where} {problem}"

@@ -157,10 +157,10 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
     parts = [f"{world.size} x"] if world.size > 1 or config.train.accumulate == 1 else []
     parts += [f"{config.train.accumulate} x"] if config.train.accumulate > 1 else []
     run.console.say(f"run directory: {config.run_dir}")
+    training = f"{len(data.train):,} training and " if len(data.train) else ""
     run.console.say(
         f"{config.model.name} ({sum(p.numel() for p in run.model.parameters()):,} parameters) on {run.device}, "
-        f"{config.precision}; {data.num_classes} classes, {len(data.train):,} training and {len(data.val):,} "
-        "validation images"
+        f"{config.precision}; {data.num_classes} classes, {training}{len(data.val):,} validation images"
     )
     run.console.say(
         f"batch {config.train.batch_size} = {' '.join(parts)} {batch_size}, lr {config.train.lr:g}; {workers} loader "

@@ -7,6 +7,7 @@ import numpy as np
 
 from aistore_data.manifest import Manifest
 from aistore_data.randomness import SUBSTITUTES, stream
+from etl.sample import Spec
 
 
 class Substitution(NamedTuple):
@@ -24,3 +25,14 @@ def substitutes(manifest: Manifest, index: int, seed: int) -> Iterator[int]:
     others = others[others != index]
     keys = stream(seed, SUBSTITUTES, (0, index, 0)).random_raw(len(others))
     yield from others[np.argsort(keys, kind="stable")].tolist()
+
+
+def advice(spec: Spec) -> str:
+    """What helps against a file that is no sample: validation counts every sample, so none of it is replaced."""
+    changed = "A run that has begun goes on with the data so changed by allow_changes=true."
+    if spec.recipe == "val":
+        return (
+            "Replace the file or remove it: every validation sample counts, so data.on_corrupt=replace is for training "
+            f"samples alone. {changed}"
+        )
+    return f"Replace the file or remove it, or use data.on_corrupt=replace, then start again. {changed}"

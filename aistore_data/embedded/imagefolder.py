@@ -1,13 +1,16 @@
 """An ImageFolder as the objects of a bucket, in place: nothing is copied."""
 
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from aistore_data.disk import shown
 from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.store import Entry
-from aistore_data.errors import ConfigError
+from aistore_data.errors import ConfigError, UserError
 
 LAYOUTS = ("folders", "pairs")
 BUCKET = "imagenet"
@@ -22,7 +25,7 @@ def served_objects(folder: Path, layout: str) -> dict[str, Entry]:
     """
     try:
         return dict(_scan(folder, layout))
-    except ConfigError as error:
+    except UserError as error:
         raise EmbeddedError(str(error)) from None
 
 
@@ -30,8 +33,10 @@ def _scan(folder: Path, layout: str) -> Iterator[tuple[str, Entry]]:
     from aistore_data.folder import scan_folder  # here, so that a server without a folder needs no NumPy
     from aistore_data.layout import classes_name, pair_names
 
-    now = time.time_ns()
-    for split, manifest in zip(("train", "val"), scan_folder(folder), strict=True):
+    now, with_train = time.time_ns(), os.path.lexists(folder / "train")
+    if not with_train:
+        _warn(f"warning: {shown(folder)} holds no train/: its val/ is served alone")
+    for split, manifest in zip(("train", "val"), scan_folder(folder, _warn, with_train=with_train), strict=True):
         pairs = pair_names(manifest) if layout == "pairs" else []
         for index, (size, label) in enumerate(zip(manifest.sizes.tolist(), manifest.labels.tolist(), strict=True)):
             name = manifest.name(index)
@@ -47,6 +52,10 @@ def _scan(folder: Path, layout: str) -> Iterator[tuple[str, Entry]]:
             else:
                 yield f"{split}/{name}", Entry(size, path, now, read_only=True)
         yield classes_name(f"{split}/"), _generated(json.dumps(list(manifest.classes)).encode(), now)
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _generated(content: bytes, now: int) -> Entry:

@@ -75,11 +75,15 @@ class EmbeddedAIS:
             except BaseException:
                 self._stop()
                 raise
+            errors.seek(0)
+            said = errors.read().decode("utf-8", "replace").splitlines()
+            warnings = [line for line in said if line.startswith("warning: ")]
             if len(lines) < 2:
                 self._stop()
-                errors.seek(0)
-                text = errors.read().decode("utf-8", "replace").strip()
+                text = "\n".join(line for line in said if line not in warnings).strip()
                 raise EmbeddedError(text or f"The embedded AIS did not start within {START_TIMEOUT_S:g} s.")
+        for line in warnings:
+            print(line, file=sys.stderr, flush=True)
         values = dict(line.split("=", 1) for line in lines)
         self.endpoint, self.token = values["AIS_ENDPOINT"], values["AIS_AUTHN_TOKEN"]
         return self

@@ -22,6 +22,15 @@ from scripts.prepare.matlab import read_synsets
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 META = "data/meta.mat"
 
+DEVKIT_BYTES = 64 << 20
+"""Of the devkit, unpacked, at most: ImageNet's has 3 MB."""
+
+_HEADER_BYTES = 1 << 20
+"""Of a tar's header with its extensions, at most: a name and a few attributes."""
+
+_DAMAGED = (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError, RecursionError)
+"""What a damaged tar makes Python's readers raise, beside OSError."""
+
 
 class Slice(NamedTuple):
     """Bytes within an archive that is not compressed."""
@@ -54,7 +63,7 @@ def cut_short(path: str) -> DataError:
 
 def index_archives(train: str, val: str, devkit: str) -> list[Split]:
     """Both splits, by headers alone. Raises DataError for archives that are damaged or do not belong together."""
-    names, labels = _read_devkit(devkit)
+    names, labels = read_devkit(devkit)
     with Progress("photos found") as progress:
         photos = list(_training_photos(train, progress))
         val_photos = [(name, place) for name, place in _members(val) if _is_photo(name)]
@@ -101,14 +110,14 @@ def _training_photos(path: str, progress: Progress) -> Iterator[tuple[str, str, 
 def _members(path: str, start: int = 0, end: int | None = None) -> Iterator[tuple[str, Slice]]:
     """(file name, place) of the files of the tar that ``path`` holds from ``start`` to ``end``."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with _Headers(path) as file:
             whole = os.fstat(file.fileno()).st_size
             if end is not None and end > whole:
                 raise cut_short(path)
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # headers lie 100 KB apart
             file.seek(start)
             yield from _read_members(path, file, whole if end is None else end)
-    except tarfile.ReadError as error:
+    except _DAMAGED as error:
         if "unexpected end of data" in str(error):
             raise cut_short(path) from None
         raise DataError(f"{path} is not a tar, or a damaged one: {error}.") from None
@@ -116,9 +125,21 @@ def _members(path: str, start: int = 0, end: int | None = None) -> Iterator[tupl
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
 
 
+class _Headers(io.FileIO):
+    """A tar of which headers alone are read: what says that it is longer than a header is not believed."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Raises tarfile.ReadError for more bytes than a header has."""
+        if size is None or not 0 <= size <= _HEADER_BYTES:
+            raise tarfile.ReadError(f"a header that says that it has {size:,} bytes")
+        return super().read(size) or b""
+
+
 def _read_members(path: str, file: BinaryIO, end: int) -> Iterator[tuple[str, Slice]]:
     with tarfile.open(fileobj=file, mode="r:", errorlevel=2) as tar:
         for member in tar:
+            if member.size < 0 or member.issparse():
+                raise tarfile.ReadError(f"{member.name!r} is a file of a kind that is not read here")
             if member.offset_data + member.size > end:
                 raise cut_short(path)
             if member.isreg():
@@ -130,36 +151,48 @@ def _read_members(path: str, file: BinaryIO, end: int) -> Iterator[tuple[str, Sl
 
 
 def _is_photo(name: str) -> bool:
-    return name.lower().endswith(IMG_EXTENSIONS)
+    """Whether a member is one; what macOS's tar keeps beside a photo has its name after ``._``."""
+    return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith("._")
 
 
-def _read_devkit(path: str) -> tuple[dict[int, str], list[int]]:
+def read_devkit(path: str) -> tuple[dict[int, str], list[int]]:
     """ILSVRC2012_ID → wnid, and the ids of the validation photos in the order of their names."""
     wanted: dict[str, bytes] = {}
     try:
-        content = gzip.decompress(Path(path).read_bytes())
+        with gzip.open(path) as packed:
+            content = packed.read(DEVKIT_BYTES + 1)
+        if len(content) > DEVKIT_BYTES:
+            raise ValueError(f"it unpacks to more than {DEVKIT_BYTES:,} bytes, and ImageNet's to 3 million")
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
             for member in tar:
+                if not 0 <= member.size <= len(content) or member.issparse():
+                    raise ValueError(f"{member.name!r} is larger than the archive")
                 for name in (GROUND_TRUTH, META):
                     if member.name.endswith(f"/{name}") and (file := tar.extractfile(member)):
                         wanted[name] = file.read()
-        labels = [int(line) for line in wanted[GROUND_TRUTH].split()]
-        return read_synsets(wanted[META]), labels
+        return devkit_labels(wanted[META], wanted[GROUND_TRUTH])
     except KeyError as error:
         raise DataError(f"{path} has no {error.args[0]}: it is not ILSVRC2012_devkit_t12.tar.gz.") from None
-    except (gzip.BadGzipFile, zlib.error, tarfile.ReadError, EOFError, ValueError) as error:
+    except (gzip.BadGzipFile, *_DAMAGED) as error:
         raise DataError(f"{path} cannot be read as ImageNet's devkit: {error}. Download it again.") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
 
 
+def devkit_labels(meta: bytes, ground_truth: bytes) -> tuple[dict[int, str], list[int]]:
+    """As ``read_devkit``, of its two files. Raises ValueError."""
+    return read_synsets(meta), [int(line) for line in ground_truth.split()]
+
+
 def kind_of(path: Path) -> str:
     """``train``, ``val`` or ``devkit``: what an archive is by its first member; "" if it is none of these."""
     try:
-        with tarfile.open(path, "r:*") as tar:
-            first = next((member.name for member in tar if member.isreg()), "")
-            if isinstance(tar.fileobj, gzip.GzipFile):
+        with open(path, "rb") as file:
+            if file.read(2) == b"\x1f\x8b":
                 return "devkit"
-    except (tarfile.ReadError, EOFError):
+        first = next((name for name, _ in _members(str(path))), "")
+    except DataError:
         return ""
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
     return "train" if first.endswith(".tar") else "val" if _is_photo(first) else ""

@@ -42,6 +42,17 @@ def check_splits(splits: Sequence[Split]) -> None:
             )
 
 
+def check_photos(splits: Sequence[Split], max_mb: int) -> None:
+    """Raises DataError for a photo of more than ``max_mb`` MB: they are read whole, by several processes at a time."""
+    for split in splits:
+        for photo in split.photos:
+            if photo.size > max_mb * 1_000_000:
+                raise DataError(
+                    f"{split.prefix}{photo.name} has {photo.size:,} bytes, or would have when it is unpacked: that is "
+                    f"no photo. If it is, --max-photo-mb={photo.size // 1_000_000 + 1} lets it through."
+                )
+
+
 class Md5Reader:
     """The MD5 sum of a file that is read from its beginning to its end, piece by piece.
 

@@ -9,17 +9,21 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from aistore_data.errors import ConfigError, DataError
 from aistore_data.manifest import IMG_EXTENSIONS
 from aistore_data.photos import File, Photo, Place, Split
 from aistore_data.progress import Progress
+from aistore_data.walk import Oddities, images_below
 
 IMAGES = "ILSVRC/Data/CLS-LOC"
 SOLUTION, MAPPING = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
+
+LABELS_BYTES = 64 << 20
+"""Of a file of labels, at most: Kaggle's has 3 MB."""
+
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Of a file in a zip: signature, lengths of the name and of the extra field (PKWARE, APPNOTE.TXT, 4.3.7)."""
 
@@ -43,11 +47,11 @@ class Zipped(NamedTuple):
                 signature, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
                 file.seek(name + extra, os.SEEK_CUR)
                 data = file.read(self.packed)
-            if self.method == zipfile.ZIP_DEFLATED:
-                data = zlib.decompress(data, -zlib.MAX_WBITS)
+            if self.method == zipfile.ZIP_DEFLATED:  # no more than it says, whatever is packed there
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.size + 1)
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error.strerror}.") from None
-        except (struct.error, zlib.error) as error:
+        except (struct.error, zlib.error, ValueError, OverflowError) as error:
             raise self._damaged(str(error)) from None
         if signature != b"PK\3\4" or len(data) != self.size or zlib.crc32(data) != self.crc:
             raise self._damaged("a file's checksum is wrong")
@@ -63,7 +67,7 @@ def index_kaggle(source: Path) -> list[Split]:
         texts, images = (_zip if source.is_file() else _folder)(source, progress)
     classes = tuple(sorted(line.split()[0] for line in texts[MAPPING].splitlines() if line.strip()))
     numbers = {wnid: number for number, wnid in enumerate(classes)}
-    val_wnids = _solution(texts[SOLUTION], source)
+    val_wnids = solution(texts[SOLUTION], source)
     splits: dict[str, list[Photo]] = {"train": [], "val": []}
     for name, size, place in images:
         split, _, rest = name.partition("/")
@@ -94,7 +98,8 @@ def _folder(source: Path, progress: Progress) -> tuple[dict[str, str], _Images]:
     texts = {}
     for name in (SOLUTION, MAPPING):
         try:
-            texts[name] = (source / name).read_text()
+            with open(source / name, "rb") as file:
+                texts[name] = text_of(file, str(source / name))
         except OSError as error:
             raise ConfigError(
                 f"{source / name} cannot be read: {error.strerror}. It comes with Kaggle's data."
@@ -104,51 +109,60 @@ def _folder(source: Path, progress: Progress) -> tuple[dict[str, str], _Images]:
     for split in ("train", "val"):
         if not (root / split).is_dir():
             raise ConfigError(f"{root / split} is missing: unpack all of Kaggle's data.")
-        for path, size in _files(str(root / split)):
-            images.append((os.path.relpath(path, root), size, File(path)))
+        for raw, size in images_below(str(root / split), split.encode(), Oddities()):
+            path = os.fsdecode(raw)
+            images.append((path, size, File(f"{root}/{path}")))
             progress.add(1)
     return texts, images
 
 
-def _files(folder: str) -> Iterator[tuple[str, int]]:
-    with os.scandir(folder) as listing:
-        for entry in listing:
-            if entry.is_dir():
-                yield from _files(entry.path)
-            elif entry.name.lower().endswith(IMG_EXTENSIONS):
-                yield entry.path, entry.stat().st_size
+def text_of(file: IO[bytes], path: str) -> str:
+    """A file of labels. Raises DataError for one that is too large, or no text."""
+    data = file.read(LABELS_BYTES + 1)
+    if len(data) > LABELS_BYTES:
+        raise DataError(f"{path} has more than {LABELS_BYTES:,} bytes: that is no file of labels.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not a text in UTF-8, as a file of labels is: download it again.") from None
 
 
 def _zip(source: Path, progress: Progress) -> tuple[dict[str, str], _Images]:
     texts: dict[str, str] = {}
     images: _Images = []
     try:
+        whole = source.stat().st_size
         with zipfile.ZipFile(source) as archive:
             for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
                 name = entry.filename
                 if os.path.basename(name) in (SOLUTION, MAPPING):
-                    texts[os.path.basename(name)] = archive.read(entry).decode()
+                    with archive.open(entry) as file:
+                        texts[os.path.basename(name)] = text_of(file, f"{name} in {source}")
                 elif name.startswith(f"{IMAGES}/") and name.lower().endswith(IMG_EXTENSIONS):
                     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                         raise DataError(f"{name} in {source} is packed by a method that is not read here: unpack it.")
+                    if entry.compress_size > whole or entry.flag_bits & 1:
+                        raise DataError(f"{name} in {source} is encrypted, or larger than the zip: download it again.")
                     place = Zipped(str(source), entry.header_offset, entry.compress_size, entry.file_size,
                                    entry.compress_type, entry.CRC)  # fmt: skip
                     images.append((name.removeprefix(f"{IMAGES}/"), entry.file_size, place))
                     progress.add(1)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:  # RuntimeError: encrypted
         raise DataError(f"{source} is cut short, or no zip: {error}. Download it again.") from None
+    except OSError as error:
+        raise ConfigError(f"{source} cannot be read: {error.strerror}.") from None
     for name in (SOLUTION, MAPPING):
         if name not in texts:
             raise DataError(f"{source} has no {name}: it is not imagenet-object-localization-challenge.zip.")
     return texts, images
 
 
-def _solution(text: str, source: Path) -> dict[str, str]:
+def solution(text: str, source: Path) -> dict[str, str]:
     """ImageId → wnid. A line's prediction is a wnid and a box, or several such."""
     rows = csv.DictReader(text.splitlines())
     try:
         return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
-    except (KeyError, IndexError, AttributeError):
+    except (KeyError, IndexError, AttributeError, csv.Error):
         raise DataError(
             f"line {rows.line_num} of {SOLUTION} of {source} is not of the form ImageId,PredictionString."
         ) from None

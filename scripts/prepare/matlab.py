@@ -15,23 +15,29 @@ _TEXTS = {16: "utf-8", 17: "utf-16", 18: "utf-32"}
 _CELL, _STRUCT, _CHAR = 1, 2, 4
 _HEADER_BYTES = 128
 
+MOST_BYTES = 64 << 20
+"""Of the file, unpacked: the devkit's has less than 1 MB."""
+
+_MOST_NUMBERS = 1 << 16
+_MOST_DEPTH = 8
+
 
 def read_synsets(content: bytes) -> dict[int, str]:
     """ILSVRC2012_ID → WNID of the leaves, which are the classes. Raises ValueError for anything but such a file."""
     try:
         if content[126:128] != b"IM":
             raise ValueError("it is no little-endian MAT file of level 5")
-        for kind, body in _elements(content[_HEADER_BYTES:]):
-            name, rows = _matrix(body) if kind == _MATRIX else ("", [])
+        for kind, body in _elements(content[_HEADER_BYTES:], _MOST_DEPTH):
+            name, rows = _matrix(body, _MOST_DEPTH) if kind == _MATRIX else ("", [])
             if name == "synsets":
                 return {int(row["ILSVRC2012_ID"][0]): row["WNID"] for row in rows if int(row["num_children"][0]) == 0}
-    except (struct.error, zlib.error, KeyError, IndexError, TypeError) as error:
+    except (struct.error, zlib.error, KeyError, IndexError, TypeError, OverflowError) as error:
         raise ValueError(f"its structures cannot be read: {error!r}") from None
     raise ValueError("it has no variable 'synsets'")
 
 
-def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, bytes) of the data elements one after the other."""
+def _elements(data: bytes, depth: int) -> Iterator[tuple[int, bytes]]:
+    """(type, bytes) of the data elements one after the other; ``depth``: how deep packed ones may lie in each other."""
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from("<II", data, at)
@@ -44,22 +50,39 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
             raise ValueError("it is cut short")
         at += 8 + size
         if kind == _COMPRESSED:
-            yield from _elements(zlib.decompress(body))
+            yield from _elements(_unpacked(body), _deeper(depth))
         else:
             yield kind, body
             at += -at % 8
 
 
-def _matrix(body: bytes) -> tuple[str, Any]:
+def _unpacked(body: bytes) -> bytes:
+    """At most MOST_BYTES, whatever is packed there."""
+    unpacker = zlib.decompressobj()
+    data = unpacker.decompress(body, MOST_BYTES)
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise ValueError(f"it is cut short, or unpacks to more than {MOST_BYTES:,} bytes")
+    return data
+
+
+def _deeper(depth: int) -> int:
+    if depth == 0:
+        raise ValueError("its structures lie too deep in each other")
+    return depth - 1
+
+
+def _matrix(body: bytes, depth: int) -> tuple[str, Any]:
     """(name, value): a list of dictionaries for structures, a text, or a tuple of numbers."""
-    parts = list(_elements(body))
+    parts = list(_elements(body, 0))
     kind = struct.unpack_from("<I", parts[0][1])[0] & 0xFF
     name = parts[2][1].decode()
     if kind == _STRUCT:
         width = struct.unpack("<i", parts[3][1])[0]
         packed = parts[4][1]
+        if width < 1 or not packed:
+            raise ValueError("its structures have no fields")
         fields = [packed[at : at + width].split(b"\0")[0].decode() for at in range(0, len(packed), width)]
-        values = [_matrix(part)[1] for _, part in parts[5:]]
+        values = [_matrix(part, _deeper(depth))[1] for _, part in parts[5:]]
         rows = range(0, len(values), len(fields))
         return name, [dict(zip(fields, values[row : row + len(fields)], strict=True)) for row in rows]
     if kind == _CELL or len(parts) < 4:
@@ -73,4 +96,6 @@ def _matrix(body: bytes) -> tuple[str, Any]:
 
 def _numbers(kind: int, data: bytes) -> tuple[Any, ...]:
     code = _NUMBERS[kind]
+    if len(data) > _MOST_NUMBERS:
+        raise ValueError("it holds an array that is larger than any of the devkit's")
     return struct.unpack(f"<{len(data) // struct.calcsize(code)}{code}", data)

@@ -17,6 +17,10 @@ _WITH_CLASS = re.compile(r"(.+)_(n\d{8})\.(\w+)")
 """Their names are the original ones with the class behind: n01440764_10026_n01440764.JPEG."""
 
 
+_GROUP_BYTES = 4 << 30
+"""Of a group of rows, unpacked, at most: it is read as a whole, by each process."""
+
+
 class Row(NamedTuple):
     """A row of a group of rows, which is the least that is read of a Parquet file."""
 
@@ -32,7 +36,7 @@ class Row(NamedTuple):
     def read(self) -> bytes:
         """The image. The group stays in memory until another one is read."""
         data = _group(self.path, self.group)[self.row].as_py()
-        if not data:
+        if not data or not isinstance(data, bytes):
             raise DataError(f"row {self.row:,} of group {self.group:,} of {self.path} has no bytes of an image.")
         return bytes(data)
 
@@ -75,6 +79,7 @@ def _rows(file: Path) -> list[tuple[str, int, Row]]:
     try:
         with parquet.ParquetFile(file) as opened:
             for group in range(opened.num_row_groups):
+                _check_size(opened.metadata.row_group(group).total_byte_size, group)
                 table = opened.read_row_group(group, columns=["image.path", "label"])
                 paths = table.column("image").combine_chunks().field("path").to_pylist()
                 for row, (path, label) in enumerate(zip(paths, table.column("label").to_pylist(), strict=True)):
@@ -82,11 +87,16 @@ def _rows(file: Path) -> list[tuple[str, int, Row]]:
                     if label is None or label < 0:
                         raise DataError(f"row {row:,} of group {group:,} of {file} has no label.")
                     found.append((name, label, Row(str(file), group, row)))
-    except (OSError, KeyError, ValueError) as error:  # pyarrow's own are these
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError) as error:  # pyarrow's too
         raise DataError(
             f"{file} cannot be read as a Parquet file with image{{bytes, path}} and label: {error}. Download it again."
         ) from None
     return found
+
+
+def _check_size(size: int, group: int) -> None:
+    if size > _GROUP_BYTES:
+        raise ValueError(f"group {group:,} of its rows unpacks to {size:,} bytes, more than {_GROUP_BYTES:,}")
 
 
 def _wnids(rows: list[tuple[str, int, Row]]) -> dict[int, str]:
@@ -115,7 +125,7 @@ def _group(path: str, group: int) -> Any:
     try:
         with _pyarrow().ParquetFile(path) as opened:
             return opened.read_row_group(group, columns=["image.bytes"]).column("image").combine_chunks().field("bytes")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
         raise DataError(f"{path} cannot be read: {error}. Download it again.") from None
 
 

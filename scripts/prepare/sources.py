@@ -6,7 +6,9 @@ from pathlib import Path
 
 from aistore_data.errors import ConfigError
 from aistore_data.photos import Split, index_folder
-from scripts.prepare.archives import index_archives, kind_of
+from aistore_data.upload import print_line
+from scripts.prepare.archives import META, index_archives, kind_of
+from scripts.prepare.flat import index_flat, labels_in, lies_flat
 from scripts.prepare.kaggle import index_kaggle, is_kaggle
 from scripts.prepare.parquet import index_parquet, parquet_files
 
@@ -17,7 +19,7 @@ ARCHIVES = {
 }
 _TAKEN = (
     f"{', '.join(ARCHIVES.values())} (or a folder with them), Kaggle's folder or zip, a folder with train/CLASS/ and "
-    "val/CLASS/, or a folder with Hugging Face's Parquet files"
+    "val/CLASS/, one whose val/ lies flat and a file of its labels, or a folder with Hugging Face's Parquet files"
 )
 
 
@@ -28,6 +30,8 @@ class Source:
     kind: str
     splits: list[Split]
     archives: Mapping[str, Path] = field(default_factory=dict)
+    flat: Path | None = None
+    """The folder whose val/ holds photos without class folders, where it is that."""
 
 
 def open_source(paths: Sequence[Path]) -> Source:
@@ -35,12 +39,14 @@ def open_source(paths: Sequence[Path]) -> Source:
     for path in paths:
         if not path.exists():
             raise ConfigError(f"{path} does not exist. SOURCE is {_TAKEN}.")
+    if flat := _flat(paths):
+        return flat
     if len(paths) == 1:
         only = paths[0]
         if is_kaggle(only):
             return Source("Kaggle", index_kaggle(only))
         if (only / "train").is_dir() and (only / "val").is_dir() and not any((only / "train").glob("*.parquet")):
-            return Source("ImageFolder", index_folder(only))
+            return Source("ImageFolder", index_folder(only, print_line))
         if (only / ARCHIVES["train"]).is_file():
             return _archives([only / name for name in ARCHIVES.values()])
         if only.is_dir() and (files := parquet_files(only)):
@@ -50,6 +56,22 @@ def open_source(paths: Sequence[Path]) -> Source:
     if all(path.suffix == ".parquet" for path in paths):
         return Source("Parquet", index_parquet(list(paths)))
     return _archives(paths)
+
+
+def _flat(paths: Sequence[Path]) -> Source | None:
+    """Training photos in class folders, validation photos that lie flat, and their labels: in one folder, or apart."""
+    folders = [path for path in paths if path.is_dir() and not (path / META).is_file()]
+    others = [path for path in paths if path not in folders]
+    if len(folders) == 1 and len(others) < 2:
+        train, val, labels = folders[0] / "train", folders[0] / "val", others[0] if others else labels_in(folders[0])
+    elif len(folders) == 2 and len(others) == 1:
+        (val, train), labels = sorted(folders, key=lies_flat, reverse=True), others[0]
+    else:
+        return None
+    if labels is None or not train.is_dir() or not lies_flat(val):
+        return None
+    root = val.parent if (train.parent, train.name, val.name) == (val.parent, "train", "val") else None
+    return Source("class folders, flat val", index_flat(train, val, labels, print_line), flat=root)
 
 
 def _archives(paths: Sequence[Path]) -> Source:

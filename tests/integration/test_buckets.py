@@ -12,6 +12,7 @@ from aistore_data import ImageDataset
 from aistore_data.bucket_uri import parse_bucket
 from aistore_data.cluster import make_client
 from aistore_data.embedded import EmbeddedAIS
+from aistore_data.errors import ClusterError
 from aistore_data.http_reader import Access, HttpReader, object_path
 from aistore_data.listing import read_manifest
 from aistore_data.objects import iter_objects
@@ -87,3 +88,19 @@ def test_namespaces_keep_buckets_of_one_name_apart(tmp_path: Path) -> None:
             with pytest.raises(AISError) as caught:
                 parse_bucket(uri).of(client).head()
             assert caught.value.status_code == 404
+
+
+def test_what_macos_keeps_beside_photos_is_refused_at_the_start(small_folder: Path, tmp_path: Path) -> None:
+    with EmbeddedAIS(tmp_path / "ais") as server:
+        access = Access(server.endpoint, server.token)
+        client, reader = make_client(access), HttpReader(access)
+        put(client, "ais://mac", "train/", small_folder / "train")
+        bucket = client.bucket("mac")
+        bucket.object("train/cat/._real.jpg").get_writer().put_content((small_folder / "train/cat/0.jpg").read_bytes())
+        assert len(read_manifest(bucket, "ais://mac", "train/", reader)) == 37
+        for number in range(2):
+            bucket.object(f"train/cat/._{number}.jpg").get_writer().put_content(b"\0\5\x16\7" + bytes(82))
+        with pytest.raises(
+            ClusterError, match="ais://mac/train/cat/._0.jpg is no photo but what macOS keeps beside one, and 2 more"
+        ):
+            read_manifest(bucket, "ais://mac", "train/", reader)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +145,15 @@ def test_evaluation_of_a_checkpoint_equals_the_runs_own(train: Train, small_fold
     for name in ("acc1", "acc5", "loss", "state_sha256"):
         assert result.summary()[name] == pytest.approx(trained.summary()[name])
     assert result.summary()["samples_by_source"]["local"] == 15
+    expected = {name: result.summary()[name] for name in ("acc1", "acc5", "loss")}
+    shutil.rmtree(small_folder / "train")
+    alone = train(f"data.root={small_folder}", *TINY, "mode=evaluate", f"model.weights={weights}", "run_dir=alone")
+    assert alone.code == 0 and "3 classes, 15 validation images" in alone.output, alone.output
+    assert {name: alone.summary()[name] for name in expected} == pytest.approx(expected)
+    assert alone.summary()["samples_by_source"]["local"] == 15
+    shutil.rmtree(small_folder / "val" / "cat")
+    fewer = train(f"data.root={small_folder}", *TINY, "mode=evaluate", f"model.weights={weights}", "run_dir=fewer")
+    assert fewer.code == 1 and "model.num_classes against the classes of the data" in fewer.output, fewer.output
     refused = train(f"data.root={small_folder}", *TINY, "mode=evaluate", f"model.weights={weights}", "run_dir=trained")
     assert refused.code == 2 and "holds a training run" in refused.output
 

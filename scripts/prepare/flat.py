@@ -1,0 +1,123 @@
+"""Validation photos that lie flat, as ImageNet's archive unpacks them, with a file of labels."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from aistore_data.errors import ConfigError, DataError
+from aistore_data.folder import classes_of, manifest_of
+from aistore_data.photos import File, Photo, Split
+from aistore_data.walk import Oddities, images_below, top_of
+from scripts.prepare.archives import GROUND_TRUTH, META, devkit_labels, read_devkit
+from scripts.prepare.kaggle import SOLUTION, solution, text_of
+
+LABELS = (
+    SOLUTION,
+    "ILSVRC2012_devkit_t12.tar.gz",
+    "ILSVRC2012_devkit_t12",
+    "imagenet_2012_validation_synset_labels.txt",
+)
+"""Names under which labels of the validation photos are known."""
+
+_KINDS = (
+    f"{SOLUTION}, ILSVRC2012_devkit_t12.tar.gz or the folder that it unpacks to, or a text with a photo's name and its "
+    "class in each line, or with the classes alone, in the order of the names"
+)
+
+
+def labels_in(root: Path) -> Path | None:
+    """The labels that lie in a folder under a name that is known."""
+    return next((root / name for name in LABELS if (root / name).exists()), None)
+
+
+def lies_flat(folder: Path) -> bool:
+    """Whether photos lie directly in a folder."""
+    return folder.is_dir() and bool(top_of(folder).images)
+
+
+def index_flat(train: Path, val: Path, labels: Path, say: Callable[[str], None]) -> list[Split]:
+    """Both splits. Validation photos may lie in class folders already. Raises ConfigError or DataError."""
+    classes = classes_of(train, say)
+    manifest = manifest_of(train, classes, classes, say)
+    rows = zip(map(manifest.name, range(len(manifest))), manifest.labels.tolist(), manifest.sizes.tolist(), strict=True)
+    photos = [Photo(name, label, size, File(f"{train}/{name}")) for name, label, size in rows]
+    there = [(os.fsdecode(name)[2:], size) for name, size in images_below(str(val), b".", Oddities())]
+    names = sorted(name.rpartition("/")[2] for name, _ in there)
+    class_of = _labels(labels, names, classes)
+    numbers = {name: number for number, name in enumerate(classes)}
+    val_photos = []
+    for path, size in there:
+        folder, _, name = path.rpartition("/")
+        label = class_of.get(name) or class_of.get(name.rpartition(".")[0], "")
+        if label not in numbers or folder not in ("", label):
+            raise DataError(
+                f"{val}/{path} is of the class {label!r} by {labels}, which {train} does not have."
+                if folder in ("", label)
+                else f"{val}/{path} is of the class {label!r} by {labels}, and lies in another folder: remove it."
+            )
+        val_photos.append(Photo(f"{label}/{name}", numbers[label], size, File(f"{val}/{path}")))
+    return [Split("train/", tuple(classes), photos), Split("val/", tuple(classes), val_photos)]
+
+
+def sort_in_place(split: Split, root: Path) -> int:
+    """Move the photos of a split that lie flat below ``root`` into its class folders; how many there were.
+
+    Killed at any moment, it goes on when it is called again. Raises DataError.
+    """
+    moved = 0
+    for photo in split.photos:
+        assert isinstance(photo.place, File)
+        path = root / split.prefix / photo.name
+        if Path(photo.place.path) != path:
+            try:
+                path.parent.mkdir(exist_ok=True)
+                Path(photo.place.path).rename(path)
+            except OSError as error:
+                raise DataError(
+                    f"{photo.place.path} could not be moved to {path}: {error.strerror}. The same command goes on."
+                ) from None
+            moved += 1
+    return moved
+
+
+def _labels(path: Path, names: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
+    """Photo, with or without its extension → class. ``names``: of all photos, sorted."""
+    try:
+        if path.is_dir():
+            return _of_devkit(path, names)
+        with open(path, "rb") as file:
+            if file.read(2) == b"\x1f\x8b":
+                return _by_number(path, *read_devkit(str(path)), names)
+            file.seek(0)
+            text = text_of(file, str(path))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+    if text.startswith("ImageId,"):
+        return solution(text, path)
+    lines = [line.strip() for line in text.replace("\t", " ").replace(",", " ").splitlines() if line.strip()]
+    known = {*names, *(name.rpartition(".")[0] for name in names)}
+    rows = [line.split(maxsplit=1) for line in lines]
+    named = all(len(row) == 2 and row[0].rpartition("/")[2] in known for row in rows)
+    labels = [row[1] for row in rows] if named else lines
+    if not labels or (all(map(str.isdecimal, labels)) and not set(labels) <= set(classes)):
+        what = "gives numbers, which mean different classes in different files" if labels else "is empty"
+        raise DataError(f"{path} {what}: labels are {_KINDS}.")
+    return {row[0].rpartition("/")[2]: row[1] for row in rows} if named else _in_order(path, labels, names)
+
+
+def _of_devkit(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    try:
+        files = [(folder / name).read_bytes() for name in (META, GROUND_TRUTH)]
+        return _by_number(folder, *devkit_labels(*files), names)
+    except ValueError as error:
+        raise DataError(f"{folder} cannot be read as ImageNet's devkit: {error}. Download it again.") from None
+
+
+def _by_number(path: Path, wnids: dict[int, str], numbers: Sequence[int], names: Sequence[str]) -> dict[str, str]:
+    return _in_order(path, [wnids.get(number, "?") for number in numbers], names)
+
+
+def _in_order(path: Path, labels: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    if len(labels) != len(names):
+        raise DataError(f"{path} has {len(labels):,} labels for {len(names):,} photos: they do not belong together.")
+    return dict(zip(names, labels, strict=True))

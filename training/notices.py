@@ -1,0 +1,114 @@
+"""What loader workers tell a person while they make a batch: a pipe to the trainer, and what reads it.
+
+A line is written whole or not at all, without a lock that a killed worker could keep, and never waits: where nobody
+reads, it is lost.
+"""
+
+import contextlib
+import json
+import os
+import re
+import select
+import time
+from collections.abc import Callable
+from multiprocessing import reduction
+from threading import Event, Thread
+from typing import Any
+
+_LINE_BYTES = select.PIPE_BUF
+_LONGEST = (1500, 200)
+"""Characters of a path and of a text; fewer where most of them take several bytes."""
+
+_PERIOD_S = 0.5
+_QUIET_S = 3.0
+"""Seconds without a word from somebody who waits after which the disk answers again."""
+
+_AGAIN_S = 30.0
+
+
+class Notices:
+    """The end of the pipe that workers write to; pickles for them as the same pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _attach, (reduction.DupFd(self._descriptor),)  # type: ignore[attr-defined]
+
+    def waits(self, path: str, why: str) -> None:
+        """A file could not be read now, and will be tried again."""
+        self._write("waits", path, why)
+
+    def odd(self, path: str, what: str) -> None:
+        """A file is read although something about it is odd."""
+        self._write("odd", path, what)
+
+    def _write(self, kind: str, path: str, text: str) -> None:
+        lines = (json.dumps([kind, path[-most:], text[:most]]).encode() + b"\n" for most in _LONGEST)
+        with contextlib.suppress(OSError):  # nobody reads it, or not fast enough
+            os.write(self._descriptor, next(line for line in lines if len(line) <= _LINE_BYTES))
+
+
+def _attach(duplicate: Any) -> Notices:
+    return Notices(duplicate.detach())
+
+
+class Listener:
+    """Reads the pipe in a thread, for as long as its context, and tells ``say`` each thing once."""
+
+    def __init__(self, patience_s: float, say: Callable[[str], None]) -> None:
+        self._read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.notices = Notices(write)
+        self._write = write
+        self._patience_s = patience_s
+        self._say = say
+        self._begun = self._heard = self._told = 0.0  # of waiting, by the monotonic clock; 0: nobody waits
+        self._kinds = set[str]()
+        self._rest = b""
+        self._done = Event()
+        self._thread = Thread(target=self._listen, name="listener", daemon=True)
+
+    def __enter__(self) -> "Listener":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+        os.close(self._read)
+        os.close(self._write)
+
+    def _listen(self) -> None:
+        while not self._done.is_set():
+            select.select([self._read], [], [], _PERIOD_S)
+            self._take()
+        self._take()
+
+    def _take(self) -> None:
+        data = b""
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(self._read, 16 * _LINE_BYTES)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            kind, path, text = json.loads(line)
+            (self._waits if kind == "waits" else self._odd)(path, text)
+        now = time.monotonic()
+        if self._begun and now - self._heard > _QUIET_S:
+            if self._heard - self._begun > 1:
+                self._say("the data can be read again")
+            self._begun = 0.0
+
+    def _waits(self, path: str, why: str) -> None:
+        self._heard = now = time.monotonic()
+        self._begun = self._begun or now
+        if self._told == 0 or now - self._told > _AGAIN_S:
+            waited_s = now - self._begun
+            since = f"has been tried again for {waited_s:.0f} s" if waited_s > 1 else "is tried again"
+            self._say(f"{path} cannot be read ({why}): it {since}, up to {self._patience_s:g} s (data.patience_s)")
+            self._told = now
+
+    def _odd(self, path: str, what: str) -> None:
+        kind = re.sub(r"\d+", "N", what)
+        if kind not in self._kinds:
+            self._kinds.add(kind)
+            self._say(f"note: {path} is odd, and used as it is read: {what}. Others of this kind are counted alone.")
