@@ -38,7 +38,7 @@ Train torchvision's classification models on ImageNet, repeatably.
 
 == Groups (group=choice) ==
 {groups}
-== Options (name=value; the default is shown) ==
+== Options (name=value; the default is shown; ~: it changes no result, and may change when a run goes on) ==
 {options}
 
 == Flags ==
