@@ -40,7 +40,7 @@ def changes_of_result(before: dict[str, Any], now: dict[str, Any]) -> list[Diffe
     this version has no more (``REMOVED``) counts only where it was not at its default; one that no version of ours had
     always counts, since nobody knows what it did.
     """
-    return _changed_options(before, now) + _compare(_decisive(before), _decisive(now))
+    return _changed_options(before, now) + _compare(*_decisive(before, now))
 
 
 def changes_of_rounding(before: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
@@ -69,12 +69,22 @@ def _matters(item: Option, values: dict[str, Any]) -> bool:
     return item.changes_result if isinstance(item.changes_result, bool) else item.changes_result(values)
 
 
-def _decisive(side: dict[str, Any]) -> dict[str, Any]:
-    """What decides the result besides the options, as far as a side knows it."""
-    environment = side["environment"]
-    parts = {f"data set {split}": environment["data"].get(split, {}) for split in ("train", "val")}
-    versions = {name: environment["versions"].get(name) for name in _VERSIONS}
-    return flatten(parts) | versions
+def _decisive(before: dict[str, Any], now: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What decides the result besides the options, of both sides.
+
+    What makes samples is told by its version, and by a fingerprint of pixels where both sides have one. The hash of
+    source files that older checkpoints have says nothing: code may be rewritten.
+    """
+    sides = []
+    for environment in (before["environment"], now["environment"]):
+        data = environment.get("data", {})
+        parts = {f"data set {split}": data.get(split, {}) for split in ("train", "val")}
+        versions = {name: environment.get("versions", {}).get(name) for name in _VERSIONS}
+        sides.append(flatten(parts) | versions | {"what makes samples": environment.get("samples")})
+    if None in (side["what makes samples"] for side in sides):
+        for side in sides:
+            del side["what makes samples"]
+    return sides[0], sides[1]
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

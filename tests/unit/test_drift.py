@@ -11,8 +11,9 @@ from training.config import Config, describe_options
 from training.drift import changes_of_result, changes_of_rounding
 
 ENVIRONMENT: dict[str, Any] = {
-    "versions": {"torch": "2.15", "numpy": "2.4", "python": "3.11"},
-    "sample_code": "a" * 64,
+    "versions": {"sample": 1, "torch": "2.15", "numpy": "2.4", "python": "3.11"},
+    "samples": "a" * 64,
+    "sample_code": "d" * 64,
     "data": {
         "source": "/here",
         "train": {"samples": 36, "sha256": "b" * 64},
@@ -132,6 +133,8 @@ def test_more_epochs_are_free_unless_the_schedule_ends_with_them() -> None:
     ("path", "text"),
     [
         ("versions.torch", "torch: 2.15 → 9"),
+        ("versions.sample", "sample: 1 → 9"),
+        ("samples", "what makes samples: aaaaaaaaaaaa… → 9"),
         ("data.train.sha256", "data set train.sha256: bbbbbbbbbbbb… → 9"),
         ("data.val.samples", "data set val.samples: 15 → 9"),
     ],
@@ -152,3 +155,10 @@ def test_processes_threads_and_device_may_change_but_are_said() -> None:
     changed = put(put(side(), "environment.world_size", 4), "environment.device", "GPU")
     assert not changes_of_result(side(), changed)
     assert list(map(str, changes_of_rounding(side(), changed))) == ["world_size: 1 → 4", "device: cpu → GPU"]
+
+
+def test_a_checkpoint_without_a_fingerprint_of_samples_is_told_by_their_version() -> None:
+    older = side()
+    del older["environment"]["samples"]
+    assert changes(older, put(side(), "environment.sample_code", "e" * 64)) == []
+    assert changes(older, put(side(), "environment.versions.sample", 2)) == ["sample"]
