@@ -21,6 +21,7 @@ KEYS = ("model", "optimizer", "schedule", "epoch", "batches_done", "best_acc1", 
 
 _MOST_VALUES = 100_000
 _DEEPEST = 16
+_HUGE = 1 << 63
 
 
 def migrated(state: dict[str, Any]) -> dict[str, Any]:
@@ -85,10 +86,9 @@ def _check_optimizer_fits(optimizer: torch.optim.Optimizer, state: dict[str, Any
         raise ValueError("its optimizer.state is of other parameters than optimizer.param_groups")
     for number, parameter in zip(numbers, own, strict=True):
         for name, value in state["state"].get(number, {}).items():
-            if isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape:
-                raise ValueError(
-                    f"its optimizer.state.{number}.{name} has shape {list(value.shape)}, not {list(parameter.shape)}"
-                )
+            shape = list(value.shape) if isinstance(value, torch.Tensor) else _short(value)
+            if name != "step" and value is not None and shape != list(parameter.shape):
+                raise ValueError(f"its optimizer.state.{number}.{name} is {shape}, and not {list(parameter.shape)}")
 
 
 def _check_model(model: dict[str, Any]) -> None:
@@ -135,8 +135,8 @@ def _check_position(state: dict[str, Any]) -> None:
     most = epochs if _is_int(epochs, 1) else 1_000_000
     epoch, batches, steps = state["epoch"], state["batches_done"], state["steps_per_epoch"]
     _require(_is_int(epoch, 0, most), "epoch", epoch, f"a whole number from 0 to {most}, its train.epochs")
-    _require(steps is None or _is_int(steps, 1), "steps_per_epoch", steps, "a whole number from 1")
-    bound = (1 << 53) if steps is None else steps
+    _require(steps is None or _is_int(steps, 1, _HUGE), "steps_per_epoch", steps, "a whole number from 1")
+    bound = _HUGE if steps is None else steps
     _require(_is_int(batches, 0, bound), "batches_done", batches, f"a whole number from 0 to {bound}")
 
 
@@ -146,7 +146,11 @@ def _check_progress(state: dict[str, Any]) -> None:
     _require(_is_number(state["train_s"]) and state["train_s"] >= 0, "train_s", state["train_s"], "seconds")
     for name in ("counts", "counts_before"):
         counts = state[name]
-        fits = isinstance(counts, list) and all(_is_int(count, 0) for count in counts) and len(counts) == len(Counts())
+        fits = (
+            isinstance(counts, list)
+            and all(_is_int(count, 0, _HUGE) for count in counts)
+            and len(counts) == len(Counts())
+        )
         _require(fits, name, counts, f"{len(Counts())} whole numbers from 0")
     replaced = state["replaced"]
     fits = isinstance(replaced, list) and all(_is_int(index, 0) for index in replaced)
@@ -160,7 +164,9 @@ def _check_progress(state: dict[str, Any]) -> None:
         _check_tally(name, state[name])
     figures = {name: state["validation"].get(name) for name in ("loss", "acc1", "acc5")} if state["epoch"] else {}
     for name, value in figures.items():
-        _require(type(value) in (int, float), f"validation.{name}", value, "a number")  # not finite, if it diverged
+        _require(
+            type(value) is float or _is_number(value), f"validation.{name}", value, "a number"
+        )  # not finite, if it diverged
 
 
 def _check_tally(name: str, tally: Any) -> None:
@@ -188,7 +194,8 @@ def _require_plain(name: str, content: Any) -> None:
         elif isinstance(value, list | tuple):
             waiting += [(place, item, depth + 1) for item in value]
         else:
-            _require(value is None or isinstance(value, str | int | float), place, value, "a plain value")
+            fits = value is None or isinstance(value, str | float) or (isinstance(value, int) and abs(value) < _HUGE)
+            _require(fits, place, value, "a plain value")
 
 
 def _is_int(value: Any, low: int, high: int | None = None) -> bool:
@@ -196,7 +203,7 @@ def _is_int(value: Any, low: int, high: int | None = None) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return _is_int(value, -_HUGE, _HUGE) or (type(value) is float and math.isfinite(value))
 
 
 def _is_dense(value: Any) -> bool:

@@ -16,7 +16,7 @@ def is_archive(path: Path) -> bool:
 def damage(path: Path) -> str:
     """What is wrong with an archive of torch's, in words; empty if all its records have the checksum they came with.
 
-    Each record is read once, 1 MB at a time (1.2 GB/s). Torch never compresses, so an archive that does, or whose
+    Each record is read once, 1 MB at a time (0.9 GB/s). Torch never compresses, so an archive that does, or whose
     records say that they are larger than the file, is not torch's: unpacking it could take any amount of memory.
     Raises OSError where the file cannot be read.
     """

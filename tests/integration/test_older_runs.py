@@ -39,3 +39,16 @@ def test_a_stopped_run_of_format_1_goes_on_without_allow_changes(train: Train, s
     assert "going on from run/checkpoints/last.pt: epoch 2, 4 of 6 batches done" in result.output
     assert [[*key, value] for key, value in sorted(result.fingerprints().items())] == stopped_run["fingerprints"]
     assert json.loads((result.run_dir / "environment.json").read_text())["changes"] == []
+
+
+def test_a_flipped_bit_ends_the_run_before_it_goes_on(
+    train: Train, stopped_run: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "cwd" / "run" / "checkpoints" / "last.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    result = train(*stopped_run["command"])
+    assert result.code == 1
+    assert "last.pt is damaged: its record 'data/" in result.output and "no checkpoint in" in result.output
+    assert path.read_bytes() == bytes(content)
