@@ -16,10 +16,10 @@ from typing import Any
 import torch
 import torchvision
 from omegaconf import OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from aistore_data.errors import ConfigError, UserError
 from training.config import Config
+from training.config_files import load_file
 from training.lock import PREFIX as LOCK
 from training.lock import RunLock
 from training.metrics import Metrics, Tally
@@ -167,10 +167,10 @@ def recorded(path: Path) -> dict[str, Any] | None:
     """The "config" and "environment" of the run in a directory, if it was begun and both can be read."""
     try:
         environment = json.loads((path / "environment.json").read_text(encoding="utf-8"))
-        content: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+        content: Any = OmegaConf.to_container(load_file(path / "config.yaml"))
         if not is_run_directory(path) or not (path / "checkpoints").exists():
             return None
-    except (OSError, ValueError, YAMLError):
+    except (OSError, ValueError, ConfigError):
         return None
     names = [item.name for item in dataclasses.fields(Config)]
     return {"config": {name: content[name] for name in names if name in content}, "environment": environment}
