@@ -59,7 +59,7 @@ def check(state: dict[str, Any]) -> None:
     _check_position(state)
     _check_progress(state)
     environment = state["environment"]
-    for name in ("data", "versions"):
+    for name in ("content", "data", "versions"):
         _require(isinstance(environment.get(name, {}), dict), f"environment.{name}", environment.get(name), "a dict")
 
 

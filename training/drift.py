@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.config import Config
+from training.content import changes_of_content
 from training.options import Option, options_of
 
 REMOVED: dict[str, Any] = {}
@@ -40,7 +41,12 @@ def changes_of_result(before: dict[str, Any], now: dict[str, Any]) -> list[Diffe
     this version has no more (``REMOVED``) counts only where it was not at its default; one that no version of ours had
     always counts, since nobody knows what it did.
     """
-    return _changed_options(before, now) + _compare(*_decisive(before, now))
+    content = changes_of_content(*(side["environment"].get("content") or {} for side in (before, now)))
+    return [
+        *_changed_options(before, now),
+        *_compare(*_decisive(before, now)),
+        *(Difference(*difference) for difference in content),
+    ]
 
 
 def changes_of_rounding(before: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
