@@ -5,8 +5,10 @@ whole states: the model's names are torchvision's, and "epoch" and "batches_done
 """
 
 import hashlib
+import io
 import os
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +18,7 @@ import torch
 from aistore_data.errors import UserError
 from training import checkpoint_contents, torch_files
 from training.checkpoint_contents import KEYS
+from training.run_files import open_new
 
 _OURS = re.compile(r"collections OrderedDict|torch (Size|\w+Storage)|torch\._utils _rebuild_tensor_v2")
 """What the values of a checkpoint of ours are made of besides plain ones."""
@@ -32,7 +35,7 @@ def save(folder: Path, state: dict[str, Any], also: Sequence[str] = ()) -> Path:
     path, temporary = folder / "last.pt", folder / "last.pt.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with open_new(temporary) as raw, io.BufferedWriter(raw) as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
@@ -71,7 +74,8 @@ def _link(path: Path, target: Path) -> None:
     try:
         temporary.hardlink_to(path)
     except OSError:  # a file system without hard links
-        temporary.write_bytes(path.read_bytes())
+        with open_new(temporary) as raw, open(path, "rb") as whole, io.BufferedWriter(raw) as file:
+            shutil.copyfileobj(whole, file)
     temporary.replace(target)
 
 

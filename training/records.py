@@ -25,19 +25,33 @@ from training.lock import RunLock
 from training.metrics import Metrics, Tally
 from training.options import literal
 from training.preemption import undisturbed
-from training.run_files import ENTRIES, FETCHED, MARK, OF_JOBS, is_run_directory, read_object, remove
+from training.run_files import (
+    ENTRIES,
+    FETCHED,
+    MARK,
+    OF_JOBS,
+    is_run_directory,
+    open_new,
+    open_own,
+    read_object,
+    remove,
+)
 from training.substitutes import Substitution
 
 
 class RunDirectory:
     """Appends metrics, writes the records, and mirrors figures to TensorBoard. Close it when done."""
 
-    def __init__(self, config: Config, lock: RunLock) -> None:
-        """Open ``config.run_dir``, which ``claim`` has approved; resume=never empties it. Raises UserError."""
+    def __init__(self, config: Config, lock: RunLock, step: int = 0) -> None:
+        """Open ``config.run_dir``, which ``claim`` has approved; resume=never empties it. Raises UserError.
+
+        ``step``: how many steps of the run are done; what TensorBoard has of later ones is replaced.
+        """
         self.path = Path(config.run_dir)
         self.checkpoints = self.path / "checkpoints"
         self.lock = lock
         self._board: Any = None
+        self._purge_step = step + 1 if step else 0
         with _writing(self.path):
             if config.resume == "never":
                 remove(self.path, ENTRIES)
@@ -47,8 +61,7 @@ class RunDirectory:
             remove(self.path, ["PREEMPTED", "summary.json"])
             _write(self.path / "config.yaml", config_yaml(config))
             self._metrics = _open_lines(self.path / "metrics.jsonl")
-            (self.path / "stream.bin").touch()
-            self._stream = open(self.path / "stream.bin", "r+b", buffering=0)  # noqa: SIM115
+            self._stream = open_own(self.path / "stream.bin", os.O_RDWR | os.O_CREAT, "r+b")
 
     def __enter__(self) -> "RunDirectory":
         return self
@@ -96,8 +109,9 @@ class RunDirectory:
     def replaced(self, cases: Iterable[Substitution]) -> None:
         """Append a line to replaced.jsonl for each sample in whose place another one was taken."""
         lines = [json.dumps(case._asdict() | {"attempt": self.attempt}).encode() + b"\n" for case in cases]
-        with _writing(self.path / "replaced.jsonl"), open(self.path / "replaced.jsonl", "ab") as file:
-            file.write(b"".join(lines))
+        path, flags = self.path / "replaced.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with _writing(path), open_own(path, flags, "ab") as file:
+            _write_all(file, b"".join(lines))
 
     def summary(self, **values: Any) -> None:
         """Write summary.json."""
@@ -120,7 +134,7 @@ class RunDirectory:
             from torch.utils.tensorboard import SummaryWriter
 
             threading.excepthook = _quiet_about_tensorboard
-            self._board = SummaryWriter(str(self.path / "tensorboard"))
+            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._purge_step)
         return self._board
 
 
@@ -178,11 +192,11 @@ def recorded(path: Path) -> dict[str, Any] | None:
 
 def _open_lines(path: Path) -> io.FileIO:
     """A file to append lines to, unbuffered; half a line that a killed run may have left is cut off."""
-    if path.exists():
+    if path.exists() and not path.is_symlink():
         content = path.read_bytes()
         if not content.endswith(b"\n"):
             os.truncate(path, content.rfind(b"\n") + 1)
-    return open(path, "ab", buffering=0)
+    return open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, "ab")
 
 
 def _write_all(file: io.FileIO, content: bytes) -> None:
@@ -214,8 +228,8 @@ def rerun_command(config: Config) -> str:
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
-    with _writing(path):
-        temporary.write_text(text, encoding="utf-8")
+    with _writing(path), open_new(temporary) as file:
+        _write_all(file, text.encode())
         temporary.replace(path)
 
 

@@ -98,7 +98,7 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
             return 0
         # 4. Train, or evaluate alone.
         if directory.lock:
-            run.records = stack.enter_context(RunDirectory(config, directory.lock))
+            run.records = stack.enter_context(RunDirectory(config, directory.lock, run.step))
             run.records.environment(run.environment, run.progress.changes)
         open_mirror(run, directory, stack, fresh=path is None)
         times = 1 if config.mode == "evaluate" else config.train.epochs - run.progress.epoch
