@@ -61,3 +61,13 @@ def facts(root: Path) -> dict[str, object]:
     config.data.root = str(root)
     with open_data(config, 4, torch.device("cpu"), World(), print) as data:
         return describe_content(config, data.train, data.val)
+
+
+def test_a_bucket_has_the_contents_of_its_folder(train: Train, small_folder: Path) -> None:
+    assert train(*TINY, "train.epochs=1", f"data.root={small_folder}").code == 0
+    bucket = ["data=aistore", "data.endpoint=embedded", f"data.embedded_root={small_folder}", "data.transform=client"]
+    result = train(*TINY, *bucket, "train.epochs=2")
+    assert result.code == 0, result.output
+    other_bytes(small_folder / "val" / "eel" / "2.jpg")
+    changed = train(*TINY, *bucket, "train.epochs=3")
+    assert changed.code == 2 and "data set val, content of samples" in changed.output
