@@ -41,7 +41,9 @@ def changes_of_result(before: dict[str, Any], now: dict[str, Any]) -> list[Diffe
     this version has no more (``REMOVED``) counts only where it was not at its default; one that no version of ours had
     always counts, since nobody knows what it did.
     """
-    content = changes_of_content(*(side["environment"].get("content") or {} for side in (before, now)))
+    content = changes_of_content(
+        *(_content_of_the_same_data(side, other) for side, other in ((before, now), (now, before)))
+    )
     return [
         *_changed_options(before, now),
         *_compare(*_decisive(before, now)),
@@ -91,6 +93,15 @@ def _decisive(before: dict[str, Any], now: dict[str, Any]) -> tuple[dict[str, An
         for side in sides:
             del side["what makes samples"]
     return sides[0], sides[1]
+
+
+def _content_of_the_same_data(side: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A side's ``content`` of the splits that have one hash on both sides; other data are told by that."""
+    content, data, others = (
+        side["environment"].get("content"),
+        *(s["environment"].get("data", {}) for s in (side, other)),
+    )
+    return {name: part for name, part in (content or {}).items() if data.get(name) == others.get(name)}
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

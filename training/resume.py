@@ -24,11 +24,11 @@ def resume(run: Run) -> Path | None:
     else:
         state = found[0] if found else checkpoint.load(path)
     changes = on_main(run.world, lambda: _accept_changes(run, path, state))
+    load_weights(run.model, state["model"], f"the checkpoint {path}", run.config.model.name)
     try:
         check_fits(run.model, run.optimizer, state)
     except ValueError as error:
         raise UserError(f"the checkpoint {path} cannot be gone on from: {error}.") from None
-    load_weights(run.model, state["model"], f"the checkpoint {path}", run.config.model.name)
     restore(run, state)
     if changes:
         run.progress.changes.append({"epoch": run.progress.epoch, "step": run.step, "changes": changes})
