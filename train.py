@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from aistore_data.errors import ConfigError
 from training.compose import EXPECTED_ERRORS, check, explain, register
+from training.config_files import check_words
 from training.worker_server import start_worker_server
 
 exit_codes: list[int] = []
@@ -36,6 +37,7 @@ def cli() -> int:
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and leaving with 1
     try:
+        check_words(sys.argv[1:])
         main()
     except EXPECTED_ERRORS as error:
         if exit_codes:  # a job had begun: this is our own mistake

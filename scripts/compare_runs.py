@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from aistore_data.errors import ConfigError
 from training import drift
+from training.config_files import load_file
 from training.run_files import is_run_directory, read_lines
 from training.sampler import epoch_order
 
@@ -65,7 +66,7 @@ def read(path: Path) -> Record:
     if not is_run_directory(path):
         raise ConfigError(f"{path} is not the directory of a run: it has no config.yaml of ours.")
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+        config: Any = OmegaConf.to_container(load_file(path / "config.yaml"))
         rows = read_lines(path / "metrics.jsonl")
         summary = path / "summary.json"
         return Record(

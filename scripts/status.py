@@ -162,7 +162,7 @@ def _time_of_change(path: Path) -> float | None:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, yaml.YAMLError):
+    except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
 

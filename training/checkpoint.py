@@ -5,16 +5,25 @@ whole states: the model's names are torchvision's, and "epoch" and "batches_done
 """
 
 import hashlib
+import io
 import os
-from collections.abc import Sequence
+import re
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from aistore_data.errors import UserError
+from training import checkpoint_contents, torch_files
+from training.checkpoint_contents import KEYS
+from training.run_files import open_new
 
-KEYS = ("model", "optimizer", "schedule", "epoch", "batches_done", "best_acc1", "config", "environment")
+_OURS = re.compile(r"collections OrderedDict|torch (Size|\w+Storage)|torch\._utils _rebuild_tensor_v2")
+"""What the values of a checkpoint of ours are made of besides plain ones."""
+
+_T = TypeVar("_T")
 
 
 def save(folder: Path, state: dict[str, Any], also: Sequence[str] = ()) -> Path:
@@ -26,7 +35,7 @@ def save(folder: Path, state: dict[str, Any], also: Sequence[str] = ()) -> Path:
     path, temporary = folder / "last.pt", folder / "last.pt.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with open_new(temporary) as raw, io.BufferedWriter(raw) as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
@@ -65,22 +74,25 @@ def _link(path: Path, target: Path) -> None:
     try:
         temporary.hardlink_to(path)
     except OSError:  # a file system without hard links
-        temporary.write_bytes(path.read_bytes())
+        with open_new(temporary) as raw, open(path, "rb") as whole, io.BufferedWriter(raw) as file:
+            shutil.copyfileobj(whole, file)
     temporary.replace(target)
 
 
-def newest(folder: Path) -> Path | None:
-    """The newest readable checkpoint of a run, or None if there is none; unreadable ones are named on the way.
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest readable checkpoint of a run and its content; None if there is none.
 
-    Raises UserError if there are checkpoints and none of them can be read.
+    Unreadable ones are named on the way. Raises UserError if there are checkpoints and none of them can be read.
     """
     last = folder / "last.pt"
-    others = [*folder.glob("epoch-*.pt"), folder / "best.pt"]
-    if _position(last):
-        return last
-    found = [(position, path) for path in others if (position := _position(path))]
-    if found:
-        return max(found)[1]
+    others = [*sorted(folder.glob("epoch-*.pt")), folder / "best.pt"]
+    state = _told(load, last)
+    if state:
+        return last, state
+    positions = [(position, path) for path in others if (position := _told(_position, path))]
+    for _, path in sorted(positions, reverse=True):
+        if state := _told(load, path):
+            return path, state
     if any(path.exists() for path in [last, *others]):
         raise UserError(f"no checkpoint in {folder} can be read: restore one, or start over with resume=never.")
     return None
@@ -88,36 +100,74 @@ def newest(folder: Path) -> Path | None:
 
 def newest_position(folder: Path) -> tuple[int, int] | None:
     """(epoch, batches done) of the readable checkpoint that goes furthest; None if there is none."""
-    return max((position for path in folder.glob("*.pt") if (position := _position(path))), default=None)
+    return max((position for path in folder.glob("*.pt") if (position := _told(_position, path))), default=None)
 
 
-def _position(path: Path) -> tuple[int, int] | None:
-    """(epoch, batches done) of a checkpoint; None, and a sentence, if it is damaged; None if there is none."""
+def _told(read: Callable[[Path], _T], path: Path) -> _T | None:
+    """What ``read`` answers of a checkpoint; None, and a sentence, if it is damaged; None if there is none."""
     if not path.exists():
         return None
     try:
-        state = load(path)
+        return read(path)
     except UserError as error:
         print(error, flush=True)
         return None
+
+
+def _position(path: Path) -> tuple[int, int]:
+    state = _read(path, mmap=True)  # the tensors are left in the file
     return state["epoch"], state["batches_done"]
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A checkpoint of ours, on the CPU. Raises UserError if it is missing, damaged or something else."""
+    """A checkpoint of ours, on the CPU, as this version would have written it.
+
+    Raises UserError if it is missing, of a newer version or something else, or if a bit of it is not as it was written.
+    """
     if not path.is_file():
         raise UserError(f"the checkpoint {path} does not exist: resume takes auto, never or a checkpoint's path.")
+    return _read(path)
+
+
+def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its zip and pickle readers do
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"the checkpoint {path} is damaged or not a checkpoint: {reason}") from None
-    if not isinstance(state, dict) or not all(key in state for key in KEYS):
+        if not torch_files.is_archive(path):
+            raise _not_ours(path)
+        if damage := torch_files.damage(path):
+            raise UserError(f"the checkpoint {path} is damaged: {damage}.{_others(path)}")
+        foreign = [name for name in sorted(torch_files.pickled_names(path)) if not _OURS.fullmatch(name)]
+        if foreign:
+            raise _not_ours(path, f": it holds {foreign[0].replace(' ', '.')}")
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except OSError as error:
+        raise UserError(f"the checkpoint {path} cannot be read: {error.strerror or error}.") from None
+    except UserError:
+        raise
+    except Exception:  # torch.load raises whatever its zip and pickle readers do
         raise UserError(
-            f"{path} is not a checkpoint of this trainer (it needs {', '.join(KEYS)}): "
-            "to start from its weights alone, give it as model.weights."
-        )
+            f"the checkpoint {path} is damaged or not a checkpoint: torch cannot read it.{_others(path)}"
+        ) from None
+    if not isinstance(state, dict) or not all(key in state for key in KEYS):
+        raise _not_ours(path, f" (it needs {', '.join(KEYS)})")
+    try:
+        checkpoint_contents.check_format(state)
+        state = checkpoint_contents.migrated(state)
+        checkpoint_contents.check(state)
+    except ValueError as error:
+        raise UserError(f"the checkpoint {path} cannot be gone on from: {error}.{_others(path)}") from None
     return state
+
+
+def _not_ours(path: Path, why: str = "") -> UserError:
+    return UserError(
+        f"{path} is not a checkpoint of this trainer{why}: to start from its weights alone, give it as model.weights."
+    )
+
+
+def _others(path: Path) -> str:
+    """What else there is to go on from, as a sentence."""
+    names = sorted(other.name for other in path.parent.glob("*.pt") if other != path)
+    return f" Restore it, or go on from another one by resume=PATH; beside it: {', '.join(names)}." if names else ""
 
 
 def state_sha256(state: dict[str, torch.Tensor]) -> str:

@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aistore_data.errors import ConfigError
 from training.config import Config, describe_options
+from training.config_files import watch_hydra
 from training.options import literal
 
-EXPECTED_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+EXPECTED_ERRORS = (HydraException, OmegaConfBaseException, ValueError, ConfigError)
 """What Hydra raises for a wrong command line."""
 
 _OPTIONS = [name for name, _, _ in describe_options()]
@@ -38,7 +40,7 @@ Train torchvision's classification models on ImageNet, repeatably.
 
 == Groups (group=choice) ==
 {groups}
-== Options (name=value; the default is shown) ==
+== Options (name=value; the default is shown; ~: it changes no result, and may change when a run goes on) ==
 {options}
 
 == Flags ==
@@ -49,10 +51,20 @@ Exit codes: 0 done, 1 error, 2 wrong usage or configuration, 85 stopped on reque
 
 def register() -> None:
     """Make the schema and the resolvers known to Hydra."""
+    watch_hydra(unknown_option)
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("run_id", run_id, replace=True)
     OmegaConf.register_new_resolver("option_help", option_help, replace=True)
     OmegaConf.register_new_resolver("scratch_dir", scratch_dir, replace=True)
+    for name in ("oc.env", "oc.decode"):
+        OmegaConf.register_new_resolver(name, functools.partial(_refuse_resolver, name), replace=True)
+
+
+def _refuse_resolver(name: str, *arguments: Any) -> None:
+    raise ConfigError(
+        f"${{{name}:…}} is not taken: its value would be recorded with the run, in config.yaml and every checkpoint. "
+        "Write the value itself; secrets belong in the environment, where AIS_AUTHN_TOKEN and the like are read."
+    )
 
 
 @functools.cache
@@ -122,6 +134,9 @@ def check(cfg: DictConfig) -> Config:
 
 def explain(error: Exception) -> str:
     """One sentence for an error that Hydra or OmegaConf raised about the command line."""
+    refused = next((link for link in _chain(error) if isinstance(link, ConfigError)), None)
+    if refused:
+        return str(refused)
     if isinstance(error, OverrideParseException) and re.search("=.*[=#]", error.override):
         return f"{error.override!r}: a value with = or # in it is written in quotes, {_quoted(error.override)}."
     if isinstance(error, OverrideParseException):
@@ -129,7 +144,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"there is no {group}={name}: choose one of {', '.join(error.options)}."
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    cause = next((link for link in _chain(error) if isinstance(link, OmegaConfBaseException)), error)
     key = getattr(cause, "full_key", None)
     first = str(cause).strip().splitlines()[0]
     if key in _GROUPS:
@@ -137,6 +152,13 @@ def explain(error: Exception) -> str:
     if key and ("is not in struct" in first or "not in '" in first):
         return unknown_option(key)
     return f"{key}: {first}." if key else str(error).strip()
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it was raised for."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _quoted(override: str) -> str:

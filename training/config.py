@@ -1,12 +1,35 @@
 """The configuration: every option, its type, default and help, checked once; plain dataclasses from there on."""
 
-import dataclasses
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from training.options import at_least, auto_or_int, one_of, option, require
+from training.options import Option, check_options, group, option, options_of, require
 from training.recorded import check_texts
+
+
+def _schedule_ends_with_the_epochs(values: Mapping[str, Any]) -> bool:
+    """More epochs of a step schedule begin with the same steps; a cosine to another end is another one."""
+    return values.get("train.schedule") != "step"
+
+
+def _steps_count(values: Mapping[str, Any]) -> bool:
+    return values.get("train.schedule") == "step"
+
+
+def _samples_are_made_up(values: Mapping[str, Any]) -> bool:
+    return values.get("data.source") == "synthetic"
+
+
+def _something_was_replaced(values: Mapping[str, Any]) -> bool:
+    """Until a sample was replaced, both settings have made the same samples."""
+    return bool(values.get("replaced"))
+
+
+def _an_epoch_is_begun(values: Mapping[str, Any]) -> bool:
+    """An epoch's fingerprint is of one kind; at the beginning of an epoch the kind may change."""
+    return values.get("batches_done") != 0
 
 
 @dataclass
@@ -15,9 +38,15 @@ class EtlConfig:
 
     train_name: str = option("imagenet-train", "name of the training ETL: 6 to 32 of a-z, 0-9 and -")
     val_name: str = option("imagenet-val", "name of the validation ETL")
-    manage: str = option("auto", "auto: start what is missing (an administrator's right)|reuse: only use what runs")
+    manage: str = option(
+        "auto",
+        "auto: start what is missing (an administrator's right)|reuse: only use what runs",
+        choices=("auto", "reuse"),
+    )
     on_exit: str = option(
-        "auto", "keep|stop what this run started; auto: stop on the embedded server, keep on a cluster"
+        "auto",
+        "keep|stop what this run started; auto: stop on the embedded server, keep on a cluster",
+        choices=("auto", "keep", "stop"),
     )
     image: str = option(
         "", "container image built from etl/Dockerfile; empty: the class is sent to AIStore's own image"
@@ -25,20 +54,14 @@ class EtlConfig:
     dependencies: list[str] = option(
         [], "packages of the pod, NAME==VERSION; empty: NumPy and Pillow as installed here"
     )
-    comm_type: str = option("hpush", "hpush|hpull: how a storage node talks to its pod")
-    num_workers: int | str = option("auto", "processes of each pod; auto: 4, or half of the CPUs embedded")
-    init_timeout_s: int = option(300, "seconds in which an ETL must have started")
-    deadline_s: float = option(2.0, "seconds after which a sample is made here instead")
+    comm_type: str = option("hpush", "hpush|hpull: how a storage node talks to its pod", choices=("hpush", "hpull"))
+    num_workers: int | str = option("auto", "processes of each pod; auto: 4, or half of the CPUs embedded", low=1)
+    init_timeout_s: int = option(300, "seconds in which an ETL must have started", low=1)
+    deadline_s: float = option(2.0, "seconds after which a sample is made here instead", above=0)
     adaptive_deadline: bool = option(True, "do so sooner where one storage node is much later than the others")
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
-        one_of("data.etl.manage", self.manage, ("auto", "reuse"))
-        one_of("data.etl.on_exit", self.on_exit, ("auto", "keep", "stop"))
-        one_of("data.etl.comm_type", self.comm_type, ("hpush", "hpull"))
-        auto_or_int("data.etl.num_workers", self.num_workers, 1)
-        at_least("data.etl.init_timeout_s", self.init_timeout_s, 1)
-        require(self.deadline_s > 0, f"data.etl.deadline_s={self.deadline_s} must be more than 0.")
         for name in ("train_name", "val_name"):
             value = getattr(self, name)
             require(
@@ -54,56 +77,98 @@ class EtlConfig:
 class DataConfig:
     """Where samples come from and what they look like."""
 
-    source: str = option("imagefolder", "set by data=imagefolder|aistore|synthetic")
-    root: str = option("", "imagefolder: the folder that holds train/ and val/, each with a folder for each class")
+    source: str = option(
+        "imagefolder",
+        "set by data=imagefolder|aistore|synthetic",
+        choices=("imagefolder", "aistore", "synthetic"),
+        changes_result=False,
+    )
+    root: str = option(
+        "",
+        "imagefolder: the folder that holds train/ and val/, each with a folder for each class",
+        changes_result=False,
+    )
     endpoint: str = option(
-        "", "aistore: the cluster's proxy, http://HOST:PORT; empty: AIS_ENDPOINT; embedded: none needed"
+        "",
+        "aistore: the cluster's proxy, http://HOST:PORT; empty: AIS_ENDPOINT; embedded: none needed",
+        changes_result=False,
     )
     bucket: str = option(
-        "ais://imagenet", "aistore: the bucket: ais://NAME, s3://NAME, gs://NAME, ais://#NAMESPACE/NAME"
+        "ais://imagenet",
+        "aistore: the bucket: ais://NAME, s3://NAME, gs://NAME, ais://#NAMESPACE/NAME",
+        changes_result=False,
     )
-    val_bucket: str = option("", "aistore: the bucket of the validation split; empty: data.bucket holds both")
-    train_prefix: str = option("train/", "aistore: what the names of training objects begin with")
-    val_prefix: str = option("val/", "aistore: what the names of validation objects begin with")
-    embedded_root: str = option("", "endpoint=embedded: the folder with train/ and val/ to serve; it is never changed")
-    embedded_layout: str = option("folders", "endpoint=embedded: folders (CLASS/x.JPEG)|pairs (0000353.jpg and .cls)")
+    val_bucket: str = option(
+        "", "aistore: the bucket of the validation split; empty: data.bucket holds both", changes_result=False
+    )
+    train_prefix: str = option("train/", "aistore: what the names of training objects begin with", changes_result=False)
+    val_prefix: str = option("val/", "aistore: what the names of validation objects begin with", changes_result=False)
+    embedded_root: str = option(
+        "", "endpoint=embedded: the folder with train/ and val/ to serve; it is never changed", changes_result=False
+    )
+    embedded_layout: str = option(
+        "folders",
+        "endpoint=embedded: folders (CLASS/x.JPEG)|pairs (0000353.jpg and .cls)",
+        choices=("folders", "pairs"),
+        changes_result=False,
+    )
     transform: str = option(
-        "etl", "aistore: etl (the cluster makes the samples)|client (this machine does)|hybrid (some here, some there)"
+        "etl",
+        "aistore: etl (the cluster makes the samples)|client (this machine does)|hybrid (some here, some there)",
+        choices=("etl", "client", "hybrid"),
+        changes_result=False,
     )
-    local_share: float = option(0.5, "transform=hybrid: share of the samples that this machine makes")
-    wire: str = option("raw", "raw (exact)|jpeg (a tenth of the bytes, lossy): how samples travel")
-    etl: EtlConfig = field(default_factory=lambda: EtlConfig())
-    train_samples: int = option(1281167, "synthetic: training samples in an epoch")
-    val_samples: int = option(50000, "synthetic: validation samples")
+    local_share: float = option(
+        0.5, "transform=hybrid: share of the samples that this machine makes", low=0, high=1, changes_result=False
+    )
+    wire: str = option(
+        "raw", "raw (exact)|jpeg (a tenth of the bytes, lossy): how samples travel", choices=("raw", "jpeg")
+    )
+    etl: EtlConfig = group(EtlConfig, changes_result=False)
+    train_samples: int = option(
+        1281167, "synthetic: training samples in an epoch", low=1, changes_result=_samples_are_made_up
+    )
+    val_samples: int = option(50000, "synthetic: validation samples", low=1, changes_result=_samples_are_made_up)
     image_size: int = option(224, "side of a training sample in pixels (random resized crop, horizontal flip)")
     val_image_size: int = option(224, "side of a validation sample in pixels (central crop)")
     val_resize: int = option(256, "short side of a validation image in pixels before the crop")
-    interpolation: str = option("bilinear", "bilinear|bicubic, both antialiased")
+    interpolation: str = option("bilinear", "bilinear|bicubic, both antialiased", choices=("bilinear", "bicubic"))
     scale: list[float] = option([0.08, 1.0], "smallest and largest share of the image's area in a training crop")
     ratio: list[float] = option([0.75, 4 / 3], "smallest and largest width / height of a training crop")
-    workers: int | str = option("auto", "loader processes of each training process; auto: one for each of its CPUs")
-    prefetch: int = option(4, "batches that each worker makes ahead")
-    on_corrupt: str = option("raise", "raise|replace: a training sample that is no image ends the run|is another one")
-    max_replaced: int = option(100, "on_corrupt=replace: more different samples than this end the run")
-    patience_s: float = option(
-        600.0, "seconds to wait for a cluster or a disk that is gone before saving and giving up"
+    workers: int | str = option(
+        "auto", "loader processes of each training process; auto: one for each of its CPUs", low=0, changes_result=False
     )
-    audit_every: int = option(256, "aistore: compare one in so many of the ETL's samples with one made here; 0: none")
+    prefetch: int = option(4, "batches that each worker makes ahead", low=1, changes_result=False)
+    on_corrupt: str = option(
+        "raise",
+        "raise|replace: a training sample that is no image ends the run|is another one",
+        choices=("raise", "replace"),
+        changes_result=_something_was_replaced,
+    )
+    max_replaced: int = option(
+        100, "on_corrupt=replace: more different samples than this end the run", low=0, changes_result=False
+    )
+    patience_s: float = option(
+        600.0,
+        "seconds to wait for a cluster or a disk that is gone before saving and giving up",
+        low=0,
+        changes_result=False,
+    )
+    audit_every: int = option(
+        256,
+        "aistore: compare one in so many of the ETL's samples with one made here; 0: none",
+        low=0,
+        changes_result=False,
+    )
     fingerprint: str = option(
-        "sampled", "off|sampled|full: hash what the model sees, pixels of one sample in 16|of all"
+        "sampled",
+        "off|sampled|full: hash what the model sees, pixels of one sample in 16|of all",
+        choices=("off", "sampled", "full"),
+        changes_result=_an_epoch_is_begun,
     )
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
-        one_of("data.source", self.source, ("imagefolder", "aistore", "synthetic"))
-        one_of("data.transform", self.transform, ("etl", "client", "hybrid"))
-        one_of("data.on_corrupt", self.on_corrupt, ("raise", "replace"))
-        require(0 <= self.local_share <= 1, f"data.local_share={self.local_share} must be from 0 to 1.")
-        at_least("data.patience_s", self.patience_s, 0)
-        for name in ("max_replaced", "audit_every"):
-            at_least(f"data.{name}", getattr(self, name), 0)
-        one_of("data.wire", self.wire, ("raw", "jpeg"))
-        one_of("data.embedded_layout", self.embedded_layout, ("folders", "pairs"))
         self.etl.check()
         if self.source == "aistore" and self.endpoint == "embedded":
             require(
@@ -112,15 +177,10 @@ class DataConfig:
             )
         if self.source == "aistore":
             self._check_buckets()
-        one_of("data.fingerprint", self.fingerprint, ("off", "sampled", "full"))
-        one_of("data.interpolation", self.interpolation, ("bilinear", "bicubic"))
         if self.source == "imagefolder":
             require(
                 self.root != "", "data.root is not set: give the folder that holds train/ and val/, data.root=PATH."
             )
-        auto_or_int("data.workers", self.workers, 0)
-        for name, low in (("train_samples", 1), ("val_samples", 1), ("prefetch", 1)):
-            at_least(f"data.{name}", getattr(self, name), low)
         for name in ("scale", "ratio"):
             require(
                 len(getattr(self, name)) == 2, f"data.{name} takes two numbers, [low,high], not {getattr(self, name)}."
@@ -151,48 +211,41 @@ class ModelConfig:
 
     name: str = option("resnet18", "any classification model of torchvision.models")
     weights: str = option("", "initial weights: a torchvision weights name (IMAGENET1K_V1), or a file; empty: random")
-    num_classes: int | None = option(None, "size of the last layer; empty: the classes of the data")
-
-    def check(self) -> None:
-        """Raise ConfigError for values that make no sense."""
-        if self.num_classes is not None:
-            at_least("model.num_classes", self.num_classes, 1)
+    num_classes: int | None = option(None, "size of the last layer; empty: the classes of the data", low=1)
 
 
 @dataclass
 class TrainConfig:
     """How it is trained: SGD, as ImageNet is trained since 2015."""
 
-    epochs: int = option(90, "passes over the training data")
-    batch_size: int = option(256, "global batch: images in one optimiser step, over all processes")
-    lr: float = option(0.1, "peak learning rate, for the global batch")
-    momentum: float = option(0.9, "momentum of SGD")
+    epochs: int = option(90, "passes over the training data", low=1, changes_result=_schedule_ends_with_the_epochs)
+    batch_size: int = option(256, "global batch: images in one optimiser step, over all processes", low=1)
+    lr: float = option(0.1, "peak learning rate, for the global batch", low=0)
+    momentum: float = option(0.9, "momentum of SGD", low=0)
     nesterov: bool = option(False, "Nesterov's momentum")
-    weight_decay: float = option(1e-4, "L2 penalty")
+    weight_decay: float = option(1e-4, "L2 penalty", low=0)
     decay_norms_and_biases: bool = option(True, "apply the weight decay to normalisation layers and biases too")
-    label_smoothing: float = option(0.0, "share of each target that goes to all classes alike")
-    warmup_epochs: float = option(0.0, "epochs in which the learning rate rises linearly to its peak")
-    schedule: str = option("step", "step|cosine")
-    step_epochs: int = option(30, "schedule=step: epochs between two drops")
-    step_gamma: float = option(0.1, "schedule=step: factor of each drop")
-    accumulate: int = option(1, "micro-batches in an optimiser step of each process, for batches larger than memory")
+    label_smoothing: float = option(0.0, "share of each target that goes to all classes alike", low=0, below=1)
+    warmup_epochs: float = option(0.0, "epochs in which the learning rate rises linearly to its peak", low=0)
+    schedule: str = option("step", "step|cosine", choices=("step", "cosine"))
+    step_epochs: int = option(30, "schedule=step: epochs between two drops", low=1, changes_result=_steps_count)
+    step_gamma: float = option(0.1, "schedule=step: factor of each drop", low=0, changes_result=_steps_count)
+    accumulate: int = option(
+        1, "micro-batches in an optimiser step of each process, for batches larger than memory", low=1
+    )
     compile: bool = option(False, "torch.compile the model")
     channels_last: bool = option(True, "keep activations in NHWC order")
-    checkpoint_every: int = option(0, "write last.pt every N steps too; 0: at the end of each epoch only")
-    checkpoint_every_s: float = option(0.0, "write last.pt every N seconds too; 0: never")
-    keep: int = option(0, "checkpoints of former epochs to keep beside last.pt and best.pt")
-    log_every: int = option(50, "steps between two log lines")
+    checkpoint_every: int = option(
+        0, "write last.pt every N steps too; 0: at the end of each epoch only", low=0, changes_result=False
+    )
+    checkpoint_every_s: float = option(0.0, "write last.pt every N seconds too; 0: never", low=0, changes_result=False)
+    keep: int = option(
+        0, "checkpoints of former epochs to keep beside last.pt and best.pt", low=0, changes_result=False
+    )
+    log_every: int = option(50, "steps between two log lines", low=1, changes_result=False)
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
-        one_of("train.schedule", self.schedule, ("step", "cosine"))
-        for name in ("epochs", "batch_size", "accumulate", "log_every", "step_epochs"):
-            at_least(f"train.{name}", getattr(self, name), 1)
-        for name in ("lr", "momentum", "weight_decay", "warmup_epochs", "step_gamma", "checkpoint_every"):
-            at_least(f"train.{name}", getattr(self, name), 0)
-        for name in ("checkpoint_every_s", "keep"):
-            at_least(f"train.{name}", getattr(self, name), 0)
-        require(0 <= self.label_smoothing < 1, f"train.label_smoothing must be in [0, 1), not {self.label_smoothing}.")
         require(not self.nesterov or self.momentum > 0, "train.nesterov=true needs train.momentum above 0.")
 
 
@@ -217,9 +270,9 @@ class KubernetesConfig:
     ais_cert_secret: str = option("", "Secret whose keys tls.crt and tls.key are AIS_CRT and AIS_CRT_KEY")
     node_selector: list[str] = option([], "labels that nodes must have, such as ['zone=a']")
     near: str = option("", "label of pods to be close to, such as 'app=ais': preferred, not required")
-    grace_s: int = option(120, "seconds from SIGTERM to SIGKILL: must exceed a step and a save")
+    grace_s: int = option(120, "seconds from SIGTERM to SIGKILL: must exceed a step and a save", low=1)
     backoff_limit: int = option(6, "failed attempts after which the Job is given up; stops on request do not count")
-    run_as_user: int = option(1000, "user and group of the pods; never 0")
+    run_as_user: int = option(1000, "user and group of the pods; never 0", low=1)
 
 
 @dataclass
@@ -227,17 +280,17 @@ class SubmitConfig:
     """python -m scripts.submit: what to ask a cluster for, by sbatch's own names."""
 
     name: str = option("imagenet", "name of the job")
-    nodes: int = option(1, "machines")
-    gpus_per_node: int = option(0, "GPUs of each, and processes; 0: tasks_per_node processes on CPUs")
-    tasks_per_node: int = option(1, "processes of each machine without GPUs")
-    cpus_per_task: int = option(4, "CPUs of each process")
+    nodes: int = option(1, "machines", low=1)
+    gpus_per_node: int = option(0, "GPUs of each, and processes; 0: tasks_per_node processes on CPUs", low=0)
+    tasks_per_node: int = option(1, "processes of each machine without GPUs", low=1)
+    cpus_per_task: int = option(4, "CPUs of each process", low=1)
     mem: str = option(
         "", "memory of each machine, such as 200G; empty: the site's default, on Kubernetes 4 GiB for each CPU"
     )
     time: str = option("", "time limit of an attempt, such as 24:00:00; the job goes on in the next")
-    signal_s: int = option(120, "seconds before the time limit at which the run saves and stops")
+    signal_s: int = option(120, "seconds before the time limit at which the run saves and stops", low=1)
     max_restarts: int = option(
-        3, "SLURM: attempts in a row that may end without a new checkpoint before the job gives up"
+        3, "SLURM: attempts in a row that may end without a new checkpoint before the job gives up", low=0
     )
     partition: str = option("", "SLURM's partition")
     account: str = option("", "account to be charged")
@@ -248,19 +301,10 @@ class SubmitConfig:
         [], "lines of the job before training, such as 'module load cuda' or '. venv/bin/activate'"
     )
     extra: list[str] = option([], "further #SBATCH options, as they are")
-    k8s: KubernetesConfig = field(default_factory=KubernetesConfig)
+    k8s: KubernetesConfig = group(KubernetesConfig)
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
-        for name, low in (
-            ("nodes", 1),
-            ("gpus_per_node", 0),
-            ("tasks_per_node", 1),
-            ("cpus_per_task", 1),
-            ("signal_s", 1),
-            ("max_restarts", 0),
-        ):
-            at_least(f"submit.{name}", getattr(self, name), low)
         require(
             re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", self.name) is not None,
             f"submit.name={self.name} must be 1 to 40 of a-z, 0-9 and -, from a letter on: Kubernetes takes no others.",
@@ -269,8 +313,6 @@ class SubmitConfig:
             for entry in getattr(self.k8s, name):
                 require("=" in entry, f"submit.k8s.{name}: {entry} is not of the form NAME=VALUE.")
         require(self.k8s.near == "" or "=" in self.k8s.near, "submit.k8s.near is not of the form NAME=VALUE.")
-        at_least("submit.k8s.run_as_user", self.k8s.run_as_user, 1)
-        at_least("submit.k8s.grace_s", self.k8s.grace_s, 1)
 
     @property
     def tasks_on_a_node(self) -> int:
@@ -283,31 +325,40 @@ class Config:
     """A run."""
 
     seed: int = option(0, "of the initial weights, the order of samples and their augmentation")
-    run_dir: str = option("runs/${run_id:}", "everything that the run writes; a stable id by default")
-    run_mirror: str = option("", "ais://BUCKET/PREFIX that keeps the newest checkpoint and the records; empty: none")
-    resume: str = option(
-        "auto", "auto: go on from run_dir's last checkpoint if there is one|never: replace it|a checkpoint"
+    run_dir: str = option(
+        "runs/${run_id:}", "everything that the run writes; a stable id by default", changes_result=False
     )
-    mode: str = option("train", "train|evaluate")
-    device: str = option("auto", "auto|cpu|cuda")
-    precision: str = option("fp32", "fp32|bf16|fp16 (autocast; fp16 with a gradient scaler, on GPUs only)")
+    run_mirror: str = option(
+        "", "ais://BUCKET/PREFIX that keeps the newest checkpoint and the records; empty: none", changes_result=False
+    )
+    resume: str = option(
+        "auto",
+        "auto: go on from run_dir's last checkpoint if there is one|never: replace it|a checkpoint",
+        changes_result=False,
+    )
+    mode: str = option("train", "train|evaluate", choices=("train", "evaluate"), changes_result=False)
+    device: str = option("auto", "auto|cpu|cuda", choices=("auto", "cpu", "cuda"), changes_result=False)
+    precision: str = option(
+        "fp32", "fp32|bf16|fp16 (autocast; fp16 with a gradient scaler, on GPUs only)", choices=("fp32", "bf16", "fp16")
+    )
     deterministic: bool = option(False, "the same bits on the same GPU at every run, at the cost of some speed")
-    allow_changes: bool = option(False, "go on from a checkpoint although configuration, data, code or versions differ")
-    threads: int | str = option("auto", "torch's threads in each process; auto: its share of the CPUs")
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    submit: SubmitConfig = field(default_factory=SubmitConfig)
+    allow_changes: bool = option(
+        False, "go on from a checkpoint although configuration, data, code or versions differ", changes_result=False
+    )
+    threads: int | str = option(
+        "auto", "torch's threads in each process; auto: its share of the CPUs", low=1, changes_result=False
+    )
+    data: DataConfig = group(DataConfig)
+    model: ModelConfig = group(ModelConfig)
+    train: TrainConfig = group(TrainConfig)
+    submit: SubmitConfig = group(SubmitConfig, changes_result=False)
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
         check_texts(self)
-        for part in (self.data, self.model, self.train, self.submit):
+        check_options(self)
+        for part in (self.data, self.train, self.submit):
             part.check()
-        one_of("mode", self.mode, ("train", "evaluate"))
-        one_of("device", self.device, ("auto", "cpu", "cuda"))
-        one_of("precision", self.precision, ("fp32", "bf16", "fp16"))
-        auto_or_int("threads", self.threads, 1)
         require(0 <= self.seed < 1 << 63, f"seed must be from 0 to 2**63 - 1, not {self.seed}.")
         require(self.run_dir != "", "run_dir is empty: name the folder that the run writes to.")
         require(
@@ -321,16 +372,14 @@ class Config:
         )
 
 
-def describe_options(config: type = Config, prefix: str = "") -> list[tuple[str, str, str]]:
+def describe_options() -> list[tuple[str, str, str]]:
     """(name, default, help) of every option, in order: for ``--help``."""
-    rows = []
-    for item in dataclasses.fields(config):
-        default = getattr(config(), item.name)
-        if dataclasses.is_dataclass(default):
-            rows += describe_options(type(default), f"{prefix}{item.name}.")
-        else:
-            rows.append((f"{prefix}{item.name}", format_value(default), item.metadata["help"]))
-    return rows
+    return [(item.name, format_value(item.default), _explained(item)) for item in options_of(Config)]
+
+
+def _explained(item: Option) -> str:
+    bounds = f" ({item.bounds})" if item.bounds else ""
+    return f"{'~' if item.is_free else ' '} {item.help}{bounds}"
 
 
 def format_value(value: Any) -> str:

@@ -9,25 +9,17 @@ which floats are added, which is worth a line.
 from dataclasses import dataclass
 from typing import Any
 
-_FREE = (
-    *("run_dir", "run_mirror", "resume", "mode", "allow_changes", "device", "threads", "submit"),
-    *("data.source", "data.root", "data.endpoint", "data.bucket", "data.val_bucket"),
-    *(
-        "data.train_prefix",
-        "data.val_prefix",
-        "data.embedded_root",
-        "data.embedded_layout",
-        "data.transform",
-        "data.etl",
-        "data.workers",
-        "data.prefetch",
-    ),
-    *("train.checkpoint_every", "train.checkpoint_every_s", "train.keep", "train.log_every"),
-)
-"""Options that do not change the result; data are compared by their hash, device and threads as they turned out."""
+from training.config import Config
+from training.content import changes_of_content
+from training.options import Option, options_of
+
+REMOVED: dict[str, Any] = {}
+"""Options that this version has no more, by their dotted names, and what they did by default."""
 
 _VERSIONS = ("torch", "torchvision", "numpy", "pillow", "libjpeg_turbo", "sample", "cuda", "cudnn")
 _ROUNDING = ("world_size", "threads", "device")
+_STATE = ("batches_done", "replaced")
+"""Of a checkpoint, besides its configuration: whether some options matter depends on it."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +35,73 @@ class Difference:
 
 
 def changes_of_result(before: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
-    """What makes another run of it; both sides are {"config": …, "environment": …} of a checkpoint."""
-    free: tuple[str, ...] = _FREE
-    if before["config"]["train"]["schedule"] == now["config"]["train"]["schedule"] == "step":
-        free = (*free, "train.epochs")  # more epochs of the same steps; a cosine would be another one
+    """What makes another run of it; both sides are {"config": …, "environment": …}, as a checkpoint has them.
+
+    What a side does not know, because its version had no such option, counts as the option's default. An option that
+    this version has no more (``REMOVED``) counts only where it was not at its default; one that no version of ours had
+    always counts, since nobody knows what it did.
+    """
+    content = changes_of_content(
+        *(_content_of_the_same_data(side, other) for side, other in ((before, now), (now, before)))
+    )
     return [
-        difference
-        for difference in _compare(_decisive(before), _decisive(now))
-        if not any(difference.name == name or difference.name.startswith(f"{name}.") for name in free)
+        *_changed_options(before, now),
+        *_compare(*_decisive(before, now)),
+        *(Difference(*difference) for difference in content),
     ]
 
 
 def changes_of_rounding(before: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
     """What leaves the stream of samples as it is, but may change the last bits of the weights."""
-    return _compare(*({name: side["environment"][name] for name in _ROUNDING} for side in (before, now)))
+    return _compare(*({name: side["environment"].get(name) for name in _ROUNDING} for side in (before, now)))
 
 
-def _decisive(side: dict[str, Any]) -> dict[str, Any]:
-    environment = side["environment"]
-    parts = {f"data set {split}": environment["data"].get(split, {}) for split in ("train", "val")}
-    versions = {name: environment["versions"].get(name) for name in _VERSIONS}
-    return flatten(side["config"]) | flatten(parts) | {"sample code": environment["sample_code"]} | versions
+def _changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
+    state = {name: before[name] for name in _STATE if name in before}
+    sides = [flatten(side["config"]) | state for side in (before, now)]
+    known = {item.name: item for item in options_of(Config)}
+    changed = []
+    for name, item in known.items():
+        pair = Difference(name, *(side.get(name, item.default) for side in sides))
+        if pair.before != pair.now and any(_matters(item, side) for side in sides):
+            changed.append(pair)
+    for name in dict.fromkeys(name for side in sides for name in side if name not in (*known, *_STATE)):
+        default = REMOVED.get(name)
+        pair = Difference(name, *(side.get(name, default) for side in sides))
+        if pair.before != pair.now:
+            changed.append(pair)
+    return changed
+
+
+def _matters(item: Option, values: dict[str, Any]) -> bool:
+    return item.changes_result if isinstance(item.changes_result, bool) else item.changes_result(values)
+
+
+def _decisive(before: dict[str, Any], now: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What decides the result besides the options, of both sides.
+
+    What makes samples is told by its version, and by a fingerprint of pixels where both sides have one. The hash of
+    source files that older checkpoints have says nothing: code may be rewritten.
+    """
+    sides = []
+    for environment in (before["environment"], now["environment"]):
+        data = environment.get("data", {})
+        parts = {f"data set {split}": data.get(split, {}) for split in ("train", "val")}
+        versions = {name: environment.get("versions", {}).get(name) for name in _VERSIONS}
+        sides.append(flatten(parts) | versions | {"what makes samples": environment.get("samples")})
+    if None in (side["what makes samples"] for side in sides):
+        for side in sides:
+            del side["what makes samples"]
+    return sides[0], sides[1]
+
+
+def _content_of_the_same_data(side: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A side's ``content`` of the splits that have one hash on both sides; other data are told by that."""
+    content, data, others = (
+        side["environment"].get("content"),
+        *(s["environment"].get("data", {}) for s in (side, other)),
+    )
+    return {name: part for name, part in (content or {}).items() if data.get(name) == others.get(name)}
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

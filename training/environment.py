@@ -1,6 +1,7 @@
 """What a run ran on: all that decides the bits of its result besides the configuration and the data."""
 
 import dataclasses
+import functools
 import hashlib
 import platform
 import subprocess
@@ -21,6 +22,7 @@ from etl.sample import native
 from training.config import Config
 from training.distributed import World
 from training.drift import flatten
+from training.samples import samples_sha256
 
 
 def common_facts(config: Config) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def describe_environment(device: torch.device, world: World) -> dict[str, Any]:
     """Versions, machine and device: what, besides configuration and data, decides the bits of a result."""
     return {
         "versions": versions(),
+        "samples": samples_sha256(),
         "sample_code": code_sha256(),
         "native": _native(),
         "git": _git_commit(),
@@ -60,8 +63,9 @@ def describe_environment(device: torch.device, world: World) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _project_sha256() -> str:
-    """Of the program's own code."""
+    """Of the program's own code, when it was first asked for."""
     digest, root = hashlib.sha256(), Path(__file__).resolve().parent.parent
     for folder in ("training", "etl", "aistore_data"):
         for path in sorted((root / folder).rglob("*.py")):

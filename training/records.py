@@ -16,29 +16,43 @@ from typing import Any
 import torch
 import torchvision
 from omegaconf import OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from aistore_data.errors import ConfigError, UserError
 from training.config import Config
+from training.config_files import load_file
 from training.lock import PREFIX as LOCK
 from training.lock import RunLock
 from training.metrics import Metrics, Tally
 from training.options import literal
 from training.plain_yaml import dump
 from training.preemption import undisturbed
-from training.run_files import ENTRIES, FETCHED, MARK, OF_JOBS, is_run_directory, read_object, remove
+from training.run_files import (
+    ENTRIES,
+    FETCHED,
+    MARK,
+    OF_JOBS,
+    is_run_directory,
+    open_new,
+    open_own,
+    read_object,
+    remove,
+)
 from training.substitutes import Substitution
 
 
 class RunDirectory:
     """Appends metrics, writes the records, and mirrors figures to TensorBoard. Close it when done."""
 
-    def __init__(self, config: Config, lock: RunLock) -> None:
-        """Open ``config.run_dir``, which ``claim`` has approved; resume=never empties it. Raises UserError."""
+    def __init__(self, config: Config, lock: RunLock, step: int = 0) -> None:
+        """Open ``config.run_dir``, which ``claim`` has approved; resume=never empties it. Raises UserError.
+
+        ``step``: how many steps of the run are done; what TensorBoard has of later ones is replaced.
+        """
         self.path = Path(config.run_dir)
         self.checkpoints = self.path / "checkpoints"
         self.lock = lock
         self._board: Any = None
+        self._purge_step = step + 1 if step else 0
         with _writing(self.path):
             if config.resume == "never":
                 remove(self.path, ENTRIES)
@@ -48,8 +62,7 @@ class RunDirectory:
             remove(self.path, ["PREEMPTED", "summary.json"])
             _write(self.path / "config.yaml", config_yaml(config))
             self._metrics = _open_lines(self.path / "metrics.jsonl")
-            (self.path / "stream.bin").touch()
-            self._stream = open(self.path / "stream.bin", "r+b", buffering=0)  # noqa: SIM115
+            self._stream = open_own(self.path / "stream.bin", os.O_RDWR | os.O_CREAT, "r+b")
 
     def __enter__(self) -> "RunDirectory":
         return self
@@ -97,8 +110,9 @@ class RunDirectory:
     def replaced(self, cases: Iterable[Substitution]) -> None:
         """Append a line to replaced.jsonl for each sample in whose place another one was taken."""
         lines = [json.dumps(case._asdict() | {"attempt": self.attempt}).encode() + b"\n" for case in cases]
-        with _writing(self.path / "replaced.jsonl"), open(self.path / "replaced.jsonl", "ab") as file:
-            file.write(b"".join(lines))
+        path, flags = self.path / "replaced.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with _writing(path), open_own(path, flags, "ab") as file:
+            _write_all(file, b"".join(lines))
 
     def summary(self, **values: Any) -> None:
         """Write summary.json."""
@@ -121,7 +135,7 @@ class RunDirectory:
             from torch.utils.tensorboard import SummaryWriter
 
             threading.excepthook = _quiet_about_tensorboard
-            self._board = SummaryWriter(str(self.path / "tensorboard"))
+            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._purge_step)
         return self._board
 
 
@@ -168,10 +182,10 @@ def recorded(path: Path) -> dict[str, Any] | None:
     """The "config" and "environment" of the run in a directory, if it was begun and both can be read."""
     try:
         environment = json.loads((path / "environment.json").read_text(encoding="utf-8"))
-        content: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+        content: Any = OmegaConf.to_container(load_file(path / "config.yaml"))
         if not is_run_directory(path) or not (path / "checkpoints").exists():
             return None
-    except (OSError, ValueError, YAMLError):
+    except (OSError, ValueError, ConfigError):
         return None
     names = [item.name for item in dataclasses.fields(Config)]
     return {"config": {name: content[name] for name in names if name in content}, "environment": environment}
@@ -179,11 +193,11 @@ def recorded(path: Path) -> dict[str, Any] | None:
 
 def _open_lines(path: Path) -> io.FileIO:
     """A file to append lines to, unbuffered; half a line that a killed run may have left is cut off."""
-    if path.exists():
+    if path.exists() and not path.is_symlink():
         content = path.read_bytes()
         if not content.endswith(b"\n"):
             os.truncate(path, content.rfind(b"\n") + 1)
-    return open(path, "ab", buffering=0)
+    return open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, "ab")
 
 
 def _write_all(file: io.FileIO, content: bytes) -> None:
@@ -215,8 +229,8 @@ def rerun_command(config: Config) -> str:
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
-    with _writing(path):
-        temporary.write_text(text, encoding="utf-8")
+    with _writing(path), open_new(temporary) as file:
+        _write_all(file, text.encode())
         temporary.replace(path)
 
 

@@ -4,8 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from aistore_data.errors import ConfigError
+from aistore_data.errors import ConfigError, UserError
 from training import checkpoint, drift
+from training.checkpoint_contents import check_fits
 from training.config import Config
 from training.distributed import on_main
 from training.model import load_weights
@@ -14,31 +15,41 @@ from training.state import Run, restore
 
 def resume(run: Run) -> Path | None:
     """Take over the checkpoint that ``resume`` says, if any; answer its path. Raises UserError if it does not fit."""
-    path = on_main(run.world, lambda: _checkpoint_to_resume(run.config))
+    found: list[dict[str, Any]] = []  # on rank 0, which has read it to know that it can be
+    path = on_main(run.world, lambda: _find(run.config, found))
     if path is None:
         return None
-    state = _load(run, path)
+    if run.config.run_mirror:  # the machines share no disk: rank 0 alone has it
+        state = on_main(run.world, lambda: found[0])
+    else:
+        state = found[0] if found else checkpoint.load(path)
     changes = on_main(run.world, lambda: _accept_changes(run, path, state))
     load_weights(run.model, state["model"], f"the checkpoint {path}", run.config.model.name)
+    try:
+        check_fits(run.model, run.optimizer, state)
+    except ValueError as error:
+        raise UserError(f"the checkpoint {path} cannot be gone on from: {error}.") from None
     restore(run, state)
     if changes:
         run.progress.changes.append({"epoch": run.progress.epoch, "step": run.step, "changes": changes})
     return path
 
 
-def _load(run: Run, path: Path) -> dict[str, Any]:
-    if run.config.run_mirror:  # the machines share no disk: rank 0 alone has it
-        return on_main(run.world, lambda: checkpoint.load(path))
-    return checkpoint.load(path)
-
-
-def _checkpoint_to_resume(config: Config) -> Path | None:
+def _find(config: Config, found: list[dict[str, Any]]) -> Path | None:
+    """The checkpoint to go on from, whose content is put into ``found``; None to begin from the beginning."""
     if config.resume == "never":
         return None
     if config.resume == "auto":
-        return checkpoint.newest(Path(config.run_dir) / "checkpoints")
-    path = Path(config.resume)
-    return path / "checkpoints" / "last.pt" if path.is_dir() else path
+        newest = checkpoint.newest(Path(config.run_dir) / "checkpoints")
+        if newest is None:
+            return None
+        path, state = newest
+    else:
+        path = Path(config.resume)
+        path = path / "checkpoints" / "last.pt" if path.is_dir() else path
+        state = checkpoint.load(path)
+    found.append(state)
+    return path
 
 
 def _accept_changes(run: Run, path: Path, state: dict[str, Any]) -> list[str]:

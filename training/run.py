@@ -13,6 +13,7 @@ from training import checkpoint
 from training.assemble import assemble, micro_batch_size, worker_count
 from training.config import Config
 from training.console import Console, format_duration, format_metrics
+from training.content import describe_content
 from training.data import Data, open_data
 from training.dataset import Counts
 from training.directory import Directory, complete_mirror, open_mirror, take_directory
@@ -20,6 +21,7 @@ from training.distributed import (
     World,
     choose_device,
     is_lost_peer,
+    on_main,
     process_group,
     read_world,
 )
@@ -83,6 +85,8 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         # 2. Data and model.
         data = stack.enter_context(open_data(config, batch_size, device, world, console.say))
         run = assemble(config, world, device, stop, data)
+        if config.mode == "train":
+            run.environment["content"] = on_main(world, lambda: describe_content(config, data.train, data.val))
         # 3. Where to go on.
         path = resume(run) if config.mode == "train" else None
         if path and run.progress.epoch >= config.train.epochs:
@@ -94,7 +98,7 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
             return 0
         # 4. Train, or evaluate alone.
         if directory.lock:
-            run.records = stack.enter_context(RunDirectory(config, directory.lock))
+            run.records = stack.enter_context(RunDirectory(config, directory.lock, run.step))
             run.records.environment(run.environment, run.progress.changes)
         open_mirror(run, directory, stack, fresh=path is None)
         times = 1 if config.mode == "evaluate" else config.train.epochs - run.progress.epoch

@@ -1,6 +1,9 @@
 """The files of a run directory, for everybody who reads them; importing this does not import torch."""
 
+import errno
+import io
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,10 +40,29 @@ def is_run_directory(path: Path) -> bool:
         return False
 
 
+def open_new(path: Path) -> io.FileIO:
+    """A file that is written from the beginning, in the place of whatever lies there; a link is never followed.
+
+    Raises OSError.
+    """
+    path.unlink(missing_ok=True)
+    return open_own(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "wb")
+
+
+def open_own(path: Path, flags: int, mode: str) -> io.FileIO:
+    """A file of a run directory, unbuffered. Raises OSError, also for a link that somebody has put in its place."""
+    try:
+        return io.FileIO(os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), mode)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, f"{path.name} is a symbolic link, which is not written through") from None
+        raise
+
+
 def remove(path: Path, names: Iterable[str]) -> None:
     """Remove files and folders of a directory, those that are there. Raises OSError."""
     for name in names:
-        if (path / name).is_dir():
+        if (path / name).is_dir() and not (path / name).is_symlink():
             shutil.rmtree(path / name)
         else:
             (path / name).unlink(missing_ok=True)

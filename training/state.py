@@ -9,6 +9,7 @@ from torch import nn
 
 from aistore_data.errors import UnreachableError, UserError
 from training import checkpoint
+from training.checkpoint_contents import FORMAT
 from training.config import Config
 from training.console import Console
 from training.dataset import Batch, Counts
@@ -17,37 +18,13 @@ from training.latency import Latencies
 from training.metrics import Tally
 from training.optimizer import learning_rate_factor
 from training.preemption import StopFlag
+from training.progress import Progress
 from training.records import RunDirectory
 from training.stream import Stream, codes_in_order, total_over_ranks
 from training.substitutes import Substitution
 
 if TYPE_CHECKING:
     from training.mirror import Mirror
-
-
-@dataclass
-class Progress:
-    """How far a run has come: all of its state that is not in the model or the optimiser."""
-
-    epoch: int = 0
-    batches_done: int = 0
-    best_acc1: float = 0.0
-    train_s: float = 0.0
-    counts: list[int] = field(default_factory=lambda: list(Counts()))
-    counts_before: list[int] = field(default_factory=lambda: list(Counts()))
-    """``counts`` at the beginning of the epoch."""
-    replaced: list[int] = field(default_factory=list)
-    """The samples, by index, in whose place others were taken at any time."""
-    stream_total: int = 0
-    changes: list[dict[str, Any]] = field(default_factory=list)
-    validation: dict[str, Any] = field(default_factory=dict)
-    epoch_tally: Tally = field(default_factory=Tally)
-    interval_tally: Tally = field(default_factory=Tally)
-
-    def at_epoch(self, epoch: int) -> "Progress":
-        """At the beginning of an epoch, with what outlives one."""
-        kept = ("best_acc1", "train_s", "counts", "replaced", "changes", "validation")
-        return Progress(epoch, counts_before=self.counts, **{name: getattr(self, name) for name in kept})
 
 
 @dataclass
@@ -208,7 +185,7 @@ def state_of(run: Run) -> dict[str, Any]:
         "config": dataclasses.asdict(run.config),
         "environment": run.environment,
         "steps_per_epoch": run.steps_per_epoch,
-        "format": 1,
+        "format": FORMAT,
         **dataclasses.asdict(run.progress),
     }
 
@@ -216,22 +193,23 @@ def state_of(run: Run) -> dict[str, Any]:
 def restore(run: Run, state: dict[str, Any]) -> None:
     """Take over the state of a checkpoint of this model; learning rate, momentum and decay are those configured now.
 
-    Where an epoch has another number of steps by now, one that was begun is begun again.
+    ``state`` is as ``checkpoint.load`` answers it, and of the same model and optimiser. Where an epoch has another
+    number of steps by now, one that was begun is begun again.
     """
     fields = {item.name: state[item.name] for item in dataclasses.fields(Progress)}
     for name in ("epoch_tally", "interval_tally"):
-        fields[name] = Tally(**fields[name])
-    for name in ("counts", "counts_before"):
-        fields[name] = list(Counts(*fields[name]))  # a version that counted less knows of none
+        fields[name] = Tally(**{item.name: fields[name][item.name] for item in dataclasses.fields(Tally)})
     run.progress = Progress(**fields)
-    if state["steps_per_epoch"] != run.steps_per_epoch and run.progress.batches_done:
+    if state["steps_per_epoch"] not in (None, run.steps_per_epoch) and run.progress.batches_done:
         run.console.say(f"epoch {run.progress.epoch + 1} begins again, since it has {run.steps_per_epoch} steps now")
         run.progress = run.progress.at_epoch(run.progress.epoch)
     run.model.load_state_dict(state["model"])
-    run.scaler.load_state_dict(state["scaler"])
+    if state["scaler"]:
+        run.scaler.load_state_dict(state["scaler"])
     settings = [{name: value for name, value in g.items() if name != "params"} for g in run.optimizer.param_groups]
     run.optimizer.load_state_dict(state["optimizer"])
-    run.schedule.load_state_dict(state["schedule"] | {"base_lrs": run.schedule.base_lrs, "last_epoch": run.step})
+    # The schedule is a function of the step, so the position is all that is taken over.
+    run.schedule.load_state_dict(run.schedule.state_dict() | {"last_epoch": run.step, "_step_count": run.step + 1})
     factor = learning_rate_factor(run.step, run.config.train, run.steps_per_epoch)
     for group, own in zip(run.optimizer.param_groups, settings, strict=True):
         group.update(own | {"lr": run.config.train.lr * factor})

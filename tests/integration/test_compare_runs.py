@@ -43,7 +43,7 @@ def test_the_same_and_where_others_part(
     assert "figures  epoch 1, step 2: loss of the train_step is" in text
     assert "weights  " in text and text.endswith("  seed: 0 → 1\n")
 
-    # One photo is another one of the same length in bytes: no listing shows it, the stream does.
+    # One photo is another one of the same length in bytes: no listing shows it, the stream and the probe do.
     changed = small_folder.with_name("changed")
     shutil.copytree(small_folder, changed)
     path = changed / "train" / "dog" / "7.jpg"
@@ -60,7 +60,7 @@ def test_the_same_and_where_others_part(
     assert code == 1
     expected = f"sample {position + 1} of 36 (step {position // 12 + 1}): its pixels or label (index {index})"
     assert f"samples  epoch 1, {expected}\n" in text
-    assert "→" not in text  # nothing in configuration, listing or code says why
+    assert "data set train, content of samples: " in text and text.count("→") == 1
 
 
 def test_runs_that_cannot_be_compared(

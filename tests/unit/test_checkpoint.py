@@ -4,34 +4,31 @@ import errno
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from aistore_data.errors import UserError
+from tests.checkpoints import sound_state
 from training import checkpoint
 
 
-def state(epoch: int = 1) -> dict[str, Any]:
-    model = torch.nn.Linear(2, 2).state_dict()
-    return {"model": model, "optimizer": {}, "schedule": {}, "epoch": epoch, "batches_done": 0, "best_acc1": 1.5} | {
-        "config": {"seed": 0},
-        "environment": {},
-    }
+def newest(folder: Path) -> Path | None:
+    found = checkpoint.newest(folder)
+    return found and found[0]
 
 
 def test_what_is_saved_is_loaded_and_nothing_else_is_left(tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path / "checkpoints", state(3))
+    path = checkpoint.save(tmp_path / "checkpoints", sound_state(3))
     assert [entry.name for entry in path.parent.iterdir()] == ["last.pt"]
-    assert checkpoint.newest(path.parent) == path
+    assert newest(path.parent) == path
     assert checkpoint.load(path)["epoch"] == 3
 
 
 def test_best_and_former_epochs_are_kept(tmp_path: Path) -> None:
     for epoch in range(5):
         also = ["best.pt"] if epoch == 1 else []
-        checkpoint.save(tmp_path, state(epoch), [*also, checkpoint.epoch_name(epoch)])
+        checkpoint.save(tmp_path, sound_state(epoch), [*also, checkpoint.epoch_name(epoch)])
         checkpoint.keep_last_epochs(tmp_path, 2)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [
         "best.pt",
@@ -50,19 +47,19 @@ def test_without_hard_links_it_copies(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    checkpoint.save(tmp_path, state(), ["best.pt"])
+    checkpoint.save(tmp_path, sound_state(), ["best.pt"])
     assert checkpoint.load(tmp_path / "best.pt")["epoch"] == 1
 
 
 def test_a_failed_write_keeps_the_former_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint.save(tmp_path, state(1))
+    checkpoint.save(tmp_path, sound_state(1))
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"last.pt could not be written: .*No space left.*former one is untouched"):
-        checkpoint.save(tmp_path, state(2))
+        checkpoint.save(tmp_path, sound_state(2))
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
     assert checkpoint.load(tmp_path / "last.pt")["epoch"] == 1
 
@@ -70,13 +67,13 @@ def test_a_failed_write_keeps_the_former_one(tmp_path: Path, monkeypatch: pytest
 def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint.save(tmp_path, state(1), [checkpoint.epoch_name(0)])
-    path = checkpoint.save(tmp_path, state(2))
+    checkpoint.save(tmp_path, sound_state(1), [checkpoint.epoch_name(0)])
+    path = checkpoint.save(tmp_path, sound_state(2))
     path.write_bytes(path.read_bytes()[:200])
-    assert checkpoint.newest(tmp_path) == tmp_path / "epoch-0000.pt"
+    assert newest(tmp_path) == tmp_path / "epoch-0000.pt"
     assert f"{path} is damaged" in capsys.readouterr().out
-    torch.save(state(7), tmp_path / "best.pt")
-    assert checkpoint.newest(tmp_path) == tmp_path / "best.pt"
+    torch.save(sound_state(7), tmp_path / "best.pt")
+    assert newest(tmp_path) == tmp_path / "best.pt"
     for name in ("epoch-0000.pt", "best.pt"):
         (tmp_path / name).unlink()
     with pytest.raises(UserError, match="no checkpoint in .* can be read"):

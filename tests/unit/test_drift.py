@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from training import drift
 from training.config import Config, describe_options
 from training.drift import changes_of_result, changes_of_rounding
 
 ENVIRONMENT: dict[str, Any] = {
-    "versions": {"torch": "2.15", "numpy": "2.4", "python": "3.11"},
-    "sample_code": "a" * 64,
+    "versions": {"sample": 1, "torch": "2.15", "numpy": "2.4", "python": "3.11"},
+    "samples": "a" * 64,
+    "sample_code": "d" * 64,
     "data": {
         "source": "/here",
         "train": {"samples": 36, "sha256": "b" * 64},
@@ -37,28 +39,88 @@ def put(tree: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return tree
 
 
-RESULT = {
-    *("seed", "precision", "deterministic", "data.wire", "data.image_size", "data.interpolation", "data.scale"),
-    *("data.fingerprint", "model.name", "model.weights", "train.batch_size", "train.lr", "train.momentum"),
-    *("train.weight_decay", "train.label_smoothing", "train.schedule", "train.accumulate", "train.compile"),
-    *("data.val_resize", "train.warmup_epochs"),
-}
 FREE = {
-    *("run_dir", "resume", "data.root", "data.source", "data.bucket", "data.transform", "data.workers"),
-    *("data.etl.train_name", "data.etl.num_workers", "train.checkpoint_every", "train.keep", "train.epochs"),
-    *("allow_changes", "threads", "device"),
+    *("run_dir", "run_mirror", "resume", "mode", "device", "allow_changes", "threads"),
+    *("data.source", "data.root", "data.endpoint", "data.bucket", "data.val_bucket", "data.train_prefix"),
+    *("data.val_prefix", "data.embedded_root", "data.embedded_layout", "data.transform", "data.local_share"),
+    *("data.workers", "data.prefetch", "data.max_replaced", "data.patience_s", "data.audit_every"),
+    *("data.train_samples", "data.val_samples", "data.on_corrupt"),  # see below
+    *("train.epochs", "train.checkpoint_every", "train.checkpoint_every_s", "train.keep", "train.log_every"),
 }
+"""Besides ``data.etl`` and ``submit``: what may change when a run of the default configuration goes on."""
+
+OPTIONS = [name for name, _, _ in describe_options()]
 
 
-@pytest.mark.parametrize("name", [name for name, _, _ in describe_options()])
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return [difference.name for difference in changes_of_result(before, now)]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_is_free_or_decides(name: str) -> None:
     """Every option is compared; a new one counts as deciding the result until it is said to be free."""
-    changed = put(side(), f"config.{name}", "something else")
-    names = [difference.name for difference in changes_of_result(side(), changed)]
-    if name in RESULT:
-        assert names == [name]
-    if name in FREE:
-        assert names == []
+    free = name in FREE or name.startswith(("data.etl.", "submit."))
+    for value in ("something else", None, 5, [1]):
+        if value != getattr_path(name):
+            assert changes(side(), put(side(), f"config.{name}", value)) == ([] if free else [name])
+
+
+def getattr_path(name: str) -> Any:
+    tree: Any = dataclasses.asdict(Config())
+    for part in name.split("."):
+        tree = tree[part]
+    return tree
+
+
+def test_every_free_option_exists() -> None:
+    assert set(OPTIONS) > FREE
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_that_the_checkpoint_does_not_know_counts_as_its_default(name: str) -> None:
+    older = side()
+    *groups, last = name.split(".")
+    inner = older["config"]
+    for part in groups:
+        inner = inner[part]
+    del inner[last]
+    assert changes(older, side()) == []
+    free = name in FREE or name.startswith(("data.etl.", "submit."))
+    assert changes(older, put(side(), f"config.{name}", "new")) == ([] if free else [name])
+
+
+def test_an_option_that_is_no_more_counts_unless_it_was_at_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert changes(put(side(), "config.train.nothing_we_know", 1), side()) == ["train.nothing_we_know"]
+    monkeypatch.setitem(drift.REMOVED, "train.warp", 1.0)
+    assert changes(put(side(), "config.train.warp", 1.0), side()) == []
+    assert changes(put(side(), "config.train.warp", 2.0), side()) == ["train.warp"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "when", "elsewhere"),
+    [
+        ("train.epochs", 100, {"config.train.schedule": "cosine"}, {"config.train.schedule": "step"}),
+        ("train.step_epochs", 5, {"config.train.schedule": "step"}, {"config.train.schedule": "cosine"}),
+        ("train.step_gamma", 0.5, {"config.train.schedule": "step"}, {"config.train.schedule": "cosine"}),
+        ("data.train_samples", 5, {"config.data.source": "synthetic"}, {"config.data.source": "aistore"}),
+        ("data.val_samples", 5, {"config.data.source": "synthetic"}, {"config.data.source": "aistore"}),
+        ("data.on_corrupt", "replace", {"replaced": [3]}, {"replaced": []}),
+        ("data.fingerprint", "full", {"batches_done": 3}, {"batches_done": 0}),
+    ],
+)
+def test_an_option_that_decides_only_at_times(
+    name: str, value: Any, when: dict[str, Any], elsewhere: dict[str, Any]
+) -> None:
+    for places, expected in ((when, [name]), (elsewhere, [])):
+        before = side()
+        for path, content in places.items():
+            before = put(before, path, content)
+        assert changes(before, put(copy.deepcopy(before), f"config.{name}", value)) == expected
+
+
+def test_a_change_of_the_schedule_makes_its_other_options_count() -> None:
+    now = put(put(side(), "config.train.schedule", "cosine"), "config.train.epochs", 100)
+    assert changes(side(), now) == ["train.epochs", "train.schedule"]
 
 
 def test_more_epochs_are_free_unless_the_schedule_ends_with_them() -> None:
@@ -71,7 +133,8 @@ def test_more_epochs_are_free_unless_the_schedule_ends_with_them() -> None:
     ("path", "text"),
     [
         ("versions.torch", "torch: 2.15 → 9"),
-        ("sample_code", "sample code: aaaaaaaaaaaa… → 9"),
+        ("versions.sample", "sample: 1 → 9"),
+        ("samples", "what makes samples: aaaaaaaaaaaa… → 9"),
         ("data.train.sha256", "data set train.sha256: bbbbbbbbbbbb… → 9"),
         ("data.val.samples", "data set val.samples: 15 → 9"),
     ],
@@ -82,7 +145,7 @@ def test_data_code_and_versions_decide(path: str, text: str) -> None:
     assert not changes_of_rounding(side(), changed)
 
 
-@pytest.mark.parametrize("path", ["versions.python", "git.commit", "data.source"])
+@pytest.mark.parametrize("path", ["versions.python", "git.commit", "data.source", "sample_code"])
 def test_what_does_not_decide(path: str) -> None:
     changed = put(side(), f"environment.{path}", 9)
     assert not changes_of_result(side(), changed) and not changes_of_rounding(side(), changed)
@@ -92,3 +155,10 @@ def test_processes_threads_and_device_may_change_but_are_said() -> None:
     changed = put(put(side(), "environment.world_size", 4), "environment.device", "GPU")
     assert not changes_of_result(side(), changed)
     assert list(map(str, changes_of_rounding(side(), changed))) == ["world_size: 1 → 4", "device: cpu → GPU"]
+
+
+def test_a_checkpoint_without_a_fingerprint_of_samples_is_told_by_their_version() -> None:
+    older = side()
+    del older["environment"]["samples"]
+    assert changes(older, put(side(), "environment.sample_code", "e" * 64)) == []
+    assert changes(older, put(side(), "environment.versions.sample", 2)) == ["sample"]

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from aistore_data.errors import ClusterError, ConfigError, UserError
+from tests.checkpoints import sound_state
 from tests.unit.test_command_line import composed
 from training import checkpoint
 from training.config import Config
@@ -93,7 +94,7 @@ class Local:
         with open(self.folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps({"epoch": epoch}) + "\n")
         (self.folder / "tensorboard" / "events").write_bytes(bytes(epoch))
-        state = dict.fromkeys(checkpoint.KEYS) | {"epoch": epoch, "batches_done": 0, "weights": torch.full((9,), epoch)}
+        state = sound_state(epoch) | {"weights": torch.full((9,), epoch)}
         folder = self.folder / "checkpoints"
         checkpoint.save(folder, state, [checkpoint.epoch_name(epoch), *(["best.pt"] if epoch % 2 else [])])
         checkpoint.keep_last_epochs(folder, self.keep)

@@ -1,0 +1,86 @@
+"""What a run writes about itself: into its own directory alone, and once."""
+
+from pathlib import Path
+
+import pytest
+
+from aistore_data.errors import UserError
+from tests.checkpoints import sound_state
+from training import checkpoint
+from training.config import Config
+from training.lock import RunLock
+from training.metrics import Metrics
+from training.records import RunDirectory, claim
+
+METRICS = Metrics(1.0, 50.0, 100.0, 4)
+
+
+def opened(folder: Path, step: int = 0) -> RunDirectory:
+    config = Config(run_dir=str(folder))
+    claim(config)
+    return RunDirectory(config, RunLock(folder, print), step)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "environment.json", "summary.json", "PREEMPTED"])
+def test_a_planted_link_beside_a_file_is_not_written_through(tmp_path: Path, name: str) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("precious")
+    folder.mkdir()
+    (folder / "config.yaml").write_text("# imagenet-ais\n")
+    (folder / f"{name}.tmp").symlink_to(victim)
+    with opened(folder) as records:
+        records.environment({}, [])
+        records.summary(acc1=1.0)
+        records.preempted()
+    assert victim.read_text() == "precious" and not (folder / name).is_symlink()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "stream.bin", "replaced.jsonl"])
+def test_a_planted_link_in_place_of_a_file_is_a_sentence(tmp_path: Path, name: str) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("precious")
+    folder.mkdir()
+    (folder / "config.yaml").write_text("# imagenet-ais\n")
+    (folder / name).symlink_to(victim)
+    with (
+        pytest.raises(UserError, match=f"could not be written: {name} is a symbolic link"),
+        opened(folder) as r,
+    ):
+        r.replaced([])
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["last.pt.tmp", "best.pt.tmp", "best.pt", "last.pt"])
+def test_a_planted_link_among_checkpoints_is_not_written_through(tmp_path: Path, name: str) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "checkpoints"
+    victim.write_text("precious")
+    folder.mkdir()
+    (folder / name).symlink_to(victim)
+    checkpoint.save(folder, sound_state(), ["best.pt"])
+    assert victim.read_text() == "precious"
+    assert sorted(path.name for path in folder.iterdir()) == ["best.pt", "last.pt"]
+    assert not any(path.is_symlink() for path in folder.iterdir())
+
+
+def test_resume_never_removes_a_link_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    for path in (folder, elsewhere):
+        path.mkdir()
+    (elsewhere / "precious").touch()
+    (folder / "config.yaml").write_text("# imagenet-ais\n")
+    (folder / "tensorboard").symlink_to(elsewhere)
+    config = Config(run_dir=str(folder), resume="never")
+    with RunDirectory(config, RunLock(folder, print)):
+        assert (elsewhere / "precious").exists() and not (folder / "tensorboard").exists()
+
+
+def test_tensorboard_has_each_step_once_after_a_kill(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for begin, steps in ((0, (1, 2, 3, 4)), (0, (1, 2, 3, 4)), (2, (3, 4, 5))):
+        with opened(tmp_path, begin) as records:
+            for step in steps:
+                records.metric("train_step", 0, step, METRICS)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train_step/loss")] == [1, 2, 3, 4, 5]
