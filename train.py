@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from aistore_data.errors import ConfigError
 from training.compose import EXPECTED_ERRORS, check, explain, register
+from training.overrides import quote_overrides
 from training.worker_server import start_worker_server
 
 exit_codes: list[int] = []
@@ -34,6 +35,7 @@ def main(composed: DictConfig) -> None:
 def cli() -> int:
     """The exit code: 0 done, 1 error, 2 wrong usage or configuration, 85 stopped on request and resumable."""
     register()
+    sys.argv[1:] = quote_overrides(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and leaving with 1
     try:
         main()

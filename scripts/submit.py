@@ -23,6 +23,7 @@ from aistore_data.errors import ConfigError, UserError
 from scripts import k8s, slurm
 from training.compose import EXPECTED_ERRORS, check, explain, register
 from training.config import Config
+from training.overrides import quote_overrides
 
 _START = time.strftime("%Y%m%d-%H%M%S")
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -31,6 +32,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 def resolve(overrides: list[str], multirun: bool) -> list[Config]:
     """The configuration of each job, each with a run directory of its own. Raises ConfigError."""
     register()
+    overrides = quote_overrides(overrides, sweep=multirun)
     try:
         jobs: list[list[str]] = [overrides]
         if multirun:

@@ -4,7 +4,7 @@ import atexit
 import difflib
 import functools
 import os
-import re
+import shlex
 import shutil
 import tempfile
 import time
@@ -16,11 +16,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from aistore_data.errors import ConfigError
 from training.config import Config, describe_options
 from training.options import literal
+from training.overrides import PATHS, STRINGS, check_text, expand_user
 
 EXPECTED_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra raises for a wrong command line."""
@@ -114,23 +115,38 @@ def check(cfg: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from None
     assert isinstance(config, Config)
+    _take_as_typed(config)
     config.check()
     if sweep_suffix() and "${" not in str(OmegaConf.to_container(cfg, resolve=False)["run_dir"]):  # type: ignore[call-overload,index]
         config.run_dir += sweep_suffix()
     return config
 
 
+def _take_as_typed(config: Config) -> None:
+    """Check the texts of a configuration, and replace the ``~`` of its paths. Raises ConfigError."""
+    for name in sorted(STRINGS):
+        *groups, leaf = name.split(".")
+        holder = functools.reduce(getattr, groups, config)
+        value: str = getattr(holder, leaf)
+        check_text(name, value)
+        if name in PATHS:
+            setattr(holder, leaf, expand_user(name, value))
+
+
 def explain(error: Exception) -> str:
     """One sentence for an error that Hydra or OmegaConf raised about the command line."""
-    if isinstance(error, OverrideParseException) and re.search("=.*[=#]", error.override):
-        return f"{error.override!r}: a value with = or # in it is written in quotes, {_quoted(error.override)}."
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} is not of the form name=value: python train.py --help lists the options."
+        return _explain_word(error.override)
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"there is no {group}={name}: choose one of {', '.join(error.options)}."
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = getattr(cause, "full_key", None)
+    if isinstance(cause, InterpolationResolutionError) and key:
+        return (
+            f"{key}: ${{…}} in a value is the value of another option, and this cannot be had: "
+            f"{str(cause).strip().splitlines()[0]}. As plain text it is written \\${{…}}."
+        )
     first = str(cause).strip().splitlines()[0]
     if key in _GROUPS:
         return f"{key} is a group of options: set {' or '.join(_members(key)[:3])}, …"
@@ -139,12 +155,18 @@ def explain(error: Exception) -> str:
     return f"{key}: {first}." if key else str(error).strip()
 
 
-def _quoted(override: str) -> str:
-    name, _, value = override.partition("=")
-    if value.startswith("["):
-        items = [f'"{item.strip()}"' for item in value.strip("[]").split(",")]
-        return f"'{name}=[{','.join(items)}]'"
-    return f"'{name}=\"{value}\"'"
+def _explain_word(word: str) -> str:
+    name, equals, value = word.partition("=")
+    name = name.lstrip("+~")
+    default = next((default for option, default, _ in describe_options() if option == name), None)
+    if not equals:
+        return f"{word!r} is not of the form name=value: python train.py --help lists the options."
+    if default is not None:
+        return f"{name} takes a value such as {default or 'NAME'}, not {value!r}: python train.py --help tells more."
+    if "." not in name and "/" not in name and name not in _GROUPS:
+        return unknown_option(name)
+    quoted = shlex.quote(f'{name}="{value}"')
+    return f"{word!r}: Hydra cannot read {value!r}. Put it into quotes: {quoted}."
 
 
 def unknown_option(name: str) -> str:

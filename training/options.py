@@ -1,5 +1,6 @@
 """Building blocks of the configuration: an option with its help, and the checks that make a sentence."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import field
 from typing import Any
@@ -23,7 +24,8 @@ def require(condition: bool, message: str) -> None:
 def one_of(name: str, value: str, choices: Iterable[str]) -> None:
     """Raise ConfigError unless ``value`` is one of ``choices``."""
     choices = tuple(choices)
-    require(value in choices, f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+    several = " Several values are a sweep: add --multirun." if "," in value else ""
+    require(value in choices, f"{name} must be one of {', '.join(choices)}, not {value!r}.{several}")
 
 
 def at_least(name: str, value: float, low: float) -> None:
@@ -44,4 +46,5 @@ def literal(value: Any) -> Any:
         return {name: literal(item) for name, item in value.items()}
     if isinstance(value, list):
         return [literal(item) for item in value]
-    return value.replace("${", "\\${") if isinstance(value, str) else value
+    # A backslash before ${ would take the escape's meaning away, so it is doubled.
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
