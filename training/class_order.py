@@ -58,13 +58,11 @@ def _other_names(source: str, theirs: Sequence[str], folders: Sequence[str]) -> 
 
 
 def _other_than_imagenet(source: str, folders: Sequence[str]) -> str | None:
-    if all(name == str(number).zfill(len(name)) for number, name in enumerate(folders)) and len(folders) > 1:
-        return None  # numbers from 0 on, in their order
-    classes = imagenet_classes()
+    numbers, classes = all(name.isdecimal() for name in folders), imagenet_classes()
     wrong = [
         f"folder {number} is {name!r}, class {number} of the weights is {classes[number][0]} ({classes[number][1]})"
         for number, name in enumerate(folders[: len(classes)])
-        if not _is_class(name, *classes[number])
+        if not (int(name) == number if numbers else _is_class(name, *classes[number]))
     ]
     if not wrong:
         return None
