@@ -7,6 +7,7 @@ import hydra
 from omegaconf import DictConfig
 
 from aistore_data.errors import ConfigError
+from aistore_data.text import visible
 from training.compose import EXPECTED_ERRORS, check, explain, register
 from training.overrides import quote_overrides
 from training.worker_server import start_worker_server
@@ -42,7 +43,7 @@ def cli() -> int:
     except EXPECTED_ERRORS as error:
         if exit_codes:  # a job had begun: this is our own mistake
             raise
-        print(f"error: {explain(error)}", file=sys.stderr)
+        print(f"error: {visible(explain(error))}", file=sys.stderr)
         return ConfigError.exit_code
     return max(exit_codes, default=0)
 

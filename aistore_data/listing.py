@@ -16,6 +16,7 @@ from aistore_data.layout import BESIDE, classes_name, manifest_name
 from aistore_data.manifest import IMG_EXTENSIONS, Manifest, checksum_digest
 from aistore_data.objects import iter_objects
 from aistore_data.progress import Progress
+from aistore_data.text import shell_word
 
 _HASH = 64
 """Characters of a SHA-256, before a kept manifest."""
@@ -47,7 +48,7 @@ def read_manifest(
     if not images:
         raise ClusterError(
             f"{uri}/{prefix} holds no images ({', '.join(IMG_EXTENSIONS)}): upload them with "
-            f"python -m aistore_data.upload FOLDER {uri}, or check data.bucket and the prefixes."
+            f"python -m aistore_data.upload FOLDER {shell_word(uri)}, or check data.bucket and the prefixes."
         )
     kept = _kept(uri, prefix, reader)
     for former, manifest in kept:

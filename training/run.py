@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from aistore_data.errors import UserError
+from aistore_data.text import shell_word, visible
 from training import checkpoint
 from training.assemble import assemble, micro_batch_size, worker_count
 from training.config import Config
@@ -67,7 +68,7 @@ def run(config: Config) -> int:
 
 
 def _say_error(who: str, sentence: str, exit_code: int = 1) -> int:
-    print(f"{who}error: {sentence}", file=sys.stderr, flush=True)
+    print(f"{who}error: {visible(sentence)}", file=sys.stderr, flush=True)
     return exit_code
 
 
@@ -146,7 +147,7 @@ def _train(run: Run, data: Data, workers: int, validate: Callable[[], Tally | No
         f"done: acc@1 {metrics.acc1:.2f} (best {run.progress.best_acc1:.2f}), "
         f"{format_duration(run.progress.train_s)} of training\n"
         f"  run directory  {config.run_dir}\n"
-        f"  TensorBoard    tensorboard --logdir {config.run_dir}/tensorboard\n"
+        f"  TensorBoard    tensorboard --logdir {shell_word(config.run_dir)}/tensorboard\n"
         f"  repeat it      {rerun_command(config)}"
     )
     return 0

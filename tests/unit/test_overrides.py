@@ -7,19 +7,22 @@ import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
 
-from aistore_data.errors import ConfigError
+from aistore_data.errors import ConfigError, DataError
 from aistore_data.text import shell_word, visible
 from scripts.submit import resolve
 from tests.conftest import PROJECT
 from training.compose import EXPECTED_ERRORS, check, explain, register
 from training.config import Config, DataConfig
+from training.console import Console
 from training.drift import flatten
 from training.overrides import PATHS, STRINGS, quote_overrides
 from training.records import config_yaml, rerun_command
+from training.remote import Work
 
 VALUES = [
     *(f"/data/a{character}b" for character in "()[]{};&!^<>'\"=#,:%$@*? \t\\|~`+"),
@@ -230,3 +233,24 @@ def test_names_do_nothing_to_a_terminal_and_paste_into_a_shell() -> None:
         output = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True).stdout
         assert output.decode("utf-8", "surrogateescape") == name
         assert name.isprintable() is False or word == shlex.quote(name)
+
+
+def test_what_is_printed_does_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(enabled=True)
+    console.say("photo \x1b[2J\x07.jpg, été")
+    console.progress("\x1b]0;title\x07")
+    assert capsys.readouterr().out == "photo \\x1b[2J\\x07.jpg, été\n\\x1b]0;title\\x07\n"
+    assert str(ConfigError("no folder \x1b[31mred\nand more")) == "no folder \\x1b[31mred\nand more"
+
+
+@pytest.mark.parametrize(
+    "name", ["train/$(touch x)/a b.jpg", "train/`id`'.jpg", "train/\x1b[31m.jpg", "train/;rm -rf.jpg"]
+)
+def test_the_command_that_looks_at_an_object_can_be_pasted(name: str) -> None:
+    asking = SimpleNamespace(remote=SimpleNamespace(replace=False), _locate=lambda _: f"ais://b/{name}")
+    with pytest.raises(DataError, match="Look at it with: ais get") as raised:
+        Work._substitute(asking, SimpleNamespace(by=0), "is no image")  # type: ignore[arg-type]
+    command = str(raised.value).partition("Look at it with: ")[2].partition(" - | file -")[0]
+    script = f'ais() {{ printf %s "$2"; }}; {command}'
+    output = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout.decode()
+    assert output == f"ais://b/{name}" and command.isprintable()
