@@ -26,6 +26,7 @@ from training.distributed import (
 )
 from training.environment import common_facts
 from training.evaluation import validator
+from training.explain import explain_runtime_error
 from training.loader import Feed, Loader, open_loader
 from training.loop import train
 from training.metrics import Tally
@@ -56,13 +57,11 @@ def run(config: Config) -> int:
     except Stopped as reason:
         print(f"\nstopped by {reason}; what was saved before is untouched.", file=sys.stderr, flush=True)
         return EXIT_CODE
-    except torch.cuda.OutOfMemoryError as error:
-        return _say_error(who, f"the GPU's memory is too small: raise train.accumulate. {error}")
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        if "deterministic implementation" in first:
-            return _say_error(who, f"deterministic=true: {first}")
-        if who and is_lost_peer(error):
+        if sentence := explain_runtime_error(error, compiled=config.train.compile):
+            return _say_error(who, sentence)
+        if who and isinstance(error, RuntimeError) and is_lost_peer(error):
             return _say_error(who, f"another process of the run has ended, and says why itself ({first}).")
         raise
 

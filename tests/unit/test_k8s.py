@@ -412,7 +412,6 @@ def test_data_that_no_claim_holds_are_named(capsys: pytest.CaptureFixture[str]) 
         ([*ON_CPUS, "submit.mem=lots"], "submit.mem=lots is not an amount of memory such as 200G"),
         ([*ON_CPUS, "submit.mem=0G"], "submit.mem=0G is not an amount"),
         ([*ON_CPUS, "submit.k8s.run_as_user=0"], "submit.k8s.run_as_user must be 1 or more"),
-        ([*ON_CPUS, "submit.k8s.resources=[a/b=1,c=2]"], 'in quotes, \'submit.k8s.resources=["a/b=1","c=2"]\''),
     ],
 )
 def test_a_mistake_is_a_sentence(overrides: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
