@@ -45,8 +45,9 @@ def explain_runtime_error(error: BaseException, *, compiled: bool) -> str | None
         )
     if compiled and _of_compiler(error):
         last = next((line.strip() for line in reversed(_root(error).splitlines()) if line.strip()), "")
+        detail = first[:200] if last in first else f"{first[:200]} … {last[:200]}"
         return (
-            f"train.compile=true: torch.compile failed in {type(error).__name__}: {first[:200]} … {last[:200]} "
+            f"train.compile=true: torch.compile failed in {type(error).__name__}: {detail} "
             "Leave out train.compile, or mend the compiler (a C++ compiler and Python's headers on CPUs, Triton and a "
             "C compiler on GPUs)."
         )
