@@ -15,7 +15,10 @@ from tests.conftest import PROJECT
 NAMES = {"PIL": "pillow", "yaml": "pyyaml", "hydra": "hydra-core", "kubernetes_validate": "kubernetes-validate"}
 """Packages whose modules have another name."""
 
-OPTIONAL = {"imagenet_ais_native": "built from native/"}
+OPTIONAL = {
+    "imagenet_ais_native": "built from native/",
+    "websockets": "of uvicorn[standard], which aistore[etl] brings",
+}
 OURS = {"training", "aistore_data", "etl", "scripts", "tests", "benchmarks", "train"}
 
 
