@@ -7,8 +7,10 @@ import hydra
 from omegaconf import DictConfig
 
 from aistore_data.errors import ConfigError
+from aistore_data.text import visible
 from training.compose import EXPECTED_ERRORS, check, explain, register
 from training.config_files import check_words
+from training.overrides import quote_overrides
 from training.worker_server import start_worker_server
 
 exit_codes: list[int] = []
@@ -38,11 +40,12 @@ def cli() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and leaving with 1
     try:
         check_words(sys.argv[1:])
+        sys.argv[1:] = quote_overrides(sys.argv[1:])
         main()
     except EXPECTED_ERRORS as error:
         if exit_codes:  # a job had begun: this is our own mistake
             raise
-        print(f"error: {explain(error)}", file=sys.stderr)
+        print(f"error: {visible(explain(error))}", file=sys.stderr)
         return ConfigError.exit_code
     return max(exit_codes, default=0)
 

@@ -1,10 +1,16 @@
 """Errors that are sentences for the user. Each names the thing, what was wrong with it, and what to do."""
 
+from aistore_data.text import visible
+
 
 class UserError(Exception):
     """Something that the user can mend; shown without a traceback. Takes one string, so that it survives pickling."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The sentence, in which names from outside do nothing to a terminal."""
+        return visible(super().__str__())
 
 
 class ConfigError(UserError):

@@ -17,6 +17,7 @@ from aistore_data.layout import BESIDE, classes_name, manifest_name
 from aistore_data.manifest import IMG_EXTENSIONS, Manifest, checksum_digest
 from aistore_data.objects import iter_objects
 from aistore_data.progress import Progress
+from aistore_data.text import shell_word
 from aistore_data.walk import APPLE_DOUBLE
 
 _HASH = 64
@@ -56,7 +57,7 @@ def read_manifest(
     if not images:
         raise NoImagesError(
             f"{uri}/{prefix} holds no images ({', '.join(IMG_EXTENSIONS)}): upload them with "
-            f"python -m aistore_data.upload FOLDER {uri}, or check data.bucket and the prefixes."
+            f"python -m aistore_data.upload FOLDER {shell_word(uri)}, or check data.bucket and the prefixes."
         )
     _refuse_apple_double(uri, images, reader)
     kept = _kept(uri, prefix, reader)

@@ -20,6 +20,7 @@ from aistore_data.errors import UserError
 from aistore_data.http_reader import Access
 from aistore_data.layout import Layout
 from aistore_data.photos import index_folder, items_of
+from aistore_data.text import visible
 from aistore_data.transfer import Outcome, plan, transfer
 
 STOPPED = 85
@@ -46,7 +47,7 @@ def upload(root: Path, bucket: Bucket, layout: Layout, workers: int, replace: bo
 
 def print_line(text: str) -> None:
     """A line beside the result."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def add_options(parser: argparse.ArgumentParser, replace: bool = True) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from aistore_data.errors import ConfigError
+from aistore_data.text import visible
 from training import drift
 from training.config_files import load_file
 from training.run_files import is_run_directory, read_lines
@@ -152,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     if found:
         print("different runs: first part of")
         for name, text in found.items():
-            print(f"  {name:8} {text}")
+            print(f"  {name:8} {visible(text)}")
     else:
         fingerprints = len(a.fingerprints("train_epoch").items() & b.fingerprints("train_epoch").items())
         print(
@@ -160,9 +161,9 @@ def main(arguments: list[str] | None = None) -> int:
             f"figures{'' if unfinished else ' and the weights'} are equal"
         )
     for path in unfinished:
-        print(f"  {path} has not finished")
+        print(f"  {visible(path)} has not finished")
     for cause in causes(a, b):
-        print(f"  {cause}")
+        print(f"  {visible(str(cause))}")
     return 1 if found else 0
 
 

@@ -26,6 +26,7 @@ from aistore_data.errors import ConfigError
 from aistore_data.layout import BESIDE
 from aistore_data.manifest import Manifest
 from aistore_data.photos import Content, Item, Photo, Split, items_of
+from aistore_data.text import visible
 from aistore_data.transfer import Outcome, Planned, plan, transfer
 from aistore_data.upload import add_options, exit_code, positive, print_line
 from scripts.destination import opened
@@ -183,7 +184,7 @@ def _tell_report(report: dict[str, Any], options: argparse.Namespace) -> None:
           f"{report['kept']:,} were there already")  # fmt: skip
     for kind, names in sorted(report["oddities"].items(), key=lambda entry: -len(entry[1])):
         more = f" and {len(names) - _NAMES_TOLD:,} more" if len(names) > _NAMES_TOLD else ""
-        print(f"  {len(names):,} {kind}: {', '.join(names[:_NAMES_TOLD])}{more}")
+        print(f"  {len(names):,} {kind}: {visible(', '.join(names[:_NAMES_TOLD]))}{more}")
     print(
         f"  data set {report['train']['sha256'][:12]} (train), {report['val']['sha256'][:12]} (val); more in {REPORT}"
     )

@@ -24,6 +24,7 @@ from scripts import k8s, slurm
 from training.compose import EXPECTED_ERRORS, check, explain, register
 from training.config import Config
 from training.config_files import check_words
+from training.overrides import quote_overrides
 
 _START = time.strftime("%Y%m%d-%H%M%S")
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -33,6 +34,7 @@ def resolve(overrides: list[str], multirun: bool) -> list[Config]:
     """The configuration of each job, each with a run directory of its own. Raises ConfigError."""
     register()
     check_words(overrides)
+    overrides = quote_overrides(overrides, sweep=multirun)
     try:
         jobs: list[list[str]] = [overrides]
         if multirun:

@@ -6,12 +6,14 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from aistore_data.errors import ConfigError
+from training.class_order import joined, order_warning
 from training.config import Config
 from training.console import Console
 from training.data import Data
 from training.distributed import World
 from training.environment import describe_environment
-from training.model import build_model
+from training.image_sizes import check_batch_of_one
+from training.model import build_model, open_weights, own_preprocessing_note, weights_notes
 from training.numerics import cpu_share
 from training.optimizer import build_optimizer, build_schedule
 from training.preemption import StopFlag
@@ -44,6 +46,36 @@ def _num_classes(config: Config, data: Data) -> int:
     return wanted or data.num_classes
 
 
+def _model(config: Config, world: World, data: Data, console: Console) -> Any:
+    """The model on the CPU; says what one should know of the weights that it begins with."""
+    training, num_classes = config.mode == "train", _num_classes(config, data)
+    size, val_size = config.data.image_size if training else None, config.data.val_image_size
+    given = open_weights(config.model)
+    parts = world.size * config.train.accumulate
+    if size and config.train.batch_size == parts:
+        check_batch_of_one(config.model.name, num_classes, size, val_size, parts)
+    model = build_model(config.model, num_classes, size, val_size, given)
+    if config.model.weights:
+        source = f"model.weights={config.model.weights}"
+        notes = weights_notes(config.model.name, given, model, num_classes) if given else []
+        if given:
+            notes.append(
+                own_preprocessing_note(given, val_size, config.data.val_resize, config.data.interpolation) or ""
+            )
+        notes.append(order_warning(source, given, num_classes, data.class_names) or "")
+        for note in filter(None, notes):
+            console.say(note)
+    return model
+
+
+def _model_facts(model: Any, data: Data) -> dict[str, Any]:
+    """What a checkpoint must tell of its model, for who uses its weights: the classes, and how it reads its inputs."""
+    facts: dict[str, Any] = {"classes": joined(data.class_names)}
+    if hasattr(model, "transform_input"):
+        facts["transform_input"] = model.transform_input
+    return facts
+
+
 def assemble(config: Config, world: World, device: torch.device, stop: StopFlag, data: Data) -> Run:
     """The model on the device, and everything that steps it."""
     steps_per_epoch = len(data.train) // config.train.batch_size
@@ -53,8 +85,8 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
             f"train.batch_size={config.train.batch_size} is more than the {len(data.train)} training samples."
         )
     torch.manual_seed(config.seed)
-    train_size = config.data.image_size if training else None
-    model = build_model(config.model, _num_classes(config, data), train_size, config.data.val_image_size).to(device)
+    console = Console(enabled=world.is_main)
+    model = _model(config, world, data, console).to(device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(model, config.train)
@@ -73,7 +105,8 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
         steps_per_epoch=steps_per_epoch,
         stop=stop,
-        console=Console(enabled=world.is_main),
+        console=console,
         stream=Stream(config.data.fingerprint),
-        environment=describe_environment(device, world) | {"data": data.description},
+        environment=describe_environment(device, world)
+        | {"data": data.description, "model": _model_facts(model, data)},
     )

@@ -23,6 +23,7 @@ from aistore_data.listing import NoImagesError, read_manifest
 from aistore_data.manifest import Manifest
 from aistore_data.placement import Placement
 from aistore_data.shared import share
+from aistore_data.text import shell_word
 from etl.code import code_sha256
 from etl.sample import Spec
 from training.config import Config
@@ -176,7 +177,7 @@ def _manifest(
         hint = (
             hint
             if bucket.provider.is_remote()
-            else f" Check its address; python -m aistore_data.upload FOLDER {uri} makes it."
+            else f" Check its address; python -m aistore_data.upload FOLDER {shell_word(uri)} makes it."
         )
         missing = isinstance(error, AISError) and error.status_code not in (401, 403)
         raise ClusterError(

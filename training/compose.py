@@ -4,7 +4,7 @@ import atexit
 import difflib
 import functools
 import os
-import re
+import shlex
 import shutil
 import tempfile
 import time
@@ -17,12 +17,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from aistore_data.errors import ConfigError
 from training.config import Config, describe_options
 from training.config_files import watch_hydra
 from training.options import literal
+from training.overrides import PATHS, expand_user
 
 EXPECTED_ERRORS = (HydraException, OmegaConfBaseException, ValueError, ConfigError)
 """What Hydra raises for a wrong command line."""
@@ -126,10 +127,19 @@ def check(cfg: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from None
     assert isinstance(config, Config)
+    _expand_paths(config)
     config.check()
     if sweep_suffix() and "${" not in str(OmegaConf.to_container(cfg, resolve=False)["run_dir"]):  # type: ignore[call-overload,index]
         config.run_dir += sweep_suffix()
     return config
+
+
+def _expand_paths(config: Config) -> None:
+    """Replace the ``~`` of the configuration's paths. Raises ConfigError for the home folder of nobody."""
+    for name in PATHS:
+        *groups, leaf = name.split(".")
+        holder = functools.reduce(getattr, groups, config)
+        setattr(holder, leaf, expand_user(name, getattr(holder, leaf)))
 
 
 def explain(error: Exception) -> str:
@@ -137,15 +147,18 @@ def explain(error: Exception) -> str:
     refused = next((link for link in _chain(error) if isinstance(link, ConfigError)), None)
     if refused:
         return str(refused)
-    if isinstance(error, OverrideParseException) and re.search("=.*[=#]", error.override):
-        return f"{error.override!r}: a value with = or # in it is written in quotes, {_quoted(error.override)}."
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} is not of the form name=value: python train.py --help lists the options."
+        return _explain_word(error.override)
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"there is no {group}={name}: choose one of {', '.join(error.options)}."
     cause = next((link for link in _chain(error) if isinstance(link, OmegaConfBaseException)), error)
     key = getattr(cause, "full_key", None)
+    if isinstance(cause, InterpolationResolutionError) and key:
+        return (
+            f"{key}: ${{…}} in a value is the value of another option, and this cannot be had: "
+            f"{str(cause).strip().splitlines()[0]}. As plain text it is written \\${{…}}."
+        )
     first = str(cause).strip().splitlines()[0]
     if key in _GROUPS:
         return f"{key} is a group of options: set {' or '.join(_members(key)[:3])}, …"
@@ -161,12 +174,18 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _quoted(override: str) -> str:
-    name, _, value = override.partition("=")
-    if value.startswith("["):
-        items = [f'"{item.strip()}"' for item in value.strip("[]").split(",")]
-        return f"'{name}=[{','.join(items)}]'"
-    return f"'{name}=\"{value}\"'"
+def _explain_word(word: str) -> str:
+    name, equals, value = word.partition("=")
+    name = name.lstrip("+~")
+    default = next((default for option, default, _ in describe_options() if option == name), None)
+    if not equals:
+        return f"{word!r} is not of the form name=value: python train.py --help lists the options."
+    if default is not None:
+        return f"{name} takes a value such as {default or 'NAME'}, not {value!r}: python train.py --help tells more."
+    if "." not in name and "/" not in name and name not in _GROUPS:
+        return unknown_option(name)
+    quoted = shlex.quote(f'{name}="{value}"')
+    return f"{word!r}: Hydra cannot read {value!r}. Put it into quotes: {quoted}."
 
 
 def unknown_option(name: str) -> str:

@@ -3,6 +3,8 @@
 import sys
 from typing import TYPE_CHECKING
 
+from aistore_data.text import visible
+
 if TYPE_CHECKING:
     from training.metrics import Metrics, Tally
     from training.state import Run
@@ -19,13 +21,13 @@ class Console:
     def say(self, text: str) -> None:
         """A line of its own."""
         if self.enabled:
-            print(("\r\x1b[K" if self._dirty else "") + text, flush=True)
+            print(("\r\x1b[K" if self._dirty else "") + visible(text), flush=True)
             self._dirty = False
 
     def progress(self, text: str) -> None:
         """The state within an epoch: replaces the live line, or adds a plain one."""
         if self.live:
-            print(f"\r\x1b[K{text}", end="", flush=True)
+            print(f"\r\x1b[K{visible(text)}", end="", flush=True)
             self._dirty = True
         else:
             self.say(text)

@@ -29,6 +29,8 @@ class Data:
     val: BatchDataset
     num_classes: int
     description: dict[str, Any]
+    class_names: tuple[str, ...] = ()
+    """In the order of their numbers; none for data=synthetic."""
 
 
 @contextmanager
@@ -79,7 +81,7 @@ def _data(
         "val": {"samples": len(val_manifest), "sha256": val_manifest.sha256()},
         "classes": len(train_manifest.classes),
     }
-    return Data(train, val, len(train_manifest.classes), description)
+    return Data(train, val, len(train_manifest.classes), description, train_manifest.classes)
 
 
 def _imagefolder(

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from aistore_data.errors import UserError
 from training.config import Config
 from training.console import format_metrics, train_line
+from training.image_sizes import AUXILIARY_LOSS_WEIGHT
 from training.latency import Latencies
 from training.limits import data_figures, data_sentence
 from training.loader import Feed, denormalise
 from training.metrics import Metrics, Sums, Tally
-from training.model import AUXILIARY_LOSS_WEIGHT
 from training.numerics import autocast, seed_step
 from training.state import Run, give_up, save
 from training.stream import format_fingerprint

@@ -9,6 +9,7 @@ from aistore_data.errors import ConfigError
 from aistore_data.randomness import DROPOUT, stream
 from training.config import Config
 from training.distributed import World
+from training.explain import check_compiler
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
@@ -40,11 +41,17 @@ def cpu_share(setting: int | str, world: World) -> int:
 
 
 def set_numerics(config: Config, device: torch.device, world: World) -> None:
-    """Set threads, TF32 and determinism. Raises ConfigError for a precision that the device lacks."""
+    """Set threads, TF32 and determinism. Raises ConfigError for a precision or a compiler that is not there.
+
+    TF32 rounds the factors of float32 products to 10 bits of fraction on GPUs, in convolutions and matrix products
+    alike; it is on unless ``deterministic`` is set.
+    """
     if config.precision == "fp16" and device.type == "cpu":
         raise ConfigError("precision=fp16 needs a GPU: on a CPU use precision=bf16 or fp32.")
     if config.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
         raise ConfigError("precision=bf16 is not supported by this GPU: use precision=fp16 or fp32.")
+    if config.train.compile:
+        check_compiler(device)
     torch.set_num_threads(cpu_share(config.threads, world))
     if config.deterministic:
         # cuBLAS reads it when its first handle is made.
@@ -53,7 +60,7 @@ def set_numerics(config: Config, device: torch.device, world: World) -> None:
     torch.backends.cudnn.deterministic = config.deterministic
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.allow_tf32 = not config.deterministic
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = not config.deterministic
 
 
 def seed_step(seed: int, epoch: int, step: int, rank: int, device: torch.device) -> None:

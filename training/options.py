@@ -121,7 +121,8 @@ def require(condition: bool, message: str) -> None:
 def one_of(name: str, value: str, choices: Iterable[str]) -> None:
     """Raise ConfigError unless ``value`` is one of ``choices``."""
     choices = tuple(choices)
-    require(value in choices, f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+    several = " Several values are a sweep: add --multirun." if "," in value else ""
+    require(value in choices, f"{name} must be one of {', '.join(choices)}, not {value!r}.{several}")
 
 
 def literal(value: Any) -> Any:

@@ -3,12 +3,12 @@
 import dataclasses
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
 from aistore_data.credentials import TOKEN, TOKEN_FILE, Token
 from aistore_data.errors import ClusterError, ConfigError
+from aistore_data.text import visible
 
 _COMMANDS = ("submit.setup", "submit.extra")
 """Options of shell commands and of sbatch, in which people set variables. Line ends and tabs may be in them."""
@@ -67,14 +67,12 @@ def _tokens() -> Iterator[str]:
 
 
 def _check_characters(name: str, text: str) -> None:
-    for character in text:
-        kind = unicodedata.category(character)
-        if kind == "Cs":
-            raise ConfigError(f"{name}={text!r} is not UTF-8: give the file or folder another name, or a link to it.")
-        if kind in ("Cc", "Zl", "Zp") and not (name in _COMMANDS and character in "\n\t"):
-            raise ConfigError(
-                f"{name}={text!r} holds the control character U+{ord(character):04X}: write it without that."
-            )
+    kept = "\n\t" if name in _COMMANDS else "\t"
+    if visible(text, keep=kept) != text:
+        raise ConfigError(
+            f"{name}={visible(text, keep='')} holds a line end or another character that cannot be shown, which no "
+            "option takes: rename what it stands for, or reach it by a symbolic link with another name."
+        )
 
 
 def _check_command(name: str, line: str) -> None:

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import threading
 import time
 import uuid
@@ -221,8 +222,9 @@ def config_yaml(config: Config) -> str:
 
 
 def rerun_command(config: Config) -> str:
-    """The command that repeats a run in a new directory, and without its mirror."""
-    path = config.run_dir if os.path.isabs(config.run_dir) else f'"$PWD/{config.run_dir}"'
+    """The command that repeats a run in a new directory, and without its mirror; a shell reads it as it is."""
+    absolute = os.path.isabs(config.run_dir)
+    path = shlex.quote(config.run_dir) if absolute else f'"$PWD"/{shlex.quote(config.run_dir)}'
     mirror = " run_mirror=" if config.run_mirror else ""
     return f"python train.py --config-path {path} --config-name config run_dir=NEW{mirror}"
 

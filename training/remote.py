@@ -25,6 +25,7 @@ from aistore_data.fetch import Fetcher
 from aistore_data.http_reader import Access, object_path
 from aistore_data.manifest import Manifest, checksum_digest
 from aistore_data.placement import Placement, splitmix64
+from aistore_data.text import shell_word
 from etl.request import Request, encode
 from etl.sample import CorruptSample, Key, Spec, transform
 from training.dataset import Batch, Counts, empty_batch, from_wire, through_wire
@@ -353,7 +354,7 @@ class Work:
         remote = self.remote
         collect()  # what Pillow has said of this object belongs to no other
         where = self._locate(sample.by)
-        look = f"ais get {where} - | file -"
+        look = f"ais get {shell_word(where)} - | file -"
         if not remote.replace:
             raise DataError(f"{where} {problem}. Look at it with: {look}. {advice(remote.spec)}")
         if sample.others is None:

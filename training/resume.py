@@ -7,10 +7,12 @@ from typing import Any
 from aistore_data.errors import ConfigError, UserError
 from training import checkpoint, drift
 from training.checkpoint_contents import check_fits
+from training.class_order import order_warning
 from training.config import Config
 from training.distributed import on_main
-from training.model import load_weights
+from training.model import is_name_of_weights
 from training.state import Run, restore
+from training.weights import Weights, load_weights
 
 
 def resume(run: Run) -> Path | None:
@@ -29,10 +31,23 @@ def resume(run: Run) -> Path | None:
         check_fits(run.model, run.optimizer, state)
     except ValueError as error:
         raise UserError(f"the checkpoint {path} cannot be gone on from: {error}.") from None
+    _take_over_facts(run, path, state)
     restore(run, state)
     if changes:
         run.progress.changes.append({"epoch": run.progress.epoch, "step": run.step, "changes": changes})
     return path
+
+
+def _take_over_facts(run: Run, path: Path, state: dict[str, Any]) -> None:
+    """The model reads its inputs as before, and other names of classes are told."""
+    facts, now = state["environment"].get("model", {}), run.environment["model"]
+    if "transform_input" in now:  # a checkpoint without a record began as torchvision's weights, or from scratch
+        before = facts.get("transform_input", is_name_of_weights(run.config.model))
+        now["transform_input"] = run.model.transform_input = before
+    classes = now["classes"].split("/") if now["classes"] else []
+    warning = order_warning(f"the checkpoint {path}", Weights(path, {}, environment={"model": facts}), 0, classes)
+    if warning:
+        run.console.say(warning)
 
 
 def _find(config: Config, found: list[dict[str, Any]]) -> Path | None:

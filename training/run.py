@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from aistore_data.errors import UserError
+from aistore_data.text import shell_word, visible
 from training import checkpoint
 from training.assemble import assemble, micro_batch_size, worker_count
 from training.config import Config
@@ -27,6 +28,7 @@ from training.distributed import (
 )
 from training.environment import common_facts
 from training.evaluation import validator
+from training.explain import explain_runtime_error
 from training.loader import Feed, Loader, open_loader
 from training.loop import train
 from training.metrics import Tally
@@ -57,19 +59,17 @@ def run(config: Config) -> int:
     except Stopped as reason:
         print(f"\nstopped by {reason}; what was saved before is untouched.", file=sys.stderr, flush=True)
         return EXIT_CODE
-    except torch.cuda.OutOfMemoryError as error:
-        return _say_error(who, f"the GPU's memory is too small: raise train.accumulate. {error}")
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        if "deterministic implementation" in first:
-            return _say_error(who, f"deterministic=true: {first}")
-        if who and is_lost_peer(error):
+        if sentence := explain_runtime_error(error, compiled=config.train.compile):
+            return _say_error(who, sentence)
+        if who and isinstance(error, RuntimeError) and is_lost_peer(error):
             return _say_error(who, f"another process of the run has ended, and says why itself ({first}).")
         raise
 
 
 def _say_error(who: str, sentence: str, exit_code: int = 1) -> int:
-    print(f"{who}error: {sentence}", file=sys.stderr, flush=True)
+    print(f"{who}error: {visible(sentence)}", file=sys.stderr, flush=True)
     return exit_code
 
 
@@ -150,7 +150,7 @@ def _train(run: Run, data: Data, workers: int, validate: Callable[[], Tally | No
         f"done: acc@1 {metrics.acc1:.2f} (best {run.progress.best_acc1:.2f}), "
         f"{format_duration(run.progress.train_s)} of training\n"
         f"  run directory  {config.run_dir}\n"
-        f"  TensorBoard    tensorboard --logdir {config.run_dir}/tensorboard\n"
+        f"  TensorBoard    tensorboard --logdir {shell_word(config.run_dir)}/tensorboard\n"
         f"  repeat it      {rerun_command(config)}"
     )
     return 0

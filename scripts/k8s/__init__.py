@@ -6,6 +6,7 @@ import sys
 from dataclasses import fields
 
 from aistore_data.errors import ClusterError
+from aistore_data.text import shell_word
 from scripts.k8s.manifests import job_name, render
 from scripts.k8s.pod import configuration_in_pod
 from training.config import Config, SubmitConfig
@@ -63,7 +64,7 @@ def _tell_what_has_no_effect(options: SubmitConfig) -> None:
 
 def _how_to_follow(config: Config) -> str:
     name = job_name(config)
-    kubectl = f"kubectl -n {config.submit.k8s.namespace}"
+    kubectl = f"kubectl -n {shell_word(config.submit.k8s.namespace)}"
     rank_0 = f"batch.kubernetes.io/job-name={name},batch.kubernetes.io/job-completion-index=0"
     return (
         f"job {name}, run directory {config.run_dir}\n"

@@ -137,3 +137,32 @@ def test_a_process_says_it_too(train_py: Train, small_folder: Path) -> None:
     path = small_folder / "train" / "dog" / "3.jpg"
     path.write_bytes(b"no photo")
     assert str(path) in error(train_py(f"data.root={small_folder}", *TINY, "data.workers=2"), 1)
+
+
+def test_folders_that_are_not_in_the_weights_order_are_told(train: Train, small_folder: Path, tmp_path: Path) -> None:
+    import torch
+    import torchvision
+
+    path = tmp_path / "resnet18.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), path)
+    weights = ["model.name=resnet18", f"model.weights={path}"]
+    message = error(train(f"data.root={small_folder}", *TINY, *weights), 1)
+    assert "With model.num_classes=1000 the model keeps its 1,000 outputs" in message
+    result = train(f"data.root={small_folder}", *TINY, *weights, "mode=evaluate", "model.num_classes=1000")
+    assert result.code == 0
+    assert "folder 0 is 'cat', class 0 of the weights is n01440764 (tench)" in result.output
+    # A run that begins with them tells it too, and its checkpoint knows its own classes from then on.
+    result = train(f"data.root={small_folder}", *TINY, *weights, "model.num_classes=1000", "train.epochs=1")
+    assert result.code == 0 and "warning: the classes of the data are not those" in result.output
+    ours = f"model.weights={result.run_dir}/checkpoints/last.pt"
+    evaluate = ["mode=evaluate", "model.name=resnet18", "model.num_classes=1000", ours, "run_dir=other"]
+    assert "warning: the classes" not in train(f"data.root={small_folder}", *TINY, *evaluate).output
+    for split in ("train", "val"):
+        (small_folder / split / "cat").rename(small_folder / split / "zebra")
+    output = train(f"data.root={small_folder}", *TINY, *evaluate).output
+    assert "folder 0 is 'dog', class 0 of the weights is 'cat'" in output
+
+
+def test_one_image_in_a_pass_and_batch_norm(train: Train, small_folder: Path) -> None:
+    message = error(train(f"data.root={small_folder}", *TINY, "model.name=resnet18", "train.batch_size=1"), 2)
+    assert "leaves one image for each pass" in message and "use train.batch_size=2 or more" in message

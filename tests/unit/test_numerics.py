@@ -1,11 +1,17 @@
-"""The share of a node's CPUs that a process takes."""
+"""Threads, precision and compilers: what is set, and a sentence for what is not there."""
 
+import importlib.util
 import os
+from pathlib import Path
 
 import pytest
+import torch
 
+from aistore_data.errors import ConfigError
+from training.config import Config
 from training.distributed import World
-from training.numerics import cpu_share
+from training.explain import check_compiler, explain_runtime_error
+from training.numerics import cpu_share, set_numerics
 
 
 @pytest.mark.parametrize(
@@ -29,3 +35,51 @@ def test_the_share_of_a_process(
     if of_task:
         monkeypatch.setenv("SLURM_CPUS_PER_TASK", of_task)
     assert cpu_share(setting, world) == expected
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_tf32_is_on_unless_the_run_is_deterministic(deterministic: bool) -> None:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, torch.get_num_threads()
+    try:
+        set_numerics(Config(deterministic=deterministic), torch.device("cpu"), World())
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == (not deterministic, not deterministic)
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, threads = before
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+
+
+def test_compiling_without_a_compiler_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = Config()
+    config.train.compile = True
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler on a CPU, and there is no g\+\+ on the PATH"):
+        set_numerics(config, torch.device("cpu"), World())
+    monkeypatch.setenv("CXX", "/nowhere/clang++")
+    with pytest.raises(ConfigError, match=r"there is no /nowhere/clang\+\+"):
+        set_numerics(config, torch.device("cpu"), World())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match="needs Triton"):
+        check_compiler(torch.device("cuda"))
+
+
+def test_errors_of_torch_are_explained() -> None:
+    from torch._inductor.exc import CppCompileError
+
+    cause = CppCompileError(["g++", "x.cpp"], "x.cpp:1: fatal error: Python.h: No such file or directory")
+    try:
+        try:
+            raise cause
+        except RuntimeError as error:
+            raise RuntimeError("backend='inductor' raised:") from error
+    except RuntimeError as error:
+        sentence = explain_runtime_error(error, compiled=True)
+        assert sentence is not None and sentence.startswith("train.compile=true: torch.compile failed")
+        assert "Python.h: No such file" in sentence and "Leave out train.compile" in sentence and len(sentence) < 900
+        assert explain_runtime_error(error, compiled=False) is None
+    allocator = "[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory: you tried to"
+    for error in (RuntimeError(allocator), MemoryError(), RuntimeError("std::bad_alloc")):
+        assert "this machine's memory is too small" in (explain_runtime_error(error, compiled=False) or "")
+    assert explain_runtime_error(RuntimeError("something else"), compiled=True) is None

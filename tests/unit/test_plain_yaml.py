@@ -1,6 +1,7 @@
 """A string stays the string that it is, whoever reads the YAML, and through a run's config.yaml."""
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from scripts.k8s import to_yaml
 from training.compose import check, register
 from training.config import Config
 from training.options import literal
+from training.overrides import PATHS
 from training.plain_yaml import dump
 from training.recorded import check_texts
 from training.records import config_yaml
@@ -244,6 +246,10 @@ def test_every_option_of_text_comes_back_from_config_yaml(
         texts = itertools.cycle(strings[begin % len(strings) :] + strings[: begin % len(strings)])
         config = with_texts(Config(), texts)
         assert {config.submit.k8s.near, config.data.etl.dependencies[1], config.threads} <= set(strings)
+        for name in PATHS:  # a home folder's sign is replaced there
+            *groups, leaf = name.split(".")
+            holder = functools.reduce(getattr, groups, config)
+            setattr(holder, leaf, getattr(holder, leaf).replace("~", "x"))
         if not config.run_dir.isprintable():
             config.run_dir = "runs/a"  # it is in the file's first line, a comment
         (tmp_path / "config.yaml").write_text(config_yaml(config), encoding="utf-8")
@@ -267,10 +273,10 @@ def test_literal_is_undone_by_omegaconf() -> None:
             assert OmegaConf.create({"a": literal(text)}).a == text
 
 
-@pytest.mark.parametrize("text", [*CONTROL[:7], "a\nb", "a\tb", "a\r", "\udcff"])
+@pytest.mark.parametrize("text", [*CONTROL[:7], "a\nb", "a\r", "\udcff"])
 def test_control_characters_are_refused(text: str) -> None:
     for name, config in (("run_dir", Config(run_dir=text)), ("data.root", Config())):
         if name == "data.root":
             config.data.root = text
-        with pytest.raises(ConfigError, match=f"^{name}=.* (holds the control character U\\+|is not UTF-8)"):
+        with pytest.raises(ConfigError, match=f"^{name}=.* holds a line end or another character"):
             check_texts(config)

@@ -110,4 +110,4 @@ def test_the_environment_does_not_get_into_an_option(capsys: pytest.CaptureFixtu
     words = ["slurm", "--dry-run", "data.root=/data", "submit.account=${oc.env:AIS_AUTHN_TOKEN}"]
     assert submit.main(words) == 2
     out, err = capsys.readouterr()
-    assert err.startswith("error: submit.account holds a token") and TOKEN not in out + err
+    assert err.startswith("error: ${oc.env:…} is not taken") and TOKEN not in out + err
