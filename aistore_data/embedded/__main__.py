@@ -42,6 +42,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Serves until a signal, or until standard input closes; the exit code."""
     arguments = _arguments()
+    os.umask(0o077)  # objects, logs and sockets are this user's alone
     stop = threading.Event()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN if arguments.die_with_stdin else lambda *_: stop.set())

@@ -17,7 +17,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from aistore_data.embedded.errors import ApiError, etl_not_found
-from aistore_data.embedded.pods import Pod
+from aistore_data.embedded.pods import Pod, inherited
 from aistore_data.embedded.store import Bucket
 
 INITIALIZING, RUNNING, ABORTED = "Initializing", "Running", "Aborted"
@@ -214,7 +214,7 @@ class Etls:
             try:
                 pod = self._new_pod(etl)
                 reason = pod.wait_ready(etl.init_timeout_s)
-            except OSError as error:  # an environment that the system does not take: the class is too large
+            except (OSError, ValueError) as error:  # an environment that no process can have: too large, or with a NUL
                 reason = f"the pod cannot be started: {error}."
         with self._lock:
             ours = etl.pod is pod or pod is None  # else it was stopped and started again meanwhile
@@ -230,9 +230,7 @@ class Etls:
         raise ApiError(400, f"t[{self._target_id}]: ETL[{etl.name}] failed to start: {reason}{lines}", "ErrETL")
 
     def _new_pod(self, etl: Etl) -> Pod:
-        hidden = ("AIS_AUTHN_TOKEN", "PYTHONPATH")  # the server's own; no pod of a cluster has them
-        environment = {key: value for key, value in os.environ.items() if key not in hidden}
-        environment |= {
+        environment = inherited(os.environ) | {
             "DIRECT_PUT": str(etl.message.get("support_direct_put", False)).lower(),
             "PYTHONUNBUFFERED": "1",
         }
@@ -241,7 +239,7 @@ class Etls:
         with self._lock:
             if self._closed or etl.stage != INITIALIZING:
                 raise ApiError(400, f"ETL[{etl.name}] was stopped while it started", "ErrETL")
-            etl.pod = Pod(environment, self._logs / f"{etl.name}.log", lambda pod: self._died(etl, pod))
+            etl.pod = Pod(environment, self._logs, etl.name, lambda pod: self._died(etl, pod))
             return etl.pod
 
     def _died(self, etl: Etl, pod: Pod) -> None:

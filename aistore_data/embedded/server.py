@@ -35,11 +35,11 @@ class EmbeddedServer:
         root = root.absolute()
         logs = root / ".logs"
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            root.mkdir(0o700, parents=True, exist_ok=True)
             self._lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(logs, ignore_errors=True)
-            logs.mkdir()
+            logs.mkdir(0o700)
             served = {BUCKET: served_objects(imagefolder.absolute(), layout)} if imagefolder else {}
             store = Store(root, served)
         except BlockingIOError:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -249,15 +248,6 @@ def test_pod_dies(server: EmbeddedAIS) -> None:
         transform(client)
     client.etl("upper-etl").start()
     assert transform(client).startswith("HELLO")
-
-
-def test_pod_answers_the_server_alone(server: EmbeddedAIS) -> None:
-    client = connect(server)
-    start_upper(client)
-    found = re.search(r"http://127\.0\.0\.1:\d+", client.etl("upper-etl").logs()[0].logs)
-    assert found is not None
-    answer = AIS(found[0], "", embedded=True).request("PUT", "/b/o?etl_fqn=%2Fetc%2Fhostname", b"")
-    assert answer.status == 403
 
 
 def test_many_at_once(server: EmbeddedAIS) -> None:
