@@ -23,7 +23,7 @@ from urllib.parse import quote, urlencode
 
 from aistore_data.embedded.errors import ApiError
 
-LOG_LINES = 20
+LOG_LINES, LOG_BYTES = 20, 1 << 16
 SECRET_HEADER, FILE_HEADER, SECRET_VARIABLE = "X-Pod-Secret", "X-Pod-File", "EMBEDDED_AIS_POD_SECRET"  # as in pod.py
 POLL_S = 0.03
 BACKLOG = 1024
@@ -154,7 +154,11 @@ class Pod:
 
     def log_tail(self) -> str:
         """The last lines that the pod wrote."""
-        lines = self._log.read_text("utf-8", "replace").splitlines(keepends=True) if self._log.exists() else []
+        if not self._log.exists():
+            return ""
+        with open(self._log, "rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
+            lines = log.read().decode("utf-8", "replace").splitlines(keepends=True)
         return "".join(lines[-LOG_LINES:])
 
     def wait_ready(self, timeout_s: float) -> str:
