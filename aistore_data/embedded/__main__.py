@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -43,6 +44,8 @@ def main() -> int:
     """Serves until a signal, or until standard input closes; the exit code."""
     arguments = _arguments()
     os.umask(0o077)  # objects, logs and sockets are this user's alone
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for connections
     stop = threading.Event()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN if arguments.die_with_stdin else lambda *_: stop.set())
