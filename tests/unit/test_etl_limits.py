@@ -1,11 +1,15 @@
 """What a client can make an ETL read, hold and wait for: bounded, and whatever is refused is refused with an answer."""
 
 import json
+import logging
 import os
+import random
+import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,6 +21,7 @@ from etl.limits import Limits
 from etl.request import BadRequest, Request, encode
 from etl.sample import Key, Spec
 from etl.server import TrainETL
+from tests.fuzz import mutated
 from tests.unit.test_etl_server import (
     DATA,
     MOUNTPATH,
@@ -272,3 +277,54 @@ def clean() -> Iterator[None]:
     yield
     for name in ("pipe", "zero"):
         (MOUNTPATH / "@ais/odd/%ob" / name).unlink(missing_ok=True)
+
+
+def etl_messages() -> list[bytes]:
+    """Requests as nodes and others send them."""
+    body = f"PUT {path(fqn='')} HTTP/1.1\r\nHost: pod"
+    chunked = f"{body}\r\nTransfer-Encoding: chunked\r\n\r\n{len(DATA):x}\r\n".encode()
+    return [
+        f"PUT {path()} {PUT} 0\r\n\r\n".encode(),
+        f"PUT {path(args='')} {PUT} 0\r\n\r\n".encode(),
+        f"GET {path('ais/@#/photos/a.jpg')} HTTP/1.1\r\nHost: pod\r\n\r\n".encode(),
+        f"{body}\r\nContent-Length: {len(DATA)}\r\n\r\n".encode() + DATA,
+        chunked + DATA + b"\r\n0\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: pod\r\n\r\n",
+        f"PUT {path()} HTTP/1.1\r\nHost: pod\r\nAis-Node-Url: ,\r\nContent-Length: 0\r\n\r\n".encode(),
+        b"GET /ws HTTP/1.1\r\nHost: pod\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        b"Sec-WebSocket-Version: 13\r\n\r\n",
+    ]
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(4000, marks=pytest.mark.long)])
+def test_mutated_messages(serve: Serve, count: int, request: pytest.FixtureRequest) -> None:
+    """Each is answered or refused, or its connection is closed when the client ends it; none is left waiting."""
+    logging.disable()
+    server = TrainETL()
+    port = serve(server)
+    generator = random.Random(request.config.getoption("seed", None) or 1)
+    messages = [mutated(etl_messages(), generator) for _ in range(count)]
+
+    def one(data: bytes) -> int:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            answer = b""
+            try:
+                connection.sendall(data)
+                if not select.select([connection], [], [], 0.3)[0]:  # it waits for more
+                    connection.shutdown(socket.SHUT_WR)
+                answer = connection.recv(1 << 16)  # no TimeoutError
+                connection.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                assert not isinstance(error, TimeoutError)
+            answer += to_the_end(connection)
+            return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1 ") else 0
+
+    try:
+        with ThreadPoolExecutor(32) as pool:
+            found = list(pool.map(one, messages))
+        print({code: found.count(code) for code in set(found)})
+        assert set(found) <= {0, 101, 200, 400, 403, 404, 405, 413, 426, 500, 502}
+        assert ask(port, "PUT", path())[3] == SAMPLE
+        wait_until(lambda: server._waiting == 0 and server.bodies._held == 0)
+    finally:
+        logging.disable(logging.NOTSET)
