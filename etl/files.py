@@ -90,7 +90,9 @@ def is_own_file(method: str, path: str, file: str) -> bool:
     if not path.startswith(start):
         return False
     asked = path[len(start) :]
-    return name in (asked, _SLASHES.sub("/", asked)) or unquote(name) == asked or _is_short_form(folder, asked, name)
+    return (
+        asked in (name, unquote(name)) or _SLASHES.sub("/", path) == start + name or _is_short_form(folder, asked, name)
+    )
 
 
 def _is_short_form(folder: str, asked: str, name: str) -> bool:

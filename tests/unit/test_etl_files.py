@@ -28,6 +28,9 @@ def digest(text: str) -> str:
         ("PUT", "b/A", "/mp/@ais/b/%ob/%41"),  # hpush does not encode names
         ("PUT", "b/ä/%ob/ö", "/mp/@ais/b/%ob/ä/%ob/ö"),
         ("PUT", "b/a//o", "/mp/@ais/b/%ob/a/o"),
+        ("PUT", "b//o", "/mp/@ais/b/%ob/o"),
+        ("PUT", "b/@ais/o", "/mp/@ais/b/%ob/@ais/o"),
+        ("PUT", "b/x/y", "/mp/@ais/b/%ob/x%2Fy"),
         ("PUT", f"b/{LONG}", f"/mp/@ais/b/%ob/{digest(f'/mp/@ais/b/%ob/{LONG}')}"),
         ("PUT", f"b/{LONG}", f"/mp/@ais/b/%ob/{digest(LONG)}"),
         ("PUT", "b/" + "y/" * 1600, f"/mp/@ais/b/%ob/{digest('y/' * 1600)}"),
@@ -58,6 +61,8 @@ def test_an_objects_own_file(method: str, path: str, file: str) -> None:
         ("PUT", "b/o", "/mp/ais/b/%ob/o"),
         ("PUT", "b/o", "b/%ob/o"),
         ("PUT", "b/o", "/b/%ob/o"),
+        ("PUT", "/b/o", "/mp/@ais/b/%ob/o"),
+        ("PUT", "b//%ob/o", "/mp/@ais/b/%ob/o"),
         ("PUT", "o", "/mp/@ais/b/%ob/o"),
         ("PUT", "/o", "/mp/@ais//%ob/o"),
         ("PUT", "b/", "/mp/@ais/b/%ob/"),
