@@ -14,8 +14,8 @@ HEAD_S, BODY_S = 60.0, 120.0
 
 _VARIABLES = {
     "size": ("IMAGENET_AIS_MAX_SIZE", 2048, 1),
-    "object_bytes": ("IMAGENET_AIS_MAX_OBJECT_MB", 256, 1 << 20),
-    "memory_bytes": ("IMAGENET_AIS_MAX_MEMORY_MB", 512, 1 << 20),
+    "object_bytes": ("IMAGENET_AIS_MAX_OBJECT_MB", 128, 1 << 20),
+    "memory_bytes": ("IMAGENET_AIS_MAX_MEMORY_MB", 256, 1 << 20),
     "requests": ("IMAGENET_AIS_MAX_REQUESTS", 1024, 1),
 }
 """Field → variable, default, unit."""

@@ -133,7 +133,7 @@ def test_absurd_arguments(serve: Serve) -> None:
 
 def test_an_operator_sets_the_limits(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     server = limited(monkeypatch, size="16", object_mb="1")
-    assert server.limits == Limits(16, 1 << 20, 512 << 20, 1024)
+    assert server.limits == Limits(16, 1 << 20, 256 << 20, 1024)
     port = serve(server)
     assert detail(ask(port, "PUT", path()))[1].endswith(
         "size=32 is over this ETL's limit of 16: its operator sets IMAGENET_AIS_MAX_SIZE"
