@@ -20,10 +20,11 @@ from requests.exceptions import RequestException
 from aistore_data.errors import ClusterError, ObjectError
 from aistore_data.http_reader import HttpReader, object_path, server_message
 from aistore_data.manifest import Manifest
+from aistore_data.payload import class_payload, runtime_image
 from etl.code import code_sha256
 from etl.request import CODE_VARIABLE, Request, encode
 from etl.sample import CorruptSample, Key, Spec, transform
-from etl.server import TrainETL, ValETL, ship_by_value
+from etl.server import TrainETL, ValETL
 
 Say = Callable[[str], None]
 Recipe = Literal["train", "val"]
@@ -241,9 +242,9 @@ def _init(client: Client, name: str, recipe: Recipe, code: str, settings: EtlSet
         if settings.image:
             client.etl(name).init(image=settings.image, IMAGENET_AIS_RECIPE=recipe, **options)
             return
-        ship_by_value()
-        dependencies = list(settings.dependencies or default_dependencies())
-        client.etl(name).init_class(dependencies=dependencies, **options)(TrainETL if recipe == "train" else ValETL)
+        payload = class_payload(TrainETL if recipe == "train" else ValETL)
+        packages = ",".join(settings.dependencies or default_dependencies())
+        client.etl(name).init(image=runtime_image(), ETL_CLASS_PAYLOAD=payload, PACKAGES=packages, **options)
 
     with _said_every(10, lambda s: say(f"ETL {name} is starting: {s:.0f} s")):
         try:

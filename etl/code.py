@@ -6,7 +6,7 @@ from pathlib import Path
 
 def _sha256() -> str:
     digest = hashlib.sha256()
-    for name in ("sample.py", "request.py", "server.py", "protocol.py"):
+    for name in ("sample.py", "request.py", "server.py", "protocol.py", "files.py", "limits.py"):
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()
 

@@ -6,6 +6,7 @@ is asked is uvicorn's from then on. Connections that idle are kept: they are the
 closing one just when it does fails its request.
 """
 
+import asyncio
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ import uvicorn
 from starlette.types import ASGIApp, Receive
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from etl.files import is_own_file, normal_path
+from etl.limits import HEAD_BYTES, HEAD_S
 
 if TYPE_CHECKING:
     from etl.server import ImageETL
@@ -26,10 +30,10 @@ TESTED = ((0, 32), (0, 54))
 """Oldest and newest version of uvicorn whose protocol this one is known to extend; others keep their own."""
 
 _REQUEST = re.compile(
-    rb"""(?:PUT|GET) /([!"$->@-~]*)\?(?:etl_args=([!"$%'-~]*)&)?etl_fqn=([!"$%'-~]+) HTTP/1\.1\r\n"""
+    rb"""(PUT|GET) /([!"$->@-~]*)\?(?:etl_args=([!"$%'-~]*)&)?etl_fqn=([!"$%'-~]+) HTTP/1\.1\r\n"""
     rb"""((?:[^\r\n]+\r\n)*)\r\n"""
 )
-"""Path, etl_args, etl_fqn and headers. In ASCII without space, #, and ? in the path or & in the values."""
+"""Method, path, etl_args, etl_fqn and headers. In ASCII without space, #, and ? in the path or & in the values."""
 
 _SPECIAL = re.compile(
     rb"(?im)^(?:ais-node-url|connection|expect|transfer-encoding|upgrade|content-length(?!: *0\r)|[ \t])"
@@ -64,6 +68,8 @@ class ObjectProtocol(HttpToolsProtocol):
         self._asked = False
         self._early = b""
         self._last = False
+        self._head_bytes = -1  # of a request whose head has begun
+        self._head_timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Of a client; most often one whole request."""
@@ -73,14 +79,48 @@ class ObjectProtocol(HttpToolsProtocol):
         elif not (self._ours and self._ask(data)):
             self._ours = False
             super().data_received(data)
+            if self._head_bytes >= 0:
+                self._head_bytes += len(data)
+                if self._head_bytes > HEAD_BYTES:
+                    self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request that uvicorn answers."""
+        super().on_message_begin()
+        self._head_bytes = 0
+        self._head_timer = self.loop.call_later(HEAD_S, self._refuse_head)
+
+    def on_headers_complete(self) -> None:
+        """Its head has come."""
+        self._end_head()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing comes any more."""
+        self._end_head()
+        super().connection_lost(exc)
+
+    def _end_head(self) -> None:
+        self._head_bytes = -1
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse_head(self) -> None:
+        self._end_head()
+        if not self.transport.is_closing():
+            self.logger.warning("A request's head has over %d bytes, or has not come within %g s.", HEAD_BYTES, HEAD_S)
+            self.send_400_response("The request's head is too large or too slow.")
 
     def _ask(self, data: bytes) -> bool:
         """Whether the data are one request for an object by its file; asks the ETL for it."""
         match = _REQUEST.fullmatch(data)
-        if match is None or _SPECIAL.search(match[4]):
+        if match is None or _SPECIAL.search(match[5]):
             return False
-        path, etl_args = unquote(match[1].decode()), unquote_plus((match[2] or b"").decode()).strip()
-        source = self._etl.sanitize_fqn(unquote_plus(match[3].decode()).strip())
+        path, etl_args = unquote(match[2].decode()), unquote_plus((match[3] or b"").decode()).strip()
+        source = normal_path(unquote_plus(match[4].decode()).strip())
+        if not is_own_file(match[1].decode(), path, source):
+            return False  # refused by the application
         self._asked = True
         self._etl.ask(source, path, etl_args, self._tell)
         return True
@@ -96,6 +136,7 @@ class ObjectProtocol(HttpToolsProtocol):
         ]
         head = b"".join(b"%b: %b\r\n" % header for header in headers)
         self.transport.writelines([STATUS_LINE[status] + head + b"\r\n", body])
+        self._etl.unread.add(self.transport, len(body))
         self._asked = False
         if self._last:
             self.transport.close()

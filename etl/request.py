@@ -102,7 +102,7 @@ def parse(etl_args: str, recipe: Literal["train", "val"]) -> Request:
             ranges = [tuple(fields.get(name, getattr(default, name))) for name in ("scale", "ratio")]
             return Request(Spec.train(size, ranges[0], ranges[1], interpolation), key, wire, quality)
         return Request(Spec.val(size, fields.get("resize", max(size, 256)), interpolation), None, wire, quality)
-    except (ValueError, TypeError, IndexError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise BadRequest(str(error)) from None
 
 
@@ -141,7 +141,7 @@ def _fields(etl_args: str) -> dict[str, Any]:
         return {}
     try:
         fields = json.loads(etl_args)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"etl_args is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise BadRequest("etl_args must be a JSON object")

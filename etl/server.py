@@ -8,24 +8,26 @@ application of our own. Both make a sample at a time in the event loop, since a 
 and look at the sockets between two of them. What could keep the others and ``/health`` waiting, a file that is on the
 disk alone or a large photo, goes to threads. The SDK's application makes everything in the event loop, and all that has
 arrived before it looks at the sockets again. Whatever else AIStore may ask goes to the SDK's application as it is:
-health, pipelines, websockets, objects that must be fetched from a target.
+health, pipelines, objects that must be fetched from a target. Websockets are refused: an error would have no answer.
+
+What a request may make a pod read is in ``etl.files``, what it may make it hold in ``etl.limits``.
 """
 
 import asyncio
 import json
-import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
-from urllib.parse import parse_qsl
 
 import cloudpickle
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 from fastapi import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import etl
+from etl.files import normal_path, query_of, read, read_cached
+from etl.limits import BODY_S, Bodies, Limits, Refused, Unread
 from etl.protocol import Answer, take_connections
 from etl.request import BadRequest, answer, parse
 from etl.sample import CorruptSample
@@ -48,54 +50,82 @@ class ImageETL(FastAPIServer):
 
     def __init__(self) -> None:
         super().__init__()
+        self.limits = Limits.of_environment()
+        self.bodies = Bodies(self.limits.memory_bytes)
+        self.unread = Unread(self.limits.memory_bytes)
         self._turns = _Turns()
+        self._waiting = 0
         self._threads = ThreadPoolExecutor(THREADS)  # starts none before there is work
         self.app = _application(self, self.app)
 
     def transform(self, data: bytes | str, path: str, etl_args: str) -> bytes:
         """One sample. ``path`` differs by transport, so nothing depends on it."""
         request = parse(etl_args, self.recipe)
-        if isinstance(data, str):
-            with open(data, "rb", buffering=0) as file:
-                data = file.read()
-        return answer(data, request)
+        self.limits.check(request)
+        return answer(read(data, self.limits.object_bytes) if isinstance(data, str) else data, request)
 
     def quick(self, source: bytes | str) -> bytes | None:
         """The bytes of a photo of which a sample can be made at once, or None."""
-        data = source if isinstance(source, bytes) else _cached(source)
+        data = source if isinstance(source, bytes) else read_cached(source, QUICK_BYTES)
         return data if data is not None and len(data) <= QUICK_BYTES and data.startswith(b"\xff\xd8") else None
 
     def ask(self, source: bytes | str, path: str, etl_args: str, tell: Callable[[Answer], None]) -> None:
-        """Call ``tell`` from the event loop with the answer of an object, of its bytes or of its file."""
+        """Call ``tell`` from the event loop with the answer of an object, of its bytes or of its file, once."""
+        if self._waiting >= self.limits.requests:
+            tell(self.refuse(Refused(503, "this ETL has as many requests waiting as it may: ask again later"), path))
+            return
+        self._waiting += 1
         loop = asyncio.get_running_loop()
 
+        def finish(answer: Answer) -> None:
+            self._waiting -= 1
+            tell(answer)
+
         def turn() -> None:
-            data = self.quick(source)
-            if data is not None:
-                tell(self._respond(data, path, etl_args))
-            else:
-                made = loop.run_in_executor(self._threads, self._respond, source, path, etl_args)
-                made.add_done_callback(lambda made: tell(made.result()))
+            try:
+                data = self.quick(source)
+                if data is None:
+                    made = loop.run_in_executor(self._threads, self._respond, source, path, etl_args)
+                    made.add_done_callback(
+                        lambda made: finish(self.refuse(error, path) if (error := made.exception()) else made.result())
+                    )
+                    return
+                answer = self._respond(data, path, etl_args)
+            except Exception as error:
+                answer = self.refuse(error, path)
+            finish(answer)
 
         self._turns.append(turn)
 
     def _respond(self, source: bytes | str, path: str, etl_args: str) -> Answer:
-        """In the SDK's words."""
         try:
             return 200, self.get_mime_type(), self.transform(source, path, etl_args)
         except Exception as error:
-            status, detail = _refusal(error, path)
-            expected = isinstance(error, CorruptSample | BadRequest | FileNotFoundError)
-            self.logger.error("%s: %s", path, detail, exc_info=None if expected else error)
-            text = json.dumps({"detail": detail}, ensure_ascii=False, separators=(",", ":"))
-            return status, "application/json", text.encode("utf-8", "backslashreplace")
+            return self.refuse(error, path)
+
+    def refuse(self, error: BaseException, path: str) -> Answer:
+        """The answer that tells of an error, in the SDK's words; logged."""
+        status, detail = _refusal(error, path)
+        expected = isinstance(error, CorruptSample | BadRequest | FileNotFoundError | Refused)
+        self.logger.error("%s: %s", path, detail, exc_info=None if expected else error)
+        text = json.dumps({"detail": detail}, ensure_ascii=False, separators=(",", ":"))
+        return status, "application/json", text.encode("utf-8", "backslashreplace")
+
+    def sanitize_fqn(self, fqn: str) -> str:
+        """The file's path without .. and the like."""
+        return normal_path(fqn)
+
+    async def _get_fqn_content(self, path: str) -> bytes:
+        """For the SDK's application, which asks here for a file whose path the class does not want."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, read, normal_path(path), self.limits.object_bytes)
 
     async def _handle_request(self, path: str, request: Any, is_get: bool) -> Any:
         """As the SDK's, but a client can tell a bad photo (500) and a bad request (400) from a bad ETL."""
         try:
             return await super()._handle_request(path, request, is_get)
         except HTTPException as error:
-            if isinstance(error.__cause__, CorruptSample | BadRequest):
+            if isinstance(error.__cause__, CorruptSample | BadRequest | Refused):
                 raise HTTPException(*_refusal(error.__cause__, path)) from error
             raise
 
@@ -123,82 +153,112 @@ def _application(server: ImageETL, sdk: ASGIApp) -> ASGIApp:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             take_connections(server, application, receive)
-        query = _query(scope)
-        if query is None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": "this ETL answers HTTP alone"})
+            return
+        if scope["type"] != "http":
             await sdk(scope, receive, send)
             return
-        fqn = query.get("etl_fqn", "").strip()
-        source = server.sanitize_fqn(fqn) if fqn else await _body(receive)
-        if source is None:  # the client has gone
-            return
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-
-        def tell(answer: Answer) -> None:
-            if not answered.cancelled():  # as when the server ends and does not wait
-                answered.set_result(answer)
-
-        server.ask(source, scope["path"].removeprefix("/"), query.get("etl_args", "").strip(), tell)
-        status, media_type, body = await answered
-        headers = [(b"content-length", b"%d" % len(body)), (b"content-type", media_type.encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        path, body = scope["path"].removeprefix("/"), _Body(server, receive)
+        try:
+            query = query_of(scope)
+            fqn = query.get("etl_fqn", "").strip()
+            if not _is_at_hand(scope, fqn):
+                await sdk(scope, body.receive, send)
+            else:
+                source = normal_path(fqn) if fqn else await body.read()
+                if source is not None:  # else the client has gone
+                    await _send(send, await _ask(server, source, path, query.get("etl_args", "").strip()))
+        except (BadRequest, Refused) as error:
+            await _send(send, server.refuse(error, path), close=isinstance(error, Refused))
+        finally:
+            body.forget()
+        transport = getattr(getattr(send, "__self__", None), "transport", None)  # uvicorn's
+        if transport is not None:
+            server.unread.add(transport, transport.get_write_buffer_size())
 
     return application
 
 
-def _query(scope: Scope) -> dict[str, str] | None:
-    """The query of a request for an object that is at hand, or None for anything else."""
-    if scope["type"] != "http" or scope["method"] not in ("PUT", "GET"):
-        return None
+def _is_at_hand(scope: Scope, fqn: str) -> bool:
+    """Whether a request is for an object that comes with it or lies in a file here, and for nothing else."""
     if any(name == _PIPELINE for name, _ in scope["headers"]):
-        return None
-    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-    return query if scope["method"] == "PUT" or query.get("etl_fqn", "").strip() else None
+        return False
+    return scope["method"] == "PUT" or (scope["method"] == "GET" and bool(fqn))
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """The request's body; None if the client goes away before its end."""
-    parts: list[bytes] = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(parts)
+async def _ask(server: ImageETL, source: bytes | str, path: str, etl_args: str) -> Answer:
+    answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def tell(answer: Answer) -> None:
+        if not answered.cancelled():  # as when the server ends and does not wait
+            answered.set_result(answer)
+
+    server.ask(source, path, etl_args, tell)
+    return await answered
+
+
+async def _send(send: Send, answer: Answer, close: bool = False) -> None:
+    status, media_type, body = answer
+    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", media_type.encode())]
+    if close:  # what is left of the request is not read
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class _Body:
+    """The body of a request, as far as it may be held, for as long as it may take to come."""
+
+    def __init__(self, server: ImageETL, receive: Receive) -> None:
+        self._receive = receive
+        self._largest, self._bodies = server.limits.object_bytes, server.bodies
+        self._held = 0
+        self._end = asyncio.get_running_loop().time() + BODY_S
+        self._whole = False
+
+    async def receive(self) -> Message:
+        """The next message of ASGI. Raises Refused."""
+        if self._whole:  # only the end of the connection can come, and nobody is waited for
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._end):
+                message = await self._receive()
+        except TimeoutError:
+            raise Refused(408, f"the request's body has not come within {BODY_S:g} s") from None
+        count = len(message.get("body", b""))
+        if self._held + count > self._largest:
+            raise Refused(413, f"the request's body has more than the {self._largest} bytes that this ETL reads")
+        self._bodies.take(count)
+        self._held += count
+        self._whole = not message.get("more_body", False)
+        return message
+
+    async def read(self) -> bytes | None:
+        """The whole body; None if the client goes away before its end. Raises Refused."""
+        parts: list[bytes] = []
+        while not self._whole:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                return None
+            parts.append(message.get("body", b""))
+        return b"".join(parts)
+
+    def forget(self) -> None:
+        """The request is answered."""
+        self._bodies.give_back(self._held)
+        self._held = 0
 
 
 def _refusal(error: BaseException, path: str) -> tuple[int, str]:
     """(status, detail) of an error; the SDK's but for bad photos and bad requests."""
     if isinstance(error, CorruptSample | BadRequest):
         return 500 if isinstance(error, CorruptSample) else 400, f"{type(error).__name__}: {error}"
+    if isinstance(error, Refused):
+        return error.status, str(error)
     if isinstance(error, FileNotFoundError):
         return 404, f"Error processing object {path!r}: file not found at {error.filename or path!r}."
     return 500, f"Processing error: {error}"
-
-
-def _cached(path: str) -> bytes | None:
-    """A file's bytes if they can be had without waiting for a disk (preadv2's RWF_NOWAIT), or None.
-
-    None also for large files, for systems and file systems that cannot tell, and for whatever cannot be read.
-    """
-    no_wait = getattr(os, "RWF_NOWAIT", None)
-    if no_wait is None:
-        return None
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # the last for what is no file
-    except OSError:  # told by whoever reads it
-        return None
-    try:
-        size = os.fstat(file).st_size
-        if size > QUICK_BYTES:
-            return None
-        data = bytearray(size)
-        return bytes(data) if os.preadv(file, [data], 0, no_wait) == size else None
-    except OSError:
-        return None
-    finally:
-        os.close(file)
 
 
 class _Turns:

@@ -4,7 +4,7 @@ ETLs do not survive a restart of the server; objects do.
 """
 
 import base64
-import binascii
+import hmac
 import os
 import re
 import secrets
@@ -17,12 +17,14 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from aistore_data.embedded.errors import ApiError, etl_not_found
-from aistore_data.embedded.pods import Pod
+from aistore_data.embedded.messages import Message
+from aistore_data.embedded.pods import Pod, inherited
 from aistore_data.embedded.store import Bucket
 
 INITIALIZING, RUNNING, ABORTED = "Initializing", "Running", "Aborted"
 _NAME = re.compile(r"[a-z0-9][-a-z0-9]{4,30}[a-z0-9]")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|h|m|s)")
+_LONGEST_S = 7 * 24 * 3600
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 DEFAULT_INIT_TIMEOUT, DEFAULT_OBJECT_TIMEOUT = "45s", "10s"
 
@@ -31,8 +33,11 @@ def duration_s(text: str) -> float:
     """Seconds of a duration as Go writes it (``5m``, ``1m30s``, ``500ms``). Raises ApiError 400."""
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ApiError(400, f'"{text}" is not a duration: write, for example, "45s" or "5m"')
-    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+        raise ApiError(400, f'"{text[:80]}" is not a duration: write, for example, "45s" or "5m"')
+    seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+    if not 0 < seconds <= _LONGEST_S:
+        raise ApiError(400, f'"{text}" is not a duration of more than 0 and at most {_LONGEST_S // 3600} hours')
+    return seconds
 
 
 def go_duration(seconds: float) -> str:
@@ -102,6 +107,12 @@ class Etls:
             raise etl_not_found(name)
         return etl
 
+    def is_secret(self, name: str, secret: str) -> bool:
+        """Whether ``secret`` is that of the ETL ``name``; it takes as long where there is none."""
+        etl = self._etls.get(name)
+        expected = etl.secret if etl else secrets.token_urlsafe(16)
+        return hmac.compare_digest(secret.encode("utf-8", "replace"), expected.encode())
+
     def running(self, name: str) -> tuple[Etl, Pod]:
         """For inline transforms. Raises ApiError 404 if the ETL does not run, in the words of AIS's target."""
         etl = self._etls.get(name)
@@ -131,7 +142,7 @@ class Etls:
         assert isinstance(data, bytes)
         return data
 
-    def init(self, message: dict[str, Any]) -> str:
+    def init(self, message: Message) -> str:
         """Starts a new ETL and waits until it runs; its id. Raises ApiError 409, or 400 with the pod's last lines."""
         etl = _parse(message)
         with self._lock:
@@ -214,7 +225,7 @@ class Etls:
             try:
                 pod = self._new_pod(etl)
                 reason = pod.wait_ready(etl.init_timeout_s)
-            except OSError as error:  # an environment that the system does not take: the class is too large
+            except (OSError, ValueError) as error:  # an environment that no process can have: too large, or with a NUL
                 reason = f"the pod cannot be started: {error}."
         with self._lock:
             ours = etl.pod is pod or pod is None  # else it was stopped and started again meanwhile
@@ -230,9 +241,7 @@ class Etls:
         raise ApiError(400, f"t[{self._target_id}]: ETL[{etl.name}] failed to start: {reason}{lines}", "ErrETL")
 
     def _new_pod(self, etl: Etl) -> Pod:
-        hidden = ("AIS_AUTHN_TOKEN", "PYTHONPATH")  # the server's own; no pod of a cluster has them
-        environment = {key: value for key, value in os.environ.items() if key not in hidden}
-        environment |= {
+        environment = inherited(os.environ) | {
             "DIRECT_PUT": str(etl.message.get("support_direct_put", False)).lower(),
             "PYTHONUNBUFFERED": "1",
         }
@@ -241,7 +250,7 @@ class Etls:
         with self._lock:
             if self._closed or etl.stage != INITIALIZING:
                 raise ApiError(400, f"ETL[{etl.name}] was stopped while it started", "ErrETL")
-            etl.pod = Pod(environment, self._logs / f"{etl.name}.log", lambda pod: self._died(etl, pod))
+            etl.pod = Pod(environment, self._logs, etl.name, lambda pod: self._died(etl, pod))
             return etl.pod
 
     def _died(self, etl: Etl, pod: Pod) -> None:
@@ -250,31 +259,31 @@ class Etls:
                 etl.stage = ABORTED
 
 
-def _parse(message: dict[str, Any]) -> Etl:
-    name = str(message.get("name", ""))
+def _parse(message: Message) -> Etl:
+    name = message.text("name")
     if not _NAME.fullmatch(name):
-        raise ApiError(400, f'ETL name "{name}" is invalid: 6 to 32 characters of a-z, 0-9 and "-"', "ErrETL")
-    communication = message.get("communication") or "hpush://"
+        raise ApiError(400, f'ETL name "{name[:80]}" is invalid: 6 to 32 characters of a-z, 0-9 and "-"', "ErrETL")
+    communication = message.text("communication") or "hpush://"
     if communication != "hpush://":
-        raise ApiError(400, f'communication type "{communication}" is not supported here: use hpush', "ErrETL")
-    runtime = message.get("runtime") or {}
-    environment = {item["name"]: str(item.get("value", "")) for item in runtime.get("env") or []}
+        raise ApiError(400, f'communication type "{communication[:80]}" is not supported here: use hpush', "ErrETL")
+    runtime = message.message("runtime")
+    environment = {item.text("name"): item.text("value") for item in runtime.messages("env")}
     if "ETL_CLASS_PAYLOAD" not in environment:
         raise ApiError(
             400,
-            f'ETL[{name}] cannot run the image "{runtime.get("image", "")}": the embedded server has no containers; '
+            f'ETL[{name}] cannot run the image "{runtime.text("image")}": the embedded server has no containers; '
             "start it by class (init_class)",
             "ErrETL",
         )
     try:
         base64.b64decode(environment["ETL_CLASS_PAYLOAD"], validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise ApiError(400, f"ETL_CLASS_PAYLOAD of ETL[{name}] is not base64: {error}", "ErrETL") from None
     return Etl(
         name=name,
-        message=message,
+        message=message.fields,
         environment=environment,
-        init_timeout_s=duration_s(message.get("init_timeout") or DEFAULT_INIT_TIMEOUT),
-        object_timeout_s=duration_s(message.get("obj_timeout") or DEFAULT_OBJECT_TIMEOUT),
+        init_timeout_s=duration_s(message.text("init_timeout") or DEFAULT_INIT_TIMEOUT),
+        object_timeout_s=duration_s(message.text("obj_timeout") or DEFAULT_OBJECT_TIMEOUT),
         xaction_id=f"etl-{secrets.token_urlsafe(6)}",
     )

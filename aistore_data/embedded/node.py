@@ -3,16 +3,12 @@
 import hashlib
 import hmac
 import json
+import re
 import secrets
-import ssl
-import sys
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -21,12 +17,16 @@ import xxhash
 from aistore_data.embedded.errors import PROXY_ID, TARGET_ID, ApiError
 from aistore_data.embedded.etls import Etls
 from aistore_data.embedded.jobs import Jobs
+from aistore_data.embedded.messages import Message
 from aistore_data.embedded.store import CHUNK_BYTES, Store
-from aistore_data.embedded.tls import handshake
+from aistore_data.embedded.wire import WireHandler, WireServer
 
 JSON_TYPE = "application/json"
-IDLE_S = 60
+MAX_NAME_BYTES = 1024
+"""Of an object here, where its file's path has 4 KB and some characters take three bytes of it."""
 SIGNATURE_VALID_S = 300
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_PHRASES = {int(status): status.phrase for status in HTTPStatus}
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -87,47 +87,15 @@ def base36(number: int) -> str:
     return digits or "0"
 
 
-class NodeServer(ThreadingHTTPServer):
-    """Listens on the loopback address; each connection has a thread that dies with the process."""
+class NodeServer(WireServer):
+    """A node of the cluster."""
 
-    daemon_threads = True
-    request_queue_size = 256
-    allow_reuse_address = True
     cluster: Cluster
-    tls: ssl.SSLContext | None = None
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """Answers what comes over a connection, in its thread; the TLS handshake is part of that."""
-        if self.tls is None:
-            super().finish_request(request, client_address)
-            return
-        request.settimeout(IDLE_S)
-        try:
-            connection = handshake(self.tls, request)
-        except OSError:
-            return  # a client that trusts us as little as we trust it: TLS has told it so
-        if connection is not None:
-            with connection:
-                super().finish_request(connection, client_address)
-
-    def server_bind(self) -> None:
-        """Binds without the look-up of this machine's name that the base class makes."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error of ours."""
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
-            super().handle_error(request, client_address)
 
 
-class NodeHandler(BaseHTTPRequestHandler):
-    """Parses a request, checks who asks, calls ``route`` and turns its errors into AIS's."""
+class NodeHandler(WireHandler):
+    """Checks who asks, calls ``route`` and turns its errors into AIS's."""
 
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    timeout = IDLE_S
     node_id = ""
     server: NodeServer
 
@@ -151,16 +119,13 @@ class NodeHandler(BaseHTTPRequestHandler):
         self.decoded_path = unquote(raw_path, errors="surrogateescape")
         self.query_items = parse_qsl(self.raw_query, keep_blank_values=True)
         self.query = dict(self.query_items)
-        self._unread = 0
-        self._chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
         self._answered = False
         try:
-            length = self.headers.get("Content-Length") or "0"
-            if not length.isdecimal():
-                self.close_connection = True
-                raise ApiError(400, f'"{length}" is no Content-Length')
-            self._unread = int(length)
+            self.close_connection, kept = True, self.close_connection  # until it is clear who asks for what
+            self.begin_body()
             self._check_token()
+            self.close_connection = kept
+            self.show_token()
             if self.parts[0] != "v1":
                 raise ApiError(404, f'path "{raw_path}" is not served: AIS\'s API starts with /v1')
             self.route()
@@ -171,7 +136,7 @@ class NodeHandler(BaseHTTPRequestHandler):
         except Exception as error:
             traceback.print_exc()
             self.reply_error(ApiError(500, f"{type(error).__name__}: {error}"))
-        self._drain()
+        self.drain()
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = do_request  # noqa: N815
 
@@ -185,36 +150,9 @@ class NodeHandler(BaseHTTPRequestHandler):
 
     # What was asked.
 
-    def body(self) -> Iterator[bytes]:
-        """The request's body in pieces. Raises ConnectionError if the client stops before its end."""
-        if self._chunked:
-            self._chunked = False
-            while size := int(self.rfile.readline(64).split(b";")[0], 16):
-                self._unread = size
-                yield from self._read_counted()
-                self.rfile.readline(8)
-            while self.rfile.readline(65536).strip():
-                pass
-        yield from self._read_counted()
-
-    def _read_counted(self) -> Iterator[bytes]:
-        while self._unread:
-            piece = self.rfile.read(min(self._unread, CHUNK_BYTES))
-            if not piece:
-                raise ConnectionResetError("the client closed the connection within a request")
-            self._unread -= len(piece)
-            yield piece
-
-    def message(self) -> dict[str, Any]:
-        """The body as a JSON object; empty without a body. Raises ApiError 400."""
-        text = b"".join(self.body())
-        try:
-            message = json.loads(text) if text else {}
-        except ValueError as error:
-            raise ApiError(400, f"the request's body is not JSON: {error}") from None
-        if not isinstance(message, dict):
-            raise ApiError(400, "the request's body is not a JSON object")
-        return message
+    def message(self) -> Message:
+        """The body as a JSON object; empty without a body. Raises ApiError 400, 413."""
+        return Message.of_body(self.body())
 
     def bucket_key(self) -> str:
         """The store's name of the bucket in path and query: with its namespace, ``#NAMESPACE/NAME``, if it has one.
@@ -241,20 +179,11 @@ class NodeHandler(BaseHTTPRequestHandler):
             raise ApiError(400, "the object's name is not UTF-8") from None
         if not name or "\0" in name:
             raise ApiError(400, f"invalid object name {name!r}")
+        if len(name.encode()) > MAX_NAME_BYTES:
+            raise ApiError(400, f'invalid object name "{name[:80]}...": longer than {MAX_NAME_BYTES} bytes')
         if name.endswith("/") or name.startswith("~/") or {".", ".."} & set(name.split("/")):
             raise ApiError(400, f'invalid object name "{name}"', "errInvalidPath")
         return name
-
-    def _drain(self) -> None:
-        # An unread body would be taken for the next request. Where none follows, the body need not come either: over
-        # https the SDK announces it to the proxy, with "Connection: close", and sends it to the target alone.
-        if self.close_connection:
-            return
-        try:
-            for _ in self.body():
-                pass
-        except (OSError, ValueError):
-            self.close_connection = True
 
     # What is answered.
 
@@ -302,13 +231,10 @@ class NodeHandler(BaseHTTPRequestHandler):
 
     def _head(self, status: int, headers: dict[str, str]) -> bytes:
         self._answered = True
-        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Date: {self.date_time_string()}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}", f"Date: {self.date_time_string()}"]
+        lines += [f"{name}: {_CONTROL.sub(' ', value)}" for name, value in headers.items()]
         lines += ["Connection: close"] if self.close_connection else []
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not logged."""
 
     # The calls that every node answers.
 

@@ -1,4 +1,8 @@
-"""A pod: a process group that runs one ETL class, and the kept-alive connections to it."""
+"""A pod: a process group that runs one ETL class, and the kept-alive connections to it.
+
+A pod listens on a Unix socket in a folder that is this user's alone, and this process has bound it and listens before
+the pod starts. So no other user can take its place, reach it, or learn its secret.
+"""
 
 import http.client
 import os
@@ -12,15 +16,33 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote, urlencode
 
 from aistore_data.embedded.errors import ApiError
 
-LOG_LINES = 20
-SECRET_HEADER, SECRET_VARIABLE = "X-Pod-Secret", "EMBEDDED_AIS_POD_SECRET"  # as in pod.py
+LOG_LINES, LOG_BYTES = 20, 1 << 16
+SECRET_HEADER, FILE_HEADER, SECRET_VARIABLE = "X-Pod-Secret", "X-Pod-File", "EMBEDDED_AIS_POD_SECRET"  # as in pod.py
 POLL_S = 0.03
+BACKLOG = 1024
+MAX_ANSWER_BYTES = 1 << 30
+"""Of one transformed object, which is held in memory."""
+
+INHERITED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|TZ|TMPDIR|LANG|LANGUAGE|LC_\w+|LD_LIBRARY_PATH|LD_PRELOAD|VIRTUAL_ENV|CONDA_PREFIX"
+    r"|PYTHON(?!PATH)\w+|(?:OMP|MKL|OPENBLAS|NUMEXPR|MALLOC|GOMP|KMP)_\w+|GLIBC_TUNABLES|CUDA_VISIBLE_DEVICES"
+)
+"""Variables of the server's environment that its pods have too. Tokens and keys of the user are not among them, and no
+PYTHONPATH: a pod has the installed packages but not this checkout, as on a real cluster."""
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of an environment pods get."""
+    return {name: value for name, value in environment.items() if INHERITED.fullmatch(name)}
+
+
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}")
 
 
@@ -38,39 +60,76 @@ def pod_url(path: str, query: dict[str, str]) -> str:
     return quote(path, safe="/%") + mark + quote(rest, safe="/%?&=+")
 
 
-class Pod:
-    """Runs until ``kill``, or until its main process ends by itself: then ``on_death`` is called, once."""
+def open_private(path: Path) -> BinaryIO:
+    """A new file that nobody else may read."""
+    path.unlink(missing_ok=True)
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
 
-    def __init__(self, environment: dict[str, str], log: Path, on_death: Callable[["Pod"], None]) -> None:
-        self._log = log
+
+class PodConnection(http.client.HTTPConnection):
+    """To the Unix socket ``name`` in the folder that the descriptor ``folder`` is of."""
+
+    def __init__(self, folder: int, name: str, timeout_s: float) -> None:
+        super().__init__("pod", timeout=timeout_s)
+        self._address = socket_address(folder, name)
+
+    def connect(self) -> None:
+        """Raises OSError."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._address)
+
+
+def socket_address(folder: int, name: str) -> str:
+    """A path that is short enough for a socket, however deep the folder lies."""
+    return f"/proc/self/fd/{folder}/{name}"
+
+
+class Pod:
+    """Runs until ``kill``, or until its main process ends by itself: then ``on_death`` is called, once.
+
+    The socket and the log are ``NAME.sock`` and ``NAME.log`` in the folder ``logs``, which must be private. Raises
+    OSError where the pod cannot be started.
+    """
+
+    def __init__(self, environment: dict[str, str], logs: Path, name: str, on_death: Callable[["Pod"], None]) -> None:
+        self._log = logs / f"{name}.log"
+        self._socket = f"{name}.sock"
         self._on_death = on_death
-        self._idle: deque[http.client.HTTPConnection] = deque()
+        self._idle: deque[PodConnection] = deque()
         self._reaping = threading.Lock()
         self._killed = False
         self.died = threading.Event()
-        # A pod reads the files that a request names, so not everybody on this machine may ask it.
-        secret = secrets.token_urlsafe(16)
+        secret = secrets.token_urlsafe(16)  # once more, for a folder that its owner has opened to others
         self._headers = {SECRET_HEADER: secret}
         self.exit_status = ""
-        # Bound, never listening, while the pod starts: so nobody else is given the port, and the pod can listen on it.
-        self._reserved = socket.socket()
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reserved.bind(("127.0.0.1", 0))
-        self._port: int = self._reserved.getsockname()[1]
-        with open(log, "wb") as output:
-            script = str(Path(__file__).with_name("pod.py"))
-            # -P and no PYTHONPATH: a pod has the installed packages but not this checkout, as on a real cluster, where
-            # a class that was pickled by reference is not found.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", script, str(self._port)],
-                env={**environment, SECRET_VARIABLE: secret},
-                cwd=log.parent,
-                stdin=subprocess.PIPE,  # this process alone holds the other end: the pod ends when it closes
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                process_group=0,
-            )
+        (logs / self._socket).unlink(missing_ok=True)
+        self._folder = os.open(logs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with socket.socket(socket.AF_UNIX) as listener, open_private(self._log) as output:
+                listener.bind(socket_address(self._folder, self._socket))
+                listener.listen(BACKLOG)
+                self._process = self._start(environment | {SECRET_VARIABLE: secret}, listener, output)
+        except BaseException:
+            os.close(self._folder)
+            raise
         threading.Thread(target=self._watch, daemon=True).start()
+
+    def _start(
+        self, environment: dict[str, str], listener: socket.socket, output: BinaryIO
+    ) -> "subprocess.Popen[bytes]":
+        script = str(Path(__file__).with_name("pod.py"))
+        # -P: a class that was pickled by reference is not found here either.
+        return subprocess.Popen(
+            [sys.executable, "-P", script, str(listener.fileno())],
+            env=environment,
+            cwd=self._log.parent,
+            stdin=subprocess.PIPE,  # this process alone holds the other end: the pod ends when it closes
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            pass_fds=(listener.fileno(),),
+        )
 
     def _watch(self) -> None:
         # Not reaped before the group is killed: until then nobody else can get this process id.
@@ -81,7 +140,6 @@ class Pod:
         assert result is not None and self._process.stdin is not None
         self._process.stdin.close()
         self.exit_status = f"{'exit code' if result.si_code == os.CLD_EXITED else 'signal'} {result.si_status}"
-        self._reserved.close()
         self.died.set()
         if not self._killed:
             self._on_death(self)
@@ -96,7 +154,11 @@ class Pod:
 
     def log_tail(self) -> str:
         """The last lines that the pod wrote."""
-        lines = self._log.read_text("utf-8", "replace").splitlines(keepends=True) if self._log.exists() else []
+        if not self._log.exists():
+            return ""
+        with open(self._log, "rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
+            lines = log.read().decode("utf-8", "replace").splitlines(keepends=True)
         return "".join(lines[-LOG_LINES:])
 
     def wait_ready(self, timeout_s: float) -> str:
@@ -105,18 +167,15 @@ class Pod:
         while time.monotonic() < deadline:
             if self.died.wait(POLL_S):
                 return f"pod terminated with {self.exit_status}"
-            connection = http.client.HTTPConnection(
-                "127.0.0.1", self._port, timeout=max(0.1, deadline - time.monotonic())
-            )
+            connection = PodConnection(self._folder, self._socket, max(0.1, deadline - time.monotonic()))
             try:
                 connection.request("GET", "/health", headers=self._headers)
                 if connection.getresponse().status == 200:
-                    self._reserved.close()
                     return ""
-            except ConnectionError:
-                continue  # not listening yet
             except TimeoutError:
                 break
+            except (http.client.HTTPException, OSError):
+                continue  # it ends, or its first worker did: seen above
             finally:
                 connection.close()
         return f"pod was not ready within {timeout_s:g} s"
@@ -131,11 +190,15 @@ class Pod:
         if isinstance(source, Path):
             query["etl_fqn"] = quote(str(source), safe="")  # encoded twice: urlencode does it again
         url = pod_url(f"/{bucket}/{name}", query)
+        headers = self._headers | {FILE_HEADER: query.get("etl_fqn", "")}
         connection = self._connection(timeout_s)
         try:
-            connection.request("PUT", url, body, self._headers)
+            connection.request("PUT", url, body, headers)
             response = connection.getresponse()
-            data = response.read()
+            data = response.read(MAX_ANSWER_BYTES + 1)
+            if len(data) > MAX_ANSWER_BYTES:
+                connection.close()
+                raise ApiError(400, f"the ETL's answer for {bucket}/{name} has over {MAX_ANSWER_BYTES} bytes", "ErrETL")
         except TimeoutError:
             connection.close()
             raise ApiError(400, f'Put "{self._url(url)}": context deadline exceeded (after {timeout_s:g} s)') from None
@@ -151,9 +214,9 @@ class Pod:
         return data
 
     def _url(self, url: str) -> str:
-        return f"http://127.0.0.1:{self._port}{url}"
+        return f"http://pod{url}"
 
-    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
+    def _connection(self, timeout_s: float) -> PodConnection:
         """The connection used last, unless the pod closed it (a worker that died); else a new one.
 
         A request that was sent is not sent again: the transform may have killed its worker.
@@ -162,12 +225,11 @@ class Pod:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout_s)
+                connection = PodConnection(self._folder, self._socket, timeout_s)
                 try:
                     connection.connect()
                 except OSError as error:
                     raise ApiError(400, f'Put "{self._url("")}": {error}') from None
-                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return connection
             poll = select.poll()  # not select(), which fails from file descriptor 1024 on
             poll.register(connection.sock, select.POLLIN)

@@ -42,11 +42,11 @@ class EmbeddedAIS:
     ) -> None:
         self._command = [sys.executable, "-m", "aistore_data.embedded", "--die-with-stdin"]
         self._command += ["--root", str(root.absolute()), "--port", str(port)]
-        if imagefolder is not None:
-            self._command += ["--imagefolder", str(imagefolder.absolute()), "--layout", layout]
         if tls is not None:
             self._command += ["--tls-cert", str(tls.certificate.absolute()), "--tls-key", str(tls.key.absolute())]
             self._command += ["--tls-client-ca", str(tls.client_ca.absolute())] if tls.client_ca else []
+        if imagefolder is not None:
+            self._command += ["--layout", layout, "--", str(imagefolder.absolute())]
         # Not the token of this environment, which is for a cluster: without one here, the server makes one.
         self._environment = {key: value for key, value in os.environ.items() if key != "AIS_AUTHN_TOKEN"}
         if token:

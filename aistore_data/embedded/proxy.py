@@ -11,6 +11,7 @@ import msgspec.msgpack
 
 from aistore_data.embedded.errors import PROXY_ID, TARGET_ID, ApiError
 from aistore_data.embedded.jobs import ETL_BUCKET
+from aistore_data.embedded.messages import Message
 from aistore_data.embedded.node import NodeHandler, signed_location
 from aistore_data.embedded.store import DEFAULT_PAGE_SIZE, Bucket, Entry
 
@@ -39,7 +40,7 @@ class ProxyHandler(NodeHandler):
         elif kind == "etl":
             self._etl()
         elif kind == "cluster" and self.command == "GET" and self.query.get("what") in ("status", "qryxstats"):
-            jobs, job = self.cluster.jobs, self.message().get("ID") or ""
+            jobs, job = self.cluster.jobs, self.message().text("ID")
             self.reply_json(jobs.status(job) if self.query["what"] == "status" else jobs.snapshots(job))
         else:
             raise self.not_served()
@@ -65,11 +66,11 @@ class ProxyHandler(NodeHandler):
             self._head_bucket(self.cluster.store.bucket(name))
             return
         message = self.message()
-        action = (self.command, message.get("action"))
+        action = (self.command, message.text("action"))
         if action == ("GET", "list") and not name:
             self.reply_json([_bucket_model(bucket) for bucket in self.cluster.store.names()])
         elif action == ("GET", "list"):
-            self._list_objects(self.cluster.store.bucket(name), message.get("value") or {})
+            self._list_objects(self.cluster.store.bucket(name), message.message("value"))
         elif action == ("POST", "create-bck"):
             self.cluster.store.create(name)
             self.reply()
@@ -77,9 +78,9 @@ class ProxyHandler(NodeHandler):
             self.cluster.store.destroy(name)
             self.reply()
         elif action == ("GET", "summary-bck"):
-            self._summary(name, message.get("value") or {})
+            self._summary(name, message.message("value"))
         elif action == ("POST", ETL_BUCKET):
-            self._transform_bucket(self.cluster.store.bucket(name), message.get("value") or {})
+            self._transform_bucket(self.cluster.store.bucket(name), message.message("value"))
         else:
             raise self.not_served()
 
@@ -102,23 +103,23 @@ class ProxyHandler(NodeHandler):
         else:
             self.reply(headers=headers)
 
-    def _summary(self, name: str, value: dict[str, Any]) -> None:
+    def _summary(self, name: str, value: Message) -> None:
         names = [name] if name else self.cluster.store.names()
         buckets = [self.cluster.store.bucket(item) for item in names]
-        if value.get("uuid"):
+        if value.text("uuid"):
             self.reply_json([_summary_of(bucket) for bucket in buckets])
         else:
             self.reply(202, secrets.token_urlsafe(6).encode(), {"Content-Type": "text/plain; charset=utf-8"})
 
-    def _transform_bucket(self, source: Bucket, value: dict[str, Any]) -> None:
+    def _transform_bucket(self, source: Bucket, value: Message) -> None:
         """Starts a job; the destination is made if it is missing, as AIS does."""
-        wanted = [key for key in ("ext", "coer", "dry_run", "latest-ver", "synchronize") if value.get(key)]
+        wanted = [key for key in ("ext", "coer", "dry_run", "latest-ver", "synchronize") if value.fields.get(key)]
         if wanted:
             raise ApiError(400, f'the embedded AIS does not know "{wanted[0]}" of a transform from bucket to bucket')
         provider, _, name = self.query.get("bck_to", "").rstrip("/").partition("/@#/")
         if provider != "ais" or not name:
             raise ApiError(400, f'"{self.query.get("bck_to", "")}" is no bucket to transform to')
-        stages = [value.get("id") or "", *(value.get("pipeline") or [])]
+        stages = [value.text("id"), *value.texts("pipeline")]
         self.cluster.etls.check(stages)
         if name not in self.cluster.store.names():
             self.cluster.store.create(name)
@@ -127,20 +128,20 @@ class ProxyHandler(NodeHandler):
             self.cluster.jobs.transform(
                 source,
                 destination,
-                value.get("prefix") or "",
-                value.get("prepend") or "",
+                value.text("prefix"),
+                value.text("prepend"),
                 lambda bucket, item: etls.transform(stages, bucket, item, None),
             )
         )
 
-    def _list_objects(self, bucket: Bucket, value: dict[str, Any]) -> None:
-        size = int(value.get("pagesize") or 0) or DEFAULT_PAGE_SIZE
-        token = value.get("continuation_token") or ""
-        properties = set(re.split(r"[, ]+", value.get("props") or ""))
-        recursive = not int(value.get("flags") or 0) & _NO_RECURSION
-        page = bucket.page(value.get("prefix") or "", token, size, recursive)
+    def _list_objects(self, bucket: Bucket, value: Message) -> None:
+        size = value.whole("pagesize") or DEFAULT_PAGE_SIZE
+        token = value.text("continuation_token")
+        properties = set(re.split(r"[, ]+", value.text("props")))
+        recursive = not value.whole("flags") & _NO_RECURSION
+        page = bucket.page(value.text("prefix"), token, size, recursive)
         token = page[-1][0] if len(page) == size else ""
-        uuid = value.get("uuid") or secrets.token_urlsafe(6)
+        uuid = value.text("uuid") or secrets.token_urlsafe(6)
         if _MSGPACK_TYPE in self.headers.get("Accept", ""):
             entries = [_listed(name, entry, properties) for name, entry in page]
             listing = {"UUID": uuid, "ContinuationToken": token, "Entries": entries or None, "Flags": 0}

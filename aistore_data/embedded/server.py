@@ -2,8 +2,11 @@
 
 import fcntl
 import os
+import shlex
 import shutil
 import threading
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from aistore_data.embedded.errors import TARGET_ID, EmbeddedError
@@ -15,9 +18,11 @@ from aistore_data.embedded.proxy import ProxyHandler
 from aistore_data.embedded.store import Store
 from aistore_data.embedded.target import TargetHandler
 from aistore_data.embedded.tls import Tls
+from aistore_data.manifest import IMG_EXTENSIONS
 
 HOST = "127.0.0.1"
 POLL_S = 0.1
+_LOOKED_AT = 100
 
 
 class EmbeddedServer:
@@ -33,13 +38,14 @@ class EmbeddedServer:
         tls: Tls | None = None,
     ) -> None:
         root = root.absolute()
+        _check_root(root, imagefolder)
         logs = root / ".logs"
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            root.mkdir(0o700, parents=True, exist_ok=True)
             self._lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(logs, ignore_errors=True)
-            logs.mkdir()
+            logs.mkdir(0o700)
             served = {BUCKET: served_objects(imagefolder.absolute(), layout)} if imagefolder else {}
             store = Store(root, served)
         except BlockingIOError:
@@ -64,6 +70,37 @@ class EmbeddedServer:
             node.server_close()
         self._etls.close()
         os.close(self._lock)
+
+
+def _check_root(root: Path, imagefolder: Path | None) -> None:
+    """Raises EmbeddedError where the server's own folder would be one of photos."""
+    if imagefolder and root.resolve().is_relative_to(imagefolder.resolve()):
+        raise EmbeddedError(
+            f"--root {root} lies in {imagefolder}, which is served unchanged: choose another folder, or leave it out."
+        )
+    for split in ("train", "val"):
+        if (root / split).is_dir():
+            raise EmbeddedError(
+                f"--root {root} holds {split}/, so it is a folder of photos and not the server's own. To serve it, "
+                f"unchanged, as ais://{BUCKET}: python -m aistore_data.embedded {shlex.quote(str(root))}"
+            )
+    try:
+        photo = next((path for path in _near(root) if path.name.lower().endswith(IMG_EXTENSIONS)), None)
+    except OSError:
+        return  # told by whoever makes it
+    if photo:
+        raise EmbeddedError(
+            f"--root {root} holds the photo {photo}, so it is not the server's own. Choose a new folder."
+        )
+
+
+def _near(folder: Path) -> Iterator[Path]:
+    """The files of a folder and of its folders, some of them; without what a server keeps there."""
+    for path in islice(folder.iterdir() if folder.is_dir() else (), _LOOKED_AT):
+        if path.is_dir():
+            yield from islice(path.iterdir() if path.name not in ("buckets", ".logs") else (), _LOOKED_AT)
+        else:
+            yield path
 
 
 def _listen(port: int, handler: type[NodeHandler]) -> NodeServer:

@@ -1,6 +1,6 @@
 """The target: objects' data, and inline transforms by ETLs."""
 
-import hmac
+import errno
 import io
 import re
 import tarfile
@@ -12,7 +12,7 @@ from aistore_data.embedded.store import CHUNK_BYTES, Bucket, Entry
 
 _ALL_PROPERTIES = "name,checksum,atime,version,copies,location"
 _MAX_KNOWN_LENGTH = 2048
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png", b"GIF8": "image/gif"}
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 
@@ -25,7 +25,8 @@ class TargetHandler(NodeHandler):
     def allowed_without_token(self) -> bool:
         """A request that the proxy redirected, or one of a pod with its ETL's secret."""
         if self.parts[:3] == ["v1", "etl", "_object"]:
-            return True  # _pod_object checks the secret
+            etl_name, _, rest = (self.parts[3] if len(self.parts) > 3 else "").partition("/")
+            return self.cluster.etls.is_secret(etl_name, rest.partition("/")[0])
         return is_signed(self.cluster, self.command, self.decoded_path, self.query_items)
 
     def route(self) -> None:
@@ -64,7 +65,8 @@ class TargetHandler(NodeHandler):
         except ConnectionError:
             raise
         except OSError as error:
-            raise ApiError(500, f"ais://{bucket.name}/{name} cannot be written: {error}") from None
+            status = 400 if error.errno == errno.ENAMETOOLONG else 500
+            raise ApiError(status, f"ais://{bucket.name}/{name} cannot be written: {error.strerror}") from None
         self.reply(headers=_attributes(entry))
 
     def _get(self, bucket: Bucket, name: str) -> None:
@@ -129,13 +131,13 @@ class TargetHandler(NodeHandler):
         """Many objects as one tar stream; what is missing lies empty below ``__404__/``."""
         message = self.message()
         self.cluster.store.bucket(bucket_name)
-        if not message.get("strm") or message.get("mime") != ".tar" or not message.get("coer"):
+        if not message.fields.get("strm") or message.text("mime") != ".tar" or not message.fields.get("coer"):
             raise ApiError(400, "the embedded AIS answers get-batch as a tar stream that goes on after errors alone")
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-            for item in message.get("in") or []:
-                bucket, name = self.cluster.store.bucket(item.get("bucket") or bucket_name), item["objname"]
-                member = tarfile.TarInfo(name if message.get("onob") else f"{bucket.name}/{name}")
+            for item in message.messages("in"):
+                bucket, name = self.cluster.store.bucket(item.text("bucket") or bucket_name), item.text("objname")
+                member = tarfile.TarInfo(name if message.fields.get("onob") else f"{bucket.name}/{name}")
                 try:
                     content = bucket.read(name)
                 except ApiError:
@@ -148,8 +150,7 @@ class TargetHandler(NodeHandler):
         """GET of a pod: ``/v1/etl/_object/ETL/SECRET/BUCKET/OBJECT``, or AIS's full name ``ais/@#/BUCKET/OBJECT``."""
         etl_name, _, rest = (self.parts[3] if len(self.parts) > 3 else "").partition("/")
         secret, _, path = rest.partition("/")
-        etl = self.cluster.etls.get(etl_name)
-        if not hmac.compare_digest(secret.encode(), etl.secret.encode()):
+        if not self.cluster.etls.is_secret(etl_name, secret):
             raise ApiError(401, "access denied: the secret is not that of this ETL", "ErrInvalidToken")
         self.parts = ["v1", "objects", *re.sub(r"^ais(/|%2F)(@|%40)(#|%23)(/|%2F)", "", path).split("/", 1)]
         self._get(self.cluster.store.bucket(self.parts[2]), self.object_name())

@@ -21,6 +21,7 @@ from aistore.sdk.etl.etl_config import ETLConfig
 from aistore_data.embedded import EmbeddedAIS, EmbeddedError
 from aistore_data.embedded.errors import ApiError
 from aistore_data.embedded.etls import duration_s, go_duration, missing_packages
+from aistore_data.embedded.server import EmbeddedServer
 from aistore_data.embedded.store import Entry, Store, decode_name, encode_name
 from tests.conformance.conftest import AIS, connect, start_upper
 from tests.conformance.test_objects import ODD_NAMES
@@ -174,6 +175,57 @@ def test_command_line(tmp_path: Path) -> None:
     assert not set(pods) & set(processes())
 
 
+def test_command_line_with_a_folder_of_photos(small_folder: Path, tmp_path: Path) -> None:
+    """It is served and stays as it is; what clients store goes with the server."""
+    before = sorted(small_folder.rglob("*"))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "aistore_data.embedded", str(small_folder)]
+    environment = {**os.environ, "AIS_AUTHN_TOKEN": "given", "TMPDIR": str(temporary)}
+    process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    endpoint = process.stdout.readline().strip().removeprefix("AIS_ENDPOINT=")
+    client = AIS(endpoint, "given", embedded=True).client()
+    names = [entry.name for entry in client.bucket("imagenet").list_all_objects()]
+    assert client.bucket("imagenet").object(names[-1]).get_reader().read_all()
+    assert put_and_store(client) and list(temporary.iterdir())
+    process.send_signal(signal.SIGINT)
+    assert process.wait(WAIT_S) == 0
+    process.stdout.close()
+    assert sorted(small_folder.rglob("*")) == before and list(temporary.iterdir()) == []
+
+
+def put_and_store(client: Client) -> bool:
+    bucket = client.bucket("b").create()
+    bucket.object("o").get_writer().put_content(b"hello")
+    return bool(bucket.object("o").get_reader().read_all() == b"hello")
+
+
+def test_folders_of_photos_are_not_the_servers_own(small_folder: Path, tmp_path: Path) -> None:
+    before = sorted(small_folder.rglob("*"))
+    photo = next(path for path in before if path.is_file())
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "x.JPEG").write_bytes(photo.read_bytes())
+    cases = {
+        small_folder: f"as ais://imagenet: python -m aistore_data.embedded {small_folder}",
+        small_folder / "train": "holds the photo",
+        photo.parent: "holds the photo",
+        tmp_path / "flat": "x.JPEG",
+    }
+    for root, words in cases.items():
+        with pytest.raises(EmbeddedError, match=re.escape(words)) as caught:
+            EmbeddedServer(root, "token")
+        assert str(caught.value).startswith(f"--root {root} holds")
+    for root in (small_folder, small_folder / "new", small_folder / "train" / ".." / "new"):
+        with pytest.raises(EmbeddedError, match="which is served unchanged"):
+            EmbeddedServer(root, "token", imagefolder=small_folder)
+    assert sorted(small_folder.rglob("*")) == before
+    command = [sys.executable, "-m", "aistore_data.embedded", "--root", str(small_folder)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert sorted(small_folder.rglob("*")) == before
+
+
 def test_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -249,15 +301,6 @@ def test_pod_dies(server: EmbeddedAIS) -> None:
         transform(client)
     client.etl("upper-etl").start()
     assert transform(client).startswith("HELLO")
-
-
-def test_pod_answers_the_server_alone(server: EmbeddedAIS) -> None:
-    client = connect(server)
-    start_upper(client)
-    found = re.search(r"http://127\.0\.0\.1:\d+", client.etl("upper-etl").logs()[0].logs)
-    assert found is not None
-    answer = AIS(found[0], "", embedded=True).request("PUT", "/b/o?etl_fqn=%2Fetc%2Fhostname", b"")
-    assert answer.status == 403
 
 
 def test_many_at_once(server: EmbeddedAIS) -> None:

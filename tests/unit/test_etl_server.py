@@ -1,7 +1,7 @@
 """The ETLs' web server: what it answers itself, what it leaves to the SDK's, and that nothing waits for a transform."""
 
 import asyncio
-import base64
+import atexit
 import errno
 import functools
 import http.client
@@ -11,10 +11,12 @@ import logging
 import os
 import resource
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,17 +25,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
-import cloudpickle
 import pytest
 import uvicorn
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 from PIL import Image
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from aistore_data.payload import class_payload
+from etl.limits import Limits
 from etl.protocol import ObjectProtocol
 from etl.request import Request, answer, encode
 from etl.sample import Key, Spec
-from etl.server import QUICK_BYTES, THREADS, TrainETL, ValETL, ship_by_value
+from etl.server import QUICK_BYTES, THREADS, TrainETL, ValETL
 from tests.conftest import PROJECT
 
 PHOTO = Path(__file__).parent / "vectors" / "rgb420.jpg"
@@ -41,6 +45,8 @@ DATA = PHOTO.read_bytes()
 REQUEST = Request(Spec.train(32), Key(0, 3, 17))
 SAMPLE = answer(DATA, REQUEST)
 LARGE = DATA + bytes(QUICK_BYTES)
+MOUNTPATH = Path(tempfile.mkdtemp())
+atexit.register(shutil.rmtree, MOUNTPATH)
 
 Answer = tuple[int, str | None, str | None, bytes]
 Serve = Callable[[FastAPIServer], int]
@@ -51,6 +57,7 @@ class SdkTrainETL(TrainETL):
 
     def __init__(self) -> None:
         FastAPIServer.__init__(self)
+        self.limits = Limits.of_environment()
 
 
 class Held(TrainETL):
@@ -146,9 +153,19 @@ def takes_connections(config: uvicorn.Config) -> bool:
     return isinstance(protocol, functools.partial) and protocol.func is ObjectProtocol
 
 
-def path(name: str = "photos/a.jpg", fqn: Path | str = PHOTO, args: str | None = None) -> str:
+def stored(name: str, data: bytes = DATA) -> Path:
+    """The file in which a target keeps an object of the path BUCKET/OBJECT."""
+    bucket, _, item = name.partition("/")
+    file = MOUNTPATH / "@ais" / bucket / "%ob" / item
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return file
+
+
+def path(name: str = "photos/a.jpg", fqn: Path | str | None = None, args: str | None = None) -> str:
     """As a target writes it; the path of a file is encoded twice."""
     query = {"etl_args": encode(REQUEST) if args is None else args}
+    fqn = stored(name.removeprefix("ais/@#/")) if fqn is None else fqn
     if fqn:
         query["etl_fqn"] = quote(str(fqn), safe="")
     return f"/{quote(name)}?{urlencode(query)}"
@@ -210,12 +227,13 @@ def test_objects_by_path_and_by_their_bytes(serve: Serve, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("method", "url", "status", "text"),
     [
-        ("PUT", path(fqn=__file__), 500, '{"detail":"CorruptSample: not an image: '),
+        ("PUT", path("photos/b", stored("photos/b", b"text")), 500, '{"detail":"CorruptSample: not an image: '),
         ("PUT", path(args='{"size":"ü"}'), 400, '{"detail":"BadRequest: size must be of type int, not \'ü\'"}'),
-        ("PUT", path("a b/ü.jpg", "/no/such ü"), 404, "file not found at '/no/such ü'."),
-        ("PUT", path(fqn=PHOTO.parent), 500, "Processing error: [Errno 21] Is a directory"),
+        ("PUT", path("a b/ü.jpg", "/no/@ais/a b/%ob/ü.jpg"), 404, "file not found at '/no/@ais/a b/%ob/ü.jpg'."),
+        ("PUT", path("photos", stored("photos/x/y").parent), 400, '{"detail":"BadRequest: etl_fqn is not the file'),
+        ("PUT", path("photos/x", stored("photos/x/y").parent), 400, '{"detail":"BadRequest: etl_fqn is no regular'),
         ("PUT", path(fqn=""), 500, "CorruptSample: not an image: 0 bytes"),
-        ("PUT", path(fqn=f"{PHOTO}/../../vectors//rgb420.jpg"), 200, ""),
+        ("PUT", path(fqn=f"{MOUNTPATH}/@ais/photos/%ob/..//%ob//a.jpg"), 200, ""),
         ("PUT", "/photos/a.jpg", 500, "CorruptSample: not an image: 0 bytes"),
         ("GET", "/photos/a.jpg", 502, "Network error: "),  # to be fetched from the target
         ("GET", "/health", 200, "Running"),
@@ -227,14 +245,14 @@ def test_objects_by_path_and_by_their_bytes(serve: Serve, monkeypatch: pytest.Mo
 )
 def test_answers_are_those_of_the_sdk(pair: tuple[int, int], method: str, url: str, status: int, text: str) -> None:
     ours = ask(pair[0], method, url)
-    assert ours == ask(pair[1], method, url)
+    assert ours == ask(pair[1], method, url) or b"etl_fqn is not the file" in ours[3]
     assert ours[0] == status and (text in ours[3].decode() if text else ours)
 
 
 def test_unexpected_errors_have_the_words_of_the_sdk(serve: Serve) -> None:
     class Unlucky(TrainETL):
         def transform(self, data: bytes | str, path: str, etl_args: str) -> bytes:
-            raise ValueError("\ud800" if path == "odd" else f'bad "luck" with {path}: {etl_args}')
+            raise ValueError("\ud800" if path == "photos/odd" else f'bad "luck" with {path}: {etl_args}')
 
     class SdkUnlucky(SdkTrainETL):
         transform = Unlucky.transform
@@ -245,7 +263,7 @@ def test_unexpected_errors_have_the_words_of_the_sdk(serve: Serve) -> None:
     assert json.loads(ours[3]) == {"detail": 'Processing error: bad "luck" with a/ü.jpg: ö'}
     logging.disable()  # what is logged of a test must be UTF-8 to be collected
     try:
-        assert json.loads(ask(port, "PUT", path("odd"))[3]) == {"detail": "Processing error: \ud800"}
+        assert json.loads(ask(port, "PUT", path("photos/odd"))[3]) == {"detail": "Processing error: \ud800"}
     finally:
         logging.disable(logging.NOTSET)
 
@@ -259,19 +277,17 @@ def test_a_pipeline_is_the_sdks(serve: Serve) -> None:
     assert ask(first, "PUT", url, headers={"Ais-Node-Url": ","})[0] == 400
 
 
-def test_websockets_are_the_sdks(serve: Serve) -> None:
-    with connect(f"ws://127.0.0.1:{serve(TrainETL())}/ws") as socket_:
-        message = {"etl_args": encode(REQUEST), "fqn": str(PHOTO), "path": "a.jpg"}
-        socket_.send(json.dumps(message).encode())
-        assert socket_.recv(timeout=30) == SAMPLE
+def test_websockets_are_refused(serve: Serve) -> None:
+    """They would name files, and their errors have no answer."""
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(f"ws://127.0.0.1:{serve(TrainETL())}/ws").close()
 
 
-def test_health_does_not_wait_for_what_takes_long(serve: Serve, tmp_path: Path) -> None:
-    (tmp_path / "large.jpg").write_bytes(LARGE)
+def test_health_does_not_wait_for_what_takes_long(serve: Serve) -> None:
     etl = Held()
     port = serve(etl)
     put = "HTTP/1.1\r\nHost: pod\r\nContent-Length: 0"
-    busy = [raw(port, f"PUT {path(f'photos/{i}', tmp_path / 'large.jpg')} {put}") for i in range(8)]
+    busy = [raw(port, f"PUT {path(f'photos/{i}', stored(f'photos/{i}', LARGE))} {put}") for i in range(8)]
     for _ in range(THREADS):
         assert etl.entered.acquire(timeout=30)
     for _ in range(5):
@@ -386,7 +402,7 @@ def test_a_connection_may_ask_for_anything_in_any_order(serve: Serve) -> None:
                     assert read(stream) == bodies[kind], (order, pieces)
 
 
-def test_an_answer_that_is_under_way_is_given_before_the_end(tmp_path: Path) -> None:
+def test_an_answer_that_is_under_way_is_given_before_the_end() -> None:
     """The image's own command, which is told to end while it works."""
     command = shlex.split((PROJECT / "etl/Dockerfile").read_text().rpartition("exec ")[2].rstrip(']"\n'))
     with closing(socket.socket()) as reserved:
@@ -395,17 +411,18 @@ def test_an_answer_that_is_under_way_is_given_before_the_end(tmp_path: Path) -> 
     command = [
         {"8000": str(port), "0.0.0.0": "127.0.0.1", "${NUM_WORKERS:-4}": "1"}.get(word, word) for word in command
     ]
-    Image.new("RGB", (6000, 6000)).save(tmp_path / "large.png")
+    large = stored("photos/large.png")
+    Image.new("RGB", (6000, 6000)).save(large)
     process = subprocess.Popen(
         [sys.executable, "-m", *command], cwd=PROJECT, env={**os.environ, "IMAGENET_AIS_RECIPE": "train"}
     )
     try:
         wait_healthy(port, process)
-        request = f"PUT {path(fqn=tmp_path / 'large.png')} HTTP/1.1\r\nHost: pod\r\nContent-Length: 0"
+        request = f"PUT {path('photos/large.png', large)} HTTP/1.1\r\nHost: pod\r\nContent-Length: 0"
         with raw(port, request) as busy, raw(port, f"PUT {path()} HTTP/1.1\r\nHost: pod\r\nContent-Length: 0") as idle:
             assert answered(idle) == SAMPLE
             process.terminate()
-            assert answered(busy) == answer((tmp_path / "large.png").read_bytes(), REQUEST)
+            assert answered(busy) == answer(large.read_bytes(), REQUEST)
             assert busy.recv(1) == b""
         assert process.wait(30) in (0, -signal.SIGTERM)
     finally:
@@ -451,7 +468,6 @@ def test_served_as_on_a_cluster(tmp_path: Path, uvicorn_: str) -> None:
     oldest = PROJECT / "build" / f"uvicorn-{uvicorn_}"
     if uvicorn_ != "installed" and not oldest.exists():
         pytest.skip(f"uvicorn {uvicorn_} is not in {oldest}: make test puts it there")
-    ship_by_value()
     (tmp_path / "server.py").write_text(
         "import base64, os, sys, cloudpickle\n"
         "server = cloudpickle.loads(base64.b64decode(os.environ['ETL_CLASS_PAYLOAD']))()\n"
@@ -460,7 +476,7 @@ def test_served_as_on_a_cluster(tmp_path: Path, uvicorn_: str) -> None:
     with closing(socket.socket()) as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
-    payload = base64.b64encode(cloudpickle.dumps(TrainETL)).decode()
+    payload = class_payload(TrainETL)
     options = ["--workers", "2", "--timeout-keep-alive", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", "server:server.app", "--port", str(port), *options],

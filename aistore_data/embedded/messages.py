@@ -1,0 +1,82 @@
+"""JSON that a client sends: objects whose fields have the types that are expected, or ApiError 400."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from aistore_data.embedded.errors import ApiError
+
+MAX_BYTES = 16 << 20
+"""Of a message: an ETL's class, or the names of a batch."""
+
+
+class Message:
+    """A JSON object, read by typed fields; a missing one, or null, is the default."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.fields = fields
+
+    @classmethod
+    def of_body(cls, body: Iterable[bytes]) -> "Message":
+        """Empty without a body. Raises ApiError 400, 413."""
+        text = bytearray()
+        for piece in body:
+            text += piece
+            if len(text) > MAX_BYTES:
+                raise ApiError(413, f"the request's body has more than {MAX_BYTES} bytes")
+        try:
+            fields = json.loads(text.decode()) if text else {}
+        except (ValueError, RecursionError) as error:
+            raise ApiError(400, f"the request's body is not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise ApiError(400, "the request's body is not a JSON object")
+        return cls(fields)
+
+    def text(self, name: str) -> str:
+        """A string that can be written as UTF-8; else ""."""
+        value = self.fields.get(name)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise _wrong(name, "a string")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _wrong(name, "valid Unicode") from None
+        return value
+
+    def whole(self, name: str) -> int:
+        """A number from 0 to 2**63 - 1, also as a string; else 0."""
+        value = self.fields.get(name)
+        if value is None or value == "":
+            return 0
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+            raise _wrong(name, "a whole number")
+        return value
+
+    def texts(self, name: str) -> list[str]:
+        """A list of strings."""
+        return [Message({name: item}).text(name) for item in self._list(name)]
+
+    def message(self, name: str) -> "Message":
+        """An object; else an empty one."""
+        value = self.fields.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise _wrong(name, "an object")
+        return Message(value or {})
+
+    def messages(self, name: str) -> list["Message"]:
+        """A list of objects."""
+        return [Message({name: item}).message(name) for item in self._list(name)]
+
+    def _list(self, name: str) -> list[Any]:
+        value = self.fields.get(name)
+        if value is not None and not isinstance(value, list):
+            raise _wrong(name, "a list")
+        return value or []
+
+
+def _wrong(name: str, wanted: str) -> ApiError:
+    return ApiError(400, f'"{name}" of the message is not {wanted}')

@@ -1,0 +1,147 @@
+"""Which file an ETL reads for an object, and how.
+
+A storage node sends an ETL a path in place of an object's bytes, in a URL into which it writes the object's name as it
+is. So an object named ``x?etl_fqn=/etc/passwd#`` asks for another file. An ETL therefore reads a file only if AIStore
+keeps the very object there that the request names:
+
+    MOUNTPATH/@PROVIDER[/@UUID#NAMESPACE or /#NAMESPACE]/BUCKET/%ob/OBJECT
+"""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from etl.request import BadRequest
+
+FILE_OF_SCOPE = "embedded_ais.file"
+"""Key of an ASGI scope, where no client can write: ``etl_fqn`` as the embedded AIS has checked it. Its files lie as it
+likes."""
+
+_OBJECTS = "/%ob/"
+_LONG_NAME, _LONG_PATH = 255, 3072
+_SLASHES = re.compile("/{2,}")
+
+
+def query_of(scope: Mapping[str, Any]) -> dict[str, str]:
+    """The query of a request for an object. Raises BadRequest where it asks for another object's file, or twice."""
+    items = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    query = dict(items)
+    if len(query) < len(items):
+        raise BadRequest("an argument of the query is given twice")
+    path = scope["path"].removeprefix("/")
+    if {".", ".."} & set(path.split("/")):
+        raise BadRequest("a path with . or .. is the name of no object")
+    fqn = query.get("etl_fqn", "").strip()
+    if fqn and scope["method"] in ("PUT", "GET") and scope.get(FILE_OF_SCOPE) != query["etl_fqn"]:
+        check_file(scope["method"], path, normal_path(fqn))
+    return query
+
+
+def own_files_only(application: Any) -> Any:
+    """An ASGI application for which requests for other files are refused, and websockets, whose messages name files."""
+
+    async def checked(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": "this ETL answers HTTP alone"})
+            return
+        try:
+            if scope["type"] == "http":
+                query_of(scope)
+        except BadRequest as error:
+            headers = [(b"content-type", b"text/plain; charset=utf-8")]
+            await send({"type": "http.response.start", "status": 400, "headers": headers})
+            await send({"type": "http.response.body", "body": f"BadRequest: {error}".encode()})
+            return
+        await application(scope, receive, send)
+
+    return checked
+
+
+def normal_path(fqn: str) -> str:
+    """The file that ``etl_fqn`` names; it is encoded once more than the query."""
+    return os.path.normpath("/" + unquote(fqn).lstrip("/"))
+
+
+def check_file(method: str, path: str, file: str) -> None:
+    """Raise BadRequest unless AIStore keeps the object of a request in the file at the normal path ``file``."""
+    if not is_own_file(method, path, file):
+        raise BadRequest("etl_fqn is not the file of the object that is asked for")
+
+
+def is_own_file(method: str, path: str, file: str) -> bool:
+    """Whether AIStore keeps the object that ``method`` and the decoded ``path`` name in ``file``.
+
+    PUT has the path BUCKET/OBJECT (hpush). It tells neither provider nor namespace, and the name has been decoded once
+    too often. GET has PROVIDER/@UUID#NAMESPACE/BUCKET/OBJECT (hpull).
+    """
+    folder, objects, name = file.partition(_OBJECTS)
+    *rest, bucket = folder.split("/")
+    namespace = rest.pop() if len(rest) > 1 and "#" in rest[-1] and rest[-1][0] in "@#" else ""
+    if not (objects and name and bucket and rest[-1:] and rest[-1].startswith("@")):
+        return False
+    if method == "PUT":
+        start = f"{bucket}/"
+    else:
+        start = f"{rest[-1][1:]}/{namespace if namespace.startswith('@') else '@' + (namespace or '#')}/{bucket}/"
+    if not path.startswith(start):
+        return False
+    asked = path[len(start) :]
+    return (
+        asked in (name, unquote(name)) or _SLASHES.sub("/", path) == start + name or _is_short_form(folder, asked, name)
+    )
+
+
+def _is_short_form(folder: str, asked: str, name: str) -> bool:
+    """Whether ``name`` stands for a name that no file can have (fs/fntl.go of AIStore)."""
+    long = asked.encode("utf-8", "replace")
+    if len(long) <= _LONG_NAME or (len(long) <= _LONG_PATH and len(os.path.basename(long)) <= _LONG_NAME):
+        return False
+    whole = f"{folder}{_OBJECTS}".encode("utf-8", "replace") + long
+    return name in (f".x{sha256(whole).hexdigest()}", f".x{sha256(long).hexdigest()}")
+
+
+def read(path: str, limit: int) -> bytes:
+    """The bytes of a regular file. Raises BadRequest for anything else, and for more than ``limit`` bytes; OSError."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except ValueError as error:  # NUL
+        raise BadRequest(f"etl_fqn is no path: {error}") from None
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise BadRequest("etl_fqn is no regular file")
+        if status.st_size > limit:
+            raise BadRequest(f"the object has {status.st_size} bytes, and this ETL reads {limit} at most")
+        with open(file, "rb", buffering=0, closefd=False) as stream:
+            return stream.read(status.st_size) or b""
+    finally:
+        os.close(file)
+
+
+def read_cached(path: str, limit: int) -> bytes | None:
+    """The bytes of a file that can be had without waiting for a disk (preadv2's RWF_NOWAIT), or None.
+
+    None also for files of more than ``limit`` bytes, for systems and file systems that cannot tell, and for whatever
+    cannot be read.
+    """
+    no_wait = getattr(os, "RWF_NOWAIT", None)
+    if no_wait is None:
+        return None
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except (OSError, ValueError):  # told by whoever reads it
+        return None
+    try:
+        status = os.fstat(file)
+        if status.st_size > limit or not stat.S_ISREG(status.st_mode):
+            return None
+        data = bytearray(status.st_size)
+        return bytes(data) if os.preadv(file, [data], 0, no_wait) == status.st_size else None
+    except OSError:
+        return None
+    finally:
+        os.close(file)
