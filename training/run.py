@@ -32,6 +32,7 @@ from training.model import preprocessing_note
 from training.numerics import set_numerics
 from training.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped
 from training.records import RunDirectory, rerun_command
+from training.rescue import notes
 from training.resume import resume
 from training.sampler import TrainBatches, ValBatches
 from training.state import Run, finish_mirror
@@ -51,7 +52,7 @@ def run(config: Config) -> int:
         stop.ignore_from_now_on()
         return code
     except UserError as error:
-        return _say_error(who, str(error), error.exit_code)
+        return _say_error(who, f"{error}{notes(error)}", error.exit_code)
     except Stopped as reason:
         print(f"\nstopped by {reason}; what was saved before is untouched.", file=sys.stderr, flush=True)
         return EXIT_CODE
