@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from aistore_data.errors import UserError
+from training.output import put
 
 KEYS = ("model", "optimizer", "schedule", "epoch", "batches_done", "best_acc1", "config", "environment")
 
@@ -98,7 +99,7 @@ def _position(path: Path) -> tuple[int, int] | None:
     try:
         state = load(path)
     except UserError as error:
-        print(error, flush=True)
+        put(str(error))
         return None
     return state["epoch"], state["batches_done"]
 

@@ -3,6 +3,8 @@
 The sentence is a note of the exception (``add_note``), so that a traceback of a mistake of ours shows it too.
 """
 
+import errno
+import os
 import time
 from collections.abc import Callable
 from typing import NoReturn
@@ -10,11 +12,31 @@ from typing import NoReturn
 import torch
 
 from aistore_data.errors import UserError
-from training.distributed import from_main
+from training.distributed import from_main, is_lost_peer
 from training.state import UNKNOWN, Run, last_checkpoint, save
 
 DEVICE_S = 10.0
 """In which a GPU finishes the steps that it was given; one that waits for a lost peer never does."""
+
+
+_OF_THE_HOST = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "raise the quota, or make room",
+    errno.EFBIG: "see ulimit -f",
+    errno.EMFILE: "see ulimit -n",
+    errno.ENFILE: "the machine has too many open files",
+    errno.ENOMEM: "its memory is used up",
+    errno.EAGAIN: "see ulimit -u, and the container's limit of processes",
+    errno.EIO: "the disk or its server failed",
+    errno.ESTALE: "the file server failed, or the folder was replaced",
+    errno.EROFS: "mount it for writing",
+    errno.ENODEV: "the device is gone",
+    errno.ENXIO: "the device is gone",
+    errno.EREMOTEIO: "the disk or its server failed",
+    errno.ETIMEDOUT: "the file server does not answer",
+    errno.EHOSTDOWN: "the file server does not answer",
+}
+"""Errors that no program is guilty of, and what helps."""
 
 
 class NotFiniteError(UserError):
@@ -24,6 +46,35 @@ class NotFiniteError(UserError):
 def notes(error: BaseException) -> str:
     """What was said of an error beyond its own words, to be put behind them."""
     return "".join(f" {note}" for note in getattr(error, "__notes__", []))
+
+
+def in_words(error: Exception, several: bool, whole: bool) -> str:
+    """A sentence for what a machine, a GPU or another process did to the run; "" for a mistake of ours.
+
+    ``several``: whether the run has other processes; ``whole``: with all that the library said.
+    """
+    text = str(error).strip()
+    first = text if whole else text.partition("\n")[0]
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return f"the GPU's memory is too small: raise train.accumulate. {first}"
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "Cannot allocate memory" in text:
+        return (
+            f"this machine's memory is too small ({first or 'MemoryError'}): lower data.workers or data.prefetch, or "
+            "raise train.accumulate."
+        )
+    if isinstance(error, OSError) and error.errno in _OF_THE_HOST:
+        name = f" {error.filename}" if error.filename else ""
+        return f"this machine refused something:{name} {os.strerror(error.errno)} ({_OF_THE_HOST[error.errno]})."
+    if isinstance(error, RuntimeError) and "deterministic implementation" in text:
+        return f"deterministic=true: {text.partition(chr(10))[0]}"
+    if several and isinstance(error, RuntimeError) and is_lost_peer(error):
+        return f"another process of the run has ended, and says why itself ({first})."
+    if several and isinstance(error, RuntimeError) and "NCCL" in text:
+        return (
+            f"the GPUs could not talk to each other ({first}). NCCL_DEBUG=WARN says more; NCCL_SOCKET_IFNAME names the "
+            "network interface, and each process needs a GPU of its own."
+        )
+    return ""
 
 
 def give_up(run: Run, lost: Exception | None) -> NoReturn:
