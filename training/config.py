@@ -287,6 +287,7 @@ class Config:
     deterministic: bool = option(False, "the same bits on the same GPU at every run, at the cost of some speed")
     allow_changes: bool = option(False, "go on from a checkpoint although configuration, data, code or versions differ")
     threads: int | str = option("auto", "torch's threads in each process; auto: its share of the CPUs")
+    meet_s: float = option(900.0, "several processes: seconds in which all must have come at the start")
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -300,6 +301,7 @@ class Config:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         one_of("precision", self.precision, ("fp32", "bf16", "fp16"))
         auto_or_int("threads", self.threads, 1)
+        at_least("meet_s", self.meet_s, 1)
         require(0 <= self.seed < 1 << 63, f"seed must be from 0 to 2**63 - 1, not {self.seed}.")
         require(self.run_dir != "", "run_dir is empty: name the folder that the run writes to.")
         require(

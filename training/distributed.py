@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -33,7 +33,7 @@ TELL_S = 5.0
 """After which a process says for whom it waits."""
 
 MEET_S = 900.0
-"""In which all processes must have come: the nodes of a cluster do not start together."""
+"""In which all processes must have come, unless meet_s says otherwise."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -143,7 +143,7 @@ def _has_own_gpu(world: World) -> bool:
 
 @contextmanager
 def process_group(
-    world: World, find_device: Callable[[], torch.device], facts: dict[str, Any]
+    world: World, find_device: Callable[[], torch.device], facts: dict[str, Any], meet_s: float = MEET_S
 ) -> Iterator[torch.device]:
     """Join the other processes, once all agree on ``facts``; answers the device, and leaves when done.
 
@@ -158,7 +158,7 @@ def process_group(
         facts = facts | {"device": device.type if device else ""}
     except ConfigError as error:
         device, facts = None, {"error": str(error)}
-    store = _agree(_meet(world), world, facts)
+    store = _agree(_meet(world, meet_s), world, facts)
     assert device is not None  # else nobody agreed
     _use(device)
     # Tensors in CPU memory go over gloo also on GPUs: agreeing on a flag must not wait for the GPU.
@@ -176,18 +176,20 @@ def _use(device: torch.device) -> torch.device:
     return device
 
 
-def _meet(world: World) -> Any:
+def _meet(world: World, limit_s: float = MEET_S) -> Any:
     """The store through which processes find each other; rank 0 serves it, or torchrun's agent does.
 
-    Waits in pieces of a second, so that signals are heard. Raises UserError after ``MEET_S``.
+    Waits in pieces of a second, so that signals are heard. Raises UserError after ``limit_s``.
     """
     host, port = _address(world)
     by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and world.meeting_point == "env://"
     serves = world.is_main and not by_agent
-    waiting = _Waiting(f"rank {world.rank} waits at {_describe(world)} for " + ("torchrun" if by_agent else "rank 0"))
+    waiting = _Waiting(
+        f"rank {world.rank} waits at {_describe(world)} for " + ("torchrun" if by_agent else "rank 0"), limit_s
+    )
     while True:
         try:
-            return _store(host, port, serves, world.one_host and not by_agent)
+            return _store(host, port, serves, world.one_host and not by_agent, timedelta(seconds=limit_s))
         except (dist.DistError, OSError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             if serves or waiting.is_over():
@@ -198,13 +200,13 @@ def _meet(world: World) -> Any:
         time.sleep(0.1)
 
 
-def _store(host: str, port: int, serves: bool, loopback: bool) -> Any:
+def _store(host: str, port: int, serves: bool, loopback: bool, timeout: timedelta) -> Any:
     """The meeting point's store; one for processes of this machine alone listens on the loopback alone."""
-    common: dict[str, Any] = {"host_name": LOOPBACK if loopback else host, "timeout": _PATIENCE}
+    common: dict[str, Any] = {"host_name": LOOPBACK if loopback else host, "timeout": timeout}
     if not serves:
         socket.create_connection((common["host_name"], port), _ANSWER_S).close()  # torch's own attempts fill the screen
         store = TCPStore(port=port, **common | {"timeout": timedelta(seconds=10)}, wait_for_workers=False)
-        store.set_timeout(_PATIENCE)
+        store.set_timeout(timeout)
         return PrefixStore(_PREFIX, store)
     if loopback:
         listener = socket.create_server((LOOPBACK, port))
@@ -212,11 +214,16 @@ def _store(host: str, port: int, serves: bool, loopback: bool) -> Any:
     return PrefixStore(_PREFIX, TCPStore(port=port, is_master=True, wait_for_workers=False, **common))
 
 
-class _Waiting:
-    """Says after ``TELL_S`` seconds, and again from time to time, what is waited for; over after ``MEET_S``."""
+class NobodyCameError(UserError, dist.DistStoreError):
+    """Another process was waited for in vain."""
 
-    def __init__(self, what: str) -> None:
+
+class _Waiting:
+    """Says after ``TELL_S`` seconds, and again from time to time, what is waited for; over after ``limit_s``."""
+
+    def __init__(self, what: str, limit_s: float) -> None:
         self.what = what
+        self.limit_s = limit_s
         self._begin = time.monotonic()
         self._next = TELL_S
 
@@ -224,9 +231,13 @@ class _Waiting:
         """Whether there is no time left; says so when it is due."""
         waited = time.monotonic() - self._begin
         if waited >= self._next:
-            put_error(f"{self.what}: for {waited:.0f} s, up to {MEET_S:.0f} s")
+            put_error(f"{self.what}: for {waited:.0f} s, up to {self.limit_s:g} s (meet_s)")
             self._next = max(waited, self._next) + 30
-        return waited >= MEET_S
+        return waited >= self.limit_s
+
+    def give_up(self, advice: str) -> NoReturn:
+        """Raise NobodyCameError."""
+        raise NobodyCameError(f"{self.what}: in vain for {self.limit_s:g} s (meet_s). {advice}")
 
 
 def _address(world: World) -> tuple[str, int]:
@@ -259,14 +270,15 @@ def _agree(store: Any, world: World, facts: dict[str, Any]) -> Any:
     mine = facts | {"name": name, "host": socket.gethostname()}
     if not world.is_main:
         store.set(f"facts/{world.rank}", json.dumps(mine))
-        waiting = _Waiting(f"rank {world.rank} waits for rank 0, which compares all {world.size} processes")
+        limit_s = store.timeout.total_seconds()
+        waiting = _Waiting(f"rank {world.rank} waits for rank 0, which compares all {world.size} processes", limit_s)
         attempt = _get(store, f"attempt/{name}", waiting).decode()
         store.set(f"{attempt}/{name}", "here")
         if _get(store, f"{attempt}/verdict", waiting):
             raise SystemExit(ConfigError.exit_code)  # rank 0 says why
         return PrefixStore(attempt, store)
     verdict = ""
-    waiting = _Waiting("")
+    waiting = _Waiting("", store.timeout.total_seconds())
     for rank in range(world.size):
         waiting.what = f"rank 0 waits for rank {rank} of {world.size} processes"
         other = _facts_of(store, rank, name, waiting) if rank else mine
@@ -290,7 +302,7 @@ def _get(store: Any, key: str, waiting: "_Waiting") -> bytes:
     """A value, once it is there. Raises UserError if it is not in time, and DistError if the store is gone."""
     while not _comes(store, key):
         if waiting.is_over():
-            raise UserError(f"{waiting.what}: in vain for {MEET_S:.0f} s. See why it ended, or did not start.")
+            waiting.give_up("See why it did not start, or has ended.")
     value: bytes = store.get(key)
     return value
 
@@ -311,7 +323,7 @@ def _facts_of(store: Any, rank: int, attempt: str, waiting: "_Waiting") -> dict[
         if _comes(store, f"{attempt}/{facts['name']}"):
             return facts
         if waiting.is_over():  # those are facts of a process that has ended, or this one is slow
-            raise UserError(f"{waiting.what}: in vain for {MEET_S:.0f} s. The one that came has ended.")
+            waiting.give_up("The one that came has ended.")
 
 
 def is_lost_peer(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _FREE = (
-    *("run_dir", "run_mirror", "resume", "mode", "allow_changes", "device", "threads", "submit"),
+    *("run_dir", "run_mirror", "resume", "mode", "allow_changes", "device", "threads", "meet_s", "submit"),
     *("data.source", "data.root", "data.endpoint", "data.bucket", "data.val_bucket"),
     *(
         "data.train_prefix",

@@ -40,7 +40,9 @@ def run(config: Config) -> int:
         world = read_world()
         who = f"rank {world.rank}: " if world.size > 1 else ""
         stop.echo_s = ECHO_S if world.has_agent else 0.0
-        with process_group(world, lambda: choose_device(config.device, world), common_facts(config)) as device:
+        with process_group(
+            world, lambda: choose_device(config.device, world), common_facts(config), config.meet_s
+        ) as device:
             set_numerics(config, device, world)
             code = _run(config, world, device, stop)
         stop.ignore_from_now_on()
@@ -156,7 +158,7 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
     )
     run.console.say(
         f"batch {config.train.batch_size} = {' '.join(parts)} {batch_size}, lr {config.train.lr:g}; {workers} loader "
-        f"workers (as many for validation) and {torch.get_num_threads()} threads for each of {world.size} processes"
+        f"workers and {torch.get_num_threads()} threads for each of {world.size} processes"
     )
     if run.device.type == "cuda" and world.size == 1 and torch.cuda.device_count() > 1:
         run.console.say(
