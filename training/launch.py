@@ -23,7 +23,7 @@ from typing import Any
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed.elastic.multiprocessing.api import PContext, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.elastic.rendezvous import c10d_rendezvous_backend, static_tcp_rendezvous
+from torch.distributed.elastic.rendezvous import c10d_rendezvous_backend, dynamic_rendezvous, static_tcp_rendezvous
 from torch.distributed.launcher.api import LaunchConfig
 from torch.distributed.run import get_args_parser, run
 
@@ -94,6 +94,10 @@ def meet_on_loopback(options: Any) -> None:
     options.master_addr = options.local_addr = LOOPBACK
     for module in (c10d_rendezvous_backend, static_tcp_rendezvous):
         vars(module)["TCPStore"] = _store_on_loopback
+    handler = dynamic_rendezvous.DynamicRendezvousHandler
+    handler._create_tcp_store_server = lambda self, host, port: _store_on_loopback(  # type: ignore[method-assign]
+        host, port, is_master=True, multi_tenant=True
+    )
 
 
 def _store_on_loopback(host: str, port: int, *arguments: Any, **words: Any) -> TCPStore:
