@@ -94,10 +94,8 @@ def meet_on_loopback(options: Any) -> None:
     options.master_addr = options.local_addr = LOOPBACK
     for module in (c10d_rendezvous_backend, static_tcp_rendezvous):
         vars(module)["TCPStore"] = _store_on_loopback
-    handler = dynamic_rendezvous.DynamicRendezvousHandler
-    handler._create_tcp_store_server = lambda self, host, port: _store_on_loopback(  # type: ignore[method-assign]
-        host, port, is_master=True, multi_tenant=True
-    )
+    handler: Any = dynamic_rendezvous.DynamicRendezvousHandler
+    handler._create_tcp_store_server = _store_of_a_node
 
 
 def _store_on_loopback(host: str, port: int, *arguments: Any, **words: Any) -> TCPStore:
@@ -107,6 +105,10 @@ def _store_on_loopback(host: str, port: int, *arguments: Any, **words: Any) -> T
         listener = socket.create_server((LOOPBACK, port))
         given |= {"port": listener.getsockname()[1], "master_listen_fd": listener.detach()}
     return TCPStore(**given)
+
+
+def _store_of_a_node(_: Any, master_addr: Any, master_port: Any) -> TCPStore:
+    return _store_on_loopback(master_addr, master_port, is_master=True, multi_tenant=True)
 
 
 def _names(host_name: Any, port: Any, world_size: Any, is_master: Any, timeout: Any, multi_tenant: Any) -> None: ...
