@@ -11,7 +11,6 @@ the loopback alone.
 
 import dataclasses
 import functools
-import inspect
 import os
 import signal
 import socket
@@ -98,20 +97,17 @@ def meet_on_loopback(options: Any) -> None:
     handler._create_tcp_store_server = _store_of_a_node
 
 
-def _store_on_loopback(host: str, port: int, *arguments: Any, **words: Any) -> TCPStore:
-    given = inspect.signature(_names).bind_partial(host, port, *arguments, **words).arguments
-    given["host_name"] = LOOPBACK
+def _store_on_loopback(*arguments: Any, **words: Any) -> TCPStore:
+    names = ("host_name", "port", "world_size", "is_master", "timeout")
+    given = dict(zip(names, arguments, strict=False)) | words | {"host_name": LOOPBACK}
     if given.get("is_master"):
-        listener = socket.create_server((LOOPBACK, port))
+        listener = socket.create_server((LOOPBACK, given["port"]))
         given |= {"port": listener.getsockname()[1], "master_listen_fd": listener.detach()}
     return TCPStore(**given)
 
 
 def _store_of_a_node(_: Any, master_addr: Any, master_port: Any) -> TCPStore:
     return _store_on_loopback(master_addr, master_port, is_master=True, multi_tenant=True)
-
-
-def _names(host_name: Any, port: Any, world_size: Any, is_master: Any, timeout: Any, multi_tenant: Any) -> None: ...
 
 
 if __name__ == "__main__":

@@ -59,7 +59,10 @@ def own_directory(path: str) -> str:
         if "TORCHELASTIC_RESTART_COUNT" in os.environ:
             of_agent = own.with_name(f"{own.name}-{os.getppid()}")
             again = os.environ["TORCHELASTIC_RESTART_COUNT"] != "0"
-            return str(of_agent if of_agent.exists() or not (again or _make(own)) else own)
+            if not of_agent.exists() and (again or _make(own)):
+                return path
+            of_agent.mkdir(exist_ok=True)
+            return str(of_agent)
         number = 1
         while not _make(own):
             number += 1

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,37 +25,30 @@ sys.exit(7)
 
 
 @pytest.mark.parametrize("ending", ["> /dev/full", "2> /dev/full > /dev/full", ">&- 2>&-", "| true", "< /dev/null"])
-def test_a_program_ends_as_if_all_were_printed(ending: str) -> None:
-    script = f'"$0" -c "$1" {ending}; echo "${{PIPESTATUS[0]}}" > /proc/$$/fd/9'
-    read, write = os.pipe()
-    os.dup2(write, 9)
+def test_a_program_ends_as_if_all_were_printed(ending: str, tmp_path: Path) -> None:
+    script = f'"$0" -c "$1" {ending}; echo "${{PIPESTATUS[0]}}" > "$2"'
     process = subprocess.run(
-        ["bash", "-c", script, sys.executable, PROGRAM],
-        cwd=PROJECT, pass_fds=[9], capture_output=True, text=True, check=False, env=os.environ | {"LC_ALL": "C"},
+        ["bash", "-c", script, sys.executable, PROGRAM, str(tmp_path / "code")],
+        cwd=PROJECT, capture_output=True, text=True, check=False, env=os.environ | {"LC_ALL": "C"},
     )  # fmt: skip
-    os.close(9)
-    os.close(write)
-    assert os.read(read, 100) == b"7\n"
-    os.close(read)
+    assert (tmp_path / "code").read_text() == "7\n"
     assert process.stderr in ("", "an error\n"), process.stderr
 
 
 def test_a_console_without_an_output(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = io.StringIO()
     closed.close()
-    with open("/dev/full", "w") as full:
-        for stream in (closed, None, full, io.TextIOWrapper(io.BytesIO(), "ascii")):
-            monkeypatch.setattr(sys, "stdout", stream)
-            monkeypatch.setattr(sys, "stderr", stream)
-            console = Console(enabled=True)
-            console.say("one → two")
-            console.progress("three")
-            console.end_progress()
-            put("four")
-            put_error("five")
-        monkeypatch.undo()
-        if full.buffer:
-            full.detach()
+    full = io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True)  # noqa: SIM115
+    for stream in (closed, None, full, io.TextIOWrapper(io.BytesIO(), "ascii")):
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setattr(sys, "stderr", stream)
+        console = Console(enabled=True)
+        console.say("one → two")
+        console.progress("three")
+        console.end_progress()
+        put("four")
+        put_error("five")
+    monkeypatch.undo()
 
 
 def test_text_is_written_line_by_line_whole_and_with_escapes() -> None:
