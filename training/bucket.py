@@ -1,6 +1,5 @@
 """Samples from an AIStore bucket: made by the cluster's ETLs, or here from the objects' bytes."""
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +20,7 @@ from aistore_data.http_reader import Access, HttpReader
 from aistore_data.listing import read_manifest
 from aistore_data.manifest import Manifest
 from aistore_data.placement import Placement
+from aistore_data.scratch import scratch_folder
 from aistore_data.shared import share
 from etl.code import code_sha256
 from etl.sample import Spec
@@ -180,9 +180,9 @@ def _manifest(
 def _embedded(config: Config, stack: ExitStack) -> Access:
     from aistore_data.embedded import EmbeddedAIS
 
-    root = stack.enter_context(tempfile.TemporaryDirectory(prefix="imagenet-ais-"))
+    root = stack.enter_context(scratch_folder())
     server = stack.enter_context(
-        EmbeddedAIS(Path(root), imagefolder=Path(config.data.embedded_root), layout=config.data.embedded_layout)
+        EmbeddedAIS(root, imagefolder=Path(config.data.embedded_root), layout=config.data.embedded_layout)
     )
     return Access(server.endpoint, server.token)
 

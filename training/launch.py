@@ -15,8 +15,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from torch._C._distributed_c10d import TCPStore
@@ -26,6 +24,7 @@ from torch.distributed.elastic.rendezvous import c10d_rendezvous_backend, dynami
 from torch.distributed.launcher.api import LaunchConfig
 from torch.distributed.run import get_args_parser, run
 
+from aistore_data.scratch import scratch_folder
 from training.exits import VARIABLE, reported
 from training.output import never_fail, put_error
 from training.preemption import EXIT_CODE
@@ -46,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     wait_for_saves()
     if str(options.nnodes) in ("1", "1:1"):
         meet_on_loopback(options)
-    with tempfile.TemporaryDirectory(prefix="imagenet-ais-launch-", ignore_cleanup_errors=True) as folder:
-        os.environ[VARIABLE] = folder
+    with scratch_folder() as folder:
+        os.environ[VARIABLE] = str(folder)
         try:
             run(options)  # type: ignore[no-untyped-call]
         except ChildFailedError as error:
@@ -57,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
             put_error(str(error))
             return 2 if 2 in codes else 1
         except SignalException as error:
-            return after_signal(error.sigval.name, reported(Path(folder)))
+            return after_signal(error.sigval.name, reported(folder))
     return 0
 
 
