@@ -139,7 +139,7 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
         begin = time.monotonic()
         name, started = etls.ensure(client, name, recipe, settings, say)  # type: ignore[arg-type]
         if started and (data.etl.on_exit == "stop" or (data.etl.on_exit == "auto" and embedded)):
-            stack.callback(_stop_etl, client, name, say)
+            stack.callback(_stop_etl, client, name, access, say)
         compared = etls.prove(reader, where, manifest, name, spec, len(found.get("tmap", {})))
         took = f"started in {time.monotonic() - begin:.1f} s" if started else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
@@ -147,12 +147,14 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
     return _Bucket(access, uri, val_uri, train, val, found, direct, names[0], names[1])
 
 
-def _stop_etl(client: Any, name: str, say: Callable[[str], None]) -> None:
+def _stop_etl(client: Any, name: str, access: Access, say: Callable[[str], None]) -> None:
     """At the end of a run: an ETL that cannot be stopped then must not hide how the run ended."""
     try:
         etls.stop(client, name)
-    except (AISError, RequestException, ClusterError, OSError) as error:
-        say(f"ETL {name} could not be stopped: {str(error).partition(chr(10))[0]}")
+    except (AISError, OSError) as error:  # also those of requests
+        say(f"ETL {name} could not be stopped: {why(error, access)}")
+    except ClusterError as error:
+        say(f"ETL {name} could not be stopped: {error}")
 
 
 def _manifest(
