@@ -36,6 +36,7 @@ import yaml
 from aistore_data.errors import ConfigError
 from training.console import format_duration
 from training.lock import PREFIX as LOCK
+from training.output import put
 from training.run_files import is_run_directory, read_lines, read_object
 
 ALIVE_S = 60.0
@@ -237,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     now = time.time()
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(table((row(read(path, now)) for path in paths), width))
+    put(table((row(read(path, now)) for path in paths), width))
     return 0
 
 

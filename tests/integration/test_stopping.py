@@ -140,6 +140,7 @@ def test_output_that_nobody_takes_is_no_error(start: Callable[..., subprocess.Po
     assert (run / "PREEMPTED").exists() and (run / "checkpoints" / "last.pt").exists()
 
 
+@pytest.mark.long
 def test_a_directory_that_is_taken_over_ends_the_run_at_once(
     start: Callable[..., subprocess.Popen[str]], small_folder: Path
 ) -> None:
