@@ -76,8 +76,9 @@ def train(run: Run, feed: Feed, validate: Callable[[], Tally | None]) -> Metrics
     return metrics
 
 
-def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums) -> bool:
-    """The rest of an epoch. False if the run was asked to stop."""
+def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums | None = None) -> bool:
+    """The rest of an epoch, with its figures in ``sums``. False if the run was asked to stop."""
+    sums = sums or Sums(run.device)
     progress, config = run.progress, run.config.train
     saved, due = time.monotonic(), False
     run.train_model.train()
