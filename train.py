@@ -1,17 +1,33 @@
 """Train ImageNet: ``python train.py --help`` explains every option, README.md the rest."""
 
 import os
+import signal
 import sys
+from types import FrameType
 
-import hydra
-from omegaconf import DictConfig
 
-from aistore_data.errors import ConfigError
-from aistore_data.text import visible
-from training.compose import EXPECTED_ERRORS, check, explain, register
-from training.config_files import check_words
-from training.overrides import quote_overrides
-from training.worker_server import start_worker_server
+def interrupted(number: int, frame: FrameType | None) -> None:
+    """ctrl-C before there is anything to save: while modules are imported, an exception could be swallowed."""
+    try:
+        os.write(2, b"\nstopped by SIGINT before the run began.\n")
+    finally:
+        os._exit(128 + number)
+
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, interrupted)
+
+import hydra  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+
+from aistore_data.errors import ConfigError  # noqa: E402
+from training.compose import EXPECTED_ERRORS, check, explain, register, sweep_suffix  # noqa: E402
+from training.config_files import check_words  # noqa: E402
+from training.exits import report  # noqa: E402
+from training.output import never_fail, put_error  # noqa: E402
+from training.overrides import quote_overrides  # noqa: E402
+from training.preemption import EXIT_CODE, Late, silence  # noqa: E402
+from training.worker_server import start_worker_server  # noqa: E402
 
 exit_codes: list[int] = []
 """Of the jobs so far."""
@@ -19,12 +35,12 @@ exit_codes: list[int] = []
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(composed: DictConfig) -> None:
-    """One job: compose, check, run. A sweep (--multirun) calls it once for each job."""
+    """One job: compose, check, run. A sweep (--multirun) calls it once for each job, until one is asked to stop."""
     exit_codes.append(1)
     try:
         config = check(composed)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        put_error(f"error: {error}")
         exit_codes[-1] = error.exit_code
         return
     if config.data.workers != 0:
@@ -32,10 +48,14 @@ def main(composed: DictConfig) -> None:
     from training.run import run  # here, so that --help and a typing error need not wait for torch
 
     exit_codes[-1] = run(config)
+    if sweep_suffix() and (exit_codes[-1] == EXIT_CODE or Late.signal):
+        put_error("the sweep ends here, since it was asked to stop: the same command goes on with it.")
+        raise SystemExit(EXIT_CODE)
 
 
 def cli() -> int:
     """The exit code: 0 done, 1 error, 2 wrong usage or configuration, 85 stopped on request and resumable."""
+    never_fail()
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and leaving with 1
     try:
@@ -45,10 +65,26 @@ def cli() -> int:
     except EXPECTED_ERRORS as error:
         if exit_codes:  # a job had begun: this is our own mistake
             raise
-        print(f"error: {visible(explain(error))}", file=sys.stderr)
+        put_error(f"error: {explain(error)}")
         return ConfigError.exit_code
+    failed = [str(number) for number, code in enumerate(exit_codes) if code]
+    if failed and len(exit_codes) > 1:
+        put_error(f"{len(failed)} of the sweep's {len(exit_codes)} jobs failed: {', '.join(failed)}.")
     return max(exit_codes, default=0)
 
 
+def program() -> int:
+    """``cli``, which a launcher hears of, and which late signals do not disturb any more."""
+    code = 1
+    try:
+        code = cli()
+    except SystemExit as done:
+        code = done.code if isinstance(done.code, int) else 1
+    finally:
+        silence()
+        report(code)
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(cli())
+    sys.exit(program())

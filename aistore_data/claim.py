@@ -129,8 +129,9 @@ class Claim:
                     return
                 self._write()
                 failed_since = None
-            except (AISError, RequestException) as error:
+            except Exception as error:  # whatever it is, as a token's file that is just being replaced
                 failed_since = failed_since or time.monotonic()
                 if time.monotonic() - failed_since > STALE_S - RENEW_S:
-                    self._lost = f"its claim on the bucket could not be renewed: {words(error)}"
+                    why = words(error) if isinstance(error, AISError | RequestException) else str(error)
+                    self._lost = f"its claim on the bucket could not be renewed: {why}"
                     return

@@ -37,6 +37,7 @@ from aistore_data.errors import ConfigError
 from aistore_data.text import visible
 from training.console import format_duration
 from training.lock import PREFIX as LOCK
+from training.output import put
 from training.run_files import is_run_directory, read_lines, read_object
 
 ALIVE_S = 60.0
@@ -238,7 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     now = time.time()
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(visible(table((row(read(path, now)) for path in paths), width)))
+    put(visible(table((row(read(path, now)) for path in paths), width)))
     return 0
 
 

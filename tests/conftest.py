@@ -120,7 +120,7 @@ def train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Result]]:
     """Composes, checks and runs as train.py does, but in this process, where torch is imported already."""
-    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)}
     cwd = tmp_path / "cwd"
     cwd.mkdir()
     monkeypatch.chdir(cwd)
@@ -201,9 +201,10 @@ class ForkedTrain:
         variables: dict[str, str] | None = None,
         apart: bool = False,
         started: Callable[[list[int]], None] = lambda pids: None,
+        victim: int = 0,
         **accident: Any,
     ) -> tuple[list[int], Result]:
-        """A process for each list of overrides; the accident happens to rank 0. (exit codes, result of rank 0)."""
+        """A process for each list of overrides; the accident happens to ``victim``. (exit codes, result of rank 0)."""
         world = len(overrides)
         output = self.cwd.with_name(f"output-{uuid.uuid4().hex}")
         port = free_port()
@@ -215,7 +216,7 @@ class ForkedTrain:
             environment = (environment if world > 1 else {}) | (variables or {})
             place = self.cwd.with_name(f"{self.cwd.name}-{rank}") if apart and rank else self.cwd
             place.mkdir(exist_ok=True)
-            what = accident if rank == 0 else {key: accident[key] for key in accident if key == "patches"}
+            what = accident if rank == victim else {key: accident[key] for key in accident if key == "patches"}
             pids.append(self.zygote.start(Request(words, str(place), str(output), environment, **what)))
         started(pids)
         codes = [self.zygote.wait(pid) for pid in pids]

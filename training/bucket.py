@@ -1,6 +1,5 @@
 """Samples from an AIStore bucket: made by the cluster's ETLs, or here from the objects' bytes."""
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +21,7 @@ from aistore_data.http_reader import Access, HttpReader
 from aistore_data.listing import NoImagesError, read_manifest
 from aistore_data.manifest import Manifest
 from aistore_data.placement import Placement
+from aistore_data.scratch import scratch_folder
 from aistore_data.shared import share
 from aistore_data.text import shell_word
 from etl.code import code_sha256
@@ -155,12 +155,22 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
         begin = time.monotonic()
         name, started = etls.ensure(client, name, recipe, settings, say)  # type: ignore[arg-type]
         if started and (data.etl.on_exit == "stop" or (data.etl.on_exit == "auto" and embedded)):
-            stack.callback(etls.stop, client, name)
+            stack.callback(_stop_etl, client, name, access, say)
         compared = etls.prove(reader, where, manifest, name, spec, len(found.get("tmap", {})))
         took = f"started in {time.monotonic() - begin:.1f} s" if started else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
         names.append(name)
     return _Bucket(access, uri, val_uri, train, val, found, direct, names[0], names[1])
+
+
+def _stop_etl(client: Any, name: str, access: Access, say: Callable[[str], None]) -> None:
+    """At the end of a run: an ETL that cannot be stopped then must not hide how the run ended."""
+    try:
+        etls.stop(client, name)
+    except (AISError, OSError) as error:  # also those of requests
+        say(f"ETL {name} could not be stopped: {why(error, access)}")
+    except ClusterError as error:
+        say(f"ETL {name} could not be stopped: {error}")
 
 
 def _manifest(
@@ -190,9 +200,9 @@ def _embedded(config: Config, stack: ExitStack) -> Access:
 
     if config.mode == "train":
         require_train(Path(config.data.embedded_root))
-    root = stack.enter_context(tempfile.TemporaryDirectory(prefix="imagenet-ais-"))
+    root = stack.enter_context(scratch_folder())
     server = stack.enter_context(
-        EmbeddedAIS(Path(root), imagefolder=Path(config.data.embedded_root), layout=config.data.embedded_layout)
+        EmbeddedAIS(root, imagefolder=Path(config.data.embedded_root), layout=config.data.embedded_layout)
     )
     return Access(server.endpoint, server.token)
 

@@ -18,6 +18,7 @@ import torch
 from aistore_data.errors import UserError
 from training import checkpoint_contents, torch_files
 from training.checkpoint_contents import KEYS
+from training.output import put
 from training.run_files import open_new
 
 _OURS = re.compile(r"collections OrderedDict|torch (Size|\w+Storage)|torch\._utils _rebuild_tensor_v2")
@@ -110,7 +111,7 @@ def _told(read: Callable[[Path], _T], path: Path) -> _T | None:
     try:
         return read(path)
     except UserError as error:
-        print(error, flush=True)
+        put(str(error))
         return None
 
 

@@ -3,13 +3,10 @@
 import atexit
 import difflib
 import functools
-import os
 import shlex
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -24,6 +21,7 @@ from training.config import Config, describe_options
 from training.config_files import watch_hydra
 from training.options import literal
 from training.overrides import PATHS, expand_user
+from training.run_id import base_name, hand_out
 
 EXPECTED_ERRORS = (HydraException, OmegaConfBaseException, ValueError, ConfigError)
 """What Hydra raises for a wrong command line."""
@@ -68,27 +66,10 @@ def _refuse_resolver(name: str, *arguments: Any) -> None:
     )
 
 
-@functools.cache
-def _start_time() -> str:
-    """When the run began: under torchrun its agent's beginning, which outlives a restart of the workers."""
-    now = time.time()
-    if "TORCHELASTIC_RESTART_COUNT" in os.environ:
-        ticks = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
-        now -= float(Path("/proc/uptime").read_text().split()[0]) - int(ticks) / os.sysconf("SC_CLK_TCK")
-    return time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
-
-
 def run_id() -> str:
-    """A name for the run that is the same on every rank and after a requeue; a sweep adds the job's number.
-
-    From RUN_ID, SLURM_JOB_ID or TORCHELASTIC_RUN_ID; else the time of the start, which rank 0 tells the others.
-    """
-    name = os.environ.get("RUN_ID")
-    if not name and os.environ.get("SLURM_JOB_ID"):
-        name = f"slurm-{os.environ['SLURM_JOB_ID']}"
-    if not name and os.environ.get("TORCHELASTIC_RUN_ID", "none") != "none":
-        name = f"torchrun-{os.environ['TORCHELASTIC_RUN_ID']}"
-    return (name or _start_time()) + sweep_suffix()
+    """A name for the run that is the same on every rank and after a requeue; a sweep adds the job's number."""
+    name, stable = base_name()
+    return hand_out(name + sweep_suffix(), stable=stable)
 
 
 def sweep_suffix() -> str:

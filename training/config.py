@@ -348,6 +348,9 @@ class Config:
     threads: int | str = option(
         "auto", "torch's threads in each process; auto: its share of the CPUs", low=1, changes_result=False
     )
+    meet_s: float = option(
+        900.0, "several processes: seconds in which all must have come at the start", low=1, changes_result=False
+    )
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)
     train: TrainConfig = group(TrainConfig)

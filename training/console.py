@@ -4,6 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from aistore_data.text import visible
+from training.output import put
 
 if TYPE_CHECKING:
     from training.metrics import Metrics, Tally
@@ -15,19 +16,19 @@ class Console:
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
-        self.live = enabled and sys.stdout.isatty()
+        self.live = enabled and _is_terminal()
         self._dirty = False
 
     def say(self, text: str) -> None:
         """A line of its own."""
         if self.enabled:
-            print(("\r\x1b[K" if self._dirty else "") + visible(text), flush=True)
+            put(("\r\x1b[K" if self._dirty else "") + visible(text))
             self._dirty = False
 
     def progress(self, text: str) -> None:
         """The state within an epoch: replaces the live line, or adds a plain one."""
         if self.live:
-            print(f"\r\x1b[K{visible(text)}", end="", flush=True)
+            put(f"\r\x1b[K{visible(text)}", end="")
             self._dirty = True
         else:
             self.say(text)
@@ -35,8 +36,15 @@ class Console:
     def end_progress(self) -> None:
         """Keep what the live line says, and go on below it."""
         if self._dirty:
-            print(flush=True)
+            put("")
             self._dirty = False
+
+
+def _is_terminal() -> bool:
+    try:
+        return sys.stdout is not None and sys.stdout.isatty()
+    except ValueError:  # it is closed
+        return False
 
 
 def train_line(run: "Run", tally: "Tally", eta_s: float) -> str:

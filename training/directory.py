@@ -14,7 +14,9 @@ from training.config import Config
 from training.console import Console
 from training.distributed import World, from_main, on_main, sum_over_ranks
 from training.lock import RunLock
+from training.preemption import StopFlag
 from training.records import claim
+from training.run_id import own_directory
 from training.state import Run, finish_mirror
 
 if TYPE_CHECKING:
@@ -32,15 +34,18 @@ class Directory:
     mirror: "Mirror | None"
 
 
-def take_directory(config: Config, world: World, console: Console, stack: ExitStack) -> Directory:
+def take_directory(config: Config, world: World, console: Console, stack: ExitStack, stop: StopFlag) -> Directory:
     """Claim ``config.run_dir``, lock it as long as ``stack`` lives, and fetch what its mirror has beyond it.
 
+    ``stop`` is asked as soon as another run has taken the directory over.
     Raises UserError where it is in use, not ours, not writable, or not shared by all nodes, or the mirror fails.
     """
-    config.run_dir = from_main(config.run_dir)
+    config.run_dir = from_main(own_directory(config.run_dir) if world.is_main else "")
     directory = Directory(None, None)
     if world.is_main:
-        directory = Directory(RunLock(Path(config.run_dir), console.say), _mirror(config, console))
+        directory = Directory(
+            RunLock(Path(config.run_dir), console.say, on_loss=stop.request), _mirror(config, console)
+        )
     on_main(world, lambda: _take(config, directory, stack))
     _require_shared(config, world, directory.lock)
     return directory
@@ -79,6 +84,7 @@ def _mirror(config: Config, console: Console) -> "Mirror | None":
 def _open_mirror(run: Run, mirror: "Mirror | None", stack: ExitStack, fresh: bool) -> None:
     assert mirror is not None  # called on rank 0
     mirror.take_over(fresh=fresh)
+    mirror.on_end = run.stop.request
     run.mirror = stack.enter_context(mirror)
 
 

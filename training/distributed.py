@@ -11,22 +11,34 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
 from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 
 from aistore_data.errors import ConfigError, UserError
+from training.output import put_error
 
 Result = TypeVar("Result")
 
 _PATIENCE = timedelta(hours=1)
 """Of ranks that wait for rank 0, which may list a bucket. A rank that died is noticed at once."""
 
-_ANSWER = timedelta(seconds=1)
-"""After which rank 0 looks again who a rank is now."""
+_ANSWER_S = 1.0
+"""After which a wait for others is interrupted, to hear signals and to look again who a rank is now."""
+
+TELL_S = 5.0
+"""After which a process says for whom it waits."""
+
+MEET_S = 900.0
+"""In which all processes must have come, unless meet_s says otherwise."""
+
+LOOPBACK = "127.0.0.1"
+
+_LOCAL_NAMES = (LOOPBACK, "localhost")
+_PREFIX = "imagenet-ais"
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,8 @@ class World:
     meeting_point: str = "env://"
     has_agent: bool = False
     """Whether torchrun watches over this process, and passes signals on to it."""
+    one_host: bool = False
+    """Whether all processes are known to run on this machine."""
     from_slurm: bool = False
     """Whether this is a task of srun."""
 
@@ -58,7 +72,9 @@ def read_world() -> World:
     if "RANK" in env and "WORLD_SIZE" in env:
         size = int(env["WORLD_SIZE"])
         local_rank, local_size = int(env.get("LOCAL_RANK", env["RANK"])), int(env.get("LOCAL_WORLD_SIZE", size))
-        return World(int(env["RANK"]), size, local_rank, local_size, has_agent="TORCHELASTIC_RUN_ID" in env)
+        one_host = env.get("LOCAL_WORLD_SIZE") == env["WORLD_SIZE"] or env.get("MASTER_ADDR") in _LOCAL_NAMES
+        has_agent = "TORCHELASTIC_RUN_ID" in env
+        return World(int(env["RANK"]), size, local_rank, local_size, has_agent=has_agent, one_host=one_host)
     if "SLURM_STEP_ID" in env and int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         return _slurm_world(env)
     return World()
@@ -70,13 +86,14 @@ def _slurm_world(env: Mapping[str, str]) -> World:
     host = env.get("MASTER_ADDR") or _first_host(env["SLURM_STEP_NODELIST"])
     # Another port for each job and each of its attempts: the former one may be taken for a minute.
     number = int(env["SLURM_JOB_ID"]) + int(env["SLURM_STEP_ID"]) + int(env.get("SLURM_RESTART_COUNT") or 0)
-    port = env.get("MASTER_PORT") or str(20000 + number % 20000)
+    port = env.get("MASTER_PORT") or str(20000 + number % 12000)  # from 32768 on Linux gives ports to clients
     return World(
         rank=int(env["SLURM_PROCID"]),
         size=int(env["SLURM_STEP_NUM_TASKS"]),
         local_rank=int(env["SLURM_LOCALID"]),
         local_size=tasks[int(env["SLURM_NODEID"])],
         meeting_point=f"tcp://{host}:{port}",
+        one_host=len(tasks) == 1,
         from_slurm=True,
     )
 
@@ -107,6 +124,8 @@ def choose_device(name: str, world: World) -> torch.device:
         raise ConfigError(
             "device=cuda, but torch sees no GPU here: use device=cpu, or check the driver and torch's build."
         )
+    if world.local_rank > 0 and torch.cuda.device_count() == 1 and _has_own_gpu(world):
+        return torch.device("cuda", 0)
     if world.local_rank >= torch.cuda.device_count():
         raise ConfigError(
             f"local rank {world.local_rank} has no GPU of its own: {torch.cuda.device_count()} visible, "
@@ -115,9 +134,16 @@ def choose_device(name: str, world: World) -> torch.device:
     return torch.device("cuda", world.local_rank)
 
 
+def _has_own_gpu(world: World) -> bool:
+    """Whether SLURM shows each of its tasks a GPU of its own, as ``srun --gpus-per-task=1`` does."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    asked = os.environ.get("SLURM_GPUS_PER_TASK") or os.environ.get("SLURM_TRES_PER_TASK")
+    return world.from_slurm and (bool(asked) or (visible != "" and "," not in visible))
+
+
 @contextmanager
 def process_group(
-    world: World, find_device: Callable[[], torch.device], facts: dict[str, Any]
+    world: World, find_device: Callable[[], torch.device], facts: dict[str, Any], meet_s: float = MEET_S
 ) -> Iterator[torch.device]:
     """Join the other processes, once all agree on ``facts``; answers the device, and leaves when done.
 
@@ -132,7 +158,7 @@ def process_group(
         facts = facts | {"device": device.type if device else ""}
     except ConfigError as error:
         device, facts = None, {"error": str(error)}
-    store = _agree(_meet(world), world, facts)
+    store = _agree(_meet(world, meet_s), world, facts)
     assert device is not None  # else nobody agreed
     _use(device)
     # Tensors in CPU memory go over gloo also on GPUs: agreeing on a flag must not wait for the GPU.
@@ -150,21 +176,87 @@ def _use(device: torch.device) -> torch.device:
     return device
 
 
-def _meet(world: World) -> Any:
-    """The store through which processes find each other."""
-    try:
-        return next(rendezvous(world.meeting_point, world.rank, world.size))[0]
-    except (dist.DistError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"the {world.size} processes could not meet at {_describe(world.meeting_point)}: {reason} "
-            "If the port is in use, set MASTER_PORT to a free one; if the host is wrong, set MASTER_ADDR."
-        ) from None
+def _meet(world: World, limit_s: float = MEET_S) -> Any:
+    """The store through which processes find each other; rank 0 serves it, or torchrun's agent does.
+
+    Waits in pieces of a second, so that signals are heard. Raises UserError after ``limit_s``.
+    """
+    host, port = _address(world)
+    by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and world.meeting_point == "env://"
+    serves = world.is_main and not by_agent
+    waiting = _Waiting(
+        f"rank {world.rank} waits at {_describe(world)} for " + ("torchrun" if by_agent else "rank 0"), limit_s
+    )
+    while True:
+        try:
+            return _store(host, port, serves, world.one_host and not by_agent, timedelta(seconds=limit_s))
+        except (dist.DistError, OSError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if serves or waiting.is_over():
+                raise UserError(
+                    f"the {world.size} processes could not meet at {_describe(world)}: {reason} "
+                    "If the port is in use, set MASTER_PORT to a free one; if the host is wrong, set MASTER_ADDR."
+                ) from None
+        time.sleep(0.1)
 
 
-def _describe(meeting_point: str) -> str:
-    if meeting_point != "env://":
-        return meeting_point
+def _store(host: str, port: int, serves: bool, loopback: bool, timeout: timedelta) -> Any:
+    """The meeting point's store; one for processes of this machine alone listens on the loopback alone."""
+    common: dict[str, Any] = {"host_name": LOOPBACK if loopback else host, "timeout": timeout}
+    if not serves:
+        socket.create_connection((common["host_name"], port), _ANSWER_S).close()  # torch's own attempts fill the screen
+        store = TCPStore(port=port, **common | {"timeout": timedelta(seconds=10)}, wait_for_workers=False)
+        store.set_timeout(timeout)
+        return PrefixStore(_PREFIX, store)
+    if loopback:
+        listener = socket.create_server((LOOPBACK, port))
+        common["master_listen_fd"] = listener.detach()
+    return PrefixStore(_PREFIX, TCPStore(port=port, is_master=True, wait_for_workers=False, **common))
+
+
+class NobodyCameError(UserError, dist.DistStoreError):
+    """Another process was waited for in vain."""
+
+
+class _Waiting:
+    """Says after ``TELL_S`` seconds, and again from time to time, what is waited for; over after ``limit_s``."""
+
+    def __init__(self, what: str, limit_s: float) -> None:
+        self.what = what
+        self.limit_s = limit_s
+        self._begin = time.monotonic()
+        self._next = TELL_S
+
+    def is_over(self) -> bool:
+        """Whether there is no time left; says so when it is due."""
+        waited = time.monotonic() - self._begin
+        if waited >= self._next:
+            put_error(f"{self.what}: for {waited:.0f} s, up to {self.limit_s:g} s (meet_s)")
+            self._next = max(waited, self._next) + 30
+        return waited >= self.limit_s
+
+    def give_up(self, advice: str) -> NoReturn:
+        """Raise NobodyCameError."""
+        raise NobodyCameError(f"{self.what}: in vain for {self.limit_s:g} s (meet_s). {advice}")
+
+
+def _address(world: World) -> tuple[str, int]:
+    """Host and port of the meeting point. Raises ConfigError."""
+    if world.meeting_point == "env://":
+        host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    else:
+        host, _, port = world.meeting_point.removeprefix("tcp://").rpartition(":")
+    if not host or not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) < 65536:
+        raise ConfigError(
+            f"WORLD_SIZE={world.size}, but MASTER_ADDR={host} and MASTER_PORT={port} do not say where the processes "
+            "meet: set both to rank 0's host and a free port of it, or start the processes by torchrun."
+        )
+    return host, int(port)
+
+
+def _describe(world: World) -> str:
+    if world.meeting_point != "env://":
+        return world.meeting_point
     return f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')} (MASTER_ADDR and MASTER_PORT)"
 
 
@@ -178,14 +270,18 @@ def _agree(store: Any, world: World, facts: dict[str, Any]) -> Any:
     mine = facts | {"name": name, "host": socket.gethostname()}
     if not world.is_main:
         store.set(f"facts/{world.rank}", json.dumps(mine))
-        attempt = store.get(f"attempt/{name}").decode()
+        limit_s = store.timeout.total_seconds()
+        waiting = _Waiting(f"rank {world.rank} waits for rank 0, which compares all {world.size} processes", limit_s)
+        attempt = _get(store, f"attempt/{name}", waiting).decode()
         store.set(f"{attempt}/{name}", "here")
-        if store.get(f"{attempt}/verdict"):
+        if _get(store, f"{attempt}/verdict", waiting):
             raise SystemExit(ConfigError.exit_code)  # rank 0 says why
         return PrefixStore(attempt, store)
     verdict = ""
+    waiting = _Waiting("", store.timeout.total_seconds())
     for rank in range(world.size):
-        other = _facts_of(store, rank, name) if rank else mine
+        waiting.what = f"rank 0 waits for rank {rank} of {world.size} processes"
+        other = _facts_of(store, rank, name, waiting) if rank else mine
         differing = [f"{key}: {value} → {other.get(key)}" for key, value in facts.items() if other.get(key) != value]
         if "error" in other:
             verdict = f"rank {rank} on {other['host']}: {other['error']}"
@@ -202,25 +298,42 @@ def _agree(store: Any, world: World, facts: dict[str, Any]) -> Any:
     return PrefixStore(name, store)
 
 
-def _facts_of(store: Any, rank: int, attempt: str) -> dict[str, Any]:
-    """What another rank says of itself, once it has answered. Raises DistError if none does in the store's time."""
-    deadline = time.monotonic() + store.timeout.total_seconds()
+def _get(store: Any, key: str, waiting: "_Waiting") -> bytes:
+    """A value, once it is there. Raises UserError if it is not in time, and DistError if the store is gone."""
+    while not _comes(store, key):
+        if waiting.is_over():
+            waiting.give_up("See why it did not start, or has ended.")
+    value: bytes = store.get(key)
+    return value
+
+
+def _comes(store: Any, key: str) -> bool:
+    """Whether a key is there within ``_ANSWER_S``."""
+    end = time.monotonic() + _ANSWER_S
+    while not (there := store.check([key])) and time.monotonic() < end:
+        time.sleep(0.02)
+    return bool(there)
+
+
+def _facts_of(store: Any, rank: int, attempt: str, waiting: "_Waiting") -> dict[str, Any]:
+    """What another rank says of itself, once it has answered. Raises UserError if none does in time."""
     while True:
-        facts: dict[str, Any] = json.loads(store.get(f"facts/{rank}"))
+        facts: dict[str, Any] = json.loads(_get(store, f"facts/{rank}", waiting))
         store.set(f"attempt/{facts['name']}", attempt)
-        try:
-            store.wait([f"{attempt}/{facts['name']}"], _ANSWER)
+        if _comes(store, f"{attempt}/{facts['name']}"):
             return facts
-        except dist.DistError:  # those are facts of a process that has ended, or this one is slow
-            if time.monotonic() > deadline:
-                raise
+        if waiting.is_over():  # those are facts of a process that has ended, or this one is slow
+            waiting.give_up("The one that came has ended.")
 
 
-def is_lost_peer(error: RuntimeError) -> bool:
+def is_lost_peer(error: BaseException) -> bool:
     """Whether a collective failed because another process has ended, in the words of gloo, NCCL and the store."""
-    text = str(error)
-    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused")
-    return isinstance(error, dist.DistError) or any(word in text for word in words) or "NCCL" in text
+    text = str(error).lower()
+    words = ("closed by peer", "closed by remote peer", "reset by peer", "remote process exit", "ncclremoteerror")
+    if "nccl" in text:  # most of its errors are about this machine, or how it reaches the others
+        return any(word in text for word in words)
+    of_the_store = isinstance(error, dist.DistStoreError | dist.DistNetworkError)
+    return of_the_store or any(word in text for word in (*words, "broken pipe", "connection refused"))
 
 
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:

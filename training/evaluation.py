@@ -10,7 +10,8 @@ from training.distributed import broadcast_buffers
 from training.loader import Feed, Loader
 from training.metrics import Sums, Tally
 from training.numerics import autocast
-from training.state import Run, give_up
+from training.rescue import give_up
+from training.state import Run
 from training.stream import Stream, format_fingerprint, total_over_ranks
 
 

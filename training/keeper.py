@@ -58,10 +58,17 @@ class Keeper:
         self._thread.join(_PROBE_S)
 
     def _watch(self) -> None:
+        failed = ""
         while not self._done.wait(PERIOD_S):
-            self._look_at_waiting()
-            for watched in self._watched:
-                self._look_at(watched)
+            try:
+                self._look_at_waiting()
+                for watched in self._watched:
+                    self._look_at(watched)
+            except Exception as error:  # of any library: the watch must go on
+                what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+                if what != failed:
+                    self._say(f"the watch over the ETLs met an error, and goes on: {what}")
+                failed = what
 
     def _look_at_waiting(self) -> None:
         waiting_s = max(watched.remote.breakers.waiting_s() for watched in self._watched)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from aistore_data.errors import DataError, UnreachableError, sentence
+from aistore_data.errors import DataError, sentence
 from training.dataset import Batch, BatchDataset, Waiting
 from training.preemption import undisturbed
 from training.ring import Batches, InPlace, Ring, Slotted
@@ -95,13 +95,13 @@ class Feed(Iterator[Batch]):
         self._ready: deque[Batch] = deque()
         self._copies: deque[torch.cuda.Event] = deque()
         self.wait_s = 0.0
-        self.lost: UnreachableError | None = None
+        self.lost: Exception | None = None
         """Why there will be no more batches, though some are missing."""
 
     def fill(self, count: int = 1) -> bool:
         """Have ``count`` batches at hand; False if they have not come within about a second, or will not come.
 
-        Raises as ``__next__``, but keeps UnreachableError in ``lost``.
+        Raises nothing but StopIteration at the end: an error is kept in ``lost``, for all ranks to hear of it.
         """
         begin = time.perf_counter()
         try:
@@ -109,7 +109,9 @@ class Feed(Iterator[Batch]):
                 self._ready.append(self._poll())
         except _NotYetError:
             pass
-        except UnreachableError as error:
+        except StopIteration:
+            raise
+        except Exception as error:
             self.lost = error
         self.wait_s += time.perf_counter() - begin
         return len(self._ready) >= count

@@ -31,11 +31,19 @@ _TRIES = 10
 class RunLock:
     """Holds a run directory, or another folder that ``option`` of a command line names, as long as its context."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None], option: str = "run_dir") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        say: Callable[[str], None],
+        option: str = "run_dir",
+        on_loss: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``on_loss`` is called from a thread, as soon as another run is seen to have taken the folder over."""
         self.folder = folder
         self.option = option
         self.path = folder / f"{PREFIX}{uuid.uuid4().hex}"
         self._say = say
+        self._on_loss = on_loss
         self._done = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="run lock", daemon=True)
 
@@ -60,11 +68,14 @@ class RunLock:
     def __exit__(self, *exception: object) -> None:
         self._done.set()
         self._renewer.join()
-        self.path.unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:  # it goes stale
+            self._say(f"{self.path} could not be removed: {error.strerror}")
 
     def check(self) -> None:
         """Raises UserError if another run has taken the directory over, as while this one stood still for long."""
-        if not self.path.exists():
+        if self._is_lost():
             raise UserError(
                 f"{self.path} is gone: the run stood still for {STALE_S:.0f} s or more, and another one has taken the "
                 "directory over. This one stops, so that nothing is mixed up."
@@ -112,12 +123,29 @@ class RunLock:
                 return now is not None
         return False
 
+    def _is_lost(self) -> bool:
+        """Whether the file is gone; a file server that cannot tell now does not mean that."""
+        try:
+            self.path.lstat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return False
+
     def _renew(self) -> None:
+        failing = False
         while not self._done.wait(RENEW_S):
             try:
                 os.utime(self.path)
-            except FileNotFoundError:
-                return  # taken over: check() says so
+                failing = False
+            except FileNotFoundError:  # taken over: check() says so
+                self._on_loss()
+                return
+            except Exception as error:  # a file server for a moment: whatever it is, renewing goes on
+                if not failing:
+                    self._say(f"the lock of {self.folder} could not be renewed: {error}. It is tried again.")
+                failing = True
 
 
 def _read(path: Path) -> str | None:

@@ -3,15 +3,13 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from aistore_data.errors import UserError
 from training.config import Config
 from training.console import format_metrics, train_line
 from training.image_sizes import AUXILIARY_LOSS_WEIGHT
@@ -20,7 +18,8 @@ from training.limits import data_figures, data_sentence
 from training.loader import Feed, denormalise
 from training.metrics import Metrics, Sums, Tally
 from training.numerics import autocast, seed_step
-from training.state import Run, give_up, save
+from training.rescue import NotFiniteError, give_up, rescue
+from training.state import UNKNOWN, Run, last_checkpoint, save
 from training.stream import format_fingerprint
 
 
@@ -49,30 +48,39 @@ class Clock:
 def train(run: Run, feed: Feed, validate: Callable[[], Tally | None]) -> Metrics | None:
     """Train from ``run.progress`` to the last epoch, of which it answers the validation metrics.
 
-    ``validate`` and this function answer None when the run was asked to stop; its state is saved then. Raises UserError
-    for a loss that is not finite.
+    ``validate`` and this function answer None when the run was asked to stop; its state is saved then. The end of an
+    epoch is saved before its validation too, which is then all that a fault in it costs. Whatever else is raised, what
+    was trained is saved first, as ``training.rescue`` says; for a loss that is not finite NotFiniteError, and nothing.
     """
-    clock = Clock(run, feed)
+    clock, sums = Clock(run, feed), Sums(run.device)
+    run.saved = run.attempted = run.position
     metrics = None
-    while run.progress.epoch < run.config.train.epochs:
-        if not train_epoch(run, feed, clock):
-            return None
-        _record_epoch(run)
-        validation = validate()
-        run.collect_counts()
-        if validation is None:
-            save(run, stopped=True)
-            return None
-        _finish_epoch(run, validation)
-        metrics = validation.metrics
+    try:
+        while run.progress.epoch < run.config.train.epochs:
+            if not train_epoch(run, feed, clock, sums):
+                return None
+            _record_epoch(run)
+            if run.saved != run.position:
+                save(run)
+            validation = validate()
+            run.collect_counts()
+            if validation is None:
+                save(run, stopped=True)
+                return None
+            run.check_replaced()
+            _finish_epoch(run, validation)
+            metrics = validation.metrics
+    except Exception as error:
+        rescue(run, error, lambda: _collect(run, sums, clock), sums.batches)
+        raise
     return metrics
 
 
-def train_epoch(run: Run, feed: Feed, clock: Clock) -> bool:
-    """The rest of an epoch. False if the run was asked to stop."""
+def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums | None = None) -> bool:
+    """The rest of an epoch, with its figures in ``sums``. False if the run was asked to stop."""
+    sums = sums or Sums(run.device)
     progress, config = run.progress, run.config.train
-    sums, saved = Sums(run.device), time.monotonic()
-    due = False
+    saved, due = time.monotonic(), False
     run.train_model.train()
     clock.lap()
     while True:
@@ -96,33 +104,64 @@ def train_epoch(run: Run, feed: Feed, clock: Clock) -> bool:
             continue
         seed_step(run.config.seed, progress.epoch, progress.batches_done, run.world.rank, run.device)
         _train_step(run, feed, sums)
-        progress.batches_done += 1
         due = config.checkpoint_every > 0 and progress.batches_done % config.checkpoint_every == 0
         if progress.batches_done == run.steps_per_epoch or progress.batches_done % config.log_every == 0:
             _collect(run, sums, clock)
             _log(run, clock)
+            run.check_replaced()
 
 
 def _train_step(run: Run, feed: Feed, sums: Sums) -> None:
-    """One optimiser step over ``accumulate`` micro-batches. Nothing here waits for the device."""
+    """One optimiser step over ``accumulate`` micro-batches. Nothing here waits for the device.
+
+    Until the optimiser begins, an error leaves the run as it was before the step.
+    """
     config = run.config
-    for micro_batch in range(config.train.accumulate):
-        batch = next(feed)
-        images, labels = feed.to_device(batch, config.train.channels_last)
-        run.count(batch)
-        run.stream.add(run.positions(micro_batch), batch)
-        if run.records and run.step == 0 and micro_batch == 0:
-            run.records.images("first_training_batch", denormalise(images[:64]).cpu(), 0)
-        communicate = run.world.size == 1 or micro_batch == config.train.accumulate - 1
-        with nullcontext() if communicate else run.train_model.no_sync():  # type: ignore[operator]
-            with autocast(config.precision, run.device):
-                loss, logits = _loss(run.train_model(images), labels, config)
-            run.scaler.scale(loss / config.train.accumulate).backward()  # type: ignore[no-untyped-call]
-        sums.add(loss, logits, labels, run.step)
+    done = []
+    with _undone_on_error(run):
+        for micro_batch in range(config.train.accumulate):
+            batch = next(feed)
+            images, labels = feed.to_device(batch, config.train.channels_last)
+            if run.records and run.step == 0 and micro_batch == 0:
+                run.records.images("first_training_batch", denormalise(images[:64]).cpu(), 0)
+            communicate = run.world.size == 1 or micro_batch == config.train.accumulate - 1
+            with nullcontext() if communicate else run.train_model.no_sync():  # type: ignore[operator]
+                with autocast(config.precision, run.device):
+                    loss, logits = _loss(run.train_model(images), labels, config)
+                run.scaler.scale(loss / config.train.accumulate).backward()  # type: ignore[no-untyped-call]
+            done.append((batch, loss.detach(), logits.detach(), labels))
+            del loss, logits
+    run.sound = False
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.schedule.step()
     run.optimizer.zero_grad(set_to_none=True)
+    for micro_batch, (batch, batch_loss, batch_logits, labels) in enumerate(done):
+        run.count(batch)
+        run.stream.add(run.positions(micro_batch), batch)
+        sums.add(batch_loss, batch_logits, labels, run.step)
+    run.progress.batches_done += 1
+    run.sound = True
+
+
+@contextmanager
+def _undone_on_error(run: Run) -> Iterator[None]:
+    """Give the model its buffers back, such as BatchNorm's running statistics, and drop the gradients."""
+    buffers: dict[torch.dtype, list[torch.Tensor]] = {}  # by type, for which a GPU takes one call
+    for buffer in run.model.buffers():
+        buffers.setdefault(buffer.dtype, []).append(buffer)
+    former = {dtype: [torch.empty_like(buffer) for buffer in group] for dtype, group in buffers.items()}
+    with torch.no_grad():
+        for dtype, group in buffers.items():
+            torch._foreach_copy_(former[dtype], group)
+    try:
+        yield
+    except Exception:
+        with torch.no_grad():
+            for dtype, group in buffers.items():
+                torch._foreach_copy_(group, former[dtype])
+        run.optimizer.zero_grad(set_to_none=True)
+        raise
 
 
 def _loss(outputs: Any, labels: torch.Tensor, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,23 +176,21 @@ def _loss(outputs: Any, labels: torch.Tensor, config: Config) -> tuple[torch.Ten
 
 
 def _collect(run: Run, sums: Sums, clock: Clock) -> None:
-    """Bring the sums from the device. Raises UserError if the loss is not finite, on every rank at the same step."""
+    """Bring the sums from the device. Raises NotFiniteError on every rank at the same step."""
     values = sums.take()
     if not math.isfinite(values[0].item()):
         step = sums.first_bad_step()
-        last = Path(run.config.run_dir) / "checkpoints" / "last.pt"
-        kept = f"the last checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
-        raise UserError(
+        raise NotFiniteError(
             f"the loss is not finite at step {step} (epoch {step // run.steps_per_epoch + 1}, "
-            f"lr {run.lr_at(step):.4g}); {kept}. "
+            f"lr {run.lr_at(step):.4g}){last_checkpoint(run)}. "
             "Lower train.lr, lengthen train.warmup_epochs, or use precision=fp32."
         )
-    run.collect_counts()
-    run.collect_stream()
     seconds, wait_s = clock.lap()
     run.progress.train_s += seconds
     run.progress.epoch_tally.add(values, seconds, wait_s)
     run.progress.interval_tally.add(values, seconds, wait_s)
+    run.collect_counts()
+    run.collect_stream()
 
 
 def _log(run: Run, clock: Clock) -> None:
@@ -167,7 +204,8 @@ def _log(run: Run, clock: Clock) -> None:
 
 
 def _record_epoch(run: Run) -> None:
-    fingerprint = format_fingerprint(run.progress.stream_total) if run.stream.enabled else ""
+    total = run.progress.stream_total
+    fingerprint = format_fingerprint(total) if run.stream.enabled and total != UNKNOWN else ""
     tally = dataclasses.replace(run.progress.epoch_tally, fingerprint=fingerprint)
     counts, latencies = run.data_of_the_epoch()
     if run.records:

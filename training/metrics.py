@@ -26,10 +26,13 @@ class Sums:
     def __init__(self, device: torch.device) -> None:
         self._values = torch.zeros(4, dtype=torch.float64, device=device)
         self._bad_step = torch.full((), _NEVER, device=device)
+        self.batches = 0
+        """Added and not taken yet."""
 
     @torch.no_grad()
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, step: int = 0) -> None:
         """One batch: its mean loss (scalar), logits [n, classes] and labels int64 [n]."""
+        self.batches += 1
         n = len(labels)
         hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         count = torch.full((), n, device=loss.device)
@@ -40,6 +43,7 @@ class Sums:
         """The sums over all ranks, on the CPU; starts again from zero. Waits for the device."""
         values = sum_over_ranks(self._values).cpu()
         self._values = torch.zeros_like(self._values)
+        self.batches = 0
         return values
 
     def first_bad_step(self) -> int:

@@ -135,6 +135,8 @@ class Mirror:
         self._replaces = False
         self._fault: ClusterError | None = None
         self._end: Exception | None = None
+        self.on_end: Callable[[], None] = lambda: None
+        """Called from the thread that uploads when it ends for good; ``push`` raises why."""
         self._changed = threading.Condition()
         self._pending: Snapshot | None = None
         self._busy = self._closing = False
@@ -258,6 +260,8 @@ class Mirror:
             with self._changed:
                 self._busy, self._end = False, end
                 self._changed.notify_all()
+            if end:
+                self.on_end()
 
     def _upload(self, snapshot: Snapshot) -> None:
         """Raises ClusterError for what may pass, UserError if the mirror was taken over."""

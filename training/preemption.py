@@ -1,5 +1,6 @@
-"""Stopping on request: SIGTERM, SIGUSR1 and ctrl-C."""
+"""Stopping on request: SIGTERM, SIGUSR1, ctrl-C, and SIGHUP unless it is ignored, as nohup does it."""
 
+import os
 import signal
 import threading
 import time
@@ -13,7 +14,10 @@ EXIT_CODE = 85
 ECHO_S = 5.0
 """Where all processes get a signal, torchrun's agent passes on another one, so late at most."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+CLEAN_UP_S = 10.0
+"""After Stopped was raised further signals are not heard for so long; then one ends the process at once."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 @contextmanager
@@ -43,6 +47,8 @@ class _Block:
     entered = False
     reason = ""
     """The signal that came meanwhile and is to raise Stopped."""
+    raised: float | None = None
+    """When Stopped was raised, by ``time.monotonic``."""
 
 
 @contextmanager
@@ -62,7 +68,24 @@ def undisturbed() -> Iterator[None]:
     finally:
         _Block.entered = False
     if _Block.reason:
+        _Block.raised = time.monotonic()
         raise Stopped(_Block.reason)
+
+
+class Late:
+    """What came after the last save of a run: it concerns what would be begun next."""
+
+    signal = ""
+
+
+def _heard() -> list[signal.Signals]:
+    return [name for name in _SIGNALS if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN]
+
+
+def silence() -> None:
+    """Ignore the signals that ask to stop, when nothing is left to do but to exit."""
+    for name in _SIGNALS:
+        signal.signal(name, signal.SIG_IGN)
 
 
 class StopFlag:
@@ -77,13 +100,21 @@ class StopFlag:
         self.deferred = False
         self.echo_s = 0.0
         self._first = 0.0
-        for name in _SIGNALS:
+        _Block.raised, Late.signal = None, ""
+        for name in _heard():
             signal.signal(name, self._handle)
 
+    def request(self) -> None:
+        """Ask the run to stop, from any thread, as the first signal does while it is deferred."""
+        self.requested = True
+
     def ignore_from_now_on(self) -> None:
-        """After the last save: a late signal must not fail a run that is done."""
-        for name in _SIGNALS:
-            signal.signal(name, signal.SIG_IGN)
+        """After the last save: a late signal must not fail a run that is done. It is remembered in ``Late``."""
+        for name in _heard():
+            signal.signal(name, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        Late.signal = signal.Signals(number).name
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -92,6 +123,11 @@ class StopFlag:
         again, self.requested = self.requested and now - self._first >= self.echo_s, True
         if again or not self.deferred:
             reason = signal.Signals(number).name
+            if _Block.raised is not None:  # the run cleans up
+                if now - _Block.raised > CLEAN_UP_S:
+                    os._exit(EXIT_CODE)
+                return
             if not _Block.entered or _Block.reason:
+                _Block.raised = now
                 raise Stopped(reason)
             _Block.reason = reason

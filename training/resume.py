@@ -74,8 +74,9 @@ def _accept_changes(run: Run, path: Path, state: dict[str, Any]) -> list[str]:
     listed = "".join(f"\n  {difference}" for difference in of_result)
     if of_result and not run.config.allow_changes:
         raise ConfigError(
-            f"to go on from {path} would not be the same run:{listed}\nUndo these changes, start over with "
-            "resume=never, or accept them with allow_changes=true; environment.json will then list them."
+            f"to go on from {path} would not be the same run:{listed}\nUndo these changes, begin another run by "
+            "run_dir=NEW, replace this one by resume=never, or accept them with allow_changes=true; environment.json "
+            "will then list them."
         )
     if of_result:
         run.console.say(f"allowed changes since {path} was written:{listed}")

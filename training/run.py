@@ -1,7 +1,6 @@
 """A run from beginning to end: this is the story that train.py tells."""
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import torch
 
 from aistore_data.errors import UserError
-from aistore_data.text import shell_word, visible
+from aistore_data.text import shell_word
 from training import checkpoint
 from training.assemble import assemble, micro_batch_size, worker_count
 from training.config import Config
@@ -18,24 +17,18 @@ from training.content import describe_content
 from training.data import Data, open_data
 from training.dataset import Counts
 from training.directory import Directory, complete_mirror, open_mirror, take_directory
-from training.distributed import (
-    World,
-    choose_device,
-    is_lost_peer,
-    on_main,
-    process_group,
-    read_world,
-)
+from training.distributed import World, choose_device, on_main, process_group, read_world
 from training.environment import common_facts
 from training.evaluation import validator
-from training.explain import explain_runtime_error
 from training.loader import Feed, Loader, open_loader
 from training.loop import train
 from training.metrics import Tally
 from training.model import preprocessing_note
 from training.numerics import set_numerics
+from training.output import put_error
 from training.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped
 from training.records import RunDirectory, rerun_command
+from training.rescue import in_words, notes
 from training.resume import resume
 from training.sampler import TrainBatches, ValBatches
 from training.state import Run, finish_mirror
@@ -49,27 +42,28 @@ def run(config: Config) -> int:
         world = read_world()
         who = f"rank {world.rank}: " if world.size > 1 else ""
         stop.echo_s = ECHO_S if world.has_agent else 0.0
-        with process_group(world, lambda: choose_device(config.device, world), common_facts(config)) as device:
+        with process_group(
+            world, lambda: choose_device(config.device, world), common_facts(config), config.meet_s
+        ) as device:
             set_numerics(config, device, world)
             code = _run(config, world, device, stop)
         stop.ignore_from_now_on()
         return code
     except UserError as error:
-        return _say_error(who, str(error), error.exit_code)
+        return _say_error(who, f"{error}{notes(error)}", error.exit_code)
     except Stopped as reason:
-        print(f"\nstopped by {reason}; what was saved before is untouched.", file=sys.stderr, flush=True)
+        stop.ignore_from_now_on()
+        put_error(f"\nstopped by {reason}; what was saved before is untouched.")
         return EXIT_CODE
-    except (RuntimeError, MemoryError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        if sentence := explain_runtime_error(error, compiled=config.train.compile):
-            return _say_error(who, sentence)
-        if who and isinstance(error, RuntimeError) and is_lost_peer(error):
-            return _say_error(who, f"another process of the run has ended, and says why itself ({first}).")
-        raise
+    except Exception as error:
+        sentence = in_words(error, several=who != "", whole=who in ("", "rank 0: "), compiled=config.train.compile)
+        if not sentence:
+            raise
+        return _say_error(who, f"{sentence}{notes(error)}")
 
 
 def _say_error(who: str, sentence: str, exit_code: int = 1) -> int:
-    print(f"{who}error: {visible(sentence)}", file=sys.stderr, flush=True)
+    put_error(f"{who}error: {sentence}")
     return exit_code
 
 
@@ -77,7 +71,7 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
     console = Console(enabled=world.is_main)
     with ExitStack() as stack:
         # 1. The directory, before anything that takes long; nothing in it is replaced before step 4.
-        directory = take_directory(config, world, console, stack)
+        directory = take_directory(config, world, console, stack, stop)
         batch_size = micro_batch_size(config, world)
         workers = worker_count(config, world)
         if workers:
@@ -110,7 +104,7 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         validate = validator(run, loader, len(data.val), batches, common)
         if config.mode == "evaluate":
             return _evaluate(run, validate)
-        return _train(run, data, workers, validate)
+        return _train(run, data, workers, loader, validate)
 
 
 def _complete(run: Run, directory: Directory, stack: ExitStack) -> None:
@@ -122,7 +116,7 @@ def _complete(run: Run, directory: Directory, stack: ExitStack) -> None:
     complete_mirror(run, directory, stack)
 
 
-def _train(run: Run, data: Data, workers: int, validate: Callable[[], Tally | None]) -> int:
+def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Callable[[], Tally | None]) -> int:
     config = run.config
     batches = TrainBatches(
         len(data.train),
@@ -136,7 +130,7 @@ def _train(run: Run, data: Data, workers: int, validate: Callable[[], Tally | No
     )
     prefetch, accumulate = config.data.prefetch, config.train.accumulate
     with open_loader(data.train, batches, workers, prefetch, run.device, accumulate) as loader:
-        _say_ring(run, loader)
+        _say_rings(run, loader, val_loader)
         run.stop.deferred = True
         metrics = train(run, Feed(loader), validate)
         run.stop.ignore_from_now_on()
@@ -184,10 +178,13 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         run.console.say(f"going on from {resumed_from}: {done}")
 
 
-def _say_ring(run: Run, loader: Loader) -> None:
-    """The memory that batches take, whatever happens."""
-    if loader.ring:
-        run.console.say(f"{loader.ring.slots} batches in shared memory: {loader.ring.size / 1e6:,.0f} MB a process")
+def _say_rings(run: Run, loader: Loader, val_loader: Loader) -> None:
+    """The memory that batches take, whatever happens: from the first validation on, those of both loaders."""
+    if loader.ring and val_loader.ring:
+        run.console.say(
+            f"{loader.ring.slots} batches of training and {val_loader.ring.slots} of validation in shared memory: "
+            f"{(loader.ring.size + val_loader.ring.size) / 1e6:,.0f} MB a process"
+        )
     if loader.unpinned:
         run.console.say(f"warning: batches are not pinned, so copies to the GPU wait: {loader.unpinned}")
 
@@ -195,6 +192,7 @@ def _say_ring(run: Run, loader: Loader) -> None:
 def _evaluate(run: Run, validate: Callable[[], Tally | None]) -> int:
     validation = validate()
     run.collect_counts()
+    run.check_replaced()
     assert validation is not None  # without deferred signals, a request to stop has raised Stopped
     metrics = validation.metrics
     run.progress.best_acc1, run.progress.validation = metrics.acc1, dataclasses.asdict(metrics)

@@ -2,12 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from aistore_data.errors import UnreachableError, UserError
+from aistore_data.errors import UserError
 from training import checkpoint
 from training.checkpoint_contents import FORMAT
 from training.config import Config
@@ -25,6 +26,9 @@ from training.substitutes import Substitution
 
 if TYPE_CHECKING:
     from training.mirror import Mirror
+
+UNKNOWN = -1
+"""``stream_total`` of an epoch in which hashes were lost with another process."""
 
 
 @dataclass
@@ -50,6 +54,14 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     pending_counts: Counts = field(default_factory=Counts)
     pending_replaced: tuple[Substitution, ...] = ()
+    last_replaced: str = ""
+    """Why a sample had to be replaced, if one had to since this process began."""
+    saved: tuple[int, int] = (0, 0)
+    """The position of the last checkpoint, or where this process began."""
+    attempted: tuple[int, int] = (0, 0)
+    """The position at which a checkpoint was last to be written."""
+    sound: bool = True
+    """Whether model, optimiser and progress belong together, so that they may be saved."""
     latencies: Latencies = field(default_factory=Latencies)
     """Of this rank's requests since the beginning of the epoch."""
 
@@ -92,13 +104,15 @@ class Run:
         if not self.stream.enabled:
             return
         total, codes = self.stream.take()
-        self.progress.stream_total = (self.progress.stream_total + total_over_ranks(total)) % (1 << 128)
+        total = total_over_ranks(total)
+        if self.progress.stream_total != UNKNOWN:
+            self.progress.stream_total = (self.progress.stream_total + total) % (1 << 128)
         in_order = codes_in_order(codes, self.config.train.batch_size // self.world.size)
         if self.records and in_order is not None:
             self.records.stream(self.step * self.config.train.batch_size - len(in_order), in_order)
 
     def collect_counts(self) -> None:
-        """Add the pending counts of all ranks to the run's. Raises UserError if too many samples were replaced."""
+        """Add the pending counts of all ranks to the run's, and list what was replaced on any rank."""
         pending = Counts(*sum_over_ranks(torch.tensor(self.pending_counts)).tolist())
         self.progress.counts = [a + b for a, b in zip(self.progress.counts, pending, strict=True)]
         self.pending_counts = Counts()
@@ -111,18 +125,21 @@ class Run:
         return counts, Latencies(sum_over_ranks(torch.from_numpy(self.latencies.counts.copy())).numpy())
 
     def _record_replaced(self) -> None:
-        """List what was replaced on any rank; more different samples than data.max_replaced end the run."""
         cases = sorted({case for cases in gather_objects(self.pending_replaced) for case in cases})
         self.pending_replaced = ()
         self.progress.replaced = sorted({*self.progress.replaced, *(case.sample for case in cases)})
+        self.last_replaced = cases[-1].reason
         if self.records:
             self.records.replaced(cases)
+
+    def check_replaced(self) -> None:
+        """Raise UserError on all ranks if more different samples than data.max_replaced were replaced."""
         limit = self.config.data.max_replaced
-        if len(self.progress.replaced) > limit:
+        if self.last_replaced and len(self.progress.replaced) > limit:
             raise UserError(
                 f"{len(self.progress.replaced)} samples cannot be had and were replaced by others, more than "
                 f"data.max_replaced={limit}: {self.config.run_dir}/replaced.jsonl lists them. The last: "
-                f"{cases[-1].reason}."
+                f"{self.last_replaced}."
             )
 
     def agree(self, *flags: bool) -> list[bool]:
@@ -133,10 +150,16 @@ class Run:
 
 
 def save(run: Run, *, best: bool = False, finished_epoch: int | None = None, stopped: bool = False) -> None:
-    """Write last.pt on rank 0, and what else it is: the best, that of a finished epoch, that of a stopped run."""
+    """Write last.pt on rank 0, and what else it is: the best, that of a finished epoch, that of a stopped run.
+
+    Raises UserError for weights that are not finite, and where it cannot be written.
+    """
     if run.records is None:
+        run.saved = run.position
         return
+    run.attempted = run.position  # whoever saves in an emergency must not try the same again
     run.records.lock.check()
+    _require_finite(run)
     also = ["best.pt"] if best else []
     keep = run.config.train.keep
     if finished_epoch is not None and keep:
@@ -144,6 +167,7 @@ def save(run: Run, *, best: bool = False, finished_epoch: int | None = None, sto
     checkpoint.save(run.records.checkpoints, state_of(run), also)
     if finished_epoch is not None:
         checkpoint.keep_last_epochs(run.records.checkpoints, keep)
+    run.saved = run.position
     if stopped:
         run.records.preempted()
     if run.mirror:
@@ -151,15 +175,19 @@ def save(run: Run, *, best: bool = False, finished_epoch: int | None = None, sto
         run.mirror.push(run.position)
 
 
-def give_up(run: Run, lost: UnreachableError | None) -> NoReturn:
-    """Save, and end a run whose data cannot be had any more; ``lost``: why, on the ranks that know."""
-    saved = ""
-    if run.config.mode == "train":
-        save(run)
-        saved = f" What was done is saved in {run.config.run_dir}/checkpoints/last.pt: the same command goes on."
-    if lost is None:
-        raise SystemExit(UserError.exit_code)  # the rank that knows says why
-    raise UserError(f"{lost}{saved}")
+def _require_finite(run: Run) -> None:
+    sums = torch.stack([parameter.detach().float().sum() for parameter in run.model.parameters()])
+    if not bool(torch.isfinite(sums).all()):
+        raise UserError(
+            f"the weights are not finite after step {run.step} (epoch {run.progress.epoch + 1}, lr {run.lr:.4g}), and "
+            f"are not saved{last_checkpoint(run)}. Lower train.lr, lengthen train.warmup_epochs, or use precision=fp32."
+        )
+
+
+def last_checkpoint(run: Run) -> str:
+    """For the end of a sentence: which checkpoint there is."""
+    last = Path(run.config.run_dir) / "checkpoints" / "last.pt"
+    return f"; the last checkpoint is {last}" if last.exists() else "; there is no checkpoint yet"
 
 
 def finish_mirror(run: Run) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from aistore_data.errors import ClusterError, ConfigError
 from training.config import Config, SubmitConfig
 from training.options import require
+from training.run_id import own_directory
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 TEMPLATE = Path(__file__).with_name("job.sbatch")
@@ -29,6 +30,8 @@ def submit(config: Config, dry_run: bool) -> None:
     config = with_absolute_paths(config)
     check(config)
     _check_run(config)
+    if not dry_run:
+        config = dataclasses.replace(config, run_dir=own_directory(config.run_dir))
     folder = Path(config.run_dir) / "submitted" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
     script = render(config, folder)
     if dry_run:

@@ -70,7 +70,7 @@ def wait_until_empty(group: int, seconds: float) -> None:
     assert group_members(group) == []
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", long_case("SIGUSR1")])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", long_case("SIGUSR1"), long_case("SIGHUP")])
 def test_a_request_to_stop_saves_and_the_run_goes_on(
     train: Train, start: Callable[..., subprocess.Popen[str]], small_folder: Path, name: str
 ) -> None:
@@ -105,6 +105,53 @@ def test_a_second_signal_stops_at_once(start: Callable[..., subprocess.Popen[str
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 85, output
     assert "Traceback" not in output
+
+
+def test_many_signals_end_in_85_and_one_line(start: Callable[..., subprocess.Popen[str]], small_folder: Path) -> None:
+    process = start(f"data.root={small_folder}", *TINY, "data.workers=2", "train.epochs=99", "train.log_every=1")
+    wait_for(process, "epoch 1/99")
+    for _ in range(10):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.03)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 85 and "Traceback" not in output and "stopped" in output, output
+
+
+def test_ctrl_c_while_modules_are_imported(start: Callable[..., subprocess.Popen[str]], small_folder: Path) -> None:
+    process = start(f"data.root={small_folder}", *TINY)
+    while b"_yaml" not in Path(f"/proc/{process.pid}/maps").read_bytes():  # which Hydra needs; torch comes later
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert (process.returncode, output) == (130, "\nstopped by SIGINT before the run began.\n")
+
+
+def test_output_that_nobody_takes_is_no_error(start: Callable[..., subprocess.Popen[str]], small_folder: Path) -> None:
+    """As with ``| tee log``, which the ctrl-C ends, too."""
+    process = start(f"data.root={small_folder}", *TINY, "train.epochs=99", "train.log_every=1")
+    wait_for(process, "epoch 1/99")
+    assert process.stdout is not None
+    process.stdout.close()
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 85
+    run = small_folder.parent / "cwd" / "run"
+    assert (run / "PREEMPTED").exists() and (run / "checkpoints" / "last.pt").exists()
+
+
+@pytest.mark.long
+def test_a_directory_that_is_taken_over_ends_the_run_at_once(
+    start: Callable[..., subprocess.Popen[str]], small_folder: Path
+) -> None:
+    process = start(f"data.root={small_folder}", *TINY, "train.epochs=2000", "train.log_every=1")
+    wait_for(process, "epoch 1/2000")
+    run = small_folder.parent / "cwd" / "run"
+    for path in run.glob("run.lock.*"):
+        path.unlink()
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1 and "another one has taken the directory over" in output, output
+    assert "Traceback" not in output and not (run / "PREEMPTED").exists()
 
 
 def test_a_killed_trainer_leaves_no_worker(start: Callable[..., subprocess.Popen[str]], small_folder: Path) -> None:

@@ -11,7 +11,17 @@ import pytest
 import torch.distributed as dist
 
 from aistore_data.errors import ConfigError, UserError
-from training.distributed import World, _agree, _meet, _tasks_of_nodes, is_lost_peer, read_world
+from training import distributed
+from training.distributed import (
+    World,
+    _agree,
+    _meet,
+    _slurm_world,
+    _tasks_of_nodes,
+    choose_device,
+    is_lost_peer,
+    read_world,
+)
 
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -55,6 +65,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             SLURM | {"MASTER_ADDR": "ib-node1", "MASTER_PORT": "1234"},
             World(4, 5, 0, 1, "tcp://ib-node1:1234", from_slurm=True),
         ),
+        (SLURM | {"SLURM_JOB_ID": "19993"}, World(4, 5, 0, 1, "tcp://node1:27993", from_slurm=True)),
         (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, World()),
         # The batch script: SLURM_PROCID and SLURM_NTASKS are there, and no step.
         ({k: v for k, v in SLURM.items() if "STEP" not in k} | {"SLURM_NTASKS": "5"}, World()),
@@ -135,8 +146,82 @@ def test_a_rank_that_does_not_come_back_is_waited_for_as_long_as_the_store_says(
     [
         ("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:3455", True),
         ("NCCL error in: ncclRemoteError: A call failed possibly due to a network error", True),
+        ("NCCL error: ncclSystemError: socketPollConnect: Connection reset by peer", True),
+        ("NCCL error in: ProcessGroupNCCL.cpp: ncclInvalidUsage. Duplicate GPU detected : rank 1 and rank 0", False),
+        ("NCCL error: ncclInvalidUsage: Bootstrap : no socket interface found", False),
         ("mat1 and mat2 shapes cannot be multiplied (1x2 and 3x4)", False),
     ],
 )
 def test_a_lost_peer_is_told_from_a_mistake(text: str, lost: bool) -> None:
     assert is_lost_peer(RuntimeError(text)) == lost
+
+
+@pytest.mark.parametrize(
+    ("variables", "from_slurm", "visible", "expected"),
+    [
+        ({"SLURM_GPUS_PER_TASK": "1", "CUDA_VISIBLE_DEVICES": "0"}, True, 1, "cuda:0"),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-3f"}, True, 1, "cuda:0"),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, False, 1, ""),
+        ({}, True, 1, ""),
+        ({}, False, 4, "cuda:1"),
+    ],
+)
+def test_a_task_may_see_its_own_gpu_alone(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], from_slurm: bool, visible: int, expected: str
+) -> None:
+    for name in ("SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: visible)
+    world = World(1, 2, 1, 2, from_slurm=from_slurm)
+    if expected:
+        assert str(choose_device("auto", world)) == expected
+    else:
+        with pytest.raises(ConfigError, match="local rank 1 has no GPU of its own"):
+            choose_device("auto", world)
+
+
+def test_ports_stay_below_those_that_linux_gives_out() -> None:
+    ports = {int(_slurm_world(SLURM | {"SLURM_JOB_ID": str(number)}).meeting_point.rsplit(":", 1)[1])
+             for number in range(0, 50_000, 7)}  # fmt: skip
+    assert min(ports) >= 20000 and max(ports) < 32768
+
+
+def test_who_is_waited_for_is_said_and_the_wait_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(distributed, "TELL_S", 0.1)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    world = World(1, 2, meeting_point=f"tcp://127.0.0.1:{port}")
+    with pytest.raises(UserError, match="2 processes could not meet"):
+        _meet(world, 0.5)
+    assert f"rank 1 waits at tcp://127.0.0.1:{port} for rank 0: for " in capsys.readouterr().err
+    first = World(0, 2, meeting_point=f"tcp://127.0.0.1:{port}", one_host=True)
+    with pytest.raises(UserError, match=r"rank 0 waits for rank 1 of 2 processes: in vain for 1.5 s \(meet_s\)"):
+        _agree(_meet(first, 1.5), first, {})
+    assert "rank 0 waits for rank 1 of 2 processes: for " in capsys.readouterr().err
+
+
+def test_processes_of_one_machine_meet_on_the_loopback_alone() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = _meet(World(0, 2, meeting_point=f"tcp://no-such-host.invalid:{port}", one_host=True), 30)
+    rows = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    listening = [row.split()[1] for row in rows[0] + rows[1] if row.split()[3] == "0A"]
+    assert [place for place in listening if place.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
+    other = _meet(World(1, 2, meeting_point=f"tcp://no-such-host.invalid:{port}", one_host=True), 30)
+    store.set("a", "b")
+    assert other.get("a") == b"b"
+
+
+@pytest.mark.parametrize(("host", "port"), [("", "29500"), ("node1", ""), ("node1", "many"), ("node1", "70000")])
+def test_a_meeting_point_that_is_none(monkeypatch: pytest.MonkeyPatch, host: str, port: str) -> None:
+    monkeypatch.setenv("MASTER_ADDR", host)
+    monkeypatch.setenv("MASTER_PORT", port)
+    with pytest.raises(ConfigError, match="do not say where the processes meet"):
+        _meet(World(0, 2))

@@ -1,5 +1,6 @@
 """One run at a time in a directory, and no lock that outlives its holder."""
 
+import errno
 import json
 import os
 import subprocess
@@ -134,6 +135,44 @@ def test_the_holder_renews_it_and_notices_its_loss(tmp_path: Path, monkeypatch: 
         path.unlink()
         with pytest.raises(UserError, match="another one has taken the directory over"):
             held.check()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_file_server_that_fails_for_a_moment_ends_no_renewing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    failures = [OSError(errno.ESTALE, "Stale file handle"), OSError(errno.EIO, "Input/output error"), RuntimeError("x")]
+    real, renewed = os.utime, threading.Event()
+
+    def utime(path: Path) -> None:
+        if failures:
+            raise failures.pop(0)
+        real(path)
+        renewed.set()
+
+    monkeypatch.setattr(lock.os, "utime", utime)
+    with RunLock(tmp_path, said.append) as held:
+        assert renewed.wait(30)
+        held.check()
+    assert len(said) == 1 and "could not be renewed: [Errno 116] Stale file handle. It is tried again." in said[0]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_loss_is_told_at_once(tmp_path: Path) -> None:
+    lost = threading.Event()
+    with RunLock(tmp_path, print, on_loss=lost.set) as held:
+        held.path.unlink()
+        assert lost.wait(30)
+
+
+def test_a_file_server_that_cannot_tell_is_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(self: Path) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with RunLock(tmp_path, print) as held, monkeypatch.context() as patch:
+        patch.setattr(Path, "lstat", stale)
+        held.check()
 
 
 @pytest.mark.parametrize("_", range(5))

@@ -8,7 +8,7 @@ import pytest
 
 from training.preemption import StopFlag, Stopped, undisturbed
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 @pytest.fixture
