@@ -26,8 +26,8 @@ from fastapi import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import etl
-from etl.protocol import Answer, take_connections
-from etl.request import BadRequest, answer, parse
+from etl.protocol import Answer, label_header, take_connections
+from etl.request import BadRequest, answer, parse, proved
 from etl.sample import CorruptSample
 
 THREADS = 2
@@ -53,12 +53,12 @@ class ImageETL(FastAPIServer):
         self.app = _application(self, self.app)
 
     def transform(self, data: bytes | str, path: str, etl_args: str) -> bytes:
-        """One sample. ``path`` differs by transport, so nothing depends on it."""
+        """One sample. ``path`` differs by transport, so no pixel depends on it; its last part is in the proof."""
         request = parse(etl_args, self.recipe)
         if isinstance(data, str):
             with open(data, "rb", buffering=0) as file:
                 data = file.read()
-        return answer(data, request)
+        return proved(answer(data, request), request, path, etl_args)
 
     def quick(self, source: bytes | str) -> bytes | None:
         """The bytes of a photo of which a sample can be made at once, or None."""
@@ -140,6 +140,8 @@ def _application(server: ImageETL, sdk: ASGIApp) -> ASGIApp:
         server.ask(source, scope["path"].removeprefix("/"), query.get("etl_args", "").strip(), tell)
         status, media_type, body = await answered
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", media_type.encode())]
+        if status == 200:
+            headers += label_header(scope["path"], query.get("etl_args", "").strip())
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
