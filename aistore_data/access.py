@@ -79,4 +79,9 @@ def server_message(body: bytes) -> str:
         text = said if isinstance(said, str) else json.dumps(said)
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         text = body[:200].decode("utf-8", "replace")
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """``text``, bounded, with blanks for what a terminal would obey."""
     return _UNPRINTABLE.sub(" ", text if len(text) <= _WORDS else f"{text[: _WORDS // 2]} … {text[-_WORDS // 2 :]}")

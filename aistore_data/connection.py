@@ -297,6 +297,7 @@ class Connection:
                 raise ObjectError(head.status, "the answer is none")
             return
         self.head, self.status, self.keep = head, head.status, head.keep
+        self.get.headers = head.headers
         if head.chunked:
             self.chunks = Chunks(head.status)
             return

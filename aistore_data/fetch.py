@@ -276,7 +276,7 @@ class Fetcher(Generic[T]):
                 problem = error
         in_step = not connection.surplus and not (problem is not None and problem.out_of_step)
         self._release(connection, keep=connection.keep and in_step)
-        get.status, get.headers = connection.status, connection.headers
+        get.status = connection.status
         if target is not None and problem is None:
             get.host, get.path = target[0] or get.host, target[1]
             if get.follow:

@@ -6,10 +6,12 @@ a bounded size.
 
 import os
 import threading
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from aistore_data.access import Access, object_path, server_message
 from aistore_data.connection import MOST_BYTES, Get
+from aistore_data.errors import ObjectError
 from aistore_data.fetch import Fetcher
 
 __all__ = ["Access", "HttpReader", "object_path", "server_message"]
@@ -41,12 +43,14 @@ class HttpReader:
         """How often this thread met a kept connection that the server had closed."""
         return self._fetcher().reconnects
 
-    def get(self, path: str, most: int = MOST_BYTES) -> bytes:
-        """The body of a GET, of ``most`` bytes at most.
+    def get(self, path: str, most: int = MOST_BYTES, check: Callable[[Get], str] | None = None) -> bytes:
+        """The body of a GET, of ``most`` bytes at most; ``check`` as in ``Get``.
 
         Raises ObjectError for an answer other than 200, and for one that is not HTTP; OSError if there is none.
         """
-        return bytes(self._ask(self._request(path, most=most)).body)
+        get = self._request(path, most=most)
+        get.check = check
+        return bytes(self._ask(get).body)
 
     def get_into(self, path: str, row: memoryview, stated: bytes | None = None) -> None:
         """The body of a GET into ``row``, which it must fill exactly; errors as ``get``, and ObjectError otherwise.
@@ -70,7 +74,12 @@ class HttpReader:
         return get
 
     def _ask(self, get: Get, any_status: bool = False) -> Get:
-        self._fetcher().run([_Once(get.host)], lambda _: get, lambda *_: None)
+        host, path = get.host, get.path
+        self._fetcher().run([_Once(host)], lambda _: get, lambda *_: None)
+        if isinstance(get.error, ObjectError) and get.error.out_of_step:  # once more, where nothing has been before
+            get.body.clear()
+            get.host, get.path, get.fresh, get.deadline = host, path, True, 0.0
+            self._fetcher().run([_Once(host)], lambda _: get, lambda *_: None)
         if get.error is not None and not (any_status and get.status):
             raise get.error
         return get
