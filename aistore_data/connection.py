@@ -37,7 +37,7 @@ _HEAD_BYTES = 1 << 16
 _READ_HEAD = 512
 """Read at once where a head is expected: little, so that most of the body needs no copy."""
 _AHEAD = 256
-"""Read at once of what follows the bytes that belong in a row: the end of a chunk and the next one's beginning."""
+"""Read at once after the bytes of a body of known length that belong in a row: the proof, and what should not come."""
 _INTERIM = 5
 """Answers 1xx that may come before the one."""
 _RECEIVES = 64
@@ -119,7 +119,7 @@ class Connection:
 
         In a connection that has answered a request, TLS has nothing more of its own to say either.
         """
-        if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+        if self.tls and isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
             return False
         return ioctl(self.fd, FIONREAD, _NOTHING) == _NOTHING
 
@@ -130,13 +130,15 @@ class Connection:
         if self.unsent:
             self._send(poll)
             return False  # what there is to send or to receive now, epoll tells
-        with suppress(*_AGAIN):
-            calls = 0
-            # What TLS holds already, epoll does not tell.
-            while calls < _RECEIVES or (isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()):
-                calls += 1
+        try:
+            for _ in range(_RECEIVES):
                 if self._receive(scratch):
                     return True
+            while isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():  # which epoll does not tell
+                if self._receive(scratch):
+                    return True
+        except _AGAIN:
+            pass
         return False
 
     def problem(self, token: Token) -> ObjectError | None:
@@ -217,10 +219,22 @@ class Connection:
     def _receive(self, scratch: memoryview) -> bool:
         """Receive once. Whether the answer is complete."""
         start = len(self.rest)
-        direct = self._room_in_row() if not start else None
-        if direct:
-            plain = not self.tls  # TLS cannot receive into two places
-            count = self.sock.recvmsg_into((direct, scratch[:_AHEAD]))[0] if plain else self.sock.recv_into(direct)
+        row = self.get.row
+        if row is not None and self.left > 0 and self.status == 200 and (direct := row[self.received :][: self.left]):
+            # Content that belongs in the row goes there, what comes after it is looked at.
+            if self.tls:  # cannot receive into two places
+                count = self.sock.recv_into(direct)
+            else:
+                after = scratch[:_AHEAD] if self.chunks is None else scratch
+                count = self.sock.recvmsg_into((direct, after))[0]
+            size = min(count, len(direct))
+            self.received += size
+            self.left -= size
+            self.heard = True
+            if count > size:
+                return self._take(scratch[: count - size])
+            if count:
+                return self.left == 0 and self.chunks is None
         elif self.head is None:
             count = self.sock.recv_into(scratch[start : start + _READ_HEAD])
         else:
@@ -228,23 +242,9 @@ class Connection:
         if count == 0:
             raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection before its answer ended")
         self.heard = True
-        if direct:
-            size = min(count, len(direct))
-            self.received += size
-            self.left -= size
-            if count > size:
-                return self._take(scratch[: count - size])
-            return self.left == 0 and self.chunks is None
         if start:
             scratch[:start] = self.rest
         return self._take(scratch[: start + count])
-
-    def _room_in_row(self) -> memoryview | None:
-        """Where the content that is left of the body, or of the chunk, belongs."""
-        row = self.get.row
-        if row is None or self.left <= 0 or self.status != 200:
-            return None
-        return row[self.received : self.received + self.left]
 
     def _take(self, data: memoryview) -> bool:
         """Use what has come; keep what cannot be used yet. Whether the answer is complete."""
