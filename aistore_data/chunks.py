@@ -7,8 +7,8 @@ from aistore_data.errors import ObjectError
 _LONGEST = 64
 """Bytes of the line before a chunk."""
 
-_FIRST = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[\t -~]*)?\r\n")
-_NEXT = re.compile(rb"\r\n([0-9A-Fa-f]{1,8})(?:;[\t -~]*)?\r\n")
+_FIRST = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[\t -~]{0,40})?\r\n").match
+_NEXT = re.compile(rb"\r\n([0-9A-Fa-f]{1,8})(?:;[\t -~]{0,40})?\r\n").match
 
 
 class Chunks:
@@ -23,23 +23,20 @@ class Chunks:
 
         Raises ObjectError for what is no chunk.
         """
-        match = (_NEXT if self._begun else _FIRST).match(data, at)
+        match = (_NEXT if self._begun else _FIRST)(data, at)
         if match is None:
             self._want_more(bytes(data[at : at + _LONGEST]))
             return None, at
-        if match.end() - at > _LONGEST:
-            raise self._wrong()
-        size = int(match[1], 16)
-        if size == 0:
-            end = match.end() + 2
-            last = bytes(data[match.end() : end])
-            if last == b"\r\n":
-                return 0, end
-            if b"\r\n".startswith(last):
-                return None, at
-            raise self._wrong()  # trailers too: nobody asked for them
-        self._begun = True
-        return size, match.end()
+        size, end = int(match[1], 16), match.end()
+        if size:
+            self._begun = True
+            return size, end
+        last = bytes(data[end : end + 2])
+        if last == b"\r\n":
+            return 0, end + 2
+        if b"\r\n".startswith(last):
+            return None, at
+        raise self._wrong()  # trailers too: nobody asked for them
 
     def _want_more(self, line: bytes) -> None:
         """Raises ObjectError unless ``line`` may be the beginning of one that is right."""
@@ -47,7 +44,7 @@ class Chunks:
         if len(line) >= _LONGEST or not line.startswith(lead[: len(line)]):
             raise self._wrong()
         line = line[len(lead) :]
-        if line and not re.fullmatch(rb"[0-9A-Fa-f]{1,8}(?:;[\t -~]*)?\r?", line):
+        if line and not re.fullmatch(rb"[0-9A-Fa-f]{1,8}(?:;[\t -~]{0,40})?\r?", line):
             raise self._wrong()
 
     def _wrong(self) -> ObjectError:

@@ -66,8 +66,8 @@ class Get:
     follow: bool = True
     """Whether a redirect is followed; else it is the answer, and ``host`` and ``path`` say where it leads."""
     connect_timeout_s: float = math.inf
-    least_rate: float = math.inf
-    """Bytes/s: ``timeout_s`` is longer by the time that what has come takes at this rate."""
+    least_rate: float = 0.0
+    """Bytes/s: ``timeout_s`` is longer by the time that what has come takes at this rate; 0: it is not."""
     body: bytearray = field(default_factory=bytearray)
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -111,8 +111,10 @@ class Connection:
 
     def due(self) -> float:
         """When, of time.monotonic, it is too late for the answer, as far as can be told now."""
-        due = self.get.deadline + self.received / self.get.least_rate
-        return due if self.connected else min(due, self.began + self.get.connect_timeout_s)
+        get = self.get
+        if not self.connected:
+            return min(get.deadline, self.began + get.connect_timeout_s)
+        return get.deadline + self.received / get.least_rate if get.least_rate else get.deadline
 
     def is_quiet(self) -> bool:
         """Whether nothing lies in it that has not been read: what does is no answer to a request that is still to come.

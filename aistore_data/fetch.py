@@ -154,7 +154,8 @@ class Fetcher(Generic[T]):
         connection.ask(get, self._token.current() if get.host in self._trusted else "", redirects)
         self._busy[connection.fd] = (connection, task)
         self._active[get.host] = self._active.get(get.host, 0) + 1
-        self._soonest = min(self._soonest, connection.due())
+        if (due := connection.due()) < self._soonest:
+            self._soonest = due
         if connection.connected:
             self._advance(connection, task, finished)
 

@@ -40,10 +40,16 @@ class EtlPaths:
 
     def stated(self, sample: Asked) -> bytes | None:
         """What the proof after the answer says; None where there is none."""
-        return statement(sample.name, self._filled(self._plain, sample)) if self._tags else None
+        if not self._tags:
+            return None
+        if "%" in sample.name:
+            return statement(sample.name, self._filled(self._plain, sample))
+        return f"{sample.name.rpartition('/')[2]}\0{self._filled(self._plain, sample)}\0".encode()
 
     def _filled(self, parts: list[str], sample: Asked) -> str:
+        index = sample.index
         if not self._has_key:
-            return f"{parts[0]}{sample.index}{parts[1]}" if self._tags else parts[0]
-        whole = f"{parts[0]}{sample.epoch}{parts[1]}{sample.index}{parts[2]}"
-        return f"{whole}{sample.index}{parts[3]}" if self._tags else whole
+            return f"{parts[0]}{index}{parts[1]}" if self._tags else parts[0]
+        if self._tags:
+            return f"{parts[0]}{sample.epoch}{parts[1]}{index}{parts[2]}{index}{parts[3]}"
+        return f"{parts[0]}{sample.epoch}{parts[1]}{index}{parts[2]}"
