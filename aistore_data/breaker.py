@@ -37,6 +37,7 @@ class Breakers:
         self._memory = memory or SharedMemory(8 * (4 + 4 * hosts))
         values = np.frombuffer(self._memory.buffer, np.float64)
         self._all, self._nodes = values[:4], values[4:].reshape(hosts, 4)
+        self._values = memoryview(self._memory.buffer).cast("d")  # the same, for what is asked for each sample
 
     def __reduce__(self) -> tuple[type, tuple[int, SharedMemory]]:
         return Breakers, (len(self._nodes), self._memory)
@@ -53,7 +54,7 @@ class Breakers:
 
     def worked(self, node: int) -> None:
         """A request got its answer."""
-        if self._nodes[node, _FAILED]:
+        if self._values[4 + 4 * node + _FAILED]:
             self._nodes[node, _FAILED] = 0
 
     def took(self, nodes: Sequence[int], seconds: Sequence[float]) -> None:
@@ -95,7 +96,7 @@ class Breakers:
 
     def is_open(self, node: int) -> bool:
         """Whether the ETL on this node is not to be asked."""
-        return bool(self._nodes[node, _OPENED] or self._all[_DISTRUSTED])
+        return bool(self._values[4 + 4 * node + _OPENED] or self._values[_DISTRUSTED])
 
     def deadline_s(self, limit_s: float) -> float:
         """Seconds after which an answer is late beside those of the typical node; at most ``limit_s``.

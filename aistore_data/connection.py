@@ -99,7 +99,8 @@ class Connection:
         self.interim = 0
         self.rest = b""
         self.proof = b""
-        self.received = 0  # bytes of the body, with the proof
+        self.total = (get.most if get.row is None else len(get.row)) + (PROOF_BYTES if get.stated is not None else 0)
+        self.received = 0  # bytes of the body, with the proof, of which an answer 200 has ``total`` at most
         self.left = 0  # bytes to the end of the body, or of the chunk
         self.chunks: Chunks | None = None
         self.keep = self.surplus = False
@@ -148,8 +149,8 @@ class Connection:
         get = self.get
         if self.status != 200:
             return ObjectError(self.status, token.hide(server_message(bytes(get.body))))
-        if get.row is not None and self.received != self._most():
-            return ObjectError(200, f"the answer ended after {self.received} of {self._most()} bytes")
+        if get.row is not None and self.received != self.total:
+            return ObjectError(200, f"the answer ended after {self.received} of {self.total} bytes")
         if get.stated is not None:
             if get.row is None:
                 self.proof = bytes(get.body[-PROOF_BYTES:])
@@ -213,11 +214,6 @@ class Connection:
             return True
         return False
 
-    def _most(self) -> int:
-        """Bytes that the body of an answer 200 may have, with the proof."""
-        get = self.get
-        return (get.most if get.row is None else len(get.row)) + (0 if get.stated is None else PROOF_BYTES)
-
     def _receive(self, scratch: memoryview) -> bool:
         """Receive once. Whether the answer is complete."""
         start = len(self.rest)
@@ -227,14 +223,17 @@ class Connection:
             if self.tls:  # cannot receive into two places
                 count = self.sock.recv_into(direct)
             else:
-                after = scratch[:_AHEAD] if self.chunks is None else scratch
-                count = self.sock.recvmsg_into((direct, after))[0]
+                count = self.sock.recvmsg_into((direct, scratch[:_AHEAD] if self.chunks is None else scratch))[0]
             size = min(count, len(direct))
             self.received += size
             self.left -= size
             self.heard = True
-            if count > size:
-                return self._take(scratch[: count - size])
+            after = count - size
+            if after and after == self.left and self.chunks is None:  # the proof, as it should be
+                self._keep(scratch[:after])
+                return True
+            if after > 0:
+                return self._take(scratch[:after])
             if count:
                 return self.left == 0 and self.chunks is None
         elif self.head is None:
@@ -307,14 +306,14 @@ class Connection:
             raise ObjectError(self.status, "the answer does not say how long it is")
         self.left = head.length
         if self.status == 200:
-            if self.get.row is not None and head.length != self._most():
-                raise out_of_step(f"the answer is of {head.length} bytes, not of {self._most()}")
+            if self.get.row is not None and head.length != self.total:
+                raise out_of_step(f"the answer is of {head.length} bytes, not of {self.total}")
             self._allow(head.length)
 
     def _allow(self, length: int) -> None:
         """Raises ObjectError for a body of so many bytes, or more, if that is more than it may have."""
-        if self.status == 200 and length > self._most():
-            raise out_of_step(f"the answer is longer than the expected {self._most()} bytes")
+        if length > self.total and self.status == 200:
+            raise out_of_step(f"the answer is longer than the expected {self.total} bytes")
 
     def _is_enough(self) -> bool:
         """Whether the rest is not wanted: an error has been told at length."""
@@ -329,14 +328,16 @@ class Connection:
             get.body += piece
             self.received += len(piece)
             return
-        end = self.received + len(piece)
-        if end <= len(get.row):
-            get.row[self.received : end] = piece
+        begin, row = self.received, get.row
+        self.received = end = begin + len(piece)
+        if end <= len(row):
+            row[begin:end] = piece
+        elif begin >= len(row):
+            self.proof += piece
         else:
-            room = max(0, len(get.row) - self.received)
-            get.row[self.received : self.received + room] = piece[:room]
+            room = len(row) - begin
+            row[begin:] = piece[:room]
             self.proof += piece[room:]
-        self.received = end
 
 
 def _request(get: Get, token: str) -> bytes:

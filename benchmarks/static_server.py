@@ -70,7 +70,7 @@ class Server:
         for fd in self._listeners:
             self._poll.register(fd, select.EPOLLIN)
         self._connections: dict[int, tuple[socket.socket, str]] = {}
-        self._unsent: dict[int, memoryview] = {}
+        self._unsent: dict[int, list[memoryview]] = {}
 
     def serve(self) -> None:
         """For ever."""
@@ -94,9 +94,13 @@ class Server:
                 request = connection.recv(1 << 16)
                 if not request:
                     raise ConnectionResetError
-                self._unsent[fd] = memoryview(self._answer(request, way))
+                self._unsent[fd] = [memoryview(part) for part in self._answer(request, way)]
             left = self._unsent[fd]
-            left = left[connection.send(left) :]
+            sent = connection.sendmsg(left)
+            while left and sent >= len(left[0]):
+                sent -= len(left.pop(0))
+            if left:
+                left[0] = left[0][sent:]
         except BlockingIOError:
             return
         except ConnectionError:
@@ -108,23 +112,22 @@ class Server:
             del self._unsent[fd]
             self._poll.modify(fd, select.EPOLLIN)
         else:
-            self._unsent[fd] = left
             self._poll.modify(fd, select.EPOLLOUT)
 
-    def _answer(self, request: bytes, way: str) -> bytes:
+    def _answer(self, request: bytes, way: str) -> tuple[bytes, ...]:
         match = _NUMBER.match(request)
         if match is None or not request.endswith(b"\r\n\r\n"):  # a client sends a head at once
-            return b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            return (b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",)
         if request.startswith(b"HEAD"):
-            return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nAis-Present: true\r\n\r\n" % SIZE
+            return (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nAis-Present: true\r\n\r\n" % SIZE,)
         if way == "redirect":
-            return _redirect(request, self.ports[0])
+            return (_redirect(request, self.ports[0]),)
         number = int(match[1]) % SAMPLES
         if tagged := _TAGGED.match(request):
             stated = statement(unquote(tagged[1].decode()), unquote_plus(tagged[2].decode()))
             before, after = self._around_proof[way][number]
-            return b"".join((before, proof(stated, self._bodies[number]), after))
-        return self._answers[way][number]
+            return before, proof(stated, self._bodies[number]) + after
+        return (self._answers[way][number],)
 
 
 def main() -> int:

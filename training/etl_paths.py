@@ -10,6 +10,9 @@ from etl.sample import Key, Spec
 
 _VARIES = re.compile(r'(?<="epoch":)0(?=,"index":0,)|(?<="epoch":0,"index":)0(?=,)|(?<="tag":)0(?=}$)')
 
+_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*")
+"""Names that are the same when they are quoted, as most are."""
+
 
 class Asked(Protocol):
     """A sample that is asked for."""
@@ -36,7 +39,8 @@ class EtlPaths:
 
     def path(self, sample: Asked) -> str:
         """As ``object_path`` with ``encode`` gives it."""
-        return f"{self._folder}{quote(sample.name)}{self._filled(self._quoted, sample)}"
+        name = sample.name if _PLAIN.fullmatch(sample.name) else quote(sample.name)
+        return f"{self._folder}{name}{self._filled(self._quoted, sample)}"
 
     def stated(self, sample: Asked) -> bytes | None:
         """What the proof after the answer says; None where there is none."""

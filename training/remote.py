@@ -83,7 +83,7 @@ class Sample:
 
     __slots__ = (
         *("by", "epoch", "host", "index", "name", "node", "others", "reason", "row"),
-        *("doubts", "since", "stage", "tries"),
+        *("doubts", "room", "since", "stage", "tries"),
     )
 
     def __init__(
@@ -91,6 +91,7 @@ class Sample:
     ) -> None:
         self.row, self.epoch, self.index, self.name = row, epoch, index, name
         self.node, self.host, self.stage = node, host, stage
+        self.room: memoryview | None = None  # the row's memory
         self.tries = 0
         self.doubts = 0  # answers that were not, or may not have been, about it
         self.since = 0.0  # when its bytes were first asked for in vain
@@ -134,6 +135,9 @@ class RemoteDataset:
         names = [remote.manifest.name(index) for _, index in keys]
         nodes = remote.placement.numbers_of([self._bucket + name for name in names])
         samples = list(map(self._sample, rows, keys, names, nodes))
+        memory, size = rows.data.cast("B"), rows.nbytes // max(1, len(rows))
+        for at, sample in enumerate(samples):
+            sample.room = memory[at * size : (at + 1) * size]
         samples = self._order(samples)
         work = self._audited(samples, self._work(samples))
         indices = torch.tensor([index for _, index in keys])
@@ -255,7 +259,7 @@ class Work:
         else:
             get = Get(self.paths.path(sample), host, self.deadline_s)
             if remote.wire == "raw":
-                get.row = memoryview(sample.row).cast("B")
+                get.row = sample.room or memoryview(sample.row).cast("B")
             else:
                 get.most = self._largest_jpeg
             get.stated = self.paths.stated(sample)

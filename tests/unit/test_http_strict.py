@@ -112,7 +112,7 @@ class Sends:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, suppress(OSError):
+        with connection, suppress(OSError, ValueError, IndexError):  # wherever a mutated redirect has led
             head = b""
             while b"\r\n\r\n" not in head:
                 if not (data := connection.recv(1 << 16)):
