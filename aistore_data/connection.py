@@ -103,7 +103,7 @@ class Connection:
         self.received = 0  # bytes of the body, with the proof, of which an answer 200 has ``total`` at most
         self.left = 0  # bytes to the end of the body, or of the chunk
         self.chunks: Chunks | None = None
-        self.keep = self.surplus = False
+        self.keep = self.surplus = self.to_close = False
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -240,6 +240,8 @@ class Connection:
             count = self.sock.recv_into(scratch[start : start + _READ_HEAD])
         else:
             count = self.sock.recv_into(scratch[start:])
+        if count == 0 and self.to_close:
+            return True
         if count == 0:
             raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection before its answer ended")
         self.heard = True
@@ -302,13 +304,15 @@ class Connection:
         if head.chunked:
             self.chunks = Chunks(head.status)
             return
-        if head.length is None:
+        self.to_close = head.length is None and head.status >= 400  # an error's words are not worth more care
+        if head.length is None and not self.to_close:
             raise ObjectError(self.status, "the answer does not say how long it is")
-        self.left = head.length
+        self.keep = self.keep and not self.to_close
+        self.left = _ERROR_BYTES + 1 if head.length is None else head.length
         if self.status == 200:
             if self.get.row is not None and head.length != self.total:
                 raise out_of_step(f"the answer is of {head.length} bytes, not of {self.total}")
-            self._allow(head.length)
+            self._allow(self.left)
 
     def _allow(self, length: int) -> None:
         """Raises ObjectError for a body of so many bytes, or more, if that is more than it may have."""

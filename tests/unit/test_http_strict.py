@@ -188,6 +188,14 @@ def test_right_answers_are_taken(serve: Callable[..., Sends]) -> None:
         assert outcomes == (BODY, BODY, BODY)
 
 
+def test_an_error_may_end_with_its_connection(serve: Callable[..., Sends]) -> None:
+    """As that of Go's server to who speaks http to it where it speaks https."""
+    server = serve([b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"])
+    for outcome in read_all(server, [0])[0]:
+        assert isinstance(outcome, ObjectError) and outcome.status == 400
+        assert "Client sent an HTTP request to an HTTPS server" in outcome.message
+
+
 def mutated(drawn: random.Random) -> bytes:
     message = bytearray(drawn.choice((*GOOD, WHOLE, CHUNKED, *WRONG.values()))[: 1 << 14])
     for _ in range(drawn.choice((1, 1, 2, 5))):
