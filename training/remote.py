@@ -138,8 +138,11 @@ class RemoteDataset:
         memory, size = rows.data.cast("B"), rows.nbytes // max(1, len(rows))
         for at, sample in enumerate(samples):
             sample.room = memory[at * size : (at + 1) * size]
-        samples = self._order(samples)
-        work = self._audited(samples, self._work(samples))
+        last = self._to_be_audited(samples)
+        work = self._work([sample for sample in samples if sample is not last])
+        if last:
+            work = work.plus(self._work([last]))
+        work = self._audited(samples, last, work)
         indices = torch.tensor([index for _, index in keys])
         labels = torch.from_numpy(remote.manifest.labels[indices.numpy()])
         replaced = tuple(Substitution(s.epoch, s.index, s.by, s.reason) for s in samples if s.by != s.index)
@@ -163,25 +166,22 @@ class RemoteDataset:
         work.note_times()
         return work
 
-    def _order(self, samples: list[Sample]) -> list[Sample]:
-        """All of them in the order in which they are asked for: the last one that the ETL makes is any of a batch.
-
-        It is the one that may be audited, so in time every place in a batch is.
-        """
+    def _to_be_audited(self, samples: list[Sample]) -> Sample | None:
+        """Any sample of the batch, to be asked for when all others have come, and audited; None: not this time."""
         candidates = [sample for sample in samples if sample.stage == "etl"]
-        if self.remote.audit_every == 0 or not candidates:
-            return samples
+        every = self.remote.audit_every
+        if every == 0 or not candidates or self._unaudited + len(candidates) < every:
+            return None
         first = candidates[0]
         drawn = splitmix64(np.array([(first.epoch << 40) + first.index], np.uint64) ^ np.uint64(self.remote.seed))
-        last = candidates[int(drawn[0] % np.uint64(len(candidates)))]
-        return [*(sample for sample in samples if sample is not last), last]
+        return candidates[int(drawn[0] % np.uint64(len(candidates)))]
 
-    def _audited(self, samples: list[Sample], work: "Work") -> "Work":
+    def _audited(self, samples: list[Sample], last: Sample | None, work: "Work") -> "Work":
         """Now and then one of the ETL's samples is made here too, and compared: somebody may have replaced the ETL.
 
-        It is the one that was asked for last, drawn by ``_order``; where every batch is audited, no altered pixel is
-        handed out. Answers in other samples' rows are not what it is for: their proofs show them, each at once. Of an
-        ETL without proofs, an audited batch of n samples with w in wrong rows is found with a probability of w/n.
+        It is the ``last`` one that was asked for; where every batch is audited, no altered pixel is handed out.
+        Answers in other samples' rows are not what it is for: their proofs show them, each at once. Of an ETL without
+        proofs, an audited batch of n samples with w in wrong rows is found with a probability of w/n.
         Raises DataError if some may have been altered.
         """
         remote = self.remote
@@ -192,7 +192,7 @@ class RemoteDataset:
         if self._unaudited < remote.audit_every:
             self._trusted = False
             return work
-        known = made_there[-1]
+        known = last if last in made_there else made_there[-1]
         row = np.empty_like(known.row)
         again = Sample(row, known.epoch, known.index, known.name, known.node, known.host, "here")
         audit = self._work([again])
