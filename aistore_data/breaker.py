@@ -17,7 +17,7 @@ FAILURES = 3
 """Failures in a row that open a breaker."""
 
 _FAILED, _OPENED, _TAKES, _VARIES = 0, 1, 2, 3
-_DISTRUSTED, _WAITING_SINCE, _WAITED = 0, 1, 2
+_DISTRUSTED, _WAITING_SINCE, _WAITED, _OUT_OF_STEP = 0, 1, 2, 3
 
 _STALE_S = 3.0
 """Seconds after which somebody who said that he waits does so no more."""
@@ -28,12 +28,16 @@ _MARGIN = 4
 
 
 class Breakers:
-    """Of a number of nodes; pickles as the same shared memory: float64 [3] and float64 [nodes, 4]."""
+    """Of a number of nodes; pickles as the same shared memory: float64 [4] and float64 [nodes, 4].
+
+    Times are those of time.monotonic, which all processes of a machine share on Linux, and which nobody sets.
+    """
 
     def __init__(self, hosts: int, memory: SharedMemory | None = None) -> None:
-        self._memory = memory or SharedMemory(8 * (3 + 4 * hosts))
+        self._memory = memory or SharedMemory(8 * (4 + 4 * hosts))
         values = np.frombuffer(self._memory.buffer, np.float64)
-        self._all, self._nodes = values[:3], values[3:].reshape(hosts, 4)
+        self._all, self._nodes = values[:4], values[4:].reshape(hosts, 4)
+        self._values = memoryview(self._memory.buffer).cast("d")  # the same, for what is asked for each sample
 
     def __reduce__(self) -> tuple[type, tuple[int, SharedMemory]]:
         return Breakers, (len(self._nodes), self._memory)
@@ -45,12 +49,12 @@ class Breakers:
         self._nodes[node, _FAILED] += 1
         opens = bool(self._nodes[node, _FAILED] >= FAILURES and not self._nodes[node, _OPENED])
         if opens:
-            self._nodes[node, _OPENED] = time.time()
+            self._nodes[node, _OPENED] = time.monotonic()
         return opens
 
     def worked(self, node: int) -> None:
         """A request got its answer."""
-        if self._nodes[node, _FAILED]:
+        if self._values[4 + 4 * node + _FAILED]:
             self._nodes[node, _FAILED] = 0
 
     def took(self, nodes: Sequence[int], seconds: Sequence[float]) -> None:
@@ -76,14 +80,23 @@ class Breakers:
     def waits(self) -> None:
         """Somebody has neither a sample nor the bytes to make it of; to be said again every second."""
         if not self.waiting_s():
-            self._all[_WAITING_SINCE] = time.time()
-        self._all[_WAITED] = time.time()
+            self._all[_WAITING_SINCE] = time.monotonic()
+        self._all[_WAITED] = time.monotonic()
+
+    def out_of_step(self) -> None:
+        """An answer was that to another request; it is not used."""
+        self._all[_OUT_OF_STEP] += 1
 
     # What anybody may ask.
 
+    @property
+    def answers_out_of_step(self) -> int:
+        """How many answers were those to other requests."""
+        return int(self._all[_OUT_OF_STEP])
+
     def is_open(self, node: int) -> bool:
         """Whether the ETL on this node is not to be asked."""
-        return bool(self._nodes[node, _OPENED] or self._all[_DISTRUSTED])
+        return bool(self._values[4 + 4 * node + _OPENED] or self._values[_DISTRUSTED])
 
     def deadline_s(self, limit_s: float) -> float:
         """Seconds after which an answer is late beside those of the typical node; at most ``limit_s``.
@@ -108,7 +121,7 @@ class Breakers:
 
     def waiting_s(self) -> float:
         """Seconds since somebody began to wait for the cluster; 0 if nobody does."""
-        now = time.time()
+        now = time.monotonic()
         return now - float(self._all[_WAITING_SINCE]) if now - self._all[_WAITED] < _STALE_S else 0.0
 
     def close(self, node: int) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 import tempfile
 import warnings
 from pathlib import Path
@@ -12,10 +13,14 @@ def cache_file(key: str) -> Path:
     return _folder().expanduser() / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def read_cached(key: str) -> bytes | None:
-    """What was last written for ``key``; None if there is nothing, or nothing that can be read."""
+def read_cached(key: str, most: int = 1 << 30) -> bytes | None:
+    """What was last written for ``key``; None if there is nothing, or nothing that can be read, or over ``most``."""
     try:
-        return cache_file(key).read_bytes()
+        with open(os.open(cache_file(key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe would be waited for
+                return None
+            content = file.read(most + 1)
+            return content if len(content) <= most else None
     except (OSError, RuntimeError):
         return None  # it is made again, and write_cached says what is wrong
 

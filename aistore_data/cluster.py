@@ -1,6 +1,5 @@
 """A cluster: can it be used from here, and the SDK's client for everything that is not the hot path."""
 
-import http.client
 import json
 import logging
 import socket
@@ -103,7 +102,7 @@ def cluster_map(access: Access) -> dict[str, Any] | None:
     """The cluster map as it is now; None if it cannot be had within a few seconds."""
     try:
         found = json.loads(HttpReader(replace(access, connect_timeout_s=_REACH_S, read_timeout_s=_REACH_S)).get(_MAP))
-    except (ObjectError, OSError, http.client.HTTPException, ValueError):
+    except (ObjectError, OSError, ValueError):
         return None
     return found if isinstance(found, dict) and "tmap" in found else None
 

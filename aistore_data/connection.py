@@ -1,30 +1,48 @@
 """One kept connection: a GET goes out, and its answer comes straight into the memory where its bytes belong.
 
-Nothing here waits: what can be sent or received now is, and whoever polls says when to go on.
+Nothing here waits: what can be sent or received now is, and whoever polls says when to go on. What is not HTTP to the
+letter, is longer than it may be, or may belong to another request is an error, never a sample.
 """
 
 import errno
+import math
 import select
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
-from types import MappingProxyType
-from typing import NamedTuple
-from urllib.parse import urlsplit
+from fcntl import ioctl
+from struct import pack
+from termios import FIONREAD
 
+from aistore_data.access import server_message
+from aistore_data.addresses import Address
+from aistore_data.chunks import Chunks
 from aistore_data.credentials import Token
-from aistore_data.errors import ObjectError
-from aistore_data.http_reader import server_message
+from aistore_data.errors import ObjectError, out_of_step
+from aistore_data.http_head import Head, parse_head, parse_host
+from etl.request import PROOF_BYTES, label, proof
 
 SCRATCH_BYTES = 1 << 18
 """Of the memory that a caller lends for what cannot go where it belongs at once."""
 
+MOST_BYTES = 1 << 28
+"""Of an answer whose length the caller does not know."""
+
 _ERROR_BYTES = 1 << 16
-_HEAD_BYTES = 512
+"""Of the body of an answer other than 200; of more nothing is read."""
+_HEAD_BYTES = 1 << 16
+_READ_HEAD = 512
+"""Read at once where a head is expected: little, so that most of the body needs no copy."""
+_AHEAD = 256
+"""Read at once after the bytes of a body of known length that belong in a row: the proof, and what should not come."""
+_INTERIM = 5
+"""Answers 1xx that may come before the one."""
+_RECEIVES = 64
+"""Calls of recv until other connections have their turn."""
+_NOTHING = pack("i", 0)
 _AGAIN = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -35,76 +53,132 @@ class Get:
     path: str
     host: str
     timeout_s: float
+    """Until the answer is complete, redirects included."""
     row: memoryview | None = None
+    stated: bytes | None = None
+    """``etl.request.statement`` of a request whose answer has a proof of it."""
+    most: int = MOST_BYTES
+    """Bytes of the body at most, without the proof; where there is no row."""
+    check: "Callable[[Get], str] | None" = None
+    """What shows that an answer 200 is that to another request, or ""."""
+    fresh: bool = False
+    """Whether it takes new connections, on which nothing has been before."""
+    follow: bool = True
+    """Whether a redirect is followed; else it is the answer, and ``host`` and ``path`` say where it leads."""
+    connect_timeout_s: float = math.inf
+    least_rate: float = 0.0
+    """Bytes/s: ``timeout_s`` is longer by the time that what has come takes at this rate; 0: it is not."""
     body: bytearray = field(default_factory=bytearray)
+    status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     error: ObjectError | OSError | None = None
     took_s: float = 0.0
+    deadline: float = 0.0
+    """Of time.monotonic; 0 before it has begun."""
 
 
 class Connection:
     """A connection and the answer that it is receiving."""
 
-    def __init__(self, sock: socket.socket, host: str, tls: ssl.SSLContext | None) -> None:
-        self.sock, self.host, self.fd = sock, host, sock.fileno()
+    def __init__(self, sock: socket.socket, host: str, address: Address, tls: ssl.SSLContext | None) -> None:
+        self.sock, self.host, self.address, self.fd = sock, host, address, sock.fileno()
         self.tls = tls
-        self.connected = False
+        self.began = time.monotonic()
+        self.reached = self.connected = False  # TCP; TLS too
         self.reused = False
         self.watched = select.EPOLLOUT
 
     def ask(self, get: Get, token: str, redirects: int) -> None:
         """Begin a request with ``token``, to which ``redirects`` redirects have led."""
         self.get, self.token, self.redirects = get, token, redirects
-        self.deadline = time.monotonic() + get.timeout_s
-        self.unsent = memoryview(_request(get, token))
+        self.unsent = _request(get, token)
         self.heard = False
         self.status = 0
-        self.headers: Mapping[str, str] = {}
+        self.head: Head | None = None
+        self.label: bytes | None = None
+        self.interim = 0
         self.rest = b""
-        self.received = 0
-        self.left: int | None = None  # bytes to the end of the body, or of the chunk
-        self.chunked = False
-        self.keep = False
+        self.proof = b""
+        self.total = (get.most if get.row is None else len(get.row)) + (PROOF_BYTES if get.stated is not None else 0)
+        self.received = 0  # bytes of the body, with the proof, of which an answer 200 has ``total`` at most
+        self.left = 0  # bytes to the end of the body, or of the chunk
+        self.chunks: Chunks | None = None
+        self.keep = self.surplus = self.to_close = False
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Of the answer, by their names in lower case; none before they have come."""
+        return self.head.headers if self.head else {}
+
+    def due(self) -> float:
+        """When, of time.monotonic, it is too late for the answer, as far as can be told now."""
+        get = self.get
+        if not self.connected:
+            return min(get.deadline, self.began + get.connect_timeout_s)
+        return get.deadline + self.received / get.least_rate if get.least_rate else get.deadline
+
+    def is_quiet(self) -> bool:
+        """Whether nothing lies in it that has not been read: what does is no answer to a request that is still to come.
+
+        In a connection that has answered a request, TLS has nothing more of its own to say either.
+        """
+        if self.tls and isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+            return False
+        return ioctl(self.fd, FIONREAD, _NOTHING) == _NOTHING
 
     def advance(self, poll: select.epoll, scratch: memoryview) -> bool:
         """Whether the answer is complete. Raises OSError, or ObjectError for an answer that is none."""
         if not self.connected and not self._finish_connecting(poll):
             return False
         if self.unsent:
-            with suppress(*_AGAIN):
-                self.unsent = self.unsent[self.sock.send(self.unsent) :]
-            self._watch(poll, select.EPOLLIN | select.EPOLLOUT if self.unsent else select.EPOLLIN)
+            self._send(poll)
             return False  # what there is to send or to receive now, epoll tells
-        while True:
-            start = len(self.rest)
-            direct = self._row_for_all_that_is_left() if not start else None
-            # Of what comes with the head little, so that most of a body of known length needs no copy.
-            end = start + _HEAD_BYTES if self.left is None and not self.chunked else len(scratch)
-            try:
-                count = self.sock.recv_into(direct if direct is not None else scratch[start:end])
-            except _AGAIN:
-                return False
-            if count == 0:
-                raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection before its answer ended")
-            self.heard = True
-            if direct is not None:
-                assert self.left is not None
-                self.received += count
-                self.left -= count
-                if self.left == 0:
+        try:
+            for _ in range(_RECEIVES):
+                if self._receive(scratch):
                     return True
-                continue
-            scratch[:start] = self.rest
-            if self._take(scratch[: start + count]):
-                return True
+            while isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():  # which epoll does not tell
+                if self._receive(scratch):
+                    return True
+        except _AGAIN:
+            pass
+        return False
 
     def problem(self, token: Token) -> ObjectError | None:
         """What is wrong with the complete answer, without the token."""
+        get = self.get
         if self.status != 200:
-            return ObjectError(self.status, token.hide(server_message(bytes(self.get.body))))
-        if self.get.row is not None and self.received != len(self.get.row):
-            return ObjectError(200, f"the answer ended after {self.received} of {len(self.get.row)} bytes")
+            return ObjectError(self.status, token.hide(server_message(bytes(get.body))))
+        if get.row is not None and self.received != self.total:
+            return ObjectError(200, f"the answer ended after {self.received} of {self.total} bytes")
+        if get.stated is not None:
+            if get.row is None:
+                self.proof = bytes(get.body[-PROOF_BYTES:])
+                del get.body[-PROOF_BYTES:]
+            if proof(get.stated, get.body if get.row is None else get.row) != self.proof:
+                return out_of_step("the answer is one to another request")
+            if self.label is not None and self.label != label(get.stated):
+                return out_of_step("the answer is one for another sample")
+        elif self.surplus:  # one of two answers, and who knows to what
+            return out_of_step("more has come than the answer")
+        if get.check is not None and (found := get.check(get)):
+            return out_of_step(found)
         return None
+
+    def _send(self, poll: select.epoll) -> None:
+        if not self.reused and not self._is_quiet_after_connecting():
+            raise ConnectionResetError(errno.ECONNRESET, "the server spoke before it was asked")
+        with suppress(*_AGAIN):
+            self.unsent = self.unsent[self.sock.send(self.unsent) :]
+        self._watch(poll, select.EPOLLIN | select.EPOLLOUT if self.unsent else select.EPOLLIN)
+
+    def _is_quiet_after_connecting(self) -> bool:
+        """TLS may have sent tickets for later connections, which only an attempt to read takes away."""
+        if isinstance(self.sock, ssl.SSLSocket):
+            with suppress(*_AGAIN):
+                return not self.sock.recv(1)
+            return True
+        return self.is_quiet()
 
     def _watch(self, poll: select.epoll, events: int) -> None:
         if events != self.watched:
@@ -116,8 +190,9 @@ class Connection:
             raise OSError(code, f"{self.host}: {errno.errorcode.get(code, code)}")
         if self._is_connecting():
             return False
+        self.reached = True
         if self.tls and not isinstance(self.sock, ssl.SSLSocket):  # its descriptor stays the same
-            name = urlsplit(f"//{self.host}").hostname
+            name = parse_host(self.host).name
             self.sock = self.tls.wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
         if isinstance(self.sock, ssl.SSLSocket):
             try:
@@ -139,36 +214,57 @@ class Connection:
             return True
         return False
 
-    def _row_for_all_that_is_left(self) -> memoryview | None:
-        """Where the rest of a body of known length goes, without a copy."""
-        if self.get.row is None or self.status != 200 or self.chunked or not self.left:
-            return None
-        return self.get.row[self.received : self.received + self.left]
+    def _receive(self, scratch: memoryview) -> bool:
+        """Receive once. Whether the answer is complete."""
+        start = len(self.rest)
+        row = self.get.row
+        if row is not None and self.left > 0 and self.status == 200 and (direct := row[self.received :][: self.left]):
+            # Content that belongs in the row goes there, what comes after it is looked at.
+            if self.tls:  # cannot receive into two places
+                count = self.sock.recv_into(direct)
+            else:
+                count = self.sock.recvmsg_into((direct, scratch[:_AHEAD] if self.chunks is None else scratch))[0]
+            size = min(count, len(direct))
+            self.received += size
+            self.left -= size
+            self.heard = True
+            after = count - size
+            if after and after == self.left and self.chunks is None:  # the proof, as it should be
+                self._keep(scratch[:after])
+                return True
+            if after > 0:
+                return self._take(scratch[:after])
+            if count:
+                return self.left == 0 and self.chunks is None
+        elif self.head is None:
+            count = self.sock.recv_into(scratch[start : start + _READ_HEAD])
+        else:
+            count = self.sock.recv_into(scratch[start:])
+        if count == 0 and self.to_close:
+            return True
+        if count == 0:
+            raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection before its answer ended")
+        self.heard = True
+        if start:
+            scratch[:start] = self.rest
+        return self._take(scratch[: start + count])
 
     def _take(self, data: memoryview) -> bool:
         """Use what has come; keep what cannot be used yet. Whether the answer is complete."""
         at = 0
-        if self.left is None and not self.chunked:
-            text = bytes(data)
+        while self.head is None:
+            text = bytes(data[at:])
             end = text.find(b"\r\n\r\n")
             if end < 0:
-                if len(text) > _ERROR_BYTES:
+                if len(text) > _HEAD_BYTES:
                     raise ObjectError(0, "the answer has no head: this is no HTTP server")
                 self.rest = text
                 return False
-            self._read_head(text[:end])
-            at = end + 4
+            self._begin(text[:end])
+            at += end + 4
         self.rest = b""
-        if not self.chunked:
-            assert self.left is not None
-            if len(data) - at > self.left:
-                raise ObjectError(self.status, "the answer is longer than it says")
-            self._keep(data[at:])
-            self.left -= len(data) - at
-            return self.left == 0
-        return self._take_chunks(data, at)
-
-    def _take_chunks(self, data: memoryview, at: int) -> bool:
+        if self.chunks is None:
+            return self._take_known(data[at:])
         while True:
             if self.left:
                 piece = data[at : at + self.left]
@@ -176,76 +272,76 @@ class Connection:
                 self.left -= len(piece)
                 at += len(piece)
                 if self.left:
-                    return False
-            head = bytes(data[at : at + 32])
-            begin = 0 if self.left is None else 2  # the line end after a chunk
-            end = head.find(b"\r\n", begin)
-            if end < 0:
-                if len(head) >= 32:
-                    raise ObjectError(self.status, "the answer's chunks are not those of HTTP")
+                    return self._is_enough()
+            size, at = self.chunks.next(data, at)
+            if size is None:
                 self.rest = bytes(data[at:])
-                return False
-            try:
-                size = int(head[begin:end].split(b";")[0], 16)
-            except ValueError:
-                raise ObjectError(self.status, "the answer's chunks are not those of HTTP") from None
+                return self._is_enough()
             if size == 0:
-                if len(data) < at + end + 4:
-                    self.rest = bytes(data[at:])
-                    return False
+                self.surplus = at < len(data)
                 return True
+            self._allow(self.received + size)
             self.left = size
-            at += end + 2
 
-    def _read_head(self, text: bytes) -> None:
-        self.status, self.headers, self.keep, self.chunked, length = _parse_head(text)
-        if not self.chunked:
-            if length is None:
-                raise ObjectError(self.status, "the answer does not say how long it is")
-            self.left = length
-            row = self.get.row
-            if self.status == 200 and row is not None and length != len(row):
-                raise ObjectError(200, f"the answer is of {length} bytes, not of {len(row)}")
+    def _take_known(self, data: memoryview) -> bool:
+        if len(data) > self.left:
+            self.surplus = True
+            data = data[: self.left]
+        self._keep(data)
+        self.left -= len(data)
+        return self.left == 0 or self._is_enough()
+
+    def _begin(self, text: bytes) -> None:
+        """Read the head of an answer; one of 1xx is followed by another."""
+        head, self.label = parse_head(text)
+        if head.status < 200:
+            self.interim += 1
+            if self.interim > _INTERIM or head.status == 101 or head.chunked or head.length:
+                raise ObjectError(head.status, "the answer is none")
+            return
+        self.head, self.status, self.keep = head, head.status, head.keep
+        self.get.headers = head.headers
+        if head.chunked:
+            self.chunks = Chunks(head.status)
+            return
+        self.to_close = head.length is None and head.status >= 400  # an error's words are not worth more care
+        if head.length is None and not self.to_close:
+            raise ObjectError(self.status, "the answer does not say how long it is")
+        self.keep = self.keep and not self.to_close
+        self.left = _ERROR_BYTES + 1 if head.length is None else head.length
+        if self.status == 200:
+            if self.get.row is not None and head.length != self.total:
+                raise out_of_step(f"the answer is of {head.length} bytes, not of {self.total}")
+            self._allow(self.left)
+
+    def _allow(self, length: int) -> None:
+        """Raises ObjectError for a body of so many bytes, or more, if that is more than it may have."""
+        if length > self.total and self.status == 200:
+            raise out_of_step(f"the answer is longer than the expected {self.total} bytes")
+
+    def _is_enough(self) -> bool:
+        """Whether the rest is not wanted: an error has been told at length."""
+        if self.status == 200 or self.received < _ERROR_BYTES:
+            return False
+        self.keep = False
+        return True
 
     def _keep(self, piece: memoryview) -> None:
         get = self.get
-        if self.status != 200:
-            get.body += piece[: max(0, _ERROR_BYTES - len(get.body))]
-        elif get.row is None:
+        if self.status != 200 or get.row is None:
             get.body += piece
+            self.received += len(piece)
+            return
+        begin, row = self.received, get.row
+        self.received = end = begin + len(piece)
+        if end <= len(row):
+            row[begin:end] = piece
+        elif begin >= len(row):
+            self.proof += piece
         else:
-            end = self.received + len(piece)
-            if end > len(get.row):
-                raise ObjectError(200, f"the answer is longer than the expected {len(get.row)} bytes")
-            get.row[self.received : end] = piece
-        self.received += len(piece)
-
-
-class _Head(NamedTuple):
-    """What the head of an answer says."""
-
-    status: int
-    headers: Mapping[str, str]
-    keep: bool
-    chunked: bool
-    length: int | None
-
-
-@lru_cache(maxsize=64)  # a server's answers to one sort of request have the same head, within a second
-def _parse_head(text: bytes) -> _Head:
-    first, *lines = text.decode("latin-1").split("\r\n")
-    words = first.split(" ", 2)
-    if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdecimal():
-        raise ObjectError(0, "the answer has no head: this is no HTTP server")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    length = headers.get("content-length", "")
-    return _Head(
-        int(words[1]),
-        MappingProxyType(headers),
-        words[0] != "HTTP/1.0" and headers.get("connection", "").lower() != "close",
-        "chunked" in headers.get("transfer-encoding", "").lower(),
-        int(length) if length.isdecimal() else None,
-    )
+            room = len(row) - begin
+            row[begin:] = piece[:room]
+            self.proof += piece[room:]
 
 
 def _request(get: Get, token: str) -> bytes:

@@ -87,6 +87,17 @@ class Token:
         return f"refuses the token of {where} (status 401{f': {said}' if said else ''}). Get one with ais auth login."
 
 
+def checked_token(token: str) -> str:
+    """``token``, of the environment. Raises ClusterError for one that holds what HTTP cannot carry."""
+    if token and not re.fullmatch(r"[!-~]+", token):
+        what = "a line end" if re.search(r"[\r\n]", token) else "a character that no token has, as a blank"
+        raise ClusterError(
+            f"{TOKEN} holds {what}: set it to the token alone, without quotes, blanks or line ends, or set "
+            f"{TOKEN_FILE} to the file that ais auth login -f FILE writes."
+        )
+    return token
+
+
 def _parse(text: str) -> str:
     """The token in the text of a file; raises ValueError."""
     text = text.strip()

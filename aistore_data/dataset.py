@@ -1,6 +1,7 @@
 """A bucket as a map-style dataset for one's own training loop."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ from torch.utils.data import Dataset
 
 from aistore_data.bucket_uri import parse_bucket
 from aistore_data.cluster import connect, make_client
+from aistore_data.content import object_problem
 from aistore_data.http_reader import Access, HttpReader, object_path
 from aistore_data.listing import read_manifest
 from aistore_data.shared import share
-from etl.request import Request, encode
+from aistore_data.tags import knows_tags
+from etl.request import Request, encode, statement
 from etl.sample import Key, Spec, transform
 
 
@@ -49,6 +52,7 @@ class ImageDataset(Dataset[tuple[Any, int]]):
         self.transform = transform
         self.http = HttpReader(access)
         self.manifest = share(read_manifest(uri.of(make_client(access)), bucket, prefix, self.http, classes))
+        self._tags = bool(etl_name) and knows_tags(self.http, bucket, self.manifest, etl_name or "")
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     @property
@@ -68,10 +72,12 @@ class ImageDataset(Dataset[tuple[Any, int]]):
         name = self.manifest.name(index)
         if self.etl_name:
             pixels = np.empty((self.spec.size, self.spec.size, 3), np.uint8)
-            arguments = encode(Request(self.spec, key))
+            arguments = encode(Request(self.spec, key, tag=index if self._tags else None))
             path = object_path(self.bucket, name, etl_name=self.etl_name, etl_args=arguments)
-            self.http.get_into(path, pixels.data.cast("B"))
+            self.http.get_into(path, pixels.data.cast("B"), statement(name, arguments) if self._tags else None)
         else:
-            pixels = transform(self.http.get(object_path(self.bucket, name)), self.spec, key)
+            check = partial(object_problem, self.manifest, index)
+            content = self.http.get(object_path(self.bucket, name), int(self.manifest.sizes[index]), check)
+            pixels = transform(content, self.spec, key)
         image = torch.from_numpy(pixels).permute(2, 0, 1)
         return (self.transform(image) if self.transform else image), int(self.manifest.labels[index])

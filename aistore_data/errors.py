@@ -45,6 +45,7 @@ class ObjectError(Exception):
         super().__init__(status, message)
         self.status = status
         self.message = message
+        self.out_of_step = False
 
     def __str__(self) -> str:
         return f"{self.message} (status {self.status})"
@@ -53,3 +54,10 @@ class ObjectError(Exception):
     def corrupt_sample(self) -> bool:
         """Whether the ETL says that the object is no image."""
         return self.status == 500 and "CorruptSample: " in self.message
+
+
+def out_of_step(message: str) -> ObjectError:
+    """The error for an answer that is not, or may not be, that to the request: its connection is used no more."""
+    error = ObjectError(200, message)
+    error.out_of_step = True
+    return error

@@ -17,12 +17,14 @@ from aistore import Client
 from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 
+from aistore_data.access import object_path, printable, server_message
 from aistore_data.errors import ClusterError, ObjectError
-from aistore_data.http_reader import HttpReader, object_path, server_message
+from aistore_data.http_reader import HttpReader
 from aistore_data.manifest import Manifest
 from aistore_data.payload import class_payload, runtime_image
+from aistore_data.tags import INFO_BYTES, unanswered
 from etl.code import code_sha256
-from etl.request import CODE_VARIABLE, Request, encode
+from etl.request import CODE_VARIABLE, Request, encode, statement
 from etl.sample import CorruptSample, Key, Spec, transform
 from etl.server import TrainETL, ValETL
 
@@ -124,10 +126,13 @@ def stop(client: Client, name: str) -> None:
                 raise ClusterError(f"ETL {name} could not be stopped: {_said(error)}") from None
 
 
-def prove(reader: HttpReader, uri: str, manifest: Manifest, name: str, spec: Spec, targets: int) -> int:
+def prove(
+    reader: HttpReader, uri: str, manifest: Manifest, name: str, spec: Spec, targets: int, tags: bool = False
+) -> int:
     """Compare the ETL's samples with those made here, on objects of every target; answers how many were compared.
 
     ``targets``: how many there are; 0 if this token may not know, and then wherever some samples turn out to lie.
+    ``tags``: whether it ``knows_tags``, and so must prove its answers.
     Raises ClusterError that names the versions on both sides if a byte differs.
     """
     hosts: set[str] = set()
@@ -142,19 +147,19 @@ def prove(reader: HttpReader, uri: str, manifest: Manifest, name: str, spec: Spe
         hosts.add(host)
         key = Key(compared, 3, index) if spec.recipe == "train" else None
         row = bytearray(spec.size * spec.size * 3)
-        arguments = encode(Request(spec, key))
+        arguments = encode(Request(spec, key, tag=index if tags else None))
+        path = object_path(uri, object_name, etl_name=name, etl_args=arguments)
+        stated = statement(object_name, arguments) if tags else None
         try:
             here = transform(reader.get(object_path(uri, object_name)), spec, key).tobytes()
-            reader.get_into(object_path(uri, object_name, etl_name=name, etl_args=arguments), memoryview(row))
+            reader.get_into(path, memoryview(row), stated)
         except CorruptSample:
             continue  # training will say so when it comes to this object
         except ObjectError as error:
-            raise ClusterError(
-                f"ETL {name} does not answer for {uri}/{object_name}: {error}. Check that it runs and that its code is "
-                "this version's; data.etl.manage=auto starts ETLs, and data.transform=client needs none."
-            ) from None
+            raise unanswered(name, f"{uri}/{object_name}", error) from None
         if here != bytes(row):
-            info = reader.get(object_path(uri, object_name, etl_name=name, etl_args='{"wire":"info"}')).decode()
+            answer = reader.get(object_path(uri, object_name, etl_name=name, etl_args='{"wire":"info"}'), INFO_BYTES)
+            info = printable(answer.decode("utf-8", "replace"))
             raise ClusterError(
                 f"ETL {name} makes other pixels of {uri}/{object_name} than this machine. There: {info}. Here: "
                 f"Pillow {PIL.__version__}, NumPy {np.__version__}, code {code_sha256()}. "

@@ -2,23 +2,30 @@
 
 A loop over epoll: connections are kept, requests to a host and in all are bounded, and each has a deadline. What is to
 be asked is decided when there is room for it (``begin``), and what an answer means when it has come (``done``).
+
+A connection is used again only if nothing lies in it unread, and if its former answers were what was asked for. The
+token goes to the cluster's own hosts alone, wherever a redirect leads.
 """
 
 import errno
 import heapq
 import itertools
+import math
 import select
 import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from aistore_data.access import Access
+from aistore_data.addresses import Addresses
 from aistore_data.connection import SCRATCH_BYTES, Connection, Get
 from aistore_data.credentials import tls_context
-from aistore_data.errors import ObjectError
-from aistore_data.http_reader import Access
+from aistore_data.errors import ObjectError, out_of_step
+from aistore_data.http_head import parse_location
 
 PER_HOST = 8
 """Requests to one host at a time, of one process."""
@@ -30,6 +37,7 @@ _AWAY_S = 0.25
 """A process that did not listen for longer was stopped or busy: no server is late for that."""
 
 _REDIRECTS = (301, 302, 307, 308)
+_MOST_REDIRECTS = 4
 
 
 class Task(Protocol):
@@ -43,11 +51,15 @@ T = TypeVar("T", bound=Task)
 
 
 class Fetcher(Generic[T]):
-    """The connections of one process. Not for two threads, nor for a forked child."""
+    """The connections of one process. Not for two threads, nor for a forked child.
 
-    def __init__(self, access: Access, per_host: int = PER_HOST, total: int = TOTAL) -> None:
-        self._access = access
-        self._tls = tls_context() if urlsplit(access.endpoint).scheme == "https" else None
+    ``hosts`` are those of the cluster's nodes, ``host:port`` each: beside the endpoint, they alone see the token.
+    """
+
+    def __init__(self, access: Access, per_host: int = PER_HOST, total: int = TOTAL, hosts: Iterable[str] = ()) -> None:
+        endpoint = urlsplit(access.endpoint)
+        self._scheme = endpoint.scheme
+        self._tls = tls_context() if endpoint.scheme == "https" else None
         self._token = access.credentials()
         self._per_host, self._total = per_host, total
         self._poll = select.epoll()
@@ -56,10 +68,13 @@ class Fetcher(Generic[T]):
         self._queues: dict[str, deque[T]] = {}
         self._ready: dict[str, None] = {}  # hosts with something queued and room for it, in turn
         self._active: dict[str, int] = {}
-        self._addresses: dict[str, list[tuple[int, tuple[object, ...]]]] = {}
+        self._addresses = Addresses(443 if self._tls else 80)
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._listened = 0.0
-        self.proxy = urlsplit(access.endpoint).netloc
+        self._soonest = math.inf  # no answer is due before
+        self.reconnects = 0
+        self.proxy = endpoint.netloc
+        self._trusted = {spelt for host in (self.proxy, *hosts) for spelt in (host, host.lower())}
 
     def run(self, tasks: Iterable[T], begin: Callable[[T], Get], done: Callable[[T, Get], float | None]) -> None:
         """Work on all tasks until each is done.
@@ -127,50 +142,57 @@ class Fetcher(Generic[T]):
 
     def _start(self, task: T, get: Get, finished: list[tuple[T, Get]], redirects: int = 0) -> None:
         """Send a request on a kept connection, or on a new one."""
-        get.took_s -= time.monotonic()
-        idle = self._idle.get(get.host)
+        now = time.monotonic()
+        get.took_s -= now
+        get.deadline = get.deadline or now + get.timeout_s
         try:
-            connection = idle.pop() if idle else self._connect(get.host)
+            connection = self._quiet(get.host) if not get.fresh else None
+            connection = connection or self._connect(get.host)
         except OSError as error:
             self._finish(task, get, error, finished)
             return
-        token = self._token.current()
-        connection.ask(get, token, redirects)
+        connection.ask(get, self._token.current() if get.host in self._trusted else "", redirects)
         self._busy[connection.fd] = (connection, task)
         self._active[get.host] = self._active.get(get.host, 0) + 1
+        if (due := connection.due()) < self._soonest:
+            self._soonest = due
         if connection.connected:
             self._advance(connection, task, finished)
 
-    def _connect(self, host: str) -> Connection:
-        family, address = self._resolve(host)
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        code = sock.connect_ex(address)
-        if code not in (0, errno.EINPROGRESS):
-            sock.close()
-            raise OSError(code, f"{host}: {errno.errorcode.get(code, code)}")
-        self._poll.register(sock.fileno(), select.EPOLLOUT)
-        return Connection(sock, host, self._tls)
+    def _quiet(self, host: str) -> Connection | None:
+        """A kept connection in which nothing lies; those in which something does are closed."""
+        idle = self._idle.get(host)
+        while idle:
+            connection = idle.pop()
+            if connection.is_quiet():
+                return connection
+            self._close(connection)
+        return None
 
-    def _resolve(self, host: str) -> tuple[int, tuple[object, ...]]:
-        """The address of a host; the last known one where it cannot be looked up any more."""
-        if host not in self._addresses:
-            parts = urlsplit(f"//{host}")
-            port = parts.port or (443 if self._tls else 80)
-            found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-            self._addresses[host] = [(family, address) for family, _, _, _, address in found]
-        addresses = self._addresses[host]
-        addresses.append(addresses.pop(0))  # the next one, the next time
-        return addresses[-1]
+    def _connect(self, host: str) -> Connection:
+        while True:
+            family, address = self._addresses.next(host)
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with suppress(BlockingIOError):
+                    sock.connect(address)
+                self._poll.register(sock.fileno(), select.EPOLLOUT)
+            except OSError as error:
+                sock.close()
+                if not self._addresses.failed(host, (family, address)):
+                    code = error.errno or 0
+                    raise OSError(code, f"{host}: {errno.errorcode.get(code, code)}") from None
+            else:
+                return Connection(sock, host, (family, address), self._tls)
 
     def _wait(self, until: float | None, finished: list[tuple[T, Get]]) -> None:
         """Handle what happens until something has finished, a deadline is over, or it is time for something else."""
         while not finished:
             now = time.monotonic()
-            deadlines = [connection.deadline for connection, _ in self._busy.values()]
-            end = min([*deadlines, *([until] if until is not None else [])], default=now)
-            wait_s = max(0.0, end - now)
+            end = min(self._soonest if self._busy else math.inf, math.inf if until is None else until)
+            wait_s = max(0.0, end - now) if end < math.inf else 0.0
             events = self._poll.poll(wait_s)
             woken = time.monotonic()
             suspended = woken - now > wait_s + _AWAY_S  # when within the wait, nobody knows: maybe all along
@@ -183,25 +205,36 @@ class Fetcher(Generic[T]):
                 else:
                     self._forget_idle(fd)
             now = time.monotonic()
-            if not events:
-                for connection, task in [pair for pair in self._busy.values() if pair[0].deadline <= now]:
-                    get = connection.get
-                    self._release(connection, keep=False)
-                    what = "no answer" if connection.connected else "no connection"
-                    self._finish(task, get, TimeoutError(f"{what} within {get.timeout_s:g} s"), finished)
+            if now >= self._soonest:
+                self._give_up_late(now, finished)
             if (until is not None and now >= until) or (not self._busy and until is None):
                 return
             if self._ready and len(self._busy) < self._total:
                 return
 
+    def _give_up_late(self, now: float, finished: list[tuple[T, Get]]) -> None:
+        """End the requests whose deadlines are over."""
+        for connection, task in [pair for pair in self._busy.values() if pair[0].due() <= now]:
+            get = connection.get
+            self._release(connection, keep=False)
+            other = not connection.reached and self._addresses.failed(connection.host, connection.address)
+            if other and now < get.deadline:
+                self._again(connection, task, finished)
+                continue
+            what = "no answer" if connection.connected else "no connection"
+            limit_s = get.timeout_s if connection.connected else min(get.timeout_s, get.connect_timeout_s)
+            self._finish(task, get, TimeoutError(f"{what} within {limit_s:g} s"), finished)
+        self._soonest = min((connection.due() for connection, _ in self._busy.values()), default=math.inf)
+
     def _excuse(self, away_s: float, now: float) -> None:
         """Give answers the time in which this process could not have taken them: it was suspended, or busy."""
         if away_s > _AWAY_S:
             for connection, _ in self._busy.values():
-                began = connection.deadline - connection.get.timeout_s
-                lost_s = min(away_s, now - began)
-                connection.deadline += lost_s
-                connection.get.took_s -= lost_s
+                get = connection.get
+                lost_s = min(away_s, now - (get.deadline - get.timeout_s))
+                get.deadline += lost_s
+                get.took_s -= lost_s
+                connection.began += lost_s
 
     def _forget_idle(self, fd: int) -> None:
         """An idle connection that says something has been closed by the server."""
@@ -214,29 +247,46 @@ class Fetcher(Generic[T]):
 
     def _advance(self, connection: Connection, task: T, finished: list[tuple[T, Get]]) -> None:
         """Send and receive what can be; hand over what is complete."""
-        get = connection.get
+        get, was_reached = connection.get, connection.reached
         try:
             complete = connection.advance(self._poll, self._scratch)
+            if connection.reached and not was_reached:
+                self._addresses.worked(connection.host)
         except (OSError, ObjectError) as error:
             self._release(connection, keep=False)
             if connection.reused and not connection.heard and not isinstance(error, ObjectError):
+                self.reconnects += 1
                 self._again(connection, task, finished)  # closed meanwhile, as servers do after some idle seconds
+            elif not connection.reached and self._addresses.failed(connection.host, connection.address):
+                self._again(connection, task, finished)
+            else:
+                self._finish(task, get, error, finished)
+            return
+        if complete:
+            self._complete(connection, task, finished)
+
+    def _complete(self, connection: Connection, task: T, finished: list[tuple[T, Get]]) -> None:
+        """An answer has come: what it means, and what becomes of its connection."""
+        get, target = connection.get, None
+        problem: ObjectError | None = connection.problem(self._token)
+        if connection.status in _REDIRECTS and connection.redirects < _MOST_REDIRECTS:
+            try:
+                target = parse_location(connection.headers.get("location", ""), self._scheme)
+                problem = out_of_step("more has come than a redirect") if connection.surplus else None
+            except ObjectError as error:
+                problem = error
+        in_step = not connection.surplus and not (problem is not None and problem.out_of_step)
+        self._release(connection, keep=connection.keep and in_step)
+        get.status = connection.status
+        if target is not None and problem is None:
+            get.host, get.path = target[0] or get.host, target[1]
+            if get.follow:
+                self._again(connection, task, finished, redirects=1)
                 return
-            self._finish(task, get, error, finished)
+        if connection.status == 401 and connection.token and self._token.current() != connection.token:
+            self._again(connection, task, finished)  # it was replaced meanwhile
             return
-        if not complete:
-            return
-        self._release(connection, keep=connection.keep)
-        if connection.status in _REDIRECTS and connection.redirects < 4:
-            location = urlsplit(connection.headers.get("location", ""))
-            get.host, get.path = location.netloc or get.host, f"{location.path}?{location.query}"
-            self._again(connection, task, finished, redirects=1)
-            return
-        if connection.status == 401 and self._token.current() != connection.token:  # it was replaced meanwhile
-            self._again(connection, task, finished)
-            return
-        get.headers = connection.headers
-        self._finish(task, get, connection.problem(self._token), finished)
+        self._finish(task, get, problem, finished)
 
     def _again(self, was: Connection, task: T, finished: list[tuple[T, Get]], redirects: int = 0) -> None:
         """Send what ``was`` carried once more, to where its ``get`` says now; ``redirects`` more have led there."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 from aistore.sdk.batch.batch import Batch
 from aistore.sdk.errors import AISError
 
@@ -25,6 +26,9 @@ _HASH = 64
 
 _LOOKS = 16
 """Objects that are read to see whether they are photos, at most."""
+
+_SPARE_BYTES = 1 << 24
+"""Of a kept manifest beyond what the listing lets expect, and of the list of class names."""
 
 _FETCHES = 16
 """GETs at a time, where labels are not read by get-batch."""
@@ -59,12 +63,17 @@ def read_manifest(
             f"{uri}/{prefix} holds no images ({', '.join(IMG_EXTENSIONS)}): upload them with "
             f"python -m aistore_data.upload FOLDER {shell_word(uri)}, or check data.bucket and the prefixes."
         )
-    _refuse_apple_double(uri, images, reader)
-    kept = _kept(uri, prefix, reader)
-    for former, manifest in kept:
+    _refuse_apple_double(uri, images, sizes, reader)
+    pairs = any(name.endswith(".cls") for name in sizes)
+    kept = _kept(uri, prefix, reader, images, say)
+    for former, manifest in tuple(kept):
         if former == listing and (not classes or manifest.classes == classes):
-            return manifest
-    if any(name.endswith(".cls") for name in sizes):
+            problem = _misfit(manifest, uri, prefix, images, sizes, checksums, pairs)
+            if not problem:
+                return manifest
+            say(f"{uri}/{manifest_name(prefix)} {problem}: it is made anew")
+            kept.remove((former, manifest))
+    if pairs:
         labels, names = _pairs(bucket, uri, prefix, images, sizes, reader, classes)
     else:
         labels, names = _folders(uri, prefix, images, classes)
@@ -100,11 +109,11 @@ def _list(bucket: Any, uri: str, prefix: str) -> tuple[dict[str, int], dict[byte
     return sizes, checksums, digest.hexdigest()
 
 
-def _refuse_apple_double(uri: str, images: list[str], reader: HttpReader) -> None:
+def _refuse_apple_double(uri: str, images: list[str], sizes: dict[str, int], reader: HttpReader) -> None:
     """Raises ClusterError for what macOS keeps beside photos: each of these objects would end an epoch."""
     named = [name for name in images if name.rpartition("/")[2].startswith("._")]
     for name in named[:_LOOKS]:
-        if (_object(uri, name, reader) or b"").startswith(APPLE_DOUBLE):
+        if (_object(uri, name, reader, sizes[name]) or b"").startswith(APPLE_DOUBLE):
             raise ClusterError(
                 f"{uri}/{name} is no photo but what macOS keeps beside one, and {len(named) - 1:,} more objects have "
                 f"names that begin with '._'. Delete such files from the folder (find FOLDER -name '._*' -delete), and "
@@ -112,16 +121,53 @@ def _refuse_apple_double(uri: str, images: list[str], reader: HttpReader) -> Non
             )
 
 
-def _kept(uri: str, prefix: str, reader: HttpReader) -> list[tuple[str, Manifest]]:
-    """The manifests that are kept, each with the hash of its listing: the bucket's, then that of the local cache."""
+def _kept(
+    uri: str, prefix: str, reader: HttpReader, images: list[str], say: Callable[[str], None]
+) -> list[tuple[str, Manifest]]:
+    """The manifests that are kept, each with the hash of its listing: the bucket's, then that of the local cache.
+
+    ``say`` hears of one that is none. Others may write to the bucket, so all of it is checked.
+    """
+    most = _SPARE_BYTES + 2 * sum(4 * len(name) + 48 for name in images)
     found = []
-    for content in (_object(uri, manifest_name(prefix), reader), read_cached(f"{uri}/{prefix}")):
+    for content in (_object(uri, manifest_name(prefix), reader, most), read_cached(f"{uri}/{prefix}", most)):
         if content:
             try:
-                found.append((content[:_HASH].decode("ascii", "replace"), Manifest.from_bytes(content[_HASH:])))
-            except ValueError:
-                continue  # damaged: it is built anew
+                former = content[:_HASH].decode("ascii", "replace")
+                found.append((former, Manifest.from_bytes(content[_HASH:], most)))
+            except ValueError as error:
+                say(f"the manifest that is kept of {uri}/{prefix} cannot be used, as {error}: it is made anew")
     return found
+
+
+def _misfit(
+    manifest: Manifest,
+    uri: str,
+    prefix: str,
+    images: list[str],
+    sizes: dict[str, int],
+    checksums: dict[bytes, int],
+    pairs: bool,
+) -> str:
+    """What in a kept manifest is not as the listing has it; "" if nothing is. Labels of pairs cannot be seen in it."""
+    names = sorted(images, key=str.encode)
+    encoded = [name.encode() for name in names]
+    lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+    if manifest.names.tobytes() != b"".join(encoded) or not np.array_equal(np.diff(manifest.offsets), lengths):
+        return "names other objects than the bucket holds"
+    if not np.array_equal(manifest.sizes, np.fromiter(map(sizes.__getitem__, names), np.int64, len(names))):
+        return "has other sizes than the bucket's objects"
+    listed = np.fromiter((checksums.get(name, 0) for name in encoded), np.uint64, len(names))
+    if not np.array_equal(manifest.checksums, listed):
+        return "has other checksums than the bucket's objects"
+    if not pairs:
+        try:
+            labels, classes = _folders(uri, prefix, names, manifest.classes)
+        except ClusterError:
+            return "lacks a class"
+        if classes != manifest.classes or not np.array_equal(manifest.labels, np.array(labels, np.int64)):
+            return "has other labels than the folders say"
+    return ""
 
 
 def _changes(former: Manifest, manifest: Manifest) -> str:
@@ -134,12 +180,12 @@ def _changes(former: Manifest, manifest: Manifest) -> str:
     return ", ".join(told) or "had objects or labels replaced by others of the same size"
 
 
-def _object(uri: str, name: str, reader: HttpReader) -> bytes | None:
-    """An object that need not exist."""
+def _object(uri: str, name: str, reader: HttpReader, most: int) -> bytes | None:
+    """An object that need not exist; None also for one of over ``most`` bytes."""
     try:
-        return reader.get(object_path(uri, name))
+        return reader.get(object_path(uri, name), most)
     except ObjectError as error:
-        if error.status != 404:
+        if error.status not in (200, 404):
             raise
     return None
 
@@ -179,7 +225,7 @@ def _pairs(
     # The SDK's get-batch says nothing of a namespace, and would read the bucket of the same name that has none.
     texts = _get_each(uri, wanted, reader, items) if bucket.namespace else _get_batch(bucket, wanted, items)
     # Without class names it is somebody else's upload: the classes go by number.
-    names = classes or tuple(json.loads(_object(uri, classes_name(prefix), reader) or b"[]"))
+    names = classes or _class_names(uri, prefix, reader)
     labels = []
     for name, text in zip(images, texts, strict=True):
         number = text.decode("utf-8", "replace").strip()
@@ -188,6 +234,18 @@ def _pairs(
             raise ClusterError(f"{uri}/{labels_of[name]} holds {number[:20]!r}, not {allowed}.")
         labels.append(int(number))
     return labels, names or tuple(str(number) for number in range(max(labels) + 1))
+
+
+def _class_names(uri: str, prefix: str, reader: HttpReader) -> tuple[str, ...]:
+    """Of the classes of pairs; none where the bucket does not have them. Raises ClusterError for what is no list."""
+    content = _object(uri, classes_name(prefix), reader, _SPARE_BYTES)
+    try:
+        names = json.loads(content or b"[]")
+    except (ValueError, RecursionError):
+        names = None
+    if isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
+        return tuple(names)
+    raise ClusterError(f"{uri}/{classes_name(prefix)} is no list of class names, each once: upload the data again.")
 
 
 def _get_batch(bucket: Any, names: list[str], items: str) -> list[bytes]:

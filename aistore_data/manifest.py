@@ -3,8 +3,6 @@
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,10 +10,17 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from aistore_data.npz import read_npz
+
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """What counts as an image, in lower case: torchvision's, without the seconds that importing it takes."""
 
-ARRAYS = ("names", "offsets", "labels", "sizes", "checksums")
+TYPES: Mapping[str, type] = MappingProxyType(
+    {"names": np.uint8, "offsets": np.int64, "labels": np.int64, "sizes": np.int64, "checksums": np.uint64}
+)
+"""Of the values of a manifest's arrays."""
+
+ARRAYS = tuple(TYPES)
 
 
 @dataclass(frozen=True)
@@ -72,14 +77,33 @@ class Manifest:
         return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> "Manifest":
-        """The inverse of ``to_bytes``. Raises ValueError for anything else."""
+    def from_bytes(cls, content: bytes, most: int = 1 << 32) -> "Manifest":
+        """The inverse of ``to_bytes``. Raises ValueError for anything else, or what unpacks to over ``most`` bytes."""
+        types = {"classes": np.uint8, **TYPES}
+        arrays = read_npz(content, types, most)
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                classes = tuple(json.loads(arrays["classes"].tobytes()))
-                return cls(**{name: arrays[name] for name in ARRAYS}, classes=classes)
-        except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"not a manifest: {error}") from None
+            classes = json.loads(arrays.pop("classes").tobytes())
+        except RecursionError:
+            raise ValueError("its classes are no list of names") from None
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise ValueError("its classes are no list of names")
+        manifest = cls(**arrays, classes=tuple(classes))
+        if problem := manifest.problem():
+            raise ValueError(problem)
+        return manifest
+
+    def problem(self) -> str:
+        """What contradicts itself; "" if nothing does."""
+        n, offsets = len(self.labels), self.offsets
+        if not len(offsets) - 1 == len(self.sizes) == len(self.checksums) == n:
+            return "its lists are not of the same length"
+        if offsets[0] != 0 or offsets[-1] != len(self.names) or bool((np.diff(offsets) <= 0).any()):
+            return "its names are not one after the other"
+        if n and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            return "it has labels of classes that there are not"
+        if n and self.sizes.min() < 0:
+            return "it has negative sizes"
+        return "" if len(set(self.classes)) == len(self.classes) else "it has a class twice"
 
     def sha256(self) -> str:
         """Identifies the data set by order, labels and sizes, so a folder and its renamed copy are the same data."""

@@ -80,6 +80,7 @@ def ready_samples(endpoint: str) -> Any:
         direct=True,
         etl_names=("imagenet-train",),
         audit_every=0,  # these pixels are of no photo
+        tags=True,
     )
     return RemoteDataset(remote)
 

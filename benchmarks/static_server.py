@@ -4,21 +4,26 @@
 
 ``GET /v1/objects/BUCKET/NUMBER…`` is answered with sample NUMBER modulo ``SAMPLES``, on three ports, which it prints:
 in chunks of 32 KiB, as AIStore's inline answers come; with its length; and with a redirect to the first port, as
-AIStore's proxy answers. One process and one thread.
+AIStore's proxy answers. A request with a tag has the proof that an ETL gives. One process and one thread.
 """
 
 import re
 import select
 import socket
 import sys
+from urllib.parse import unquote, unquote_plus
 
 import numpy as np
+
+from etl.request import PROOF_BYTES, proof, statement
 
 SAMPLES = 64
 SIZE = 224 * 224 * 3
 WAYS = ("chunked", "length", "redirect")
 _CHUNK = 32 << 10
+_END = b"\r\n0\r\n\r\n"
 _NUMBER = re.compile(rb"(?:GET|HEAD) /v1/objects/[^/]+/(\d+)")
+_TAGGED = re.compile(rb"GET /v1/objects/([^?]+)\?\S*\betl_args=([^& ]*%22tag%22[^& ]*)")
 
 
 def sample(number: int) -> bytes:
@@ -30,7 +35,12 @@ def sample(number: int) -> bytes:
 def _chunked(body: bytes) -> bytes:
     pieces = [body[at : at + _CHUNK] for at in range(0, len(body), _CHUNK)]
     coded = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
-    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + coded + b"0\r\n\r\n"
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + coded + _END[2:]
+
+
+def _cut(answer: bytes, end: bytes) -> tuple[bytes, bytes]:
+    """What is before the proof in an answer, and what is after it: ``end``."""
+    return answer[: len(answer) - len(end) - PROOF_BYTES], end
 
 
 def _with_length(body: bytes) -> bytes:
@@ -48,6 +58,10 @@ class Server:
 
     def __init__(self) -> None:
         bodies = [sample(number) for number in range(SAMPLES)]
+        self._bodies = bodies
+        whole = [body + bytes(PROOF_BYTES) for body in bodies]
+        self._around_proof = {"chunked": [_cut(_chunked(body), _END) for body in whole]}
+        self._around_proof["length"] = [_cut(_with_length(body), b"") for body in whole]
         self._answers = {"chunked": list(map(_chunked, bodies)), "length": list(map(_with_length, bodies))}
         listeners = [socket.create_server(("127.0.0.1", 0), backlog=256) for _ in WAYS]
         self.ports: list[int] = [listener.getsockname()[1] for listener in listeners]
@@ -56,7 +70,7 @@ class Server:
         for fd in self._listeners:
             self._poll.register(fd, select.EPOLLIN)
         self._connections: dict[int, tuple[socket.socket, str]] = {}
-        self._unsent: dict[int, memoryview] = {}
+        self._unsent: dict[int, list[memoryview]] = {}
 
     def serve(self) -> None:
         """For ever."""
@@ -80,9 +94,13 @@ class Server:
                 request = connection.recv(1 << 16)
                 if not request:
                     raise ConnectionResetError
-                self._unsent[fd] = memoryview(self._answer(request, way))
+                self._unsent[fd] = [memoryview(part) for part in self._answer(request, way)]
             left = self._unsent[fd]
-            left = left[connection.send(left) :]
+            sent = connection.sendmsg(left)
+            while left and sent >= len(left[0]):
+                sent -= len(left.pop(0))
+            if left:
+                left[0] = left[0][sent:]
         except BlockingIOError:
             return
         except ConnectionError:
@@ -94,18 +112,22 @@ class Server:
             del self._unsent[fd]
             self._poll.modify(fd, select.EPOLLIN)
         else:
-            self._unsent[fd] = left
             self._poll.modify(fd, select.EPOLLOUT)
 
-    def _answer(self, request: bytes, way: str) -> bytes:
+    def _answer(self, request: bytes, way: str) -> tuple[bytes, ...]:
         match = _NUMBER.match(request)
         if match is None or not request.endswith(b"\r\n\r\n"):  # a client sends a head at once
-            return b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            return (b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",)
         if request.startswith(b"HEAD"):
-            return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nAis-Present: true\r\n\r\n" % SIZE
+            return (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nAis-Present: true\r\n\r\n" % SIZE,)
         if way == "redirect":
-            return _redirect(request, self.ports[0])
-        return self._answers[way][int(match[1]) % SAMPLES]
+            return (_redirect(request, self.ports[0]),)
+        number = int(match[1]) % SAMPLES
+        if tagged := _TAGGED.match(request):
+            stated = statement(unquote(tagged[1].decode()), unquote_plus(tagged[2].decode()))
+            before, after = self._around_proof[way][number]
+            return before, proof(stated, self._bodies[number]) + after
+        return (self._answers[way][number],)
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from etl.files import is_own_file, normal_path
 from etl.limits import HEAD_BYTES, HEAD_S
+from etl.request import LABEL, label, statement
 
 if TYPE_CHECKING:
     from etl.server import ImageETL
@@ -39,6 +40,12 @@ _SPECIAL = re.compile(
     rb"(?im)^(?:ais-node-url|connection|expect|transfer-encoding|upgrade|content-length(?!: *0\r)|[ \t])"
 )
 """Headers by which a request is none of those, and lines that go on."""
+
+
+def label_header(path: str, etl_args: str) -> list[tuple[bytes, bytes]]:
+    """The header by which an answer to a request with a tag says which sample it is; none for another request."""
+    value = label(statement(path, etl_args)) if '"tag"' in etl_args else None
+    return [(LABEL.encode(), value)] if value else []
 
 
 def take_connections(etl: "ImageETL", application: ASGIApp, receive: Receive) -> None:
@@ -122,10 +129,10 @@ class ObjectProtocol(HttpToolsProtocol):
         if not is_own_file(match[1].decode(), path, source):
             return False  # refused by the application
         self._asked = True
-        self._etl.ask(source, path, etl_args, self._tell)
+        self._etl.ask(source, path, etl_args, partial(self._tell, label_header(path, etl_args)))
         return True
 
-    def _tell(self, answer: Answer) -> None:
+    def _tell(self, label: list[tuple[bytes, bytes]], answer: Answer) -> None:
         if self.transport.is_closing():
             return
         status, media_type, body = answer
@@ -133,6 +140,7 @@ class ObjectProtocol(HttpToolsProtocol):
             *self.server_state.default_headers,
             (b"content-length", b"%d" % len(body)),
             (b"content-type", media_type.encode()),
+            *(label if status == 200 else ()),
         ]
         head = b"".join(b"%b: %b\r\n" % header for header in headers)
         self.transport.writelines([STATUS_LINE[status] + head + b"\r\n", body])

@@ -4,6 +4,9 @@
 
 Every field may be left out, and an unknown one is an error. Three wire formats: ``raw`` (uint8 [size, size, 3] as
 C-order bytes), ``jpeg`` (for a person and for thin links; lossy) and ``info`` (JSON about the ETL).
+
+A request with ``"tag"``, a number that its client chooses for the sample, has a proof after its ``raw`` or ``jpeg``:
+16 bytes that nobody can take for those of another request. A storage node passes an ETL's body on, not its headers.
 Needs NumPy and Pillow, nothing else.
 """
 
@@ -11,8 +14,11 @@ import io
 import json
 import os
 import platform
+import re
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Literal
+from urllib.parse import quote, unquote
 
 import numpy as np
 import PIL
@@ -24,6 +30,15 @@ PROTOCOL = 1
 DEFAULT_QUALITY = 90
 CODE_VARIABLE = "IMAGENET_AIS_CODE"
 """Environment variable of a pod that holds the fingerprint of the code it was started with."""
+
+PROOF_BYTES = 16
+"""Of the proof that follows the answer to a request with a tag."""
+
+LABEL = "imagenet-sample"
+"""Header of such an answer: the tag and the object's name. It arrives where a storage node redirects to the ETL."""
+
+_PROVED_BYTES = 64
+"""Of the content, at each of its ends."""
 
 Wire = Literal["raw", "jpeg", "info"]
 
@@ -40,6 +55,7 @@ _FIELDS = {
     "interpolation": str,
     "wire": str,
     "quality": int,
+    "tag": int,
 }
 
 
@@ -55,6 +71,8 @@ class Request:
     key: Key | None = None
     wire: Wire = "raw"
     quality: int = DEFAULT_QUALITY
+    tag: int | None = None
+    """Chosen by the client: the answer then has a proof."""
 
 
 def encode(request: Request) -> str:
@@ -73,6 +91,8 @@ def encode(request: Request) -> str:
     fields["wire"] = request.wire
     if request.wire == "jpeg" and request.quality != DEFAULT_QUALITY:
         fields["quality"] = request.quality
+    if request.tag is not None:
+        fields["tag"] = request.tag
     return json.dumps(fields, separators=(",", ":"))
 
 
@@ -93,6 +113,9 @@ def parse(etl_args: str, recipe: Literal["train", "val"]) -> Request:
     quality = fields.get("quality", DEFAULT_QUALITY)
     if not 1 <= quality <= 100:
         raise BadRequest(f"quality must be from 1 to 100, not {quality}")
+    tag = fields.get("tag")
+    if tag is not None and not 0 <= tag < 1 << 63:
+        raise BadRequest(f"tag must be from 0 to 2^63 - 1, not {tag}")
     size = fields.get("size", 224)
     interpolation = fields.get("interpolation", "bilinear")
     try:
@@ -100,8 +123,8 @@ def parse(etl_args: str, recipe: Literal["train", "val"]) -> Request:
             key = Key(*(fields.get(name, 0) for name in ("seed", "epoch", "index", "view")))
             default = Spec.train()
             ranges = [tuple(fields.get(name, getattr(default, name))) for name in ("scale", "ratio")]
-            return Request(Spec.train(size, ranges[0], ranges[1], interpolation), key, wire, quality)
-        return Request(Spec.val(size, fields.get("resize", max(size, 256)), interpolation), None, wire, quality)
+            return Request(Spec.train(size, ranges[0], ranges[1], interpolation), key, wire, quality, tag)
+        return Request(Spec.val(size, fields.get("resize", max(size, 256)), interpolation), None, wire, quality, tag)
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise BadRequest(str(error)) from None
 
@@ -112,6 +135,39 @@ def answer(data: bytes, request: Request) -> bytes:
         return json.dumps(info(), separators=(",", ":")).encode()
     pixels = transform(data, request.spec, request.key)
     return pixels.tobytes() if request.wire == "raw" else encode_jpeg(pixels, request.quality)
+
+
+def proved(body: bytes, request: Request, path: str, etl_args: str) -> bytes:
+    """An answer's ``body`` with the proof that ``request`` wants: ``path`` and ``etl_args`` are as they came."""
+    if request.tag is None or request.wire == "info":
+        return body
+    return body + proof(statement(path, etl_args), body)
+
+
+def statement(path: str, etl_args: str) -> bytes:
+    """What a proof says beside the content: the last part of the object's name, and all arguments.
+
+    ``path`` may be ``OBJECT``, ``BUCKET/OBJECT`` or ``ais/@#/BUCKET/OBJECT``, with or without percent signs decoded:
+    that differs by transport, and so all are decoded.
+    """
+    for _ in range(4):
+        if "%" not in path or (plain := unquote(path)) == path:
+            break
+        path = plain
+    return f"{path.rpartition('/')[2]}\0{etl_args}\0".encode("utf-8", "surrogatepass")
+
+
+def proof(stated: bytes, content: bytes | bytearray | memoryview) -> bytes:
+    """BLAKE2b, 16 bytes, of a ``statement`` and of the first and the last 64 bytes of the content."""
+    ends = (stated, content[:_PROVED_BYTES], content[-_PROVED_BYTES:])
+    return blake2b(b"".join(ends), digest_size=PROOF_BYTES).digest()
+
+
+def label(stated: bytes) -> bytes | None:
+    """The value of the header ``LABEL`` for a ``statement``; None where its arguments have no tag."""
+    name, arguments, _ = stated.split(bytes(1))
+    match = re.search(rb'"tag"\s*:\s*(\d{1,19})', arguments)
+    return f"{match[1].decode()} {quote(name)}".encode() if match else None
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:

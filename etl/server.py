@@ -16,7 +16,7 @@ What a request may make a pod read is in ``etl.files``, what it may make it hold
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -28,8 +28,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import etl
 from etl.files import normal_path, query_of, read, read_cached
 from etl.limits import BODY_S, Bodies, Limits, Refused, Unread
-from etl.protocol import Answer, take_connections
-from etl.request import BadRequest, answer, parse
+from etl.protocol import Answer, label_header, take_connections
+from etl.request import BadRequest, answer, parse, proved
 from etl.sample import CorruptSample
 
 THREADS = 2
@@ -59,10 +59,11 @@ class ImageETL(FastAPIServer):
         self.app = _application(self, self.app)
 
     def transform(self, data: bytes | str, path: str, etl_args: str) -> bytes:
-        """One sample. ``path`` differs by transport, so nothing depends on it."""
+        """One sample. ``path`` differs by transport, so no pixel depends on it; its last part is in the proof."""
         request = parse(etl_args, self.recipe)
         self.limits.check(request)
-        return answer(read(data, self.limits.object_bytes) if isinstance(data, str) else data, request)
+        content = read(data, self.limits.object_bytes) if isinstance(data, str) else data
+        return proved(answer(content, request), request, path, etl_args)
 
     def quick(self, source: bytes | str) -> bytes | None:
         """The bytes of a photo of which a sample can be made at once, or None."""
@@ -168,7 +169,9 @@ def _application(server: ImageETL, sdk: ASGIApp) -> ASGIApp:
             else:
                 source = normal_path(fqn) if fqn else await body.read()
                 if source is not None:  # else the client has gone
-                    await _send(send, await _ask(server, source, path, query.get("etl_args", "").strip()))
+                    etl_args = query.get("etl_args", "").strip()
+                    made = await _ask(server, source, path, etl_args)
+                    await _send(send, made, label_header(path, etl_args) if made[0] == 200 else [])
         except (BadRequest, Refused) as error:
             await _send(send, server.refuse(error, path), close=isinstance(error, Refused))
         finally:
@@ -198,9 +201,9 @@ async def _ask(server: ImageETL, source: bytes | str, path: str, etl_args: str) 
     return await answered
 
 
-async def _send(send: Send, answer: Answer, close: bool = False) -> None:
+async def _send(send: Send, answer: Answer, label: Sequence[tuple[bytes, bytes]] = (), close: bool = False) -> None:
     status, media_type, body = answer
-    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", media_type.encode())]
+    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", media_type.encode()), *label]
     if close:  # what is left of the request is not read
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

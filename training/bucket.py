@@ -23,6 +23,7 @@ from aistore_data.manifest import Manifest
 from aistore_data.placement import Placement
 from aistore_data.scratch import scratch_folder
 from aistore_data.shared import share
+from aistore_data.tags import knows_tags
 from aistore_data.text import shell_word
 from etl.code import code_sha256
 from etl.sample import Spec
@@ -47,6 +48,8 @@ class _Bucket:
     direct: bool
     train_etl: str
     val_etl: str
+    tags: tuple[bool, bool]
+    """Whether the two prove their answers."""
 
 
 @contextmanager
@@ -79,13 +82,14 @@ def open_bucket(
             notices=notices,
         )
         names = [(name,) if name else () for name in (bucket.train_etl, bucket.val_etl)]
-        train = replace(common, etl_names=names[0], replace=data.on_corrupt == "replace")
+        train = replace(common, etl_names=names[0], replace=data.on_corrupt == "replace", tags=bucket.tags[0])
         val = replace(
             common,
             uri=bucket.val_uri,
             manifest=share(bucket.val),
             spec=val_spec,
             etl_names=names[1],
+            tags=bucket.tags[1],
             breakers=Breakers(len(placement.hosts)),
         )
         if names[1]:
@@ -93,7 +97,12 @@ def open_bucket(
             watched = slice(0 if names[0] else 1, 2)
             stack.enter_context(Keeper([train, val][watched], repairs and repairs[watched], say))
         source = bucket.uri if bucket.uri == bucket.val_uri else [bucket.uri, bucket.val_uri]
-        description = {"source": source, "transform": data.transform, "etl": [bucket.train_etl, bucket.val_etl]}
+        description: dict[str, Any] = {
+            "source": source,
+            "transform": data.transform,
+            "etl": [bucket.train_etl, bucket.val_etl],
+        }
+        description["answers_proved"] = list(bucket.tags)
         yield RemoteDataset(train), RemoteDataset(val), description | ({"code": code_sha256()} if names[1] else {})
 
 
@@ -142,9 +151,9 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
     )
     say(f"{where}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
     if data.transform == "client":
-        return _Bucket(access, uri, val_uri, train, val, found, direct, "", "")
+        return _Bucket(access, uri, val_uri, train, val, found, direct, "", "", (False, False))
     settings = _settings(config)
-    names = []
+    names, tags = [], []
     for recipe, name, spec, where, manifest in (
         ("train", data.etl.train_name, train_spec, uri, train),
         ("val", data.etl.val_name, val_spec, val_uri, val),
@@ -156,11 +165,17 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
         name, started = etls.ensure(client, name, recipe, settings, say)  # type: ignore[arg-type]
         if started and (data.etl.on_exit == "stop" or (data.etl.on_exit == "auto" and embedded)):
             stack.callback(_stop_etl, client, name, access, say)
-        compared = etls.prove(reader, where, manifest, name, spec, len(found.get("tmap", {})))
+        tags.append(knows_tags(reader, where, manifest, name))
+        compared = etls.prove(reader, where, manifest, name, spec, len(found.get("tmap", {})), tags[-1])
         took = f"started in {time.monotonic() - begin:.1f} s" if started else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
+        if not tags[-1]:
+            say(
+                f"ETL {name} is of an earlier version, which does not prove what its answers are answers to: of rows "
+                "that are mixed up, audits find a share (docs/faults.md). data.etl.manage=auto starts one that does"
+            )
         names.append(name)
-    return _Bucket(access, uri, val_uri, train, val, found, direct, names[0], names[1])
+    return _Bucket(access, uri, val_uri, train, val, found, direct, names[0], names[1], (tags[0], tags[1]))
 
 
 def _stop_etl(client: Any, name: str, access: Access, say: Callable[[str], None]) -> None:

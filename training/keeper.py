@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from http.client import HTTPException
 from threading import Event, Thread
 
 from aistore_data.errors import ClusterError, ObjectError
@@ -27,6 +26,7 @@ class _Watched:
     failed_probes: int = 0
     open: bool = False
     distrusted: bool = False
+    out_of_step: int = 0
 
 
 class Keeper:
@@ -64,6 +64,7 @@ class Keeper:
                 self._look_at_waiting()
                 for watched in self._watched:
                     self._look_at(watched)
+                    self._count_out_of_step(watched)
             except Exception as error:  # of any library: the watch must go on
                 what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
                 if what != failed:
@@ -83,6 +84,16 @@ class Keeper:
                 f"{waiting_s:.0f} s, up to {remote.patience_s:g} s (data.patience_s)"
             )
             self._waiting_said = time.monotonic()
+
+    def _count_out_of_step(self, watched: _Watched) -> None:
+        total = watched.remote.breakers.answers_out_of_step
+        if total >= max(2 * watched.out_of_step, 1):  # each time that they have doubled
+            watched.out_of_step = total
+            self._say(
+                f"{total:,} of the cluster's answers for {watched.remote.uri} were not those to the requests before "
+                "them: they were not used, and the samples asked for again. Something between here and the cluster "
+                "mixes them up"
+            )
 
     def _look_at(self, watched: _Watched) -> None:
         breakers, name = watched.remote.breakers, watched.remote.etl_names[0]
@@ -122,7 +133,7 @@ class Keeper:
         name = next((name for name in names if placement.numbers_of([prefix + name]) == [node]), manifest.name(0))
         try:
             return self._reader.get(object_path(remote.uri, name, **query))
-        except (ObjectError, OSError, HTTPException, ClusterError):  # the token's file may be gone, too
+        except (ObjectError, OSError, ClusterError):  # the token's file may be gone, too
             return None
 
     def _repair(self, watched: _Watched, node: int) -> None:

@@ -2,6 +2,11 @@
 
 What becomes of a sample is one of these: the ETL makes it; the ETL fails, is late or is known to be broken, and it is
 made here of the object's bytes; they cannot be had either, and it is waited for, up to ``patience_s``.
+
+An answer is believed only if it is that to its request. The ETL's has a proof of 16 bytes over the sample's index, the
+object's name, all arguments and both ends of the content: another answer passes with a probability of 2^-128 for each
+row. An object has the size, and where the manifest has a checksum, the checksum with which it was listed. A verdict
+(the object is gone, or is another one by now) is believed only on a new connection, on which nothing has been before.
 """
 
 import re
@@ -10,8 +15,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
-from urllib.parse import quote, quote_plus
 
 import numpy as np
 import torch
@@ -20,15 +25,16 @@ from aistore_data.breaker import Breakers
 from aistore_data.bucket_uri import parse_bucket
 from aistore_data.cluster import cluster_map, why
 from aistore_data.connection import Get
+from aistore_data.content import object_problem
 from aistore_data.errors import DataError, ObjectError, UnreachableError
 from aistore_data.fetch import Fetcher
 from aistore_data.http_reader import Access, object_path
-from aistore_data.manifest import Manifest, checksum_digest
+from aistore_data.manifest import Manifest
 from aistore_data.placement import Placement, splitmix64
 from aistore_data.text import shell_word
-from etl.request import Request, encode
 from etl.sample import CorruptSample, Key, Spec, transform
 from training.dataset import Batch, Counts, empty_batch, from_wire, through_wire
+from training.etl_paths import EtlPaths
 from training.latency import Latencies
 from training.noise import collect
 from training.notices import Notices
@@ -39,6 +45,9 @@ RAW_TIMEOUT_S = 5.0
 
 _TRIES = 2
 """Requests to the ETL for one sample, if the first one fails at once: a connection that was reset is no broken ETL."""
+
+_DOUBTS = 4
+"""Answers, all but the first on new connections, that must agree that an object is another one by now."""
 
 _UNSAFE = re.compile(r"[?#]|%(?![0-9A-Fa-f]{2})")
 """In an object's name these make AIS ask the ETL for something else, which it then answers; so no ETL is asked."""
@@ -68,6 +77,8 @@ class Remote:
     patience_s: float = 600.0
     audit_every: int = 256
     replace: bool = False
+    tags: bool = False
+    """Whether the ETL proves what its answers are answers to; one of an earlier version does not."""
     notices: Notices | None = None
 
 
@@ -76,7 +87,7 @@ class Sample:
 
     __slots__ = (
         *("by", "epoch", "host", "index", "name", "node", "others", "reason", "row"),
-        *("since", "stage", "tries"),
+        *("doubts", "room", "since", "stage", "tries"),
     )
 
     def __init__(
@@ -84,7 +95,9 @@ class Sample:
     ) -> None:
         self.row, self.epoch, self.index, self.name = row, epoch, index, name
         self.node, self.host, self.stage = node, host, stage
+        self.room: memoryview | None = None  # the row's memory
         self.tries = 0
+        self.doubts = 0  # answers that were not, or may not have been, about it
         self.since = 0.0  # when its bytes were first asked for in vain
         self.by = index  # whose bytes it is made of
         self.others: Iterator[int] | None = None
@@ -97,7 +110,7 @@ class RemoteDataset:
     def __init__(self, remote: Remote) -> None:
         self.remote = remote
         self._fetcher: Fetcher[Sample] | None = None
-        self._paths = EtlPaths(remote)
+        self._paths = etl_paths(remote)
         self._bucket = uname(remote.uri)
         self._unaudited = 0
         self._trusted = True  # whether all samples that were handed out came after a good audit, or with one
@@ -126,9 +139,15 @@ class RemoteDataset:
         names = [remote.manifest.name(index) for _, index in keys]
         nodes = remote.placement.numbers_of([self._bucket + name for name in names])
         samples = list(map(self._sample, rows, keys, names, nodes))
+        memory, size = rows.data.cast("B"), rows.nbytes // max(1, len(rows))
+        for at, sample in enumerate(samples):
+            sample.room = memory[at * size : (at + 1) * size]
         collect()
-        work = self._work(samples)
-        work = self._audited(samples, work)
+        last = self._to_be_audited(samples)
+        work = self._work([sample for sample in samples if sample is not last])
+        if last:
+            work = work.plus(self._work([last]))
+        work = self._audited(samples, last, work)
         indices = torch.tensor([index for _, index in keys])
         labels = torch.from_numpy(remote.manifest.labels[indices.numpy()])
         replaced = tuple(Substitution(s.epoch, s.index, s.by, s.reason) for s in samples if s.by != s.index)
@@ -146,17 +165,29 @@ class RemoteDataset:
         return share > 0 and int(splitmix64(np.array([(epoch << 40) + index], np.uint64))[0]) < share * 2**64
 
     def _work(self, samples: list[Sample]) -> "Work":
-        self._fetcher = self._fetcher or Fetcher(self.remote.access)
+        self._fetcher = self._fetcher or Fetcher(self.remote.access, hosts=self.remote.placement.hosts)
         work = Work(self.remote, self._fetcher, self._paths)
         self._fetcher.run(samples, work.begin, work.done)
         work.note_times()
         return work
 
-    def _audited(self, samples: list[Sample], work: "Work") -> "Work":
+    def _to_be_audited(self, samples: list[Sample]) -> Sample | None:
+        """Any sample of the batch, to be asked for when all others have come, and audited; None: not this time."""
+        candidates = [sample for sample in samples if sample.stage == "etl"]
+        every = self.remote.audit_every
+        if every == 0 or not candidates or self._unaudited + len(candidates) < every:
+            return None
+        first = candidates[0]
+        drawn = splitmix64(np.array([(first.epoch << 40) + first.index], np.uint64) ^ np.uint64(self.remote.seed))
+        return candidates[int(drawn[0] % np.uint64(len(candidates)))]
+
+    def _audited(self, samples: list[Sample], last: Sample | None, work: "Work") -> "Work":
         """Now and then one of the ETL's samples is made here too, and compared: somebody may have replaced the ETL.
 
-        The last one of a batch is asked for after the others have come; where every batch is audited, no altered pixel
-        is handed out. Raises DataError if some may have been.
+        It is the ``last`` one that was asked for; where every batch is audited, no altered pixel is handed out.
+        Answers in other samples' rows are not what it is for: their proofs show them, each at once. Of an ETL without
+        proofs, an audited batch of n samples with w in wrong rows is found with a probability of w/n.
+        Raises DataError if some may have been altered.
         """
         remote = self.remote
         made_there = [sample for sample in samples if sample.stage == "etl"]
@@ -166,7 +197,7 @@ class RemoteDataset:
         if self._unaudited < remote.audit_every:
             self._trusted = False
             return work
-        known = made_there[-1]
+        known = last if last in made_there else made_there[-1]
         row = np.empty_like(known.row)
         again = Sample(row, known.epoch, known.index, known.name, known.node, known.host, "here")
         audit = self._work([again])
@@ -188,31 +219,6 @@ class RemoteDataset:
         return work.plus(self._work(made_there)).plus(audit, counts=False)
 
 
-class EtlPaths:
-    """Paths of requests to the ETL: what they have in common is written once."""
-
-    def __init__(self, remote: Remote) -> None:
-        key = Key(remote.seed, 0, 0) if remote.spec.recipe == "train" else None
-        arguments = encode(Request(remote.spec, key, remote.wire))  # type: ignore[arg-type]  # checked before
-        whole = object_path(remote.uri, "", etl_name="".join(remote.etl_names), etl_args=arguments)
-        self._folder, _, query = whole.partition("?")
-        self._query, self._of_index, self._rest = f"?{query}", "", ""
-        if key:
-            epoch, index = quote_plus('"epoch":0,'), quote_plus('"index":0,')
-            before, _, self._rest = query.partition(epoch + index)
-            self._query = f"?{before}{epoch.removesuffix('0%2C')}"
-            self._of_index = f"%2C{index.removesuffix('0%2C')}"
-            self._rest = f"%2C{self._rest}"
-        self._has_key = key is not None
-
-    def path(self, sample: Sample) -> str:
-        """As ``object_path`` with ``encode`` gives it."""
-        name = quote(sample.name)
-        if not self._has_key:
-            return f"{self._folder}{name}{self._query}"
-        return f"{self._folder}{name}{self._query}{sample.epoch}{self._of_index}{sample.index}{self._rest}"
-
-
 class Work:
     """The rules: what a sample asks next, and what an answer means for it."""
 
@@ -225,6 +231,7 @@ class Work:
         self._nodes, self._took_s = list[int](), list[float]()  # the ETL's answers: whose, and how long they took
         self._late_nodes = list[int]()
         self._objects_took_s = list[float]()
+        self._largest_jpeg = 3 * remote.spec.size**2 + (1 << 16)
         limit_s = remote.deadline_s
         self.deadline_s = remote.breakers.deadline_s(limit_s) if remote.adaptive_deadline else limit_s
 
@@ -247,13 +254,22 @@ class Work:
         remote = self.remote
         if sample.stage == "etl" and remote.breakers.is_open(sample.node):
             self._give_up_on_the_etl(sample)
-        direct = remote.direct and sample.tries == 0
+        direct = remote.direct and sample.tries == 0 and sample.doubts < 2
         host = remote.placement.hosts[sample.node] if direct else self.fetcher.proxy
         if sample.stage == "here":
-            path = object_path(remote.uri, remote.manifest.name(sample.by))
-            return Get(path, host if sample.by == sample.index else self.fetcher.proxy, RAW_TIMEOUT_S)
-        row = memoryview(sample.row).cast("B") if remote.wire == "raw" else None
-        return Get(self.paths.path(sample), host, self.deadline_s, row)
+            host = host if sample.by == sample.index else self.fetcher.proxy
+            get = Get(object_path(remote.uri, remote.manifest.name(sample.by)), host, RAW_TIMEOUT_S)
+            get.most = int(remote.manifest.sizes[sample.by])
+            get.check = partial(object_problem, remote.manifest, sample.by)
+        else:
+            get = Get(self.paths.path(sample), host, self.deadline_s)
+            if remote.wire == "raw":
+                get.row = sample.room or memoryview(sample.row).cast("B")
+            else:
+                get.most = self._largest_jpeg
+            get.stated = self.paths.stated(sample)
+        get.fresh = sample.doubts > 0
+        return get
 
     def done(self, sample: Sample, get: Get) -> float | None:
         """What an answer means: None if the sample is made, else the seconds until it goes on."""
@@ -278,6 +294,9 @@ class Work:
             return 0.0
         if isinstance(error, TimeoutError):
             self._late_nodes.append(sample.node)
+        if isinstance(error, ObjectError) and error.out_of_step:
+            self.remote.breakers.out_of_step()
+            sample.doubts += 1
         self.counts["opened"] += self.remote.breakers.failed(sample.node)
         sample.tries += 1
         lost = isinstance(error, ConnectionError) or getattr(error, "status", 0) in (200, 429, 502, 503)
@@ -288,22 +307,19 @@ class Work:
         return 0.0
 
     def _give_up_on_the_etl(self, sample: Sample) -> None:
-        sample.stage, sample.tries = "here", 0
+        sample.stage, sample.tries, sample.doubts = "here", 0, 0
         self.counts["fallbacks"] += 1
 
     def _object_came(self, sample: Sample, get: Get) -> float | None:
-        remote = self.remote
-        if get.error is not None:
-            return self._wait(sample, get.error)
-        expected = int(remote.manifest.sizes[sample.by])
-        if len(get.body) != expected:
-            return self._substitute(
-                sample, f"has {len(get.body)} bytes, and had {expected} when it was listed: somebody has replaced it"
-            )
+        remote, error = self.remote, get.error
+        if isinstance(error, ObjectError) and error.out_of_step:
+            remote.breakers.out_of_step()
+            return self._doubt(sample, get, error.message)
+        if error is not None:
+            return self._wait(sample, get, error)
+        if problem := object_problem(remote.manifest, sample.by, get):
+            return self._doubt(sample, get, problem)
         self._objects_took_s.append(get.took_s)
-        listed = int(remote.manifest.checksums[sample.by])
-        if listed and checksum_digest(get.headers.get("ais-checksum-value")) not in (0, listed):
-            return self._substitute(sample, "has another checksum than when it was listed: somebody has replaced it")
         try:
             pixels = transform(bytes(get.body), remote.spec, self._key(sample))
         except CorruptSample as error:
@@ -322,12 +338,27 @@ class Work:
             for what in said:
                 self.remote.notices.odd(self._locate(sample.by), what)
 
-    def _wait(self, sample: Sample, error: ObjectError | OSError) -> float | None:
+    def _doubt(self, sample: Sample, get: Get, problem: str) -> float:
+        """The bytes are not the object's: another answer's, or the object is another one by now."""
+        sample.doubts += 1
+        if sample.doubts < _DOUBTS:
+            self.counts["retries"] += 1
+            return 0.05
+        length, listed = get.headers.get("content-length", ""), int(self.remote.manifest.sizes[sample.by])
+        if length.isdecimal() and int(length) > listed:  # none of it was received
+            problem = f"has {length} bytes, and had {listed} when it was listed: somebody has replaced it"
+        return self._substitute(sample, problem)
+
+    def _wait(self, sample: Sample, get: Get, error: ObjectError | OSError) -> float | None:
         """The bytes cannot be had now. Raises UnreachableError after ``patience_s``, DataError if waiting is no use."""
         remote, now = self.remote, time.monotonic()
         sample.since = sample.since or now
         sample.tries += 1
         status = error.status if isinstance(error, ObjectError) else 0
+        if status in (401, 403, 404) and not get.fresh:  # who knows which request it is the answer to
+            sample.doubts += 1
+            self.counts["retries"] += 1
+            return 0.0
         lasting = status == 403 or (status == 401 and not remote.access.token_file)  # a file may get another token yet
         if lasting or isinstance(error, ssl.SSLCertVerificationError):
             raise DataError(f"{self._locate(sample.by)} cannot be read: {why(error, remote.access)}")
@@ -363,7 +394,7 @@ class Work:
         by = next(sample.others, None)
         if by is None:
             raise DataError(f"{where} {problem}, and no other sample of its class can be had in its place.")
-        sample.by, sample.stage, sample.tries, sample.since = by, "here", 0, 0.0
+        sample.by, sample.stage, sample.tries, sample.doubts, sample.since = by, "here", 0, 0, 0.0
         return 0.0
 
     def _key(self, sample: Sample) -> Key | None:
@@ -379,7 +410,7 @@ def serves_directly(access: Access, uri: str, manifest: Manifest, placement: Pla
     name = manifest.name(0)
     node = placement.numbers_of([uname(uri) + name])[0]
     sample = Sample(None, 0, 0, name, node, placement.hosts[node], "here")
-    fetcher = Fetcher[Sample](access)
+    fetcher = Fetcher[Sample](access, hosts=placement.hosts)
     try:
         fetcher.run(
             [sample],
@@ -389,6 +420,12 @@ def serves_directly(access: Access, uri: str, manifest: Manifest, placement: Pla
     finally:
         fetcher.close()
     return outcome[0].error is None
+
+
+def etl_paths(remote: Remote) -> EtlPaths:
+    """Of the requests to the ETL of ``remote``."""
+    wire: Literal["raw", "jpeg"] = "raw" if remote.wire == "raw" else "jpeg"
+    return EtlPaths(remote.uri, remote.etl_names, remote.spec, remote.seed, wire, remote.tags)
 
 
 def uname(uri: str) -> str:

@@ -147,7 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.kind == "short":
             content = content[: len(content) // 2]
         if fault and fault.kind == "alter" and content:
-            content = bytes([content[0] ^ 1]) + content[1:]
+            middle = len(content) // 2  # what a proof of both ends says nothing of, as another ETL's would not
+            content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         length = answer.headers.get("Content-Length") if self.command == "HEAD" else None
         self._answer(answer.status, headers, content, chunked, length, cut=bool(fault and fault.kind == "cut"))
 

@@ -35,7 +35,7 @@ from websockets.sync.client import connect
 from aistore_data.payload import class_payload
 from etl.limits import Limits
 from etl.protocol import ObjectProtocol
-from etl.request import Request, answer, encode
+from etl.request import Request, answer, encode, proof, statement
 from etl.sample import Key, Spec
 from etl.server import QUICK_BYTES, THREADS, TrainETL, ValETL
 from tests.conftest import PROJECT
@@ -207,6 +207,19 @@ def wait_healthy(port: int, process: "subprocess.Popen[bytes]") -> None:
         except ConnectionError:
             time.sleep(0.05)
     raise TimeoutError("not healthy within 30 s")
+
+
+@pytest.mark.parametrize("name", ["photos/a.jpg", "ais/@#/photos/a.jpg", "a.jpg"])
+def test_an_answer_to_a_tag_proves_and_says_which_sample_it_is(serve: Serve, name: str) -> None:
+    args = encode(Request(REQUEST.spec, REQUEST.key, REQUEST.wire, tag=17))
+    with closing(http.client.HTTPConnection("127.0.0.1", serve(TrainETL()), timeout=30)) as connection:
+        connection.request("PUT", path(name, args=args))
+        response = connection.getresponse()
+        assert response.headers["Imagenet-Sample"] == "17 a.jpg"
+        assert response.read() == SAMPLE + proof(statement("a.jpg", args), SAMPLE)
+        connection.request("PUT", path(name))
+        response = connection.getresponse()
+        assert "Imagenet-Sample" not in response.headers and response.read() == SAMPLE
 
 
 def test_objects_by_path_and_by_their_bytes(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ from aistore_data.fetch import Fetcher
 from aistore_data.http_reader import Access, object_path
 from aistore_data.manifest import Manifest
 from aistore_data.placement import Placement
-from etl.request import Request, encode
+from etl.request import Request, encode, statement
 from etl.sample import Key, Spec, transform
 from training.latency import Latencies
-from training.remote import EtlPaths, Remote, RemoteDataset, Sample, Work
+from training.remote import Remote, RemoteDataset, Sample, Work, etl_paths
 from training.substitutes import substitutes
 
 NAMES = ("train/a b/ä+&.jpg", "train/c/1.jpg", "train/c/2.jpg", "train/c/3.jpg")
@@ -37,13 +37,17 @@ def remote(spec: Spec, wire: str = "raw", uri: str = "ais://b", share: float = 0
 @pytest.mark.parametrize(
     "spec", [Spec.train(224), Spec.train(64, (0.2, 1.0), (0.5, 2.0), "bicubic"), Spec.val(224, 256)]
 )
-def test_paths_are_those_of_whole_requests(spec: Spec, wire: str, uri: str) -> None:
-    paths = EtlPaths(remote(spec, wire, uri))
+@pytest.mark.parametrize("tags", [False, True])
+def test_paths_are_those_of_whole_requests(spec: Spec, wire: str, uri: str, tags: bool) -> None:
+    paths = etl_paths(replace(remote(spec, wire, uri), tags=tags))
     for index, epoch in ((0, 0), (1, 10), (3, 89)):
         key = Key(7, epoch, index) if spec.recipe == "train" else None
-        arguments = encode(Request(spec, key, wire))  # type: ignore[arg-type]
+        tag = index if tags else None
+        arguments = encode(Request(spec, key, wire, tag=tag))  # type: ignore[arg-type]
         expected = object_path(uri, MANIFEST.name(index), etl_name="e-train", etl_args=arguments)
-        assert paths.path(Sample(None, epoch, index, MANIFEST.name(index), 0, "h:1", "etl")) == expected
+        sample = Sample(None, epoch, index, MANIFEST.name(index), 0, "h:1", "etl")
+        assert paths.path(sample) == expected
+        assert paths.stated(sample) == (statement(f"/b/{MANIFEST.name(index)}", arguments) if tags else None)
 
 
 def test_a_share_is_made_here_whoever_asks() -> None:
@@ -63,7 +67,7 @@ def test_what_an_etl_calls_corrupt_is_looked_at_here(small_folder: Path) -> None
     row = np.zeros((32, 32, 3), np.uint8)
     sample = Sample(row, 2, 0, "train/cat/0.jpg", 0, "h:1", "etl")
     fetcher = Fetcher[Sample](here.access)
-    work = Work(here, fetcher, EtlPaths(here))
+    work = Work(here, fetcher, etl_paths(here))
     said = ObjectError(500, 'ETL error: {"detail":"CorruptSample: not an image: 0 bytes"}')
     for _ in range(2 * FAILURES):
         sample.stage = "etl"

@@ -5,14 +5,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import quote
 
 import cloudpickle
 import numpy as np
 import pytest
 from PIL import Image
 
-from etl.request import BadRequest, Request, answer, encode, parse
+from etl.request import LABEL, PROOF_BYTES, BadRequest, Request, answer, encode, label, parse, proof, proved, statement
 from etl.sample import CorruptSample, Key, Spec, transform
+from etl.server import TrainETL
 from tests.conftest import PROJECT
 
 DATA = (Path(__file__).parent / "vectors" / "rgb420.jpg").read_bytes()
@@ -22,6 +25,8 @@ REQUESTS = [
     Request(Spec.val()),
     Request(Spec.val(96, 96, "bicubic")),
     Request(Spec.val(300, 320), wire="jpeg", quality=95),
+    Request(Spec.train(), Key(0, 3, 17), tag=17),
+    Request(Spec.val(), wire="jpeg", tag=0),
 ]
 
 
@@ -45,6 +50,36 @@ def test_raw_is_the_sample_and_jpeg_a_picture_of_it() -> None:
     assert (picture.format, picture.size) == ("JPEG", (224, 224))
     jpeg = np.asarray(Image.open(io.BytesIO(answer(DATA, Request(request.spec, request.key, "jpeg", 95)))))
     assert np.abs(jpeg.astype(int) - pixels).mean() < 4
+
+
+@pytest.mark.parametrize("wire", ["raw", "jpeg"])
+def test_a_tag_adds_a_proof_and_nothing_else(wire: str) -> None:
+    etl_args = encode(Request(Spec.train(96), Key(1, 2, 3), wire))  # type: ignore[arg-type]
+    plain = answer(DATA, parse(etl_args, "train"))
+    assert TrainETL.transform(SimpleNamespace(recipe="train"), DATA, "b/o.jpg", etl_args) == plain  # type: ignore[arg-type]
+    tagged = f'{etl_args[:-1]},"tag":3}}'
+    whole = TrainETL.transform(SimpleNamespace(recipe="train"), DATA, "b/o.jpg", tagged)  # type: ignore[arg-type]
+    assert whole[:-PROOF_BYTES] == plain and whole[-PROOF_BYTES:] == proof(statement("b/o.jpg", tagged), plain)
+    others = [
+        *(proved(plain, parse(args, "train"), "b/o.jpg", args) for args in (tagged.replace("3}", "4}"), f"{tagged} ")),
+        proved(plain, parse(tagged, "train"), "b/p.jpg", tagged),
+        proved(plain[1:] + plain[:1], parse(tagged, "train"), "b/o.jpg", tagged),
+    ]
+    assert len({whole[-PROOF_BYTES:], *(other[-PROOF_BYTES:] for other in others)}) == 5
+
+
+def test_a_statement_is_the_same_over_all_transports() -> None:
+    name = "train/a b/x%41 ü.jpg"
+    paths = [f"bucket/{name}", quote(f"ais/@#/bucket/{name}", safe=""), name, f"ais/@#/bucket/{name}"]
+    assert {statement(path, "{}") for path in paths} == {"xA ü.jpg\0{}\0".encode()}
+    assert label(statement(name, '{"tag":17}')) == b"17 xA%20%C3%BC.jpg"
+    assert label(statement(name, "{}")) is None and LABEL.islower()
+
+
+@pytest.mark.parametrize("tag", ["-1", "9223372036854775808", '"1"', "true", "1.0"])
+def test_a_tag_is_a_number(tag: str) -> None:
+    with pytest.raises(BadRequest, match="tag must be"):
+        parse(f'{{"tag":{tag}}}', "train")
 
 
 def test_info_names_what_makes_the_pixels() -> None:

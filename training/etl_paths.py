@@ -1,0 +1,59 @@
+"""Requests to an ETL: what all of a split have in common is written once."""
+
+import re
+from typing import Literal, Protocol
+from urllib.parse import quote, quote_plus
+
+from aistore_data.http_reader import object_path
+from etl.request import Request, encode, statement
+from etl.sample import Key, Spec
+
+_VARIES = re.compile(r'(?<="epoch":)0(?=,"index":0,)|(?<="epoch":0,"index":)0(?=,)|(?<="tag":)0(?=}$)')
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*")
+"""Names that are the same when they are quoted, as most are."""
+
+
+class Asked(Protocol):
+    """A sample that is asked for."""
+
+    epoch: int
+    index: int
+    name: str
+
+
+class EtlPaths:
+    """Of requests for samples of a split, with a tag, the sample's index, if ``tags``."""
+
+    def __init__(
+        self, uri: str, etl_names: tuple[str, ...], spec: Spec, seed: int, wire: Literal["raw", "jpeg"], tags: bool
+    ) -> None:
+        key = Key(seed, 0, 0) if spec.recipe == "train" else None
+        arguments = encode(Request(spec, key, wire, tag=0 if tags else None))
+        parts = _VARIES.split(arguments)
+        start, *rest = [quote_plus(part) for part in parts]
+        self._folder, _, query = object_path(uri, "", etl_name="".join(etl_names), etl_args="").partition("?")
+        self._quoted = [f"?{query}{start}", *rest]
+        self._plain = parts
+        self._has_key, self._tags = key is not None, tags
+
+    def path(self, sample: Asked) -> str:
+        """As ``object_path`` with ``encode`` gives it."""
+        name = sample.name if _PLAIN.fullmatch(sample.name) else quote(sample.name)
+        return f"{self._folder}{name}{self._filled(self._quoted, sample)}"
+
+    def stated(self, sample: Asked) -> bytes | None:
+        """What the proof after the answer says; None where there is none."""
+        if not self._tags:
+            return None
+        if "%" in sample.name:
+            return statement(sample.name, self._filled(self._plain, sample))
+        return f"{sample.name.rpartition('/')[2]}\0{self._filled(self._plain, sample)}\0".encode()
+
+    def _filled(self, parts: list[str], sample: Asked) -> str:
+        index = sample.index
+        if not self._has_key:
+            return f"{parts[0]}{index}{parts[1]}" if self._tags else parts[0]
+        if self._tags:
+            return f"{parts[0]}{sample.epoch}{parts[1]}{index}{parts[2]}{index}{parts[3]}"
+        return f"{parts[0]}{sample.epoch}{parts[1]}{index}{parts[2]}"
