@@ -62,6 +62,12 @@ class Clock:
 
 
 @pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock is renewed five times a second."""
+    monkeypatch.setattr(lock, "RENEW_S", 0.2)
+
+
+@pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(lock, "time", made)

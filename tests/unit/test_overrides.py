@@ -4,6 +4,7 @@ import dataclasses
 import pwd
 import runpy
 import shlex
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -104,8 +105,12 @@ def train_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], tuple[in
         monkeypatch.setattr("training.run.run", lambda config: configs.append(config) or 0)
         monkeypatch.setattr("training.worker_server.start_worker_server", lambda _: None)
         monkeypatch.setattr("sys.argv", ["train.py", *words])
+        for name in ("output.never_fail", "preemption.silence"):  # they are for a process that ends with the program
+            monkeypatch.setattr(f"training.{name}", lambda: None)
+        interrupt = signal.getsignal(signal.SIGINT)
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(PROJECT / "train.py"), run_name="__main__")
+        signal.signal(signal.SIGINT, interrupt)
         assert isinstance(ended.value.code, int)
         return ended.value.code, configs
 
