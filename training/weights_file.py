@@ -20,6 +20,7 @@ import torch
 
 from aistore_data.errors import ConfigError
 from aistore_data.text import visible
+from training.torch_files import damage, is_archive
 
 _MAX_HEADER = 100_000_000
 """Bytes of the JSON of a safetensors file, as the format has it."""
@@ -103,6 +104,8 @@ def read_file(path: Path) -> Any:
     try:
         if _is_safetensors(path):
             return read_safetensors(path)
+        if is_archive(path) and (found := damage(path)):
+            raise ValueError(found)
         return _load(path)
     except Exception as error:  # whatever zip and pickle readers raise for files of others
         reason = visible((str(error).strip().splitlines() or [""])[0])[:200]

@@ -1,5 +1,6 @@
 """A configuration file of one's own or of somebody else: options are taken, anything else is a sentence."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -197,10 +198,12 @@ def test_anchors_that_stand_for_little_are_taken(tmp_path: Path) -> None:
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Callable[[str], tuple[Path, str]]:
+    conf = tmp_path / "conf"
+    shutil.copytree(PROJECT / "conf", conf)
+
     def call(content: str) -> tuple[Path, str]:
-        path = write(tmp_path, content, "experiment/mine.yaml")
-        search = f"hydra.searchpath=[{tmp_path}]"
-        return path, sentence(PROJECT / "conf", search, "experiment=mine")
+        path = write(conf, content, "experiment/mine.yaml")
+        return path, sentence(conf, "experiment=mine")
 
     return call
 

@@ -278,6 +278,16 @@ def test_a_bad_header_of_safetensors_is_refused(change: dict[str, Any], tmp_path
         read_weights(path)
 
 
+def test_a_flipped_bit_of_a_tensor_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.arange(5000.0)}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="is cut off, damaged.*record 'data/0' is not what was written"):
+        read_weights(path)
+
+
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors", "with args"])
 @pytest.mark.parametrize("number", [3, pytest.param(400, marks=pytest.mark.long)])
 def test_a_mutated_file_loads_or_is_a_sentence(form: str, number: int, tmp_path: Path, seed: int) -> None:
