@@ -27,7 +27,7 @@ class FolderReader:
         root: Path,
         manifest: Manifest,
         patience_s: float = 0.0,
-        on_wait: Callable[[str, str], None] = lambda path, why: None,
+        on_wait: Callable[[str, str], None] | None = None,
     ) -> None:
         self.root = root
         self.manifest = manifest
@@ -46,7 +46,8 @@ class FolderReader:
 
         def waits(error: OSError) -> None:
             self.retries += 1
-            self.on_wait(path, cause(error))
+            if self.on_wait:
+                self.on_wait(path, cause(error))
 
         try:
             data = patiently(lambda: read_file(path), self.patience_s, waits, self._missing_s, self._is_over)

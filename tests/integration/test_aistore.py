@@ -101,7 +101,7 @@ def test_folder_client_and_etls_end_with_the_same_weights(train: Train, small_fo
     local = json.loads((folder.run_dir / "environment.json").read_text())["data"]
     assert described["train"] == local["train"] and described["val"] == local["val"]
     recorded = (runs["etl"].run_dir / "config.yaml").read_text().lower()
-    assert "token" not in recorded.replace("ais_token_secret: ''", "")
+    assert "token" not in recorded.replace('ais_token_secret: ""', "")
 
 
 def test_jpeg_on_the_wire_is_the_same_everywhere(train: Train, small_folder: Path) -> None:

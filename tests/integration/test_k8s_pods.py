@@ -30,7 +30,7 @@ class Pods:
 
     def __init__(self, folder: Path) -> None:
         [resolved] = submit.resolve([*JOB, "run_dir=first", f"submit.k8s.runs_mount={folder}/runs"], multirun=False)
-        config_map, service, self.job = render(configuration_in_pod(resolved))
+        config_map, service, _, self.job = render(configuration_in_pod(resolved))
         self.name = service["metadata"]["name"]
         self.folder, self.living = folder, list[subprocess.Popen[bytes]]()
         for name, text in config_map["data"].items():

@@ -201,7 +201,7 @@ def test_a_mirror_that_is_gone_in_the_middle_fails_the_run_at_its_end(
         assert "run_mirror=ais://runs/gone: could not " in message and "the mirror is not complete" in message
         assert "All is whole in run_dir=run: the same command goes on from there" in message
         assert re.search(r"The next checkpoint will be tried \(\d uploads failed so far\)", result.output)
-        assert len(pushes) == 7 and "done: " not in result.output
+        assert len(pushes) == 10 and "done: " not in result.output
         assert result.summary()["state_sha256"] == whole(1).summary()["state_sha256"]
     monkeypatch.setattr(Mirror, "push", push)
     with EmbeddedAIS(tmp_path / "ais", token="secret") as server:

@@ -223,5 +223,6 @@ def test_a_terminal_shows_one_live_line_for_each_epoch(small_folder: Path, tmp_p
     assert process.wait(60) == 0, output.decode()
     screen = [line.split("\r\x1b[K")[-1] for line in output.decode().replace("\r\n", "\n").split("\n")]
     lines = [line for line in screen if line.startswith("epoch")]
+    lines = [line for line in lines if "  samples " not in line]  # what limits the speed, where something does
     assert [line.split("  ")[1] for line in lines] == ["step 3/3", "validation", "step 3/3", "validation"]
     assert all(word in lines[0] for word in ("loss", "acc@1", "acc@5", "img/s", "data wait", "ETA"))
