@@ -164,6 +164,28 @@ def test_a_disk_without_room_for_the_records(
     assert "No space left on device" in message
 
 
+DISKS_KB = [round(20 * 1.32**number) for number in range(24)]
+"""From a disk that holds no record to one that holds two checkpoints."""
+
+
+@pytest.mark.parametrize(
+    "size", [pytest.param(size, marks=[] if index == 14 else pytest.mark.long) for index, size in enumerate(DISKS_KB)]
+)
+def test_a_disk_that_is_full_at_any_moment_costs_no_run(
+    fork_train: Train, small_folder: Path, small_disk: Path, size: int
+) -> None:
+    words = [f"data.root={small_folder}", *TINY, *SMALL_MODEL, "train.checkpoint_every=2"]
+    whole = fork_train(*words)
+    subprocess.run(["mount", "-o", f"remount,size={size}k", str(small_disk)], check=True)
+    full = fork_train(*words, f"run_dir={small_disk}/run")
+    assert full.code in (0, 1, 2) and "Traceback" not in full.output, full.output
+    assert full.code == 0 or "No space left on device" in full.output, full.output
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    resumed = fork_train(*words, f"run_dir={small_disk}/run")
+    assert resumed.code == 0, resumed.output
+    assert resumed.summary()["state_sha256"] == whole.summary()["state_sha256"]
+
+
 def test_a_read_only_disk_is_named(fork_train: Train, small_folder: Path, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     message = error(fork_train(f"data.root={small_folder}", *TINY, f"run_dir={small_disk}/run"), 2)
