@@ -333,7 +333,7 @@ def test_an_audit_of_every_batch_lets_no_altered_pixel_through(
     place: Place, whole: Result, fork_train: ForkedTrain
 ) -> None:
     place.quiet()
-    place.to_target.at[150] = lambda: setattr(place.to_target, "fault", Fault("alter", ETL))
+    place.to_target.at[180] = lambda: setattr(place.to_target, "fault", Fault("alter", ETL))
     result = fork_train(*place.words, "data.audit_every=1", variables=place.variables)
     assert_the_same(result, whole)
     assert "ETL imagenet-train makes other pixels than this machine: it is not asked any more" in result.output
