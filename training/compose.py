@@ -174,6 +174,8 @@ def unknown_option(name: str) -> str:
     leaves: dict[str, list[str]] = {}
     for option in _OPTIONS:
         leaves.setdefault(option.rpartition(".")[2], []).append(option)
+    for group in difflib.get_close_matches(name, sorted(_GROUPS), n=1, cutoff=0.75) if "." not in name else ():
+        return f"there is no option {name}: did you mean one of the group {group}, such as {_members(group)[0]}?"
     matches = difflib.get_close_matches(name.rpartition(".")[2], leaves, n=3, cutoff=0.6)
     near = [option for match in matches for option in leaves[match]]
     hint = f"did you mean {' or '.join(near[:3])}?" if near else "python train.py --help lists them."

@@ -73,6 +73,7 @@ def test_the_published_defaults_of_pytorch_examples() -> None:
     ("override", "expected"),
     [
         ("train.lrr=1", "there is no option train.lrr: did you mean train.lr?"),
+        ("trian.lr=1", "there is no option trian: did you mean one of the group train, such as train.epochs?"),
         ("+train.foo=1", "there is no option train.foo"),
         ("+foo.bar=1", "there is no option foo"),
         ("batch_size=3", "did you mean train.batch_size"),
