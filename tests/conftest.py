@@ -107,12 +107,12 @@ class Result:
 
 TINY = [
     *("data.image_size=32", "data.val_image_size=32", "data.val_resize=36", "data.workers=0", "threads=1"),
-    *("train.batch_size=12", "train.epochs=2", "train.lr=0.01", "train.log_every=2", "model.name=squeezenet1_1"),
+    *("train.batch_size=12", "train.epochs=2", "train.lr=0.01", "train.log_every=2", "model.name=shufflenet_v2_x0_5"),
 ]
-"""Overrides that make a run of ``small_folder`` take a second or two: checkpoints of 6 MB, a model with dropout."""
+"""Overrides that make a run of ``small_folder`` take a second: checkpoints of 3 MB, a model with running statistics."""
 
 BATCH_NORM = "model.name=mobilenet_v3_small"
-"""Where a run's state must have running statistics too, and dropout: checkpoints of 12 MB."""
+"""Where the model must have dropout beside running statistics: checkpoints of 12 MB."""
 
 
 @pytest.fixture

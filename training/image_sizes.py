@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torchvision
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from aistore_data.errors import ConfigError
 
@@ -52,11 +53,23 @@ def check_batch_of_one(name: str, num_classes: int, image_size: int, val_size: i
         ) from None
 
 
+class _WithoutMemory(TorchFunctionMode):
+    """Parameters are made without memory, as ``torch.device("meta")`` does with all tensors.
+
+    RegNet computes its widths with tensors, which must therefore have values.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """``torch.empty``, of which layers make their parameters, answers a tensor on the device meta."""
+        return func(*args, **(kwargs or {}) | ({"device": "meta"} if func is torch.empty else {}))
+
+
 def _on_meta(name: str, classes: int, options: dict[str, Any]) -> nn.Module:
     """The model without weights or memory."""
     options = {"init_weights": False} if name in AUXILIARY_LOSS_WEIGHT else options
-    with torch.device("meta"):
-        return torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
+    with _WithoutMemory():
+        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
+    return model.to("meta")
 
 
 def _try(model: nn.Module, training: bool, size: int, images: int = 2) -> None:

@@ -97,7 +97,7 @@ def test_a_checkpoint_of_another_model_is_refused_and_survives(train: Train, sma
     other = [f"data.root={small_folder}", *TINY, "model.name=resnet34"]
     refused = train(*other)
     error(refused, 2)
-    assert "\n  model.name: squeezenet1_1 → resnet34\n" in refused.output
+    assert "\n  model.name: shufflenet_v2_x0_5 → resnet34\n" in refused.output
     message = error(train(*other, "allow_changes=true"), 1)
     assert "the checkpoint run/checkpoints/last.pt does not fit resnet34" in message
     # A mistake does not cost the former run either.

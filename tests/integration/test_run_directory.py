@@ -17,7 +17,7 @@ from tests.integration.test_bad_input import error
 from training.lock import PREFIX, RunLock
 
 Train = Callable[..., Result]
-SMALL_MODEL = ["model.name=squeezenet1_1", "data.image_size=64", "data.val_image_size=64", "data.val_resize=72"]
+SMALL_MODEL = ["model.name=shufflenet_v2_x0_5", "data.image_size=64", "data.val_image_size=64", "data.val_resize=72"]
 """Checkpoints of 5.9 MB."""
 
 
@@ -124,11 +124,11 @@ def test_a_clock_that_jumps_changes_no_figure(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 9 MB: one checkpoint of 5.9 MB fits, and not a second one beside it."""
+    """A disk of 4.5 MB: one checkpoint of 3 MB fits, and not a second one beside it."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(folder)], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=4500k", "tmpfs", str(folder)], capture_output=True, text=True
     )
     if mount.returncode:
         pytest.skip(f"needs the right to mount a small disk: {mount.stderr.strip()}")

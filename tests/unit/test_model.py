@@ -8,6 +8,7 @@ import torchvision
 
 from aistore_data.errors import ConfigError, UserError
 from training.config import Config, ModelConfig
+from training.image_sizes import builder_options, check_sizes
 from training.loop import _loss
 from training.model import build_model, preprocessing_note
 
@@ -23,6 +24,22 @@ def test_an_unknown_model_gets_the_nearest_names() -> None:
 def test_the_last_layer_has_the_right_number_of_classes(name: str) -> None:
     model = build_model(ModelConfig(name), 7, 64, 64).eval()
     assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+
+
+SOON = ("regnet_y_400mf", "swin_t", "shufflenet_v2_x0_5")
+"""Models that are tried always; the others are a long matrix."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in SOON else pytest.mark.long)
+        for name in torchvision.models.list_models(module=torchvision.models)
+    ],
+)
+def test_every_model_takes_images_of_its_own_size(name: str) -> None:
+    size = next(iter(torchvision.models.get_model_weights(name))).transforms().crop_size[0]
+    check_sizes(name, 10, builder_options(name, size), size, size)
 
 
 @pytest.mark.parametrize(
