@@ -4,8 +4,9 @@ import re
 from typing import Literal, Protocol
 from urllib.parse import quote, quote_plus
 
-from aistore_data.http_reader import object_path
-from etl.request import Request, encode, statement
+from aistore_data.access import object_path
+from aistore_data.bucket_uri import parse_bucket
+from etl.request import Request, encode, stated
 from etl.sample import Key, Spec
 
 _VARIES = re.compile(r'(?<="epoch":)0(?=,"index":0,)|(?<="epoch":0,"index":)0(?=,)|(?<="tag":)0(?=}$)')
@@ -35,6 +36,7 @@ class EtlPaths:
         self._folder, _, query = object_path(uri, "", etl_name="".join(etl_names), etl_args="").partition("?")
         self._quoted = [f"?{query}{start}", *rest]
         self._plain = parts
+        self._bucket = f"{parse_bucket(uri).name}/"
         self._has_key, self._tags = key is not None, tags
 
     def path(self, sample: Asked) -> str:
@@ -47,8 +49,8 @@ class EtlPaths:
         if not self._tags:
             return None
         if "%" in sample.name:
-            return statement(sample.name, self._filled(self._plain, sample))
-        return f"{sample.name.rpartition('/')[2]}\0{self._filled(self._plain, sample)}\0".encode()
+            return stated(self._bucket + sample.name, self._filled(self._plain, sample))
+        return f"{self._bucket}{sample.name}\0{self._filled(self._plain, sample)}\0".encode()
 
     def _filled(self, parts: list[str], sample: Asked) -> str:
         index = sample.index

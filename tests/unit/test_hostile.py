@@ -130,6 +130,14 @@ def test_no_answer_gets_into_another_row(way: Way, environment: ssl.SSLContext, 
     assert wrong == 0 and answers >= 120
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS if way.etl], ids=lambda way: way.name)
+def test_a_namesake_in_another_folder_is_another_sample(
+    way: Way, environment: ssl.SSLContext, request: pytest.FixtureRequest
+) -> None:
+    answers, wrong = run(way, environment, request.config.option.seed, 0.5, 60, kinds=("namesake",))
+    assert wrong == 0 and answers >= 60
+
+
 @pytest.mark.long
 def test_no_answer_of_a_hundred_thousand_gets_into_another_row(
     environment: ssl.SSLContext, request: pytest.FixtureRequest
