@@ -14,7 +14,7 @@ import math
 import select
 import socket
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
@@ -63,7 +63,7 @@ class Fetcher(Generic[T]):
         self._token = access.credentials()
         self._per_host, self._total = per_host, total
         self._poll = select.epoll()
-        self._idle: dict[str, list[Connection]] = {}
+        self._idle = defaultdict[str, list[Connection]](list)
         self._busy: dict[int, tuple[Connection, T]] = {}
         self._queues: dict[str, deque[T]] = {}
         self._ready: dict[str, None] = {}  # hosts with something queued and room for it, in turn
@@ -124,7 +124,10 @@ class Fetcher(Generic[T]):
         self._poll.close()
 
     def _enqueue(self, task: T) -> None:
-        self._queues.setdefault(task.host, deque()).append(task)
+        queue = self._queues.get(task.host)
+        if queue is None:
+            queue = self._queues[task.host] = deque()
+        queue.append(task)
         self._note(task.host)
 
     def _startable(self) -> Iterator[T]:
@@ -146,7 +149,7 @@ class Fetcher(Generic[T]):
         get.took_s -= now
         get.deadline = get.deadline or now + get.timeout_s
         try:
-            connection = self._quiet(get.host) if not get.fresh else None
+            connection = None if get.fresh else self._kept(get.host, get.stated is not None)
             connection = connection or self._connect(get.host)
         except OSError as error:
             self._finish(task, get, error, finished)
@@ -154,17 +157,17 @@ class Fetcher(Generic[T]):
         connection.ask(get, self._token.current() if get.host in self._trusted else "", redirects)
         self._busy[connection.fd] = (connection, task)
         self._active[get.host] = self._active.get(get.host, 0) + 1
-        if (due := connection.due()) < self._soonest:
+        if (due := get.deadline if connection.connected else connection.due()) < self._soonest:
             self._soonest = due
         if connection.connected:
             self._advance(connection, task, finished)
 
-    def _quiet(self, host: str) -> Connection | None:
-        """A kept connection in which nothing lies; those in which something does are closed."""
+    def _kept(self, host: str, proved: bool) -> Connection | None:
+        """A kept connection in which nothing lies, unless the answer is ``proved``; others are closed."""
         idle = self._idle.get(host)
         while idle:
             connection = idle.pop()
-            if connection.is_quiet():
+            if proved or connection.is_quiet():
                 return connection
             self._close(connection)
         return None
@@ -269,6 +272,12 @@ class Fetcher(Generic[T]):
         """An answer has come: what it means, and what becomes of its connection."""
         get, target = connection.get, None
         problem: ObjectError | None = connection.problem(self._token)
+        if connection.status == 200:
+            in_step = not connection.surplus and (problem is None or not problem.out_of_step)
+            self._release(connection, keep=connection.keep and in_step)
+            get.status = 200
+            self._finish(task, get, problem, finished)
+            return
         if connection.status in _REDIRECTS and connection.redirects < _MOST_REDIRECTS:
             try:
                 target = parse_location(connection.headers.get("location", ""), self._scheme)
@@ -301,12 +310,13 @@ class Fetcher(Generic[T]):
 
     def _release(self, connection: Connection, keep: bool) -> None:
         """The connection's request is over."""
+        host = connection.host
         del self._busy[connection.fd]
-        self._active[connection.host] -= 1
-        self._note(connection.host)
+        self._active[host] -= 1
+        self._note(host)
         if keep:
             connection.reused = True
-            self._idle.setdefault(connection.host, []).append(connection)
+            self._idle[host].append(connection)
         else:
             self._close(connection)
 

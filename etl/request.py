@@ -179,8 +179,8 @@ def _decoded(name: str) -> str:
 
 def proof(stated: bytes, content: bytes | bytearray | memoryview) -> bytes:
     """BLAKE2b, 16 bytes, of a ``statement`` and of the first and the last 64 bytes of the content."""
-    ends = (stated, content[:_PROVED_BYTES], content[-_PROVED_BYTES:])
-    return blake2b(b"".join(ends), digest_size=PROOF_BYTES).digest()
+    ends = b"".join((stated, content[:_PROVED_BYTES], content[-_PROVED_BYTES:]))
+    return blake2b(ends, digest_size=PROOF_BYTES).digest()
 
 
 def label(stated: bytes) -> bytes | None:

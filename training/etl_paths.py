@@ -11,7 +11,7 @@ from etl.sample import Key, Spec
 
 _VARIES = re.compile(r'(?<="epoch":)0(?=,"index":0,)|(?<="epoch":0,"index":)0(?=,)|(?<="tag":)0(?=}$)')
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 """Names that are the same when they are quoted, as most are."""
 
 
@@ -41,16 +41,19 @@ class EtlPaths:
 
     def path(self, sample: Asked) -> str:
         """As ``object_path`` with ``encode`` gives it."""
-        name = sample.name if _PLAIN.fullmatch(sample.name) else quote(sample.name)
+        name = sample.name
+        if not _PLAIN(name):
+            name = quote(name)
         return f"{self._folder}{name}{self._filled(self._quoted, sample)}"
 
     def stated(self, sample: Asked) -> bytes | None:
         """What the proof after the answer says; None where there is none."""
         if not self._tags:
             return None
-        if "%" in sample.name:
-            return stated(self._bucket + sample.name, self._filled(self._plain, sample))
-        return f"{self._bucket}{sample.name}\0{self._filled(self._plain, sample)}\0".encode()
+        name = sample.name
+        if "%" in name:
+            return stated(self._bucket + name, self._filled(self._plain, sample))
+        return f"{self._bucket}{name}\0{self._filled(self._plain, sample)}\0".encode()
 
     def _filled(self, parts: list[str], sample: Asked) -> str:
         index = sample.index
