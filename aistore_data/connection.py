@@ -96,7 +96,20 @@ class Connection:
 
     __slots__ = (
         *("address", "began", "chunks", "connected", "fd", "get", "head", "heard", "host", "interim", "keep", "label"),
-        *("lead", "left", "proof", "reached", "received", "redirects", "rest", "reused", "room", "seen", "sock"),
+        *(
+            "drained",
+            "lead",
+            "left",
+            "proof",
+            "reached",
+            "received",
+            "redirects",
+            "rest",
+            "reused",
+            "room",
+            "seen",
+            "sock",
+        ),
         *("status", "surplus", "tail", "tls", "to_close", "token", "total", "unsent", "watched"),
     )
 
@@ -117,7 +130,7 @@ class Connection:
         if not self.tail or token != self.token:
             self.token, self.tail = token, _end_of_request(self.host, token)
         self.unsent = f"GET {get.path}{self.tail}".encode()
-        self.heard = self.keep = self.surplus = self.to_close = False
+        self.heard = self.keep = self.surplus = self.to_close = self.drained = False
         self.head: Head | None = None
         self.label: bytes | None = None
         self.chunks: Chunks | None = None
@@ -160,6 +173,8 @@ class Connection:
             for _ in _RECEIVES:
                 if self._receive(scratch):
                     return True
+                if self.drained:
+                    return False
             while self.tls and isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():  # epoll does not tell
                 if self._receive(scratch):
                     return True
@@ -196,7 +211,8 @@ class Connection:
         except _AGAIN:
             sent = 0
         self.unsent = self.unsent[sent:]
-        self._watch(poll, _IN_OUT if self.unsent else _IN)
+        if self.unsent or self.watched != _IN:
+            self._watch(poll, _IN_OUT if self.unsent else _IN)
 
     def _is_quiet_after_connecting(self) -> bool:
         """TLS may have sent tickets for later connections, which only an attempt to read takes away."""
@@ -246,8 +262,11 @@ class Connection:
         if row is not None and self.left > 0 and self.status == 200 and self.received < self.room:
             # Content that belongs in the row goes there, what comes after it is looked at.
             direct = row[self.received : self.received + self.left]
-            # TLS cannot receive into two places.
-            count = self.sock.recv_into(direct) if self.tls else self.sock.recvmsg_into((direct, scratch))[0]
+            if self.tls:  # cannot receive into two places
+                count = self.sock.recv_into(direct)
+            else:
+                count = self.sock.recvmsg_into((direct, scratch))[0]
+                self.drained = True
             if count:
                 self.heard = True
                 return self._have_in_place(count, len(direct), scratch)
@@ -256,6 +275,7 @@ class Connection:
             if lead is not None and not start and row is not None and lead.total == self.total:
                 return self._receive_like_before(lead, row, scratch)
             count = self.sock.recv_into(scratch[start : start + _READ_HEAD])
+            self.drained = count < _READ_HEAD and not self.tls
         else:
             count = self.sock.recv_into(scratch[start:])
         if count == 0 and self.to_close:
@@ -285,15 +305,16 @@ class Connection:
     def _receive_like_before(self, lead: Lead, row: memoryview, scratch: memoryview) -> bool:
         """Receive an answer that probably begins as the last one, its content at once to its place."""
         size = len(lead.text)
-        place, after = row[: lead.first], scratch[size:]
-        count = self.sock.recvmsg_into((scratch[:size], place, after))[0]
+        before, after = scratch[:size], scratch[size:]
+        place = row if lead.first == self.room else row[: lead.first]
+        count = self.sock.recvmsg_into((before, place, after))[0]
         if not count:
             raise _closed()
-        self.heard = True
-        if count < size or bytes(scratch[:size]) != lead.text:  # put together what has come, and read it
+        self.heard = self.drained = True
+        if count < size or bytes(before) != lead.text:  # put together what has come, and read it
             self.lead = self.seen = None
-            end = count - size
-            return self._take(memoryview(b"".join((scratch[:size], place, after[: max(0, end - len(place))]))[:count]))
+            surplus = after[: max(0, count - size - len(place))]
+            return self._take(memoryview(b"".join((before, place, surplus))[:count]))
         self.head, self.status, self.keep = lead.head, 200, lead.head.keep
         self.get.headers = lead.head.headers
         self.left = lead.left

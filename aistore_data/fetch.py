@@ -67,7 +67,7 @@ class Fetcher(Generic[T]):
         self._busy: dict[int, tuple[Connection, T]] = {}
         self._queues: dict[str, deque[T]] = {}
         self._ready: dict[str, None] = {}  # hosts with something queued and room for it, in turn
-        self._active: dict[str, int] = {}
+        self._active = defaultdict[str, int](int)
         self._addresses = Addresses(443 if self._tls else 80)
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._listened = 0.0
@@ -128,7 +128,8 @@ class Fetcher(Generic[T]):
         if queue is None:
             queue = self._queues[task.host] = deque()
         queue.append(task)
-        self._note(task.host)
+        if self._active[task.host] < self._per_host:
+            self._ready[task.host] = None
 
     def _startable(self) -> Iterator[T]:
         """Tasks for which there is room, one of each host in turn."""
@@ -140,7 +141,7 @@ class Fetcher(Generic[T]):
 
     def _note(self, host: str) -> None:
         """Whether a task waits for this host that may start."""
-        if self._queues.get(host) and self._active.get(host, 0) < self._per_host:
+        if self._queues.get(host) and self._active[host] < self._per_host:
             self._ready[host] = None
 
     def _start(self, task: T, get: Get, finished: list[tuple[T, Get]], redirects: int = 0) -> None:
@@ -156,7 +157,7 @@ class Fetcher(Generic[T]):
             return
         connection.ask(get, self._token.current() if get.host in self._trusted else "", redirects)
         self._busy[connection.fd] = (connection, task)
-        self._active[get.host] = self._active.get(get.host, 0) + 1
+        self._active[get.host] += 1
         if (due := get.deadline if connection.connected else connection.due()) < self._soonest:
             self._soonest = due
         if connection.connected:

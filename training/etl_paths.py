@@ -39,6 +39,17 @@ class EtlPaths:
         self._bucket = f"{parse_bucket(uri).name}/"
         self._has_key, self._tags = key is not None, tags
 
+    def ask(self, sample: Asked) -> tuple[str, bytes | None]:
+        """``path`` and ``stated``."""
+        name = sample.name
+        if not (self._tags and self._has_key and _PLAIN(name)):
+            return self.path(sample), self.stated(sample)
+        epoch, index = sample.epoch, sample.index
+        first, second, third, fourth = self._quoted
+        path = f"{self._folder}{name}{first}{epoch}{second}{index}{third}{index}{fourth}"
+        first, second, third, fourth = self._plain
+        return path, f"{self._bucket}{name}\0{first}{epoch}{second}{index}{third}{index}{fourth}\0".encode()
+
     def path(self, sample: Asked) -> str:
         """As ``object_path`` with ``encode`` gives it."""
         name = sample.name

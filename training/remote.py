@@ -136,7 +136,8 @@ class RemoteDataset:
         if images is None:
             images = empty_batch(len(keys), self.side)
         rows = images.numpy()
-        names = [remote.manifest.name(index) for _, index in keys]
+        indices = np.array([index for _, index in keys], np.int64)
+        names = remote.manifest.names_of(indices)
         nodes = remote.placement.numbers_of([self._bucket + name for name in names])
         samples = list(map(self._sample, rows, keys, names, nodes))
         memory, size = rows.data.cast("B"), rows.nbytes // max(1, len(rows))
@@ -148,11 +149,12 @@ class RemoteDataset:
         if last:
             work = work.plus(self._work([last]))
         work = self._audited(samples, last, work)
-        indices = torch.tensor([index for _, index in keys])
-        labels = torch.from_numpy(remote.manifest.labels[indices.numpy()])
+        labels = torch.from_numpy(remote.manifest.labels[indices])
         replaced = tuple(Substitution(s.epoch, s.index, s.by, s.reason) for s in samples if s.by != s.index)
         work.counts["replaced"] = len(replaced)
-        return Batch(images, labels, indices, Counts(**work.counts), work.latencies.to_bytes(), replaced)
+        return Batch(
+            images, labels, torch.from_numpy(indices), Counts(**work.counts), work.latencies.to_bytes(), replaced
+        )
 
     def _sample(self, row: Any, key: tuple[int, int], name: str, node: int) -> Sample:
         remote = self.remote
@@ -230,7 +232,9 @@ class Work:
         self.latencies = Latencies()
         self._nodes, self._took_s = list[int](), list[float]()  # the ETL's answers: whose, and how long they took
         self._late_nodes = list[int]()
+        self._etl_bytes = 0
         self._objects_took_s = list[float]()
+        self._is_jpeg = remote.wire != "raw"
         self._largest_jpeg = 3 * remote.spec.size**2 + (1 << 16)
         limit_s = remote.deadline_s
         self.deadline_s = remote.breakers.deadline_s(limit_s) if remote.adaptive_deadline else limit_s
@@ -243,7 +247,8 @@ class Work:
         return self
 
     def note_times(self) -> None:
-        """At the end: how long requests took."""
+        """At the end: how long requests took, and how many bytes the ETL has made."""
+        self.counts["etl"], self.counts["etl_bytes"] = len(self._took_s), self._etl_bytes
         self.latencies.count("etl", self._took_s)
         self.latencies.count("object", self._objects_took_s)
         late_s = [self.deadline_s] * len(self._late_nodes)
@@ -262,13 +267,11 @@ class Work:
             get.most = int(remote.manifest.sizes[sample.by])
             get.check = partial(object_problem, remote.manifest, sample.by)
         else:
-            get = Get(self.paths.path(sample), host, self.deadline_s)
-            if remote.wire == "raw":
-                get.row = sample.room or memoryview(sample.row).cast("B")
-            else:
-                get.most = self._largest_jpeg
-            get.stated = self.paths.stated(sample)
-        get.fresh = sample.doubts > 0
+            path, stated = self.paths.ask(sample)
+            row = None if self._is_jpeg else sample.room or memoryview(sample.row).cast("B")
+            get = Get(path, host, self.deadline_s, row, stated, self._largest_jpeg)
+        if sample.doubts:
+            get.fresh = True
         return get
 
     def done(self, sample: Sample, get: Get) -> float | None:
@@ -286,8 +289,7 @@ class Work:
             self.remote.breakers.worked(sample.node)
             self._nodes.append(sample.node)
             self._took_s.append(get.took_s)
-            self.counts["etl"] += 1
-            self.counts["etl_bytes"] += len(get.body) or sample.row.nbytes
+            self._etl_bytes += len(get.body if get.row is None else get.row)
             return None
         if isinstance(error, ObjectError) and error.corrupt_sample:
             self._give_up_on_the_etl(sample)  # whether the object is bad, or what the ETL was given of it, is seen here
