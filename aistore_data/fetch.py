@@ -87,8 +87,7 @@ class Fetcher(Generic[T]):
         self._listened = time.monotonic()
         try:
             while True:
-                now = time.monotonic()
-                while later and later[0][0] <= now:
+                while later and later[0][0] <= time.monotonic():
                     self._enqueue(heapq.heappop(later)[2])
                     queued += 1
                 while not exhausted and queued + len(self._busy) < self._total:
@@ -193,27 +192,31 @@ class Fetcher(Generic[T]):
 
     def _wait(self, until: float | None, finished: list[tuple[T, Get]]) -> None:
         """Handle what happens until something has finished, a deadline is over, or it is time for something else."""
+        busy, now = self._busy, time.monotonic()
         while not finished:
-            now = time.monotonic()
-            end = min(self._soonest if self._busy else math.inf, math.inf if until is None else until)
+            end = self._soonest if busy else math.inf
+            if until is not None and until < end:
+                end = until
             wait_s = max(0.0, end - now) if end < math.inf else 0.0
             events = self._poll.poll(wait_s)
             woken = time.monotonic()
             suspended = woken - now > wait_s + _AWAY_S  # when within the wait, nobody knows: maybe all along
-            self._excuse((woken if suspended else now) - self._listened, woken)
+            away_s = (woken if suspended else now) - self._listened
+            if away_s > _AWAY_S:
+                self._excuse(away_s, woken)
             self._listened = woken
             for fd, _ in events:
-                if fd in self._busy:
-                    connection, task = self._busy[fd]
-                    self._advance(connection, task, finished)
+                pair = busy.get(fd)
+                if pair is not None:
+                    self._advance(*pair, finished)
                 else:
                     self._forget_idle(fd)
             now = time.monotonic()
             if now >= self._soonest:
                 self._give_up_late(now, finished)
-            if (until is not None and now >= until) or (not self._busy and until is None):
+            if (until is not None and now >= until) or (not busy and until is None):
                 return
-            if self._ready and len(self._busy) < self._total:
+            if self._ready and len(busy) < self._total:
                 return
 
     def _give_up_late(self, now: float, finished: list[tuple[T, Get]]) -> None:
@@ -232,13 +235,12 @@ class Fetcher(Generic[T]):
 
     def _excuse(self, away_s: float, now: float) -> None:
         """Give answers the time in which this process could not have taken them: it was suspended, or busy."""
-        if away_s > _AWAY_S:
-            for connection, _ in self._busy.values():
-                get = connection.get
-                lost_s = min(away_s, now - (get.deadline - get.timeout_s))
-                get.deadline += lost_s
-                get.took_s -= lost_s
-                connection.began += lost_s
+        for connection, _ in self._busy.values():
+            get = connection.get
+            lost_s = min(away_s, now - (get.deadline - get.timeout_s))
+            get.deadline += lost_s
+            get.took_s -= lost_s
+            connection.began += lost_s
 
     def _forget_idle(self, fd: int) -> None:
         """An idle connection that says something has been closed by the server."""
@@ -313,8 +315,9 @@ class Fetcher(Generic[T]):
         """The connection's request is over."""
         host = connection.host
         del self._busy[connection.fd]
-        self._active[host] -= 1
-        self._note(host)
+        self._active[host] = active = self._active[host] - 1
+        if active < self._per_host and self._queues.get(host):
+            self._ready[host] = None
         if keep:
             connection.reused = True
             self._idle[host].append(connection)
