@@ -135,13 +135,10 @@ class Fetcher(Generic[T]):
         while self._ready and len(self._busy) < self._total:
             host = next(iter(self._ready))
             del self._ready[host]
-            yield self._queues[host].popleft()
-            self._note(host)
-
-    def _note(self, host: str) -> None:
-        """Whether a task waits for this host that may start."""
-        if self._queues.get(host) and self._active[host] < self._per_host:
-            self._ready[host] = None
+            queue = self._queues[host]
+            yield queue.popleft()
+            if queue and self._active[host] < self._per_host:
+                self._ready[host] = None
 
     def _start(self, task: T, get: Get, finished: list[tuple[T, Get]], redirects: int = 0) -> None:
         """Send a request on a kept connection, or on a new one."""
