@@ -95,22 +95,9 @@ class Connection:
     """A connection and the answer that it is receiving."""
 
     __slots__ = (
-        *("address", "began", "chunks", "connected", "fd", "get", "head", "heard", "host", "interim", "keep", "label"),
-        *(
-            "drained",
-            "lead",
-            "left",
-            "proof",
-            "reached",
-            "received",
-            "redirects",
-            "rest",
-            "reused",
-            "room",
-            "seen",
-            "sock",
-        ),
-        *("status", "surplus", "tail", "tls", "to_close", "token", "total", "unsent", "watched"),
+        *("address", "began", "connected", "fd", "host", "lead", "reached", "reused", "seen", "sock", "tail", "tls"),
+        *("chunks", "drained", "get", "head", "heard", "interim", "keep", "label", "left", "proof", "received"),
+        *("redirects", "rest", "room", "status", "surplus", "to_close", "token", "total", "unsent", "watched"),
     )
 
     def __init__(self, sock: socket.socket, host: str, address: Address, tls: ssl.SSLContext | None) -> None:
@@ -130,7 +117,8 @@ class Connection:
         if not self.tail or token != self.token:
             self.token, self.tail = token, _end_of_request(self.host, token)
         self.unsent = f"GET {get.path}{self.tail}".encode()
-        self.heard = self.keep = self.surplus = self.to_close = self.drained = False
+        self.heard = self.keep = self.surplus = self.to_close = False
+        self.drained = False  # whether nothing more was there to be received, so that epoll tells of what comes
         self.head: Head | None = None
         self.label: bytes | None = None
         self.chunks: Chunks | None = None
@@ -156,8 +144,7 @@ class Connection:
     def is_quiet(self) -> bool:
         """Whether nothing lies in it that has not been read: what does is no answer to a request that is still to come.
 
-        In a connection that has answered a request, TLS has nothing more of its own to say either. Asked before each
-        request but those whose answers are proved, as the proof shows more.
+        In a connection that has answered a request, TLS has nothing more of its own to say either.
         """
         if self.tls and isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
             return False
@@ -278,6 +265,7 @@ class Connection:
             self.drained = count < _READ_HEAD and not self.tls
         else:
             count = self.sock.recv_into(scratch[start:])
+            self.drained = count < len(scratch) - start and not self.tls
         if count == 0 and self.to_close:
             return True
         if count == 0:

@@ -3,8 +3,9 @@
 A loop over epoll: connections are kept, requests to a host and in all are bounded, and each has a deadline. What is to
 be asked is decided when there is room for it (``begin``), and what an answer means when it has come (``done``).
 
-A connection is used again only if nothing lies in it unread, and if its former answers were what was asked for. The
-token goes to the cluster's own hosts alone, wherever a redirect leads.
+A connection is used again only if its former answers were what was asked for, and if nothing lies in it unread. Before
+requests whose answers are proved that is looked at once for all, as a proof shows whatever comes later; before others
+each time. The token goes to the cluster's own hosts alone, wherever a redirect leads.
 """
 
 import errno
@@ -84,6 +85,8 @@ class Fetcher(Generic[T]):
         """
         source, queued, later = iter(tasks), 0, list[tuple[float, int, T]]()
         order, exhausted = itertools.count(), False
+        for fd, _ in self._poll.poll(0):  # since the last call
+            self._forget_idle(fd)
         self._listened = time.monotonic()
         try:
             while True:
@@ -160,7 +163,7 @@ class Fetcher(Generic[T]):
             self._advance(connection, task, finished)
 
     def _kept(self, host: str, proved: bool) -> Connection | None:
-        """A kept connection in which nothing lies, unless the answer is ``proved``; others are closed."""
+        """A kept connection, and unless the answer will be ``proved`` one in which nothing lies; others are closed."""
         idle = self._idle.get(host)
         while idle:
             connection = idle.pop()

@@ -3,10 +3,11 @@
 What becomes of a sample is one of these: the ETL makes it; the ETL fails, is late or is known to be broken, and it is
 made here of the object's bytes; they cannot be had either, and it is waited for, up to ``patience_s``.
 
-An answer is believed only if it is that to its request. The ETL's has a proof of 16 bytes over the sample's index, the
-object's name, all arguments and both ends of the content: another answer passes with a probability of 2^-128 for each
-row. An object has the size, and where the manifest has a checksum, the checksum with which it was listed. A verdict
-(the object is gone, or is another one by now) is believed only on a new connection, on which nothing has been before.
+An answer is believed only if it is that to its request. The ETL's has a proof of 16 bytes over the sample's index,
+bucket and object, all arguments and both ends of the content: another answer passes with a probability of 2^-128 for
+each row. An object has the size, and where the manifest has a checksum, the checksum with which it was listed. A
+verdict (the object is gone, or is another one by now) is believed only on a new connection, on which nothing has been
+before.
 """
 
 import re

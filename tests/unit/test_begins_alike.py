@@ -3,16 +3,19 @@
 import random
 import select
 import socket
+import threading
 from contextlib import closing
 from typing import Any
 
 import pytest
 
+from aistore_data.access import Access
 from aistore_data.connection import SCRATCH_BYTES, Connection, Get
 from aistore_data.credentials import Token
 from aistore_data.errors import ObjectError
+from aistore_data.fetch import Fetcher
 from etl.request import PROOF_BYTES, proof, stated
-from tests.unit.test_http_strict import BODY, GOOD, WRONG, mutated
+from tests.unit.test_http_strict import BODY, GOOD, WRONG, Once, mutated
 
 STATED = stated("b/o", '{"tag":1}')
 PROVED = BODY + proof(STATED, BODY)
@@ -81,6 +84,42 @@ def compare(before: bytes, message: bytes, cuts: list[int]) -> tuple[Any, ...]:
         outcome = warm.answer(message, cuts)
         assert outcome == cold.answer(message, cuts), (before[:120], message[:120], cuts)
         return outcome
+
+
+class Impatient:
+    """Answers one request a connection, and then says that it waits no longer."""
+
+    LATE = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.said = threading.Semaphore(0)
+        self.go_on = threading.Semaphore(0)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        for _ in range(2):
+            connection, _ = self.listener.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(known())
+                self.go_on.acquire()
+                connection.sendall(self.LATE)
+                self.said.release()
+
+
+def test_what_was_said_between_two_batches_is_no_answer() -> None:
+    """As proxies do that close idle connections: no sample is made elsewhere, and no breaker opens for that."""
+    server = Impatient()
+    fetcher = Fetcher[Once](Access(f"http://{server.host}"))
+    with closing(server.listener), closing(fetcher):
+        for _ in range(2):
+            get = Get("/", server.host, 5, memoryview(bytearray(len(BODY))), STATED)
+            fetcher.run([Once(server.host)], lambda _, get=get: get, lambda *_: None)  # type: ignore[misc]
+            assert get.error is None and get.row == BODY
+            server.go_on.release()
+            assert server.said.acquire(timeout=30)
 
 
 LIKE = {
