@@ -157,6 +157,10 @@ class Connection:
                 self._send(poll)
             return False  # what there is to send or to receive now, epoll tells
         try:
+            if self._receive(scratch):
+                return True
+            if self.drained:
+                return False
             for _ in _RECEIVES:
                 if self._receive(scratch):
                     return True

@@ -140,10 +140,7 @@ class RemoteDataset:
         indices = np.array([index for _, index in keys], np.int64)
         names = remote.manifest.names_of(indices)
         nodes = remote.placement.numbers_of([self._bucket + name for name in names])
-        samples = list(map(self._sample, rows, keys, names, nodes))
-        memory, size = rows.data.cast("B"), rows.nbytes // max(1, len(rows))
-        for at, sample in enumerate(samples):
-            sample.room = memory[at * size : (at + 1) * size]
+        samples = self._samples(rows, keys, names, nodes)
         collect()
         last = self._to_be_audited(samples)
         work = self._work([sample for sample in samples if sample is not last])
@@ -157,10 +154,20 @@ class RemoteDataset:
             images, labels, torch.from_numpy(indices), Counts(**work.counts), work.latencies.to_bytes(), replaced
         )
 
-    def _sample(self, row: Any, key: tuple[int, int], name: str, node: int) -> Sample:
-        remote = self.remote
-        here = not remote.etl_names or _UNSAFE.search(name) is not None or self._is_made_here(*key)
-        return Sample(row, *key, name, node, remote.placement.hosts[node], "here" if here else "etl")
+    def _samples(self, rows: Any, keys: list[tuple[int, int]], names: list[str], nodes: list[int]) -> list[Sample]:
+        remote, hosts = self.remote, self.remote.placement.hosts
+        usual: Literal["etl", "here"] = "etl" if remote.etl_names else "here"
+        looked_at = usual == "etl" and (remote.local_share > 0 or _UNSAFE.search("\n".join(names)) is not None)
+        memory, size = rows.data.cast("B"), rows.nbytes // max(1, len(rows))
+        samples, at = [], 0
+        for row, (epoch, index), name, node in zip(rows, keys, names, nodes, strict=True):
+            sample = Sample(row, epoch, index, name, node, hosts[node], usual)
+            sample.room = memory[at : at + size]
+            at += size
+            if looked_at and (self._is_made_here(epoch, index) or _UNSAFE.search(name)):
+                sample.stage = "here"
+            samples.append(sample)
+        return samples
 
     def _is_made_here(self, epoch: int, index: int) -> bool:
         """Whether (epoch, index) belongs to the share that is: SplitMix64 of the two."""
