@@ -12,11 +12,13 @@ _NEXT = re.compile(rb"\r\n([0-9A-Fa-f]{1,8})(?:;[\t -~]{0,40})?\r\n").match
 
 
 class Chunks:
-    """Reads the lines between the data of an answer with ``status``."""
+    """Reads the lines between the data of an answer with ``status``; ``begun``: that before the first has been read."""
 
-    def __init__(self, status: int) -> None:
+    __slots__ = ("_begun", "_status")
+
+    def __init__(self, status: int, begun: bool = False) -> None:
         self._status = status
-        self._begun = False
+        self._begun = begun
 
     def next(self, data: memoryview, at: int) -> tuple[int | None, int]:
         """(size of the next chunk, where its data begin); size 0 after the last one, None if more must come first.

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from fcntl import ioctl
 from struct import pack
 from termios import FIONREAD
+from typing import NamedTuple
 
 from aistore_data.access import server_message
 from aistore_data.addresses import Address
@@ -36,13 +37,12 @@ _ERROR_BYTES = 1 << 16
 _HEAD_BYTES = 1 << 16
 _READ_HEAD = 512
 """Read at once where a head is expected: little, so that most of the body needs no copy."""
-_AHEAD = 256
-"""Read at once after the bytes of a body of known length that belong in a row: the proof, and what should not come."""
 _INTERIM = 5
 """Answers 1xx that may come before the one."""
-_RECEIVES = 64
+_RECEIVES = range(64)
 """Calls of recv until other connections have their turn."""
 _NOTHING = pack("i", 0)
+_IN, _IN_OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
 _AGAIN = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -77,8 +77,28 @@ class Get:
     """Of time.monotonic; 0 before it has begun."""
 
 
+class Lead(NamedTuple):
+    """What came before the content of an answer into a row: most often the next one begins with the same bytes."""
+
+    text: bytes
+    """The head, and the first chunk's line."""
+    head: Head
+    total: int
+    """Bytes of the row and the proof."""
+    first: int
+    """Bytes of the content that follow, or of its first chunk, and have room in the row."""
+    left: int
+    """Bytes to the end of the body, or of its first chunk."""
+
+
 class Connection:
     """A connection and the answer that it is receiving."""
+
+    __slots__ = (
+        *("address", "began", "connected", "fd", "host", "lead", "reached", "reused", "seen", "sock", "tail", "tls"),
+        *("chunks", "drained", "get", "head", "heard", "interim", "keep", "label", "left", "proof", "received"),
+        *("redirects", "rest", "room", "status", "surplus", "to_close", "token", "total", "unsent", "watched"),
+    )
 
     def __init__(self, sock: socket.socket, host: str, address: Address, tls: ssl.SSLContext | None) -> None:
         self.sock, self.host, self.address, self.fd = sock, host, address, sock.fileno()
@@ -87,23 +107,27 @@ class Connection:
         self.reached = self.connected = False  # TCP; TLS too
         self.reused = False
         self.watched = select.EPOLLOUT
+        self.token = self.tail = ""
+        self.lead: Lead | None = None  # with which the next answer probably begins, as the last two did
+        self.seen: Lead | None = None
 
     def ask(self, get: Get, token: str, redirects: int) -> None:
         """Begin a request with ``token``, to which ``redirects`` redirects have led."""
-        self.get, self.token, self.redirects = get, token, redirects
-        self.unsent = _request(get, token)
-        self.heard = False
-        self.status = 0
+        self.get, self.redirects = get, redirects
+        if not self.tail or token != self.token:
+            self.token, self.tail = token, _end_of_request(self.host, token)
+        self.unsent = f"GET {get.path}{self.tail}".encode()
+        self.heard = self.keep = self.surplus = self.to_close = False
+        self.drained = False  # whether nothing more was there to be received, so that epoll tells of what comes
         self.head: Head | None = None
         self.label: bytes | None = None
-        self.interim = 0
-        self.rest = b""
-        self.proof = b""
-        self.total = (get.most if get.row is None else len(get.row)) + (PROOF_BYTES if get.stated is not None else 0)
+        self.chunks: Chunks | None = None
+        self.rest = self.proof = b""
+        self.status = self.interim = 0
         self.received = 0  # bytes of the body, with the proof, of which an answer 200 has ``total`` at most
         self.left = 0  # bytes to the end of the body, or of the chunk
-        self.chunks: Chunks | None = None
-        self.keep = self.surplus = self.to_close = False
+        self.room = 0 if get.row is None else len(get.row)
+        self.total = (get.most if get.row is None else self.room) + (0 if get.stated is None else PROOF_BYTES)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -128,16 +152,21 @@ class Connection:
 
     def advance(self, poll: select.epoll, scratch: memoryview) -> bool:
         """Whether the answer is complete. Raises OSError, or ObjectError for an answer that is none."""
-        if not self.connected and not self._finish_connecting(poll):
-            return False
         if self.unsent:
-            self._send(poll)
+            if self.connected or self._finish_connecting(poll):
+                self._send(poll)
             return False  # what there is to send or to receive now, epoll tells
         try:
-            for _ in range(_RECEIVES):
+            if self._receive(scratch):
+                return True
+            if self.drained:
+                return False
+            for _ in _RECEIVES:
                 if self._receive(scratch):
                     return True
-            while isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():  # which epoll does not tell
+                if self.drained:
+                    return False
+            while self.tls and isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():  # epoll does not tell
                 if self._receive(scratch):
                     return True
         except _AGAIN:
@@ -168,9 +197,13 @@ class Connection:
     def _send(self, poll: select.epoll) -> None:
         if not self.reused and not self._is_quiet_after_connecting():
             raise ConnectionResetError(errno.ECONNRESET, "the server spoke before it was asked")
-        with suppress(*_AGAIN):
-            self.unsent = self.unsent[self.sock.send(self.unsent) :]
-        self._watch(poll, select.EPOLLIN | select.EPOLLOUT if self.unsent else select.EPOLLIN)
+        try:
+            sent = self.sock.send(self.unsent)
+        except _AGAIN:
+            sent = 0
+        self.unsent = self.unsent[sent:]
+        if self.unsent or self.watched != _IN:
+            self._watch(poll, _IN_OUT if self.unsent else _IN)
 
     def _is_quiet_after_connecting(self) -> bool:
         """TLS may have sent tickets for later connections, which only an attempt to read takes away."""
@@ -216,54 +249,97 @@ class Connection:
 
     def _receive(self, scratch: memoryview) -> bool:
         """Receive once. Whether the answer is complete."""
-        start = len(self.rest)
-        row = self.get.row
-        if row is not None and self.left > 0 and self.status == 200 and (direct := row[self.received :][: self.left]):
+        start, row = len(self.rest), self.get.row
+        if row is not None and self.left > 0 and self.status == 200 and self.received < self.room:
             # Content that belongs in the row goes there, what comes after it is looked at.
+            direct = row[self.received : self.received + self.left]
             if self.tls:  # cannot receive into two places
                 count = self.sock.recv_into(direct)
             else:
-                count = self.sock.recvmsg_into((direct, scratch[:_AHEAD] if self.chunks is None else scratch))[0]
-            size = min(count, len(direct))
-            self.received += size
-            self.left -= size
-            self.heard = True
-            after = count - size
-            if after and after == self.left and self.chunks is None:  # the proof, as it should be
-                self._keep(scratch[:after])
-                return True
-            if after > 0:
-                return self._take(scratch[:after])
+                count = self.sock.recvmsg_into((direct, scratch))[0]
+                self.drained = True
             if count:
-                return self.left == 0 and self.chunks is None
+                self.heard = True
+                return self._have_in_place(count, len(direct), scratch)
         elif self.head is None:
+            lead = self.lead
+            if lead is not None and not start and row is not None and lead.total == self.total:
+                return self._receive_like_before(lead, row, scratch)
             count = self.sock.recv_into(scratch[start : start + _READ_HEAD])
+            self.drained = count < _READ_HEAD and not self.tls
         else:
             count = self.sock.recv_into(scratch[start:])
+            self.drained = count < len(scratch) - start and not self.tls
         if count == 0 and self.to_close:
             return True
         if count == 0:
-            raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection before its answer ended")
+            raise _closed()
         self.heard = True
         if start:
             scratch[:start] = self.rest
         return self._take(scratch[: start + count])
 
+    def _have_in_place(self, count: int, room: int, after: memoryview) -> bool:
+        """Of ``count`` bytes of the body that have come, up to ``room`` lie in the row, others in ``after``."""
+        size = count if count < room else room
+        self.received += size
+        self.left -= size
+        count -= size
+        if self.chunks is not None:
+            return self._take(after[:count]) if count else False
+        if count and count == self.left:  # the proof, as it should be
+            self.left = 0
+            self.received += count
+            self.proof += after[:count]
+            return True
+        return self._take_known(after[:count]) if count else self.left == 0
+
+    def _receive_like_before(self, lead: Lead, row: memoryview, scratch: memoryview) -> bool:
+        """Receive an answer that probably begins as the last one, its content at once to its place."""
+        size = len(lead.text)
+        before, after = scratch[:size], scratch[size:]
+        place = row if lead.first == self.room else row[: lead.first]
+        count = self.sock.recvmsg_into((before, place, after))[0]
+        if not count:
+            raise _closed()
+        self.heard = self.drained = True
+        if count < size or bytes(before) != lead.text:  # put together what has come, and read it
+            self.lead = self.seen = None
+            surplus = after[: max(0, count - size - len(place))]
+            return self._take(memoryview(b"".join((before, place, surplus))[:count]))
+        self.head, self.status, self.keep = lead.head, 200, lead.head.keep
+        self.get.headers = lead.head.headers
+        self.left = lead.left
+        if lead.head.chunked:
+            self.chunks = Chunks(200, begun=True)
+        return self._have_in_place(count - size, len(place), after) if count > size else False
+
+    def _see(self, text: bytes) -> None:
+        """Note how an answer began; two that began alike are probably followed by a third one."""
+        head = self.head
+        if head is None or self.status != 200 or self.label is not None or self.interim or self.tls or not self.left:
+            return
+        lead = Lead(text, head, self.total, min(self.left, self.room), self.left)
+        self.lead = lead if lead == self.seen else None
+        self.seen = lead
+
     def _take(self, data: memoryview) -> bool:
         """Use what has come; keep what cannot be used yet. Whether the answer is complete."""
-        at = 0
+        at = begun = 0
         while self.head is None:
-            text = bytes(data[at:])
+            text = bytes(data[at : at + _HEAD_BYTES + 4])
             end = text.find(b"\r\n\r\n")
             if end < 0:
                 if len(text) > _HEAD_BYTES:
                     raise ObjectError(0, "the answer has no head: this is no HTTP server")
-                self.rest = text
+                self.rest = bytes(data[at:])
                 return False
             self._begin(text[:end])
-            at += end + 4
+            begun = at = at + end + 4
         self.rest = b""
         if self.chunks is None:
+            if begun and self.room:
+                self._see(bytes(data[:begun]))
             return self._take_known(data[at:])
         while True:
             if self.left:
@@ -282,6 +358,9 @@ class Connection:
                 return True
             self._allow(self.received + size)
             self.left = size
+            if begun and self.room:
+                self._see(bytes(data[:at]))
+            begun = 0
 
     def _take_known(self, data: memoryview) -> bool:
         if len(data) > self.left:
@@ -334,17 +413,21 @@ class Connection:
             return
         begin, row = self.received, get.row
         self.received = end = begin + len(piece)
-        if end <= len(row):
+        if end <= self.room:
             row[begin:end] = piece
-        elif begin >= len(row):
+        elif begin >= self.room:
             self.proof += piece
         else:
-            room = len(row) - begin
+            room = self.room - begin
             row[begin:] = piece[:room]
             self.proof += piece[room:]
 
 
-def _request(get: Get, token: str) -> bytes:
+def _end_of_request(host: str, token: str) -> str:
+    """All that comes after the path."""
     authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-    head = f"GET {get.path} HTTP/1.1\r\nHost: {get.host}\r\n{authorization}Accept-Encoding: identity\r\n\r\n"
-    return head.encode()
+    return f" HTTP/1.1\r\nHost: {host}\r\n{authorization}Accept-Encoding: identity\r\n\r\n"
+
+
+def _closed() -> ConnectionResetError:
+    return ConnectionResetError(errno.ECONNRESET, "the server closed the connection before its answer ended")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from aistore_data.access import statement_of
 from aistore_data.bucket_uri import parse_bucket
 from aistore_data.cluster import connect, make_client
 from aistore_data.content import object_problem
@@ -15,7 +16,7 @@ from aistore_data.http_reader import Access, HttpReader, object_path
 from aistore_data.listing import read_manifest
 from aistore_data.shared import share
 from aistore_data.tags import knows_tags
-from etl.request import Request, encode, statement
+from etl.request import Request, encode
 from etl.sample import Key, Spec, transform
 
 
@@ -74,7 +75,8 @@ class ImageDataset(Dataset[tuple[Any, int]]):
             pixels = np.empty((self.spec.size, self.spec.size, 3), np.uint8)
             arguments = encode(Request(self.spec, key, tag=index if self._tags else None))
             path = object_path(self.bucket, name, etl_name=self.etl_name, etl_args=arguments)
-            self.http.get_into(path, pixels.data.cast("B"), statement(name, arguments) if self._tags else None)
+            stated = statement_of(self.bucket, name, arguments) if self._tags else None
+            self.http.get_into(path, pixels.data.cast("B"), stated)
         else:
             check = partial(object_problem, self.manifest, index)
             content = self.http.get(object_path(self.bucket, name), int(self.manifest.sizes[index]), check)

@@ -17,14 +17,14 @@ from aistore import Client
 from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 
-from aistore_data.access import object_path, printable, server_message
+from aistore_data.access import object_path, printable, server_message, statement_of
 from aistore_data.errors import ClusterError, ObjectError
 from aistore_data.http_reader import HttpReader
 from aistore_data.manifest import Manifest
 from aistore_data.payload import class_payload, runtime_image
 from aistore_data.tags import INFO_BYTES, unanswered
 from etl.code import code_sha256
-from etl.request import CODE_VARIABLE, Request, encode, statement
+from etl.request import CODE_VARIABLE, Request, encode
 from etl.sample import CorruptSample, Key, Spec, transform
 from etl.server import TrainETL, ValETL
 
@@ -149,7 +149,7 @@ def prove(
         row = bytearray(spec.size * spec.size * 3)
         arguments = encode(Request(spec, key, tag=index if tags else None))
         path = object_path(uri, object_name, etl_name=name, etl_args=arguments)
-        stated = statement(object_name, arguments) if tags else None
+        stated = statement_of(uri, object_name, arguments) if tags else None
         try:
             here = transform(reader.get(object_path(uri, object_name)), spec, key).tobytes()
             reader.get_into(path, memoryview(row), stated)

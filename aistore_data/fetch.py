@@ -3,8 +3,9 @@
 A loop over epoll: connections are kept, requests to a host and in all are bounded, and each has a deadline. What is to
 be asked is decided when there is room for it (``begin``), and what an answer means when it has come (``done``).
 
-A connection is used again only if nothing lies in it unread, and if its former answers were what was asked for. The
-token goes to the cluster's own hosts alone, wherever a redirect leads.
+A connection is used again only if its former answers were what was asked for, and if nothing lies in it unread. Before
+requests whose answers are proved that is looked at once for all, as a proof shows whatever comes later; before others
+each time. The token goes to the cluster's own hosts alone, wherever a redirect leads.
 """
 
 import errno
@@ -14,7 +15,7 @@ import math
 import select
 import socket
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
@@ -63,11 +64,11 @@ class Fetcher(Generic[T]):
         self._token = access.credentials()
         self._per_host, self._total = per_host, total
         self._poll = select.epoll()
-        self._idle: dict[str, list[Connection]] = {}
+        self._idle = defaultdict[str, list[Connection]](list)
         self._busy: dict[int, tuple[Connection, T]] = {}
         self._queues: dict[str, deque[T]] = {}
         self._ready: dict[str, None] = {}  # hosts with something queued and room for it, in turn
-        self._active: dict[str, int] = {}
+        self._active = defaultdict[str, int](int)
         self._addresses = Addresses(443 if self._tls else 80)
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._listened = 0.0
@@ -84,11 +85,12 @@ class Fetcher(Generic[T]):
         """
         source, queued, later = iter(tasks), 0, list[tuple[float, int, T]]()
         order, exhausted = itertools.count(), False
+        for fd, _ in self._poll.poll(0):  # since the last call
+            self._forget_idle(fd)
         self._listened = time.monotonic()
         try:
             while True:
-                now = time.monotonic()
-                while later and later[0][0] <= now:
+                while later and later[0][0] <= time.monotonic():
                     self._enqueue(heapq.heappop(later)[2])
                     queued += 1
                 while not exhausted and queued + len(self._busy) < self._total:
@@ -124,21 +126,22 @@ class Fetcher(Generic[T]):
         self._poll.close()
 
     def _enqueue(self, task: T) -> None:
-        self._queues.setdefault(task.host, deque()).append(task)
-        self._note(task.host)
+        queue = self._queues.get(task.host)
+        if queue is None:
+            queue = self._queues[task.host] = deque()
+        queue.append(task)
+        if self._active[task.host] < self._per_host:
+            self._ready[task.host] = None
 
     def _startable(self) -> Iterator[T]:
         """Tasks for which there is room, one of each host in turn."""
         while self._ready and len(self._busy) < self._total:
             host = next(iter(self._ready))
             del self._ready[host]
-            yield self._queues[host].popleft()
-            self._note(host)
-
-    def _note(self, host: str) -> None:
-        """Whether a task waits for this host that may start."""
-        if self._queues.get(host) and self._active.get(host, 0) < self._per_host:
-            self._ready[host] = None
+            queue = self._queues[host]
+            yield queue.popleft()
+            if queue and self._active[host] < self._per_host:
+                self._ready[host] = None
 
     def _start(self, task: T, get: Get, finished: list[tuple[T, Get]], redirects: int = 0) -> None:
         """Send a request on a kept connection, or on a new one."""
@@ -146,25 +149,25 @@ class Fetcher(Generic[T]):
         get.took_s -= now
         get.deadline = get.deadline or now + get.timeout_s
         try:
-            connection = self._quiet(get.host) if not get.fresh else None
+            connection = None if get.fresh else self._kept(get.host, get.stated is not None)
             connection = connection or self._connect(get.host)
         except OSError as error:
             self._finish(task, get, error, finished)
             return
         connection.ask(get, self._token.current() if get.host in self._trusted else "", redirects)
         self._busy[connection.fd] = (connection, task)
-        self._active[get.host] = self._active.get(get.host, 0) + 1
-        if (due := connection.due()) < self._soonest:
+        self._active[get.host] += 1
+        if (due := get.deadline if connection.connected else connection.due()) < self._soonest:
             self._soonest = due
         if connection.connected:
             self._advance(connection, task, finished)
 
-    def _quiet(self, host: str) -> Connection | None:
-        """A kept connection in which nothing lies; those in which something does are closed."""
+    def _kept(self, host: str, proved: bool) -> Connection | None:
+        """A kept connection, and unless the answer will be ``proved`` one in which nothing lies; others are closed."""
         idle = self._idle.get(host)
         while idle:
             connection = idle.pop()
-            if connection.is_quiet():
+            if proved or connection.is_quiet():
                 return connection
             self._close(connection)
         return None
@@ -189,27 +192,31 @@ class Fetcher(Generic[T]):
 
     def _wait(self, until: float | None, finished: list[tuple[T, Get]]) -> None:
         """Handle what happens until something has finished, a deadline is over, or it is time for something else."""
+        busy, now = self._busy, time.monotonic()
         while not finished:
-            now = time.monotonic()
-            end = min(self._soonest if self._busy else math.inf, math.inf if until is None else until)
+            end = self._soonest if busy else math.inf
+            if until is not None and until < end:
+                end = until
             wait_s = max(0.0, end - now) if end < math.inf else 0.0
             events = self._poll.poll(wait_s)
             woken = time.monotonic()
             suspended = woken - now > wait_s + _AWAY_S  # when within the wait, nobody knows: maybe all along
-            self._excuse((woken if suspended else now) - self._listened, woken)
+            away_s = (woken if suspended else now) - self._listened
+            if away_s > _AWAY_S:
+                self._excuse(away_s, woken)
             self._listened = woken
             for fd, _ in events:
-                if fd in self._busy:
-                    connection, task = self._busy[fd]
-                    self._advance(connection, task, finished)
+                pair = busy.get(fd)
+                if pair is not None:
+                    self._advance(*pair, finished)
                 else:
                     self._forget_idle(fd)
             now = time.monotonic()
             if now >= self._soonest:
                 self._give_up_late(now, finished)
-            if (until is not None and now >= until) or (not self._busy and until is None):
+            if (until is not None and now >= until) or (not busy and until is None):
                 return
-            if self._ready and len(self._busy) < self._total:
+            if self._ready and len(busy) < self._total:
                 return
 
     def _give_up_late(self, now: float, finished: list[tuple[T, Get]]) -> None:
@@ -228,13 +235,12 @@ class Fetcher(Generic[T]):
 
     def _excuse(self, away_s: float, now: float) -> None:
         """Give answers the time in which this process could not have taken them: it was suspended, or busy."""
-        if away_s > _AWAY_S:
-            for connection, _ in self._busy.values():
-                get = connection.get
-                lost_s = min(away_s, now - (get.deadline - get.timeout_s))
-                get.deadline += lost_s
-                get.took_s -= lost_s
-                connection.began += lost_s
+        for connection, _ in self._busy.values():
+            get = connection.get
+            lost_s = min(away_s, now - (get.deadline - get.timeout_s))
+            get.deadline += lost_s
+            get.took_s -= lost_s
+            connection.began += lost_s
 
     def _forget_idle(self, fd: int) -> None:
         """An idle connection that says something has been closed by the server."""
@@ -269,6 +275,12 @@ class Fetcher(Generic[T]):
         """An answer has come: what it means, and what becomes of its connection."""
         get, target = connection.get, None
         problem: ObjectError | None = connection.problem(self._token)
+        if connection.status == 200:
+            in_step = not connection.surplus and (problem is None or not problem.out_of_step)
+            self._release(connection, keep=connection.keep and in_step)
+            get.status = 200
+            self._finish(task, get, problem, finished)
+            return
         if connection.status in _REDIRECTS and connection.redirects < _MOST_REDIRECTS:
             try:
                 target = parse_location(connection.headers.get("location", ""), self._scheme)
@@ -301,12 +313,14 @@ class Fetcher(Generic[T]):
 
     def _release(self, connection: Connection, keep: bool) -> None:
         """The connection's request is over."""
+        host = connection.host
         del self._busy[connection.fd]
-        self._active[connection.host] -= 1
-        self._note(connection.host)
+        self._active[host] = active = self._active[host] - 1
+        if active < self._per_host and self._queues.get(host):
+            self._ready[host] = None
         if keep:
             connection.reused = True
-            self._idle.setdefault(connection.host, []).append(connection)
+            self._idle[host].append(connection)
         else:
             self._close(connection)
 

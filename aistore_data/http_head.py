@@ -20,6 +20,7 @@ _ONCE = {"content-length", "transfer-encoding", "content-encoding", "location", 
 """Headers that may not say two things."""
 
 _LABELLED = re.compile(rb"\r\nimagenet-sample: ([^\r\n]*)(?=\r\n|$)")
+_LABEL = LABEL.encode()
 _HOST = re.compile(r"(?:[0-9a-z_-]{1,63}\.)*[0-9a-z_-]{1,63}\.?|\[[0-9a-f:.]+\]")
 _VISIBLE = re.compile(r"[!-~]+")
 _LONGEST_LOCATION = 1 << 14
@@ -39,7 +40,7 @@ class Head(NamedTuple):
 def parse_head(text: bytes) -> tuple[Head, bytes | None]:
     """Of a head without the empty line at its end; and the value of ``LABEL``. Raises ObjectError."""
     label = None
-    if match := _LABELLED.search(text):  # it differs from answer to answer; what is left does not
+    if _LABEL in text and (match := _LABELLED.search(text)):  # it differs from answer to answer; what is left does not
         label = match[1]
         text = text[: match.start()] + text[match.end() :]
     head = _parse(text)

@@ -68,6 +68,12 @@ class Manifest:
         start, end = self.offsets[index : index + 2].tolist()
         return self.names[start:end].tobytes().decode("utf-8", "surrogateescape")
 
+    def names_of(self, indices: NDArray[np.int64]) -> list[str]:
+        """The names of many samples."""
+        starts, ends = self.offsets[indices].tolist(), self.offsets[indices + 1].tolist()
+        names = self.names.data
+        return [str(names[start:end], "utf-8", "surrogateescape") for start, end in zip(starts, ends, strict=True)]
+
     def to_bytes(self) -> bytes:
         """The manifest as the content of an object: NumPy's npz, without pickles."""
         buffer = io.BytesIO()

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from etl.request import BadRequest
+from etl.request import BadRequest, looks_pulled
 
 FILE_OF_SCOPE = "embedded_ais.file"
 """Key of an ASGI scope, where no client can write: ``etl_fqn`` as the embedded AIS has checked it. Its files lie as it
@@ -35,6 +35,8 @@ def query_of(scope: Mapping[str, Any]) -> dict[str, str]:
     path = scope["path"].removeprefix("/")
     if {".", ".."} & set(path.split("/")):
         raise BadRequest("a path with . or .. is the name of no object")
+    if scope["method"] == "PUT" and looks_pulled(path):
+        raise BadRequest("a name that begins with PROVIDER/@# cannot be told from another object's")
     fqn = query.get("etl_fqn", "").strip()
     if fqn and scope["method"] in ("PUT", "GET") and scope.get(FILE_OF_SCOPE) != query["etl_fqn"]:
         check_file(scope["method"], path, normal_path(fqn))
@@ -84,6 +86,8 @@ def is_own_file(method: str, path: str, file: str) -> bool:
     if not (objects and name and bucket and rest[-1:] and rest[-1].startswith("@")):
         return False
     if method == "PUT":
+        if looks_pulled(path):
+            return False
         start = f"{bucket}/"
     else:
         start = f"{rest[-1][1:]}/{namespace if namespace.startswith('@') else '@' + (namespace or '#')}/{bucket}/"

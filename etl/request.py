@@ -24,7 +24,7 @@ import numpy as np
 import PIL
 from PIL import Image, features
 
-from etl.sample import VERSION, Key, Spec, native, transform
+from etl.sample import VERSION, Key, Spec, native, shown, transform
 
 PROTOCOL = 1
 DEFAULT_QUALITY = 90
@@ -35,10 +35,15 @@ PROOF_BYTES = 16
 """Of the proof that follows the answer to a request with a tag."""
 
 LABEL = "imagenet-sample"
-"""Header of such an answer: the tag and the object's name. It arrives where a storage node redirects to the ETL."""
+"""Header of such an answer: the tag, and bucket and object. It arrives where a storage node redirects to the ETL."""
 
 _PROVED_BYTES = 64
 """Of the content, at each of its ends."""
+
+_PULLED = re.compile(r"(?:ais|aws|gcp|azure|oci|ht)/@[^/]*#[^/]*/")
+"""PROVIDER/@UUID#NAMESPACE/, with which the path of a GET (hpull) begins, and that of a PUT (hpush) does not."""
+
+_TAG = re.compile(rb'"tag"\s*:\s*(\d{1,19})')
 
 Wire = Literal["raw", "jpeg", "info"]
 
@@ -105,17 +110,17 @@ def parse(etl_args: str, recipe: Literal["train", "val"]) -> Request:
     fields = _fields(etl_args)
     wire = fields.get("wire", "jpeg")
     if wire not in ("raw", "jpeg", "info"):
-        raise BadRequest(f"wire must be raw, jpeg or info, not {wire!r}")
+        raise BadRequest(f"wire must be raw, jpeg or info, not {shown(wire)}")
     needed = ("seed", "epoch", "index") if recipe == "train" else ("size",)
     missing = [name for name in needed if name not in fields]
     if wire == "raw" and missing:
         raise BadRequest(f"wire=raw needs {', '.join(missing)}")
     quality = fields.get("quality", DEFAULT_QUALITY)
     if not 1 <= quality <= 100:
-        raise BadRequest(f"quality must be from 1 to 100, not {quality}")
+        raise BadRequest(f"quality must be from 1 to 100, not {shown(quality)}")
     tag = fields.get("tag")
     if tag is not None and not 0 <= tag < 1 << 63:
-        raise BadRequest(f"tag must be from 0 to 2^63 - 1, not {tag}")
+        raise BadRequest(f"tag must be from 0 to 2^63 - 1, not {shown(tag)}")
     size = fields.get("size", 224)
     interpolation = fields.get("interpolation", "bilinear")
     try:
@@ -145,28 +150,43 @@ def proved(body: bytes, request: Request, path: str, etl_args: str) -> bytes:
 
 
 def statement(path: str, etl_args: str) -> bytes:
-    """What a proof says beside the content: the last part of the object's name, and all arguments.
+    """``stated`` for a request with ``path``: BUCKET/OBJECT, or with hpull ais/@#/BUCKET/OBJECT."""
+    plain = _decoded(path).removeprefix("/")
+    pulled = _PULLED.match(plain)
+    return stated(plain[pulled.end() :] if pulled else plain, etl_args)
 
-    ``path`` may be ``OBJECT``, ``BUCKET/OBJECT`` or ``ais/@#/BUCKET/OBJECT``, with or without percent signs decoded:
-    that differs by transport, and so all are decoded.
+
+def stated(name: str, etl_args: str) -> bytes:
+    """What a proof says beside the content: ``name``, which is BUCKET/OBJECT, and all arguments.
+
+    How often the percent signs of a name have been decoded differs by transport, and so all are decoded.
     """
+    return f"{_decoded(name)}\0{etl_args}\0".encode("utf-8", "surrogatepass")
+
+
+def looks_pulled(path: str) -> bool:
+    """Whether a PUT's ``path`` looks like that of a GET: what ``statement`` would say is another object's."""
+    return _PULLED.match(_decoded(path)) is not None
+
+
+def _decoded(name: str) -> str:
     for _ in range(4):
-        if "%" not in path or (plain := unquote(path)) == path:
+        if "%" not in name or (plain := unquote(name)) == name:
             break
-        path = plain
-    return f"{path.rpartition('/')[2]}\0{etl_args}\0".encode("utf-8", "surrogatepass")
+        name = plain
+    return name
 
 
 def proof(stated: bytes, content: bytes | bytearray | memoryview) -> bytes:
     """BLAKE2b, 16 bytes, of a ``statement`` and of the first and the last 64 bytes of the content."""
-    ends = (stated, content[:_PROVED_BYTES], content[-_PROVED_BYTES:])
-    return blake2b(b"".join(ends), digest_size=PROOF_BYTES).digest()
+    ends = b"".join((stated, content[:_PROVED_BYTES], content[-_PROVED_BYTES:]))
+    return blake2b(ends, digest_size=PROOF_BYTES).digest()
 
 
 def label(stated: bytes) -> bytes | None:
     """The value of the header ``LABEL`` for a ``statement``; None where its arguments have no tag."""
-    name, arguments, _ = stated.split(bytes(1))
-    match = re.search(rb'"tag"\s*:\s*(\d{1,19})', arguments)
+    name, arguments, _ = stated.rsplit(bytes(1), 2)
+    match = _TAG.search(arguments)
     return f"{match[1].decode()} {quote(name)}".encode() if match else None
 
 
@@ -203,9 +223,9 @@ def _fields(etl_args: str) -> dict[str, Any]:
         raise BadRequest("etl_args must be a JSON object")
     for name, value in fields.items():
         if name not in _FIELDS:
-            raise BadRequest(f"unknown field {name!r}: there are {', '.join(_FIELDS)}")
+            raise BadRequest(f"unknown field {shown(name)}: there are {', '.join(_FIELDS)}")
         if not isinstance(value, _FIELDS[name]) or isinstance(value, bool):
-            raise BadRequest(f"{name} must be of type {_FIELDS[name].__name__}, not {value!r}")
+            raise BadRequest(f"{name} must be of type {_FIELDS[name].__name__}, not {shown(value)}")
     if fields.get("v", PROTOCOL) != PROTOCOL:
-        raise BadRequest(f"this ETL speaks version {PROTOCOL}, not {fields['v']}")
+        raise BadRequest(f"this ETL speaks version {PROTOCOL}, not {shown(fields['v'])}")
     return fields

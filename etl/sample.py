@@ -76,7 +76,7 @@ class Key:
         for name in ("seed", "epoch", "index", "view"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
-                raise ValueError(f"Key.{name} must be an integer from 0 to 2**63 - 1, not {_shown(value)}")
+                raise ValueError(f"Key.{name} must be an integer from 0 to 2**63 - 1, not {shown(value)}")
 
 
 @dataclass(frozen=True)
@@ -113,22 +113,22 @@ class Spec:
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
-            raise ValueError(f"this code makes samples of version {VERSION}, not {_shown(self.version)}")
+            raise ValueError(f"this code makes samples of version {VERSION}, not {shown(self.version)}")
         if self.recipe not in ("train", "val"):
-            raise ValueError(f"recipe must be train or val, not {_shown(self.recipe)}")
+            raise ValueError(f"recipe must be train or val, not {shown(self.recipe)}")
         if not isinstance(self.interpolation, str) or self.interpolation not in _FILTERS:
-            raise ValueError(f"interpolation must be one of {', '.join(_FILTERS)}, not {_shown(self.interpolation)}")
+            raise ValueError(f"interpolation must be one of {', '.join(_FILTERS)}, not {shown(self.interpolation)}")
         for name in ("size", "resize"):
             value: object = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral):
-                raise ValueError(f"{name} must be a whole number of pixels, not {_shown(value)}")
+                raise ValueError(f"{name} must be a whole number of pixels, not {shown(value)}")
         for name in ("scale", "ratio"):
             object.__setattr__(self, name, _two_numbers(name, getattr(self, name)))
         if not 1 <= self.size <= 4096:
-            raise ValueError(f"size must be from 1 to 4096 pixels, not {_shown(self.size)}")
+            raise ValueError(f"size must be from 1 to 4096 pixels, not {shown(self.size)}")
         if self.recipe == "val":
             if not self.size <= self.resize <= 8192:
-                raise ValueError(f"resize must be from size ({self.size}) to 8192 pixels, not {_shown(self.resize)}")
+                raise ValueError(f"resize must be from size ({self.size}) to 8192 pixels, not {shown(self.resize)}")
             return
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale must be two shares of the area with 0 < low <= high <= 1, not {self.scale}")
@@ -140,20 +140,20 @@ def _two_numbers(name: str, value: object) -> tuple[float, float]:
     """Two floats. Raises ValueError for anything else, and for integers that no float can hold."""
     numbers = list(value) if isinstance(value, list | tuple) else []
     if len(numbers) != 2 or any(isinstance(number, bool) or not isinstance(number, Real) for number in numbers):
-        raise ValueError(f"{name} must be two numbers, low and high, not {_shown(value)}")
+        raise ValueError(f"{name} must be two numbers, low and high, not {shown(value)}")
     try:
         return float(numbers[0]), float(numbers[1])
     except OverflowError:
-        raise ValueError(f"{name} must be two numbers that a float can hold, not {_shown(value)}") from None
+        raise ValueError(f"{name} must be two numbers that a float can hold, not {shown(value)}") from None
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value for a sentence, however long it is."""
     try:
         text = repr(value)
     except ValueError:  # Python writes no integer of more than 4,300 digits
         return "a number of thousands of digits"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def transform(data: bytes, spec: Spec, key: Key | None = None) -> np.ndarray:

@@ -59,7 +59,7 @@ class ImageETL(FastAPIServer):
         self.app = _application(self, self.app)
 
     def transform(self, data: bytes | str, path: str, etl_args: str) -> bytes:
-        """One sample. ``path`` differs by transport, so no pixel depends on it; its last part is in the proof."""
+        """One sample. ``path`` differs by transport, so no pixel depends on it; bucket and name are in the proof."""
         request = parse(etl_args, self.recipe)
         self.limits.check(request)
         content = read(data, self.limits.object_bytes) if isinstance(data, str) else data

@@ -20,7 +20,7 @@ import xxhash
 from etl.request import LABEL, Request, encode_jpeg, label, parse, proved, statement
 from etl.sample import transform
 
-DOUBTFUL = ("other", "other-name", "other-size", "short", "long", "cut")
+DOUBTFUL = ("other", "other-name", "namesake", "other-size", "short", "long", "cut")
 """Ways to give other bytes than those of the sample."""
 
 OUT_OF_STEP = ("twice", "twice-soon", "twice-next", "surplus", "early")
@@ -161,8 +161,11 @@ class _Serving:
         """An answer 200, of which ``kind`` may make another one."""
         server, drawn = self.server, self.drawn
         asked = name, query
-        if kind in ("other", "other-name"):
-            name = drawn.choice([other for other in server._names if other != name])
+        if kind in ("other", "other-name") or (kind == "namesake" and "etl_name" in query):
+            others = [other for other in server._names if other != name]
+            last = name.rpartition("/")[2]
+            namesakes = [other for other in others if other.rpartition("/")[2] == last]
+            name = drawn.choice(namesakes if namesakes and (kind == "namesake" or drawn.random() < 0.3) else others)
             if kind == "other" and '"tag":' in query.get("etl_args", ""):  # one that somebody else asked for
                 index = query["etl_args"].rpartition(":")[2]
                 theirs = str(server._names.index(name))

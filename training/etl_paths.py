@@ -4,13 +4,14 @@ import re
 from typing import Literal, Protocol
 from urllib.parse import quote, quote_plus
 
-from aistore_data.http_reader import object_path
-from etl.request import Request, encode, statement
+from aistore_data.access import object_path
+from aistore_data.bucket_uri import parse_bucket
+from etl.request import Request, encode, stated
 from etl.sample import Key, Spec
 
 _VARIES = re.compile(r'(?<="epoch":)0(?=,"index":0,)|(?<="epoch":0,"index":)0(?=,)|(?<="tag":)0(?=}$)')
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 """Names that are the same when they are quoted, as most are."""
 
 
@@ -35,20 +36,35 @@ class EtlPaths:
         self._folder, _, query = object_path(uri, "", etl_name="".join(etl_names), etl_args="").partition("?")
         self._quoted = [f"?{query}{start}", *rest]
         self._plain = parts
+        self._bucket = f"{parse_bucket(uri).name}/"
         self._has_key, self._tags = key is not None, tags
+
+    def ask(self, sample: Asked) -> tuple[str, bytes | None]:
+        """``path`` and ``stated``."""
+        name = sample.name
+        if not (self._tags and self._has_key and _PLAIN(name)):
+            return self.path(sample), self.stated(sample)
+        epoch, index = sample.epoch, sample.index
+        first, second, third, fourth = self._quoted
+        path = f"{self._folder}{name}{first}{epoch}{second}{index}{third}{index}{fourth}"
+        first, second, third, fourth = self._plain
+        return path, f"{self._bucket}{name}\0{first}{epoch}{second}{index}{third}{index}{fourth}\0".encode()
 
     def path(self, sample: Asked) -> str:
         """As ``object_path`` with ``encode`` gives it."""
-        name = sample.name if _PLAIN.fullmatch(sample.name) else quote(sample.name)
+        name = sample.name
+        if not _PLAIN(name):
+            name = quote(name)
         return f"{self._folder}{name}{self._filled(self._quoted, sample)}"
 
     def stated(self, sample: Asked) -> bytes | None:
         """What the proof after the answer says; None where there is none."""
         if not self._tags:
             return None
-        if "%" in sample.name:
-            return statement(sample.name, self._filled(self._plain, sample))
-        return f"{sample.name.rpartition('/')[2]}\0{self._filled(self._plain, sample)}\0".encode()
+        name = sample.name
+        if "%" in name:
+            return stated(self._bucket + name, self._filled(self._plain, sample))
+        return f"{self._bucket}{name}\0{self._filled(self._plain, sample)}\0".encode()
 
     def _filled(self, parts: list[str], sample: Asked) -> str:
         index = sample.index

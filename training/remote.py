@@ -3,10 +3,11 @@
 What becomes of a sample is one of these: the ETL makes it; the ETL fails, is late or is known to be broken, and it is
 made here of the object's bytes; they cannot be had either, and it is waited for, up to ``patience_s``.
 
-An answer is believed only if it is that to its request. The ETL's has a proof of 16 bytes over the sample's index, the
-object's name, all arguments and both ends of the content: another answer passes with a probability of 2^-128 for each
-row. An object has the size, and where the manifest has a checksum, the checksum with which it was listed. A verdict
-(the object is gone, or is another one by now) is believed only on a new connection, on which nothing has been before.
+An answer is believed only if it is that to its request. The ETL's has a proof of 16 bytes over the sample's index,
+bucket and object, all arguments and both ends of the content: another answer passes with a probability of 2^-128 for
+each row. An object has the size, and where the manifest has a checksum, the checksum with which it was listed. A
+verdict (the object is gone, or is another one by now) is believed only on a new connection, on which nothing has been
+before.
 """
 
 import re
@@ -136,28 +137,37 @@ class RemoteDataset:
         if images is None:
             images = empty_batch(len(keys), self.side)
         rows = images.numpy()
-        names = [remote.manifest.name(index) for _, index in keys]
+        indices = np.array([index for _, index in keys], np.int64)
+        names = remote.manifest.names_of(indices)
         nodes = remote.placement.numbers_of([self._bucket + name for name in names])
-        samples = list(map(self._sample, rows, keys, names, nodes))
-        memory, size = rows.data.cast("B"), rows.nbytes // max(1, len(rows))
-        for at, sample in enumerate(samples):
-            sample.room = memory[at * size : (at + 1) * size]
+        samples = self._samples(rows, keys, names, nodes)
         collect()
         last = self._to_be_audited(samples)
         work = self._work([sample for sample in samples if sample is not last])
         if last:
             work = work.plus(self._work([last]))
         work = self._audited(samples, last, work)
-        indices = torch.tensor([index for _, index in keys])
-        labels = torch.from_numpy(remote.manifest.labels[indices.numpy()])
+        labels = torch.from_numpy(remote.manifest.labels[indices])
         replaced = tuple(Substitution(s.epoch, s.index, s.by, s.reason) for s in samples if s.by != s.index)
         work.counts["replaced"] = len(replaced)
-        return Batch(images, labels, indices, Counts(**work.counts), work.latencies.to_bytes(), replaced)
+        return Batch(
+            images, labels, torch.from_numpy(indices), Counts(**work.counts), work.latencies.to_bytes(), replaced
+        )
 
-    def _sample(self, row: Any, key: tuple[int, int], name: str, node: int) -> Sample:
-        remote = self.remote
-        here = not remote.etl_names or _UNSAFE.search(name) is not None or self._is_made_here(*key)
-        return Sample(row, *key, name, node, remote.placement.hosts[node], "here" if here else "etl")
+    def _samples(self, rows: Any, keys: list[tuple[int, int]], names: list[str], nodes: list[int]) -> list[Sample]:
+        remote, hosts = self.remote, self.remote.placement.hosts
+        usual: Literal["etl", "here"] = "etl" if remote.etl_names else "here"
+        looked_at = usual == "etl" and (remote.local_share > 0 or _UNSAFE.search("\n".join(names)) is not None)
+        memory, size = rows.data.cast("B"), rows.nbytes // max(1, len(rows))
+        samples, at = [], 0
+        for row, (epoch, index), name, node in zip(rows, keys, names, nodes, strict=True):
+            sample = Sample(row, epoch, index, name, node, hosts[node], usual)
+            sample.room = memory[at : at + size]
+            at += size
+            if looked_at and (self._is_made_here(epoch, index) or _UNSAFE.search(name)):
+                sample.stage = "here"
+            samples.append(sample)
+        return samples
 
     def _is_made_here(self, epoch: int, index: int) -> bool:
         """Whether (epoch, index) belongs to the share that is: SplitMix64 of the two."""
@@ -230,7 +240,9 @@ class Work:
         self.latencies = Latencies()
         self._nodes, self._took_s = list[int](), list[float]()  # the ETL's answers: whose, and how long they took
         self._late_nodes = list[int]()
+        self._etl_bytes = 0
         self._objects_took_s = list[float]()
+        self._is_jpeg = remote.wire != "raw"
         self._largest_jpeg = 3 * remote.spec.size**2 + (1 << 16)
         limit_s = remote.deadline_s
         self.deadline_s = remote.breakers.deadline_s(limit_s) if remote.adaptive_deadline else limit_s
@@ -243,7 +255,8 @@ class Work:
         return self
 
     def note_times(self) -> None:
-        """At the end: how long requests took."""
+        """At the end: how long requests took, and how many bytes the ETL has made."""
+        self.counts["etl"], self.counts["etl_bytes"] = len(self._took_s), self._etl_bytes
         self.latencies.count("etl", self._took_s)
         self.latencies.count("object", self._objects_took_s)
         late_s = [self.deadline_s] * len(self._late_nodes)
@@ -262,13 +275,11 @@ class Work:
             get.most = int(remote.manifest.sizes[sample.by])
             get.check = partial(object_problem, remote.manifest, sample.by)
         else:
-            get = Get(self.paths.path(sample), host, self.deadline_s)
-            if remote.wire == "raw":
-                get.row = sample.room or memoryview(sample.row).cast("B")
-            else:
-                get.most = self._largest_jpeg
-            get.stated = self.paths.stated(sample)
-        get.fresh = sample.doubts > 0
+            path, stated = self.paths.ask(sample)
+            row = None if self._is_jpeg else sample.room or memoryview(sample.row).cast("B")
+            get = Get(path, host, self.deadline_s, row, stated, self._largest_jpeg)
+        if sample.doubts:
+            get.fresh = True
         return get
 
     def done(self, sample: Sample, get: Get) -> float | None:
@@ -286,8 +297,7 @@ class Work:
             self.remote.breakers.worked(sample.node)
             self._nodes.append(sample.node)
             self._took_s.append(get.took_s)
-            self.counts["etl"] += 1
-            self.counts["etl_bytes"] += len(get.body) or sample.row.nbytes
+            self._etl_bytes += len(get.body if get.row is None else get.row)
             return None
         if isinstance(error, ObjectError) and error.corrupt_sample:
             self._give_up_on_the_etl(sample)  # whether the object is bad, or what the ETL was given of it, is seen here

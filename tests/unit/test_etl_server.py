@@ -35,7 +35,7 @@ from websockets.sync.client import connect
 from aistore_data.payload import class_payload
 from etl.limits import Limits
 from etl.protocol import ObjectProtocol
-from etl.request import Request, answer, encode, proof, statement
+from etl.request import Request, answer, encode, proof, stated
 from etl.sample import Key, Spec
 from etl.server import QUICK_BYTES, THREADS, TrainETL, ValETL
 from tests.conftest import PROJECT
@@ -209,15 +209,18 @@ def wait_healthy(port: int, process: "subprocess.Popen[bytes]") -> None:
     raise TimeoutError("not healthy within 30 s")
 
 
-@pytest.mark.parametrize("name", ["photos/a.jpg", "ais/@#/photos/a.jpg", "a.jpg"])
-def test_an_answer_to_a_tag_proves_and_says_which_sample_it_is(serve: Serve, name: str) -> None:
+@pytest.mark.parametrize("method", ["PUT", "GET", "bytes"])
+@pytest.mark.parametrize("item", ["photos/a.jpg", "photos/train/a b/ü.jpg", "ais/@x/a.jpg"])
+def test_an_answer_to_a_tag_proves_and_says_which_sample_it_is(serve: Serve, item: str, method: str) -> None:
     args = encode(Request(REQUEST.spec, REQUEST.key, REQUEST.wire, tag=17))
+    name, body = f"ais/@#/{item}" if method == "GET" else item, DATA if method == "bytes" else b""
+    file, method = "" if body else stored(item), method if method == "GET" else "PUT"
     with closing(http.client.HTTPConnection("127.0.0.1", serve(TrainETL()), timeout=30)) as connection:
-        connection.request("PUT", path(name, args=args))
+        connection.request(method, path(name, file, args), body)
         response = connection.getresponse()
-        assert response.headers["Imagenet-Sample"] == "17 a.jpg"
-        assert response.read() == SAMPLE + proof(statement("a.jpg", args), SAMPLE)
-        connection.request("PUT", path(name))
+        assert response.headers["Imagenet-Sample"] == f"17 {quote(item)}"
+        assert response.read() == SAMPLE + proof(stated(item, args), SAMPLE)
+        connection.request(method, path(name, file), body)
         response = connection.getresponse()
         assert "Imagenet-Sample" not in response.headers and response.read() == SAMPLE
 

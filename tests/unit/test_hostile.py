@@ -19,7 +19,7 @@ from aistore_data.manifest import Manifest, checksum_digest
 from aistore_data.placement import Placement
 from etl.sample import Key, Spec, transform
 from tests.certificates import Authority
-from tests.hostile import Hostile
+from tests.hostile import BROKEN, HARMLESS, Hostile
 from training.dataset import through_wire
 from training.remote import Remote, RemoteDataset
 
@@ -77,7 +77,9 @@ def environment(tls: Any, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     return context
 
 
-def run(way: Way, context: ssl.SSLContext, seed: int, share: float, answers: int, **options: Any) -> tuple[int, int]:
+def run(
+    way: Way, context: ssl.SSLContext, seed: int, share: float, answers: int, tags: bool = True, **options: Any
+) -> tuple[int, int]:
     """(answers tried, wrong rows)."""
     content = photos()
     spec = Spec.train(SIZE) if way.recipe == "train" else Spec.val(SIZE)
@@ -103,7 +105,7 @@ def run(way: Way, context: ssl.SSLContext, seed: int, share: float, answers: int
             wire=way.wire,
             deadline_s=0.2,
             audit_every=0,
-            tags=True,
+            tags=tags,
         )
         dataset, wrong, batch = RemoteDataset(remote), 0, 0
         drawn = np.random.Generator(np.random.Philox(key=[seed, 1]))
@@ -128,6 +130,28 @@ def test_no_answer_gets_into_another_row(way: Way, environment: ssl.SSLContext, 
     seed = request.config.option.seed
     answers, wrong = run(way, environment, seed, 0.15, 120)
     assert wrong == 0 and answers >= 120
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.etl], ids=lambda way: way.name)
+def test_a_namesake_in_another_folder_is_another_sample(
+    way: Way, environment: ssl.SSLContext, request: pytest.FixtureRequest
+) -> None:
+    answers, wrong = run(way, environment, request.config.option.seed, 0.5, 60, kinds=("namesake",))
+    assert wrong == 0 and answers >= 60
+
+
+SHOWS = ("surplus", "short", "long", "other-size", *BROKEN, *HARMLESS)
+"""What an answer shows by itself, without a proof; beside it there is no other answer of the same length."""
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.wire == "raw" and way.etl], ids=lambda way: way.name)
+@pytest.mark.parametrize("answers", [60, pytest.param(3000, marks=pytest.mark.long)])
+def test_an_etl_without_proofs(
+    way: Way, environment: ssl.SSLContext, request: pytest.FixtureRequest, answers: int
+) -> None:
+    tried, wrong = run(way, environment, request.config.option.seed, 0.1, answers, tags=False, kinds=SHOWS)
+    print(f"{way.name}: {tried:,} answers, {wrong} wrong rows")
+    assert wrong == 0 and tried >= answers
 
 
 @pytest.mark.long

@@ -5,14 +5,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import cloudpickle
 import numpy as np
 import pytest
 from PIL import Image
 
+from aistore_data.access import statement_of
+from etl.files import query_of
+from etl.limits import Limits
 from etl.request import LABEL, PROOF_BYTES, BadRequest, Request, answer, encode, label, parse, proof, proved, statement
 from etl.sample import CorruptSample, Key, Spec, transform
 from etl.server import TrainETL
@@ -56,24 +58,44 @@ def test_raw_is_the_sample_and_jpeg_a_picture_of_it() -> None:
 def test_a_tag_adds_a_proof_and_nothing_else(wire: str) -> None:
     etl_args = encode(Request(Spec.train(96), Key(1, 2, 3), wire))  # type: ignore[arg-type]
     plain = answer(DATA, parse(etl_args, "train"))
-    assert TrainETL.transform(SimpleNamespace(recipe="train"), DATA, "b/o.jpg", etl_args) == plain  # type: ignore[arg-type]
+    server = TrainETL.__new__(TrainETL)  # without the SDK's, which wants a pod's environment
+    server.limits = Limits.of_environment()
+    assert server.transform(DATA, "b/o.jpg", etl_args) == plain
     tagged = f'{etl_args[:-1]},"tag":3}}'
-    whole = TrainETL.transform(SimpleNamespace(recipe="train"), DATA, "b/o.jpg", tagged)  # type: ignore[arg-type]
+    whole = server.transform(DATA, "b/o.jpg", tagged)
     assert whole[:-PROOF_BYTES] == plain and whole[-PROOF_BYTES:] == proof(statement("b/o.jpg", tagged), plain)
     others = [
         *(proved(plain, parse(args, "train"), "b/o.jpg", args) for args in (tagged.replace("3}", "4}"), f"{tagged} ")),
-        proved(plain, parse(tagged, "train"), "b/p.jpg", tagged),
+        *(proved(plain, parse(tagged, "train"), name, tagged) for name in ("b/p.jpg", "c/o.jpg", "b/a/o.jpg")),
         proved(plain[1:] + plain[:1], parse(tagged, "train"), "b/o.jpg", tagged),
     ]
-    assert len({whole[-PROOF_BYTES:], *(other[-PROOF_BYTES:] for other in others)}) == 5
+    assert len({whole[-PROOF_BYTES:], *(other[-PROOF_BYTES:] for other in others)}) == 7
 
 
 def test_a_statement_is_the_same_over_all_transports() -> None:
     name = "train/a b/x%41 ü.jpg"
-    paths = [f"bucket/{name}", quote(f"ais/@#/bucket/{name}", safe=""), name, f"ais/@#/bucket/{name}"]
-    assert {statement(path, "{}") for path in paths} == {"xA ü.jpg\0{}\0".encode()}
-    assert label(statement(name, '{"tag":17}')) == b"17 xA%20%C3%BC.jpg"
-    assert label(statement(name, "{}")) is None and LABEL.islower()
+    paths = [f"bucket/{name}", unquote(f"/bucket/{name}"), quote(f"ais/@#/bucket/{name}", safe="")]
+    paths += [f"{provider}/{unquote(name)}" for provider in ("ais/@#/bucket", "aws/@Bghort1l#team/bucket")]
+    assert {statement(path, "{}") for path in paths} == {"bucket/train/a b/xA ü.jpg\0{}\0".encode()}
+    assert {statement_of(uri, name, "{}") for uri in ("ais://bucket", "s3://bucket", "ais://#team/bucket")} == {
+        statement(paths[0], "{}")
+    }
+    assert label(statement(paths[0], '{"tag":17}')) == b"17 bucket/train/a%20b/xA%20%C3%BC.jpg"
+    assert label(statement(paths[0], "{}")) is None and LABEL.islower()
+    assert label(b'a\0b\0{"tag":1}\0') == b"1 a%00b"
+
+
+def test_a_bucket_with_a_providers_name_is_no_other_transport() -> None:
+    """Of the two objects that one path may stand for, an ETL proves neither: a PUT for the first is refused."""
+    assert statement_of("ais://ais", "@x%23y/b/o", "{}") != statement_of("ais://b", "o", "{}")
+    assert statement("ais/@#/ais/@x%23y/b/o", "{}") == statement_of("ais://ais", "@x%23y/b/o", "{}")
+    for path in ("ais/@x#y/b/o", "ais/@x%23y/b/o", "aws/@#/b/o"):
+        with pytest.raises(BadRequest, match="another object's"):
+            query_of({"method": "PUT", "path": f"/{path}", "query_string": b""})
+        query_of({"method": "GET", "path": f"/{path}", "query_string": b""})
+    for path in ("ais/@x/b/o", "ais/x@#/b/o", "aws2/@#/b/o"):
+        query_of({"method": "PUT", "path": f"/{path}", "query_string": b""})
+        assert statement(path, "{}") == f"{path}\0{{}}\0".encode()
 
 
 @pytest.mark.parametrize("tag", ["-1", "9223372036854775808", '"1"', "true", "1.0"])
