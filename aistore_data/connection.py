@@ -302,7 +302,7 @@ class Connection:
         count = self.sock.recvmsg_into((before, place, after))[0]
         if not count:
             raise _closed()
-        self.heard = self.drained = True
+        self.heard = True  # and more may have come while this was copied: it is looked at once more
         if count < size or bytes(before) != lead.text:  # put together what has come, and read it
             self.lead = self.seen = None
             surplus = after[: max(0, count - size - len(place))]
