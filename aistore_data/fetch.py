@@ -274,8 +274,9 @@ class Fetcher(Generic[T]):
     def _complete(self, connection: Connection, task: T, finished: list[tuple[T, Get]]) -> None:
         """An answer has come: what it means, and what becomes of its connection."""
         get, target = connection.get, None
-        problem: ObjectError | None = connection.problem(self._token)
+        problem: ObjectError | None = None
         if connection.status == 200:
+            problem = connection.problem(self._token)
             in_step = not connection.surplus and (problem is None or not problem.out_of_step)
             self._release(connection, keep=connection.keep and in_step)
             get.status = 200
@@ -287,6 +288,8 @@ class Fetcher(Generic[T]):
                 problem = out_of_step("more has come than a redirect") if connection.surplus else None
             except ObjectError as error:
                 problem = error
+        else:
+            problem = connection.problem(self._token)
         in_step = not connection.surplus and not (problem is not None and problem.out_of_step)
         self._release(connection, keep=connection.keep and in_step)
         get.status = connection.status

@@ -5,6 +5,7 @@ Two readers that understand a message differently, or one that guesses, take one
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
@@ -19,11 +20,15 @@ _LENGTH = re.compile(r"\d{1,15}")
 _ONCE = {"content-length", "transfer-encoding", "content-encoding", "location", LABEL}
 """Headers that may not say two things."""
 
+_LOCATED = re.compile(rb"(?i)\r\nlocation:[ \t]*([^\r\n\0]*?)[ \t]*(?=\r\n|$)")
+_REDIRECT = b"HTTP/1.1 3"
 _LABELLED = re.compile(rb"\r\nimagenet-sample: ([^\r\n]*)(?=\r\n|$)")
 _LABEL = LABEL.encode()
 _HOST = re.compile(r"(?:[0-9a-z_-]{1,63}\.)*[0-9a-z_-]{1,63}\.?|\[[0-9a-f:.]+\]")
 _VISIBLE = re.compile(r"[!-~]+")
 _LONGEST_LOCATION = 1 << 14
+_USUAL_LOCATION = re.compile(r"(https?)://([\w.:-]+)(/[!-\"$-~]*)", re.ASCII)
+"""Scheme, host and port, path with query, without a fragment."""
 
 
 class Head(NamedTuple):
@@ -39,6 +44,12 @@ class Head(NamedTuple):
 
 def parse_head(text: bytes) -> tuple[Head, bytes | None]:
     """Of a head without the empty line at its end; and the value of ``LABEL``. Raises ObjectError."""
+    if text.startswith(_REDIRECT) and (match := _LOCATED.search(text)):  # as with the label below
+        head, label = parse_head(text[: match.start()] + text[match.end() :])
+        location = match[1].decode("latin-1")
+        if head.headers.get("location", location) != location:
+            raise ObjectError(head.status, "the answer says location twice")
+        return head._replace(headers=MappingProxyType({**head.headers, "location": location})), label
     label = None
     if _LABEL in text and (match := _LABELLED.search(text)):  # it differs from answer to answer; what is left does not
         label = match[1]
@@ -109,6 +120,11 @@ def parse_location(location: str, scheme: str) -> tuple[str, str]:
 
     Raises ObjectError for what cannot or must not be followed.
     """
+    usual = _USUAL_LOCATION.fullmatch(location)
+    if usual and usual[1] == scheme and len(location) <= _LONGEST_LOCATION:
+        with suppress(OSError):
+            parse_host(usual[2])
+            return usual[2].lower(), usual[3]
     shown = re.sub(r"[^!-~]", "?", location[:200])
     refused = ObjectError(0, f"the answer is a redirect to {shown!r}, which is not followed")
     if len(location) > _LONGEST_LOCATION or not _VISIBLE.fullmatch(location):
