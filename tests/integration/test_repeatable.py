@@ -191,6 +191,7 @@ def test_weights_of_one_and_two_processes_agree_without_batch_statistics(
     words = [
         f"data.root={small}",
         *TINY,
+        "model.name=squeezenet1_1",
         "data.image_size=64",
         "data.val_image_size=64",
     ]
