@@ -160,6 +160,7 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
     ):
         if not len(manifest):  # nobody asks for its samples
             names.append("")
+            tags.append(False)
             continue
         begin = time.monotonic()
         name, started = etls.ensure(client, name, recipe, settings, say)  # type: ignore[arg-type]
