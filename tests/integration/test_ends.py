@@ -1,5 +1,6 @@
 """Whatever ends a run saves first what was trained, says so, and the same command comes to the same end."""
 
+import copy
 import errno
 import os
 import signal
@@ -98,7 +99,7 @@ ALWAYS = (("data", "between steps"), ("memory of a GPU", "inside a step"))
 def test_a_fault_costs_no_step(train: Train, small: Path, whole: Result, broken: Any, name: str, place: str) -> None:
     """The seventh batch is the fifth of training. Inside a step BatchNorm's statistics have been touched by the forward pass, which will be repeated."""
     kind, expected = FAULTS[name]
-    error = type(kind)(*kind.args)  # a new one, without the notes of another run
+    error = copy.copy(kind)  # without the notes of another run
     undo = (
         broken(SampleDataset, "__getitems__", 7, error) if place == "between steps" else broken(loop, "_loss", 5, error)
     )
