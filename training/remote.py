@@ -324,7 +324,7 @@ class Work:
         remote, error = self.remote, get.error
         if isinstance(error, ObjectError) and error.out_of_step:
             remote.breakers.out_of_step()
-            return self._doubt(sample, get, f"cannot be had: {error.message}")
+            return self._doubt(sample, get, error.message)
         if error is not None:
             return self._wait(sample, get, error)
         if problem := object_problem(remote.manifest, sample.by, get):
