@@ -324,7 +324,9 @@ class Work:
         remote, error = self.remote, get.error
         if isinstance(error, ObjectError) and error.out_of_step:
             remote.breakers.out_of_step()
-            return self._doubt(sample, get, error.message)
+            listed = get.check is not None and get.check(get) == error.message
+            words = error.message if listed else f"did not come as it was listed: {error.message}"
+            return self._doubt(sample, get, words)
         if error is not None:
             return self._wait(sample, get, error)
         if problem := object_problem(remote.manifest, sample.by, get):

@@ -100,6 +100,19 @@ def test_resuming_at_an_epochs_boundary_changes_nothing(train: Train, small_fold
     assert never.summary()["state_sha256"] == whole.summary()["state_sha256"]
 
 
+def test_the_memory_of_both_rings_is_announced(train_py: Train, small_folder: Path) -> None:
+    """From the first validation on, batches of training and of validation are in shared memory at the same time."""
+    options = [*TINY, "train.epochs=1", "train.batch_size=24", "train.accumulate=2", "data.workers=2"]
+    sides = ["data.image_size=640", "data.val_image_size=480", "data.val_resize=512"]
+    result = train_py(f"data.root={small_folder}", *options, *sides, "data.prefetch=3")
+    assert result.code == 0, result.output
+    found = re.search(r"(\d+) batches of training and (\d+) of validation in shared memory: (\d+) MB", result.output)
+    assert found, result.output
+    training, validation = 2 * 3 + 2 + 2, 2 * 3 + 1 + 2
+    expected = 12 * 3 * (training * 640**2 + validation * 480**2)
+    assert [int(number) for number in found.groups()] == [training, validation, round(expected / 1e6)]
+
+
 def test_a_sweep_gives_each_job_its_own_directory(train_py: Train) -> None:
     result = train_py("--multirun", "experiment=smoke", "seed=0,1", "train.epochs=1", "run_dir=sweep")
     assert result.code == 0, result.output
