@@ -3,7 +3,7 @@
 #   docker run --rm REGISTRY/imagenet-ais:1 data=synthetic train.epochs=1 run_dir=/tmp/run
 #   docker build --build-arg TORCH_INDEX=URL …   # another index for torch, such as PyTorch's of CPU builds
 #   docker build --build-arg BASE=python@sha256:DIGEST …   # the very image that you have checked, whatever its tag means later
-# Pods start python -m training.launch in it: python -m scripts.submit k8s submit.k8s.image=REGISTRY/imagenet-ais:1 …
+# Pods start python -m training.processes.launch in it: python -m scripts.submit k8s submit.k8s.image=REGISTRY/imagenet-ais:1 …
 # Written, and not built by this project's tests: they have no container engine.
 ARG BASE=python:3.11.14-slim-bookworm
 FROM ${BASE} AS packages
@@ -32,6 +32,7 @@ RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-index 
 COPY train.py LICENSE ./
 COPY conf/ conf/
 COPY etl/ etl/
+COPY sources/ sources/
 COPY aistore_data/ aistore_data/
 COPY training/ training/
 COPY scripts/ scripts/

@@ -20,14 +20,14 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_
 import hydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
-from aistore_data.errors import ConfigError  # noqa: E402
-from training.compose import EXPECTED_ERRORS, check, explain, register, sweep_suffix  # noqa: E402
-from training.config_files import check_words  # noqa: E402
-from training.exits import report  # noqa: E402
-from training.output import never_fail, put_error  # noqa: E402
-from training.overrides import quote_overrides  # noqa: E402
-from training.preemption import EXIT_CODE, Late, silence  # noqa: E402
-from training.worker_server import start_worker_server  # noqa: E402
+from sources.errors import ConfigError  # noqa: E402
+from training.config.compose import EXPECTED_ERRORS, check, explain, register, sweep_suffix  # noqa: E402
+from training.config.files import check_words  # noqa: E402
+from training.config.overrides import quote_overrides  # noqa: E402
+from training.loader.workers import start_worker_server  # noqa: E402
+from training.processes.exits import report  # noqa: E402
+from training.processes.preemption import EXIT_CODE, Late, silence  # noqa: E402
+from training.report.output import never_fail, put_error  # noqa: E402
 
 exit_codes: list[int] = []
 """Of the jobs so far."""

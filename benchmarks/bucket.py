@@ -32,13 +32,13 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
     """Endless batches."""
     import torch
 
-    from aistore_data.cluster import connect, make_client
-    from aistore_data.folder import FolderReader, scan_folder
+    from aistore_data.client.sdk import connect, make_client
+    from aistore_data.dataset.remote import Remote, RemoteDataset
     from etl import Spec
-    from training.dataset import SampleDataset
-    from training.loader import Feed, open_loader
-    from training.remote import Remote, RemoteDataset
-    from training.sampler import TrainBatches
+    from sources.dataset import SampleDataset
+    from sources.folder import FolderReader, scan_folder
+    from training.loader.loader import Feed, open_loader
+    from training.loader.order import TrainBatches
 
     torch.set_num_threads(1)
     if kind == SDK:
@@ -68,10 +68,10 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
     manifest, _ = scan_folder(root)
     dataset: Any = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(), seed=0)
     if kind in SHARES:
-        from aistore_data.breaker import Breakers
-        from aistore_data.http_reader import HttpReader
-        from aistore_data.listing import read_manifest
-        from aistore_data.placement import Placement
+        from aistore_data.bucket.listing import read_manifest
+        from aistore_data.client.http_reader import HttpReader
+        from aistore_data.client.placement import Placement
+        from aistore_data.dataset.breaker import Breakers
 
         bucket = make_client(access).bucket("bench")
         manifest = read_manifest(bucket, "ais://bench", "train/", HttpReader(access))
@@ -103,12 +103,12 @@ def main() -> int:
     arguments.add_argument("--images", type=int, default=400)
     arguments.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
     args = arguments.parse_args()
-    from aistore_data import etls
-    from aistore_data.cluster import make_client
-    from aistore_data.destination import Bucket
+    from aistore_data.client.http_reader import Access
+    from aistore_data.client.sdk import make_client
     from aistore_data.embedded import EmbeddedAIS
-    from aistore_data.http_reader import Access
-    from aistore_data.upload import upload
+    from aistore_data.etls import lifecycle
+    from aistore_data.upload.command import upload
+    from aistore_data.upload.destination import Bucket
 
     if args.one:
         kind, root = args.one[0], Path(args.one[1])
@@ -123,11 +123,11 @@ def main() -> int:
             os.environ |= {"AIS_ENDPOINT": server.endpoint, "AIS_AUTHN_TOKEN": server.token}
         access = Access.from_environment("")
         client = make_client(access)
-        settings = etls.EtlSettings(num_workers=1)
+        settings = lifecycle.EtlSettings(num_workers=1)
         bucket = Bucket("ais://bench", access)
         bucket.prepare()
         upload(root, bucket, "folders", 4)
-        stack.callback(etls.stop, client, etls.ensure(client, "bench-train", "train", settings, print)[0])
+        stack.callback(lifecycle.stop, client, lifecycle.ensure(client, "bench-train", "train", settings, print)[0])
 
         def command(kind: str) -> tuple[str, ...]:
             return "benchmarks.bucket", *words, "--one", kind, str(root)

@@ -22,13 +22,13 @@ from benchmarks.loop import bare, best_device, now, open_run, synthetic
 from benchmarks.measure import Session, reply
 from benchmarks.receive import ready_samples, static_server
 from benchmarks.results import Row, Table, begin, parser
-from training.config import Config, DataConfig, ModelConfig, TrainConfig
-from training.dataset import BatchDataset
-from training.distributed import World
-from training.loader import Feed
-from training.loop import Clock, train_epoch
-from training.numerics import set_numerics
-from training.sampler import TrainBatches
+from sources.dataset import BatchDataset
+from training.config.schema import Config, DataConfig, ModelConfig, TrainConfig
+from training.engine.loop import Clock, train_epoch
+from training.engine.numerics import set_numerics
+from training.loader.loader import Feed
+from training.loader.order import TrainBatches
+from training.processes.distributed import World
 
 BARE, SYNTHETIC, READY = "bare loop", "imagenet-ais, synthetic", "imagenet-ais, ready samples"
 SIZE = 224

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from aistore_data.manifest import Manifest
 from benchmarks.loader import torchvision_transform
 from benchmarks.measure import heap_mb, in_own_session, photo_folder, reply, rest, session_cpu_s, session_pss_mb
 from benchmarks.results import Row, Table, begin, parser
+from sources.manifest import Manifest
 
 OURS, PEER = "imagenet-ais", "ImageFolder + DataLoader"
 
@@ -65,13 +65,13 @@ def ours(root: Path, point: Point) -> Iterator[Any]:
     """Batches of data=imagefolder, without end."""
     import torch
 
-    from aistore_data.folder import FolderReader, scan_folder
-    from aistore_data.shared import share
     from etl import Spec
-    from training.dataset import SampleDataset
-    from training.loader import Feed, open_loader
-    from training.sampler import TrainBatches
-    from training.worker_server import start_worker_server
+    from sources.dataset import SampleDataset
+    from sources.folder import FolderReader, scan_folder
+    from sources.shared_memory import share
+    from training.loader.loader import Feed, open_loader
+    from training.loader.order import TrainBatches
+    from training.loader.workers import start_worker_server
 
     if point.workers:
         start_worker_server()

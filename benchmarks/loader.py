@@ -51,7 +51,7 @@ def torchvision_transform() -> Callable[[Any], Any]:
     """The default of torchvision's users, and of pytorch/examples."""
     from torchvision import transforms
 
-    from training.loader import MEAN, STD
+    from training.loader.loader import MEAN, STD
 
     steps = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
     return transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
@@ -71,13 +71,13 @@ def ours(root: Path, workers: int, images: int, to_float: bool) -> Iterator[Any]
     """data=imagefolder."""
     import torch
 
-    from aistore_data.folder import FolderReader, scan_folder
-    from aistore_data.shared import share
     from etl import Spec
-    from training.dataset import SampleDataset
-    from training.loader import Feed, normalise, open_loader
-    from training.sampler import TrainBatches
-    from training.worker_server import start_worker_server
+    from sources.dataset import SampleDataset
+    from sources.folder import FolderReader, scan_folder
+    from sources.shared_memory import share
+    from training.loader.loader import Feed, normalise, open_loader
+    from training.loader.order import TrainBatches
+    from training.loader.workers import start_worker_server
 
     start_worker_server()
     manifest = share(scan_folder(root)[0])
@@ -135,7 +135,7 @@ def dali(root: Path, workers: int, images: int) -> Iterator[Any]:
     from nvidia.dali import fn, pipeline_def, types
     from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
-    from training.loader import MEAN, STD
+    from training.loader.loader import MEAN, STD
 
     @pipeline_def(batch_size=BATCH, num_threads=workers, device_id=None)  # type: ignore[untyped-decorator]
     def graph() -> Any:

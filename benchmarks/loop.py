@@ -24,19 +24,19 @@ import torch
 from torch import nn
 
 from benchmarks.results import Row, Table, begin, parser, rows
-from training.assemble import assemble
-from training.config import Config, DataConfig, ModelConfig, TrainConfig
-from training.data import Data, open_data
-from training.dataset import BatchDataset
-from training.distributed import World
-from training.loader import Feed, Loader, normalise, open_loader
-from training.lock import RunLock
-from training.loop import Clock, train_epoch
-from training.numerics import autocast
-from training.preemption import StopFlag
-from training.records import RunDirectory
-from training.sampler import TrainBatches
-from training.state import Run
+from sources.dataset import BatchDataset
+from training.config.schema import Config, DataConfig, ModelConfig, TrainConfig
+from training.engine.build import assemble
+from training.engine.loop import Clock, train_epoch
+from training.engine.numerics import autocast
+from training.loader.loader import Feed, Loader, normalise, open_loader
+from training.loader.open_data import Data, open_data
+from training.loader.order import TrainBatches
+from training.processes.distributed import World
+from training.processes.preemption import StopFlag
+from training.run_dir.lock import RunLock
+from training.run_dir.records import RunDirectory
+from training.state.run_state import Run
 
 BARE, OURS = "bare loop", "imagenet-ais"
 TURNS = 10

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from aistore_data.cluster import make_client
+from aistore_data.bucket.listing import read_manifest
+from aistore_data.client.http_reader import Access, HttpReader
+from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.http_reader import Access, HttpReader
-from aistore_data.listing import read_manifest
-from aistore_data.manifest import Manifest
 from benchmarks.measure import in_own_session, reply, rollup_mb
 from benchmarks.results import Row, Table, begin, parser, rows
 from benchmarks.resume import make_folder
+from sources.manifest import Manifest
 
 CLASSES = 1000
 
@@ -41,7 +41,7 @@ def imagenet_like(samples: int) -> Manifest:
 
 def load(file: Path) -> dict[str, float]:
     """Seconds to load the manifest in ``file`` and share it with workers, and the MB that it then takes."""
-    from aistore_data.shared import share
+    from sources.shared_memory import share
 
     before_mb = rollup_mb(os.getpid(), "Pss:")
     start_s = time.perf_counter()

@@ -50,8 +50,8 @@ def batches(kind: str, root: Path, ports: list[int]) -> Iterator[Any]:
 def _ours(endpoint: str) -> Iterator[Any]:
     import torch
 
-    from training.loader import Feed, open_loader
-    from training.sampler import TrainBatches
+    from training.loader.loader import Feed, open_loader
+    from training.loader.order import TrainBatches
 
     order = TrainBatches(NAMES, BATCH, seed=0, epochs=1000)
     with open_loader(ready_samples(endpoint), order, 1, PREFETCH, torch.device("cpu")) as loader:
@@ -60,13 +60,13 @@ def _ours(endpoint: str) -> Iterator[Any]:
 
 def ready_samples(endpoint: str) -> Any:
     """The static server's samples as data.transform=etl has them: ``NAMES`` of one class."""
-    from aistore_data.breaker import Breakers
-    from aistore_data.http_reader import Access
-    from aistore_data.manifest import Manifest
-    from aistore_data.placement import Placement
-    from aistore_data.shared import share
+    from aistore_data.client.http_reader import Access
+    from aistore_data.client.placement import Placement
+    from aistore_data.dataset.breaker import Breakers
+    from aistore_data.dataset.remote import Remote, RemoteDataset
     from etl import Spec
-    from training.remote import Remote, RemoteDataset
+    from sources.manifest import Manifest
+    from sources.shared_memory import share
 
     names = [(f"{number:06}.jpg".encode(), 0, 100_000) for number in range(NAMES)]
     remote = Remote(

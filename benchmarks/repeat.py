@@ -17,14 +17,14 @@ import torch
 
 from benchmarks.loop import bare
 from benchmarks.results import Table, begin, parser, rows
-from training import checkpoint
-from training.assemble import assemble
-from training.config import Config, DataConfig, ModelConfig, TrainConfig
-from training.data import open_data
-from training.distributed import World
-from training.preemption import StopFlag
-from training.state import state_of
-from training.stream import PIXELS_OF_ONE_IN, Stream
+from training.config.schema import Config, DataConfig, ModelConfig, TrainConfig
+from training.engine.build import assemble
+from training.loader.fingerprint import PIXELS_OF_ONE_IN, Stream
+from training.loader.open_data import open_data
+from training.processes.distributed import World
+from training.processes.preemption import StopFlag
+from training.run_dir import checkpoint
+from training.state.run_state import state_of
 
 
 def main() -> int:

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from aistore_data.folder import scan_folder
 from benchmarks.results import Table, begin, parser, rows
-from training.sampler import epoch_order
+from sources.folder import scan_folder
+from training.loader.order import epoch_order
 
 CLASSES = 1000
 BATCH = 256

@@ -18,22 +18,22 @@ from urllib.parse import urlsplit
 
 import torch
 
-from aistore_data import etls
-from aistore_data.breaker import Breakers
-from aistore_data.cluster import connect
-from aistore_data.http_reader import HttpReader
-from aistore_data.listing import read_manifest
-from aistore_data.placement import Placement
+from aistore_data.bucket.listing import read_manifest
+from aistore_data.client.http_reader import HttpReader
+from aistore_data.client.placement import Placement
+from aistore_data.client.sdk import connect
+from aistore_data.dataset.breaker import Breakers
+from aistore_data.dataset.remote import Remote, RemoteDataset
+from aistore_data.etls import lifecycle
 from benchmarks.measure import in_own_session, reply
 from benchmarks.results import Row, Table, begin, parser
 from etl import Spec
+from sources.dataset import Counts
+from sources.latency import Latencies
 from tests.faults.link import Fault, Gate, Link
 from tests.faults.test_faults import Place, opened
-from training.dataset import Counts
-from training.latency import Latencies
-from training.loader import Feed, open_loader
-from training.remote import Remote, RemoteDataset
-from training.sampler import TrainBatches
+from training.loader.loader import Feed, open_loader
+from training.loader.order import TrainBatches
 
 BATCH, STEP_S, NODES = 24, 0.05, 3
 CASES = {
@@ -105,7 +105,9 @@ def main() -> int:
     args = arguments.parse_args()
     if args.one:
         with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as place:
-            etls.ensure(place.client, "slow-train", "train", etls.EtlSettings(num_workers=2), lambda line: None)
+            lifecycle.ensure(
+                place.client, "slow-train", "train", lifecycle.EtlSettings(num_workers=2), lambda line: None
+            )
             reply(iter([measure(place, *args.one[:2], bool(args.one[2]), args.batches)]))
         return 0
     result = begin(args)

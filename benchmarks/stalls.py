@@ -16,17 +16,17 @@ from pathlib import Path
 from aistore import Client
 from aistore.pytorch import AISMapDataset
 
-from aistore_data import etls
-from aistore_data.breaker import Breakers
-from aistore_data.cluster import connect
-from aistore_data.http_reader import Access, HttpReader
-from aistore_data.listing import read_manifest
-from aistore_data.placement import Placement
+from aistore_data.bucket.listing import read_manifest
+from aistore_data.client.http_reader import Access, HttpReader
+from aistore_data.client.placement import Placement
+from aistore_data.client.sdk import connect
+from aistore_data.dataset.breaker import Breakers
+from aistore_data.dataset.remote import Remote, RemoteDataset
+from aistore_data.etls import lifecycle
 from benchmarks.results import Row, Table, begin, parser
 from etl import Spec
 from tests.faults.link import Fault
 from tests.faults.test_faults import RAISED, Place, after, opened
-from training.remote import Remote, RemoteDataset
 
 ETL = "etl_name="
 FAULTS = {
@@ -101,7 +101,7 @@ def main() -> int:
     args = arguments.parse_args()
     result = begin(args)
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as place:
-        etls.ensure(place.client, "stalls-train", "train", etls.EtlSettings(num_workers=1), print)
+        lifecycle.ensure(place.client, "stalls-train", "train", lifecycle.EtlSettings(num_workers=1), print)
         access = Access(f"http://{place.links[0].host}", place.access.token)
         for name, fault in FAULTS.items():
             made = []

@@ -17,10 +17,10 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from aistore_data import etls
-from aistore_data.cluster import make_client
+from aistore_data.client.http_reader import Access
+from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.http_reader import Access
+from aistore_data.etls import lifecycle
 from benchmarks.measure import photo_folder
 from benchmarks.results import Table, begin, parser, rows
 
@@ -83,8 +83,10 @@ def main() -> int:
         with EmbeddedAIS(Path(folder) / "ais", imagefolder=root) as server:
             access = Access(server.endpoint, server.token)
             os.environ["AIS_AUTHN_TOKEN"] = server.token
-            client, settings = make_client(access), etls.EtlSettings(num_workers=1)
-            names = [etls.ensure(client, f"start-{recipe}", recipe, settings, print)[0] for recipe in ("train", "val")]
+            client, settings = make_client(access), lifecycle.EtlSettings(num_workers=1)
+            names = [
+                lifecycle.ensure(client, f"start-{recipe}", recipe, settings, print)[0] for recipe in ("train", "val")
+            ]
             remote = [f"data.etl.{split}_name=start-{split}" for split in ("train", "val")]
             remote += ["data=aistore", f"data.endpoint={server.endpoint}", "data.etl.manage=reuse"]
             ways = {"train.py data=aistore, running ETLs": remote, "train.py data=imagefolder": [f"data.root={root}"]}
@@ -102,7 +104,7 @@ def main() -> int:
                         for stage, before in zip(STAGES, [0.0, *ends.values()], strict=False):
                             stages[stage].append(ends[stage] - before)
             for name in names:
-                etls.stop(client, name)
+                lifecycle.stop(client, name)
     result.add(Table("total", "From the command to the first step", "s", rows(total)))
     result.add(Table("beyond", "From the command to the first step, beyond importing torch", "s", rows(beyond)))
     result.add(Table("stages", "Where the time of a start with running ETLs goes", "s", rows(stages)))

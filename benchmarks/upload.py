@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aistore_data.cluster import make_client
-from aistore_data.destination import Bucket
+from aistore_data.client.http_reader import Access
+from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.http_reader import Access
-from aistore_data.upload import upload
+from aistore_data.upload.command import upload
+from aistore_data.upload.destination import Bucket
 from benchmarks.measure import photo_folder
 from benchmarks.results import Result, Table, begin, parser, rows
 

@@ -38,7 +38,7 @@ _NATIVE_REVISION = 2
 """The oldest revision of the native module whose answers are Pillow's, as far as anybody knows."""
 
 RANDOM_DOMAIN = 0
-"""The second word of this module's Philox keys; the other domains are those of ``aistore_data/randomness.py``."""
+"""The second word of this module's Philox keys; the other domains are those of ``sources/randomness.py``."""
 
 Interpolation = Literal["bilinear", "bicubic"]
 Box = tuple[int, int, int, int]

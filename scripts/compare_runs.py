@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from aistore_data.errors import ConfigError
-from aistore_data.text import visible
-from training import drift
-from training.config_files import load_file
-from training.run_files import is_run_directory, read_lines
-from training.sampler import epoch_order
+from sources.errors import ConfigError
+from sources.text import visible
+from training.config.files import load_file
+from training.loader.order import epoch_order
+from training.run_dir.files import is_run_directory, read_lines
+from training.state import compatibility
 
 _FIGURES = ("loss", "acc1", "acc5")
 
@@ -85,7 +85,10 @@ def read(path: Path) -> Record:
 def causes(a: Record, b: Record) -> list[str]:
     """What was not the same from the beginning."""
     before, now = ({"config": r.config, "environment": r.environment} for r in (a, b))
-    return [str(change) for change in drift.changes_of_result(before, now) + drift.changes_of_rounding(before, now)]
+    return [
+        str(change)
+        for change in compatibility.changes_of_result(before, now) + compatibility.changes_of_rounding(before, now)
+    ]
 
 
 def part_in_samples(a: Record, b: Record) -> str | None:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aistore_data.claim import Claim
-from aistore_data.destination import Bucket, Folder
-from aistore_data.errors import ConfigError
-from aistore_data.upload import open_bucket, print_line
-from training.lock import RunLock
+from aistore_data.upload.claim import Claim
+from aistore_data.upload.command import open_bucket, print_line
+from aistore_data.upload.destination import Bucket, Folder
+from sources.errors import ConfigError
+from training.run_dir.lock import RunLock
 
 
 @contextmanager

@@ -21,19 +21,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aistore_data.destination import Bucket, Folder
-from aistore_data.errors import ConfigError
-from aistore_data.layout import BESIDE
-from aistore_data.manifest import Manifest
-from aistore_data.photos import Content, Item, Photo, Split, items_of
-from aistore_data.text import visible
-from aistore_data.transfer import Outcome, Planned, plan, transfer
-from aistore_data.upload import add_options, exit_code, positive, print_line
+from aistore_data.bucket.layout import BESIDE
+from aistore_data.upload.command import add_options, exit_code, positive, print_line
+from aistore_data.upload.destination import Bucket, Folder
+from aistore_data.upload.items import Content, Item, Photo, Split, items_of
+from aistore_data.upload.transfer import Outcome, Planned, plan, transfer
 from scripts.destination import opened
 from scripts.prepare.checks import ArchiveSums, check_photos, check_splits
 from scripts.prepare.flat import sort_in_place
 from scripts.prepare.inspection import inspect
 from scripts.prepare.sources import Source, open_source, sampled
+from sources.errors import ConfigError
+from sources.manifest import Manifest
+from sources.text import visible
 
 REPORT = f"{BESIDE}prepare.json"
 _NAMES_TOLD = 3

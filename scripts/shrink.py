@@ -27,22 +27,22 @@ import PIL
 from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 
-from aistore_data.cluster import make_client
-from aistore_data.destination import SPLITS, Bucket, Folder, words
-from aistore_data.errors import ClusterError, ConfigError
-from aistore_data.http_reader import HttpReader, object_path
-from aistore_data.layout import BESIDE, classes_name
-from aistore_data.manifest import IMG_EXTENSIONS
-from aistore_data.photos import Item, index_folder, items_of
-from aistore_data.progress import Progress
-from aistore_data.transfer import plan, transfer
-from aistore_data.upload import add_options, exit_code, open_bucket, positive, print_line
+from aistore_data.bucket.layout import BESIDE, classes_name
+from aistore_data.client.http_reader import HttpReader, object_path
+from aistore_data.client.sdk import make_client
+from aistore_data.upload.command import add_options, exit_code, open_bucket, positive, print_line
+from aistore_data.upload.destination import SPLITS, Bucket, Folder, words
+from aistore_data.upload.items import Item, index_folder, items_of
+from aistore_data.upload.transfer import plan, transfer
 from etl.sample import CorruptSample, Key, Spec, transform
 from etl.server import ship_by_value
 from etl.shrink import QUALITY_VARIABLE, SIDE_VARIABLE, shrink
 from etl.shrink_server import ShrinkETL
 from scripts.destination import opened
-from training.noise import collect
+from sources.errors import ClusterError, ConfigError
+from sources.manifest import IMG_EXTENSIONS
+from sources.pillow_warnings import collect
+from sources.progress_bar import Progress
 
 RECORD = f"{BESIDE}shrink.json"
 _POLL_S = 0.5
@@ -56,7 +56,7 @@ class Shrink:
     quality: int
 
     def __call__(self, name: str, data: bytes) -> tuple[bytes, list[str]]:
-        """As ``aistore_data.transfer`` wants it."""
+        """As ``aistore_data.upload.transfer`` wants it."""
         return shrink(data, self.side, self.quality), []
 
     def record(self, source: str) -> bytes:

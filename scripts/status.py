@@ -33,12 +33,12 @@ from typing import Any
 
 import yaml
 
-from aistore_data.errors import ConfigError
-from aistore_data.text import visible
-from training.console import format_duration
-from training.lock import PREFIX as LOCK
-from training.output import put
-from training.run_files import is_run_directory, read_lines, read_object
+from sources.errors import ConfigError
+from sources.text import visible
+from training.report.console import format_duration
+from training.report.output import put
+from training.run_dir.files import is_run_directory, read_lines, read_object
+from training.run_dir.lock import PREFIX as LOCK
 
 ALIVE_S = 60.0
 """So recent is a sign of life of a run that lives."""

@@ -19,12 +19,12 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from aistore_data.errors import ConfigError, UserError
 from scripts import k8s, slurm
-from training.compose import EXPECTED_ERRORS, check, explain, register
-from training.config import Config
-from training.config_files import check_words
-from training.overrides import quote_overrides
+from sources.errors import ConfigError, UserError
+from training.config.compose import EXPECTED_ERRORS, check, explain, register
+from training.config.files import check_words
+from training.config.overrides import quote_overrides
+from training.config.schema import Config
 
 _START = time.strftime("%Y%m%d-%H%M%S")
 CONF = Path(__file__).resolve().parent.parent / "conf"

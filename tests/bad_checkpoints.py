@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from training.progress import Progress
+from training.state.progress import Progress
 
 
 class _Calls:

@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from tests.zygote import Request, encode
-from training.compose import check, register
+from training.config.compose import check, register
 from training.run import run
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -65,8 +65,9 @@ def _half_written(accident: Callable[[], None]) -> None:
 
 
 def _moments() -> dict[str, Callable[[Callable[[], None]], None]]:
-    from aistore_data import etls
-    from training import checkpoint, evaluation, loop, records
+    from aistore_data.etls import lifecycle
+    from training.engine import evaluation, loop
+    from training.run_dir import checkpoint, records
 
     return {
         "between steps": lambda accident: _before(loop, "seed_step", accident),
@@ -76,7 +77,7 @@ def _moments() -> dict[str, Callable[[Callable[[], None]], None]]:
         "before best.pt is in place": lambda accident: _before(checkpoint, "_link", accident),
         "during validation": lambda accident: _before(evaluation, "autocast", accident),
         "after the last save": lambda accident: _before(records.RunDirectory, "summary", accident),
-        "during ETL start": lambda accident: _before(etls, "_init", accident),
+        "during ETL start": lambda accident: _before(lifecycle, "_init", accident),
     }
 
 
@@ -88,22 +89,23 @@ def _without_dropout() -> None:
 
 
 def _in_float64() -> None:
-    from training import assemble, loader
+    from training.engine import build
+    from training.loader import loader
 
-    build, normalise = assemble.build_model, loader.normalise
-    assemble.build_model = lambda *a: build(*a).double()
+    build_model, normalise = build.build_model, loader.normalise
+    build.build_model = lambda *a: build_model(*a).double()
     loader.normalise = lambda images, channels_last: normalise(images, channels_last).double()
 
 
 def _impatient() -> None:
-    from training import directory
+    from training.run_dir import directory
 
     directory.SHARED_WITHIN_S = 1.0
 
 
 def _with_uploads_at_once() -> None:
     """The mirror is complete when a checkpoint is, so that what a killed run leaves there is known."""
-    from training.mirror import Mirror
+    from training.run_dir.mirror import Mirror
 
     Mirror.push, push = lambda mirror, position: (push(mirror, position), mirror._wait()), Mirror.push  # type: ignore[method-assign, assignment, return-value]
 
@@ -152,7 +154,7 @@ def main() -> None:
     """Serve until the input ends."""
     import torch.utils.tensorboard  # noqa: F401
 
-    import training.bucket
+    import aistore_data.dataset.open_bucket  # noqa: F401
     import training.run  # noqa: F401
 
     print(json.dumps("ready"), flush=True)

@@ -1,3 +1,3 @@
 """The trainer: configuration, local data, loop, evaluation, checkpoints, records."""
 
-import aistore_data  # noqa: F401  # says so where this is not Linux
+import sources  # noqa: F401  # says so where this is not Linux

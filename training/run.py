@@ -7,32 +7,32 @@ from pathlib import Path
 
 import torch
 
-from aistore_data.errors import UserError
-from aistore_data.text import shell_word
-from training import checkpoint
-from training.assemble import assemble, micro_batch_size, worker_count
-from training.config import Config
-from training.console import Console, format_duration, format_metrics
-from training.content import describe_content
-from training.data import Data, open_data
-from training.dataset import Counts
-from training.directory import Directory, complete_mirror, open_mirror, take_directory
-from training.distributed import World, choose_device, on_main, process_group, read_world
-from training.environment import common_facts
-from training.evaluation import validator
-from training.loader import Feed, Loader, open_loader
-from training.loop import train
-from training.metrics import Tally
-from training.model import preprocessing_note
-from training.numerics import set_numerics
-from training.output import put_error
-from training.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped
-from training.records import RunDirectory, rerun_command
-from training.rescue import in_words, notes
-from training.resume import resume
-from training.sampler import TrainBatches, ValBatches
-from training.state import Run, finish_mirror
-from training.worker_server import start_worker_server
+from sources.dataset import Counts
+from sources.errors import UserError
+from sources.text import shell_word
+from training.config.schema import Config
+from training.engine.build import assemble, micro_batch_size, worker_count
+from training.engine.evaluation import validator
+from training.engine.loop import train
+from training.engine.numerics import set_numerics
+from training.loader.loader import Feed, Loader, open_loader
+from training.loader.open_data import Data, open_data
+from training.loader.order import TrainBatches, ValBatches
+from training.loader.workers import start_worker_server
+from training.model.torchvision_models import preprocessing_note
+from training.processes.distributed import World, choose_device, on_main, process_group, read_world
+from training.processes.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped
+from training.processes.rescue import in_words, notes
+from training.report.console import Console, format_duration, format_metrics
+from training.report.metrics import Tally
+from training.report.output import put_error
+from training.run_dir import checkpoint
+from training.run_dir.directory import Directory, complete_mirror, open_mirror, take_directory
+from training.run_dir.records import RunDirectory, rerun_command
+from training.state.content import describe_content
+from training.state.environment import common_facts
+from training.state.resume import resume
+from training.state.run_state import Run, finish_mirror
 
 
 def run(config: Config) -> int:

@@ -1,6 +1,6 @@
 """What the embedded server answers instead of a result, and why it does not start."""
 
-from aistore_data.errors import ConfigError
+from sources.errors import ConfigError
 
 PROXY_ID, TARGET_ID = "proxy-00", "target-01"
 

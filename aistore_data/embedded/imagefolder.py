@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from aistore_data.disk import shown
 from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.store import Entry
-from aistore_data.errors import ConfigError, UserError
+from sources.disk import shown
+from sources.errors import ConfigError, UserError
 
 LAYOUTS = ("folders", "pairs")
 BUCKET = "imagenet"
@@ -30,8 +30,8 @@ def served_objects(folder: Path, layout: str) -> dict[str, Entry]:
 
 
 def _scan(folder: Path, layout: str) -> Iterator[tuple[str, Entry]]:
-    from aistore_data.folder import scan_folder  # here, so that a server without a folder needs no NumPy
-    from aistore_data.layout import classes_name, pair_names
+    from aistore_data.bucket.layout import classes_name, pair_names
+    from sources.folder import scan_folder  # here, so that a server without a folder needs no NumPy
 
     now, with_train = time.time_ns(), os.path.lexists(folder / "train")
     if not with_train:

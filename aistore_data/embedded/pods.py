@@ -118,7 +118,7 @@ class Pod:
     def _start(
         self, environment: dict[str, str], listener: socket.socket, output: BinaryIO
     ) -> "subprocess.Popen[bytes]":
-        script = str(Path(__file__).with_name("pod.py"))
+        script = str(Path(__file__).with_name("pod_main.py"))
         # -P: a class that was pickled by reference is not found here either.
         return subprocess.Popen(
             [sys.executable, "-P", script, str(listener.fileno())],

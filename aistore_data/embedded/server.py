@@ -18,7 +18,7 @@ from aistore_data.embedded.proxy import ProxyHandler
 from aistore_data.embedded.store import Store
 from aistore_data.embedded.target import TargetHandler
 from aistore_data.embedded.tls import Tls
-from aistore_data.manifest import IMG_EXTENSIONS
+from sources.manifest import IMG_EXTENSIONS
 
 HOST = "127.0.0.1"
 POLL_S = 0.1

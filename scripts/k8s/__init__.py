@@ -5,12 +5,12 @@ import subprocess
 import sys
 from dataclasses import fields
 
-from aistore_data.errors import ClusterError
-from aistore_data.text import shell_word
 from scripts.k8s.manifests import job_name, render
 from scripts.k8s.pod import configuration_in_pod
-from training.config import Config, SubmitConfig
-from training.plain_yaml import dump
+from sources.errors import ClusterError
+from sources.text import shell_word
+from training.config.schema import Config, SubmitConfig
+from training.run_dir.plain_yaml import dump
 
 _SLURM_ONLY = ("time", "signal_s", "partition", "account", "qos", "constraint", "container_image", "setup", "extra")
 

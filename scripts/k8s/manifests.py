@@ -6,9 +6,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from scripts.k8s.volumes import CONFIG, environment, mounts, volumes
-from training.config import Config
-from training.preemption import EXIT_CODE
-from training.records import config_yaml
+from training.config.schema import Config
+from training.processes.preemption import EXIT_CODE
+from training.run_dir.records import config_yaml
 
 Manifest = dict[str, Any]
 
@@ -155,7 +155,7 @@ def _container(config: Config, name: str) -> Manifest:
     return {
         "name": CONTAINER,
         "image": config.submit.k8s.image,
-        "command": ["python", "-m", "training.launch"],
+        "command": ["python", "-m", "training.processes.launch"],
         "args": _arguments(config, name),
         "env": environment(config),
         "resources": _resources(config),

@@ -7,9 +7,9 @@ import sys
 from copy import deepcopy
 from pathlib import PurePosixPath
 
-from aistore_data.errors import ConfigError
-from training.config import Config, KubernetesConfig
-from training.options import require
+from sources.errors import ConfigError
+from training.config.options import require
+from training.config.schema import Config, KubernetesConfig
 
 
 def configuration_in_pod(config: Config) -> Config:

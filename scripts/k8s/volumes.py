@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from training.config import Config
+from training.config.schema import Config
 
 CONFIG = "/etc/imagenet-ais"
 _TOKEN = "/etc/ais-token"  # noqa: S105  # a folder

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from aistore_data.errors import ConfigError, DataError
-from aistore_data.manifest import IMG_EXTENSIONS
-from aistore_data.photos import Photo, Split
-from aistore_data.progress import Progress
+from aistore_data.upload.items import Photo, Split
 from scripts.prepare.matlab import read_synsets
+from sources.errors import ConfigError, DataError
+from sources.manifest import IMG_EXTENSIONS
+from sources.progress_bar import Progress
 
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 META = "data/meta.mat"

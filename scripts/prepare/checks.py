@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aistore_data.errors import DataError
-from aistore_data.photos import Split
-from aistore_data.transfer import Planned
+from aistore_data.upload.items import Split
+from aistore_data.upload.transfer import Planned
 from scripts.prepare.archives import Slice
+from sources.errors import DataError
 
 COUNTS = {"train/": 1_281_167, "val/": 50_000}
 """ILSVRC 2012: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", table 2."""

@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from aistore_data.errors import ConfigError, DataError
-from aistore_data.folder import classes_of, manifest_of
-from aistore_data.photos import File, Photo, Split
-from aistore_data.walk import Oddities, images_below, top_of
+from aistore_data.upload.items import File, Photo, Split
 from scripts.prepare.archives import GROUND_TRUTH, META, devkit_labels, read_devkit
 from scripts.prepare.kaggle import SOLUTION, solution, text_of
+from sources.errors import ConfigError, DataError
+from sources.folder import classes_of, manifest_of
+from sources.walk import Oddities, images_below, top_of
 
 LABELS = (
     SOLUTION,

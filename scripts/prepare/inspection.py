@@ -5,7 +5,7 @@ import warnings
 
 from PIL import Image
 
-from aistore_data.manifest import IMG_EXTENSIONS
+from sources.manifest import IMG_EXTENSIONS
 
 _EXTENSIONS = {"JPEG": ("jpg", "jpeg"), "PNG": ("png",), "BMP": ("bmp",), "WEBP": ("webp",), "TIFF": ("tif", "tiff"),
                "PPM": ("ppm", "pgm")}  # fmt: skip

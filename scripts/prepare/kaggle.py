@@ -12,11 +12,11 @@ import zlib
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from aistore_data.errors import ConfigError, DataError
-from aistore_data.manifest import IMG_EXTENSIONS
-from aistore_data.photos import File, Photo, Place, Split
-from aistore_data.progress import Progress
-from aistore_data.walk import Oddities, images_below
+from aistore_data.upload.items import File, Photo, Place, Split
+from sources.errors import ConfigError, DataError
+from sources.manifest import IMG_EXTENSIONS
+from sources.progress_bar import Progress
+from sources.walk import Oddities, images_below
 
 IMAGES = "ILSVRC/Data/CLS-LOC"
 SOLUTION, MAPPING = "LOC_val_solution.csv", "LOC_synset_mapping.txt"

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aistore_data.errors import ConfigError, DataError
-from aistore_data.photos import Photo, Split
-from aistore_data.progress import Progress
+from aistore_data.upload.items import Photo, Split
+from sources.errors import ConfigError, DataError
+from sources.progress_bar import Progress
 
 _SPLITS = {"train": "train/", "validation": "val/", "val": "val/"}
 _WITH_CLASS = re.compile(r"(.+)_(n\d{8})\.(\w+)")

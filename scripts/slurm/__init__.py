@@ -11,10 +11,10 @@ import time
 import uuid
 from pathlib import Path
 
-from aistore_data.errors import ClusterError, ConfigError
-from training.config import Config, SubmitConfig
-from training.options import require
-from training.run_id import own_directory
+from sources.errors import ClusterError, ConfigError
+from training.config.options import require
+from training.config.schema import Config, SubmitConfig
+from training.run_dir.run_id import own_directory
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 TEMPLATE = Path(__file__).with_name("job.sbatch")
@@ -40,7 +40,7 @@ def submit(config: Config, dry_run: bool) -> None:
     for tool in ("sbatch", "scontrol"):
         if shutil.which(tool) is None:
             raise ClusterError(f"there is no {tool} on the PATH: submit from a machine that has SLURM's commands.")
-    from training.records import config_yaml
+    from training.run_dir.records import config_yaml
 
     try:
         folder.mkdir(parents=True)
@@ -135,15 +135,17 @@ def seconds(limit: str) -> int | None:
 
 def _check_run(config: Config) -> None:
     """Raise ConfigError if ``run_dir`` holds something else or another run, or the model does not exist."""
-    from training import drift, model, records  # here, so that a typing error need not wait for torch
+    from training.model import torchvision_models
+    from training.run_dir import records
+    from training.state import compatibility  # here, so that a typing error need not wait for torch
 
-    model.require_model(config.model.name)
+    torchvision_models.require_model(config.model.name)
     records.require_ours(config)
     recorded = records.recorded(Path(config.run_dir))
     if recorded is None or config.allow_changes:
         return
     now = recorded | {"config": dataclasses.asdict(config)}
-    if changes := drift.changes_of_result(recorded, now):
+    if changes := compatibility.changes_of_result(recorded, now):
         listed = "".join(f"\n  {change}" for change in changes)
         raise ConfigError(
             f"the run in {config.run_dir} was begun with other options:{listed}\n"

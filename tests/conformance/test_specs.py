@@ -13,9 +13,9 @@ import pytest
 import yaml
 from aistore.sdk import Client
 
-from aistore_data import etls
-from aistore_data.http_reader import Access, HttpReader, object_path
-from aistore_data.listing import read_manifest
+from aistore_data.bucket.listing import read_manifest
+from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.etls import lifecycle
 from etl.sample import Spec
 from tests.conformance.conftest import AIS, new_name
 from tests.conftest import PROJECT, write_image
@@ -49,12 +49,12 @@ def test_specs_start(ais: AIS, client: Client, recipe: Any, tmp_path: Path) -> N
         reader, uri = HttpReader(Access(ais.endpoint, ais.token)), f"ais://{name}"
         manifest = read_manifest(bucket, uri, "train/", reader)
         spec = Spec.train() if recipe == "train" else Spec.val()
-        assert etls.prove(reader, uri, manifest, name, spec, len(client.cluster().get_info().tmap)) >= 2
+        assert lifecycle.prove(reader, uri, manifest, name, spec, len(client.cluster().get_info().tmap)) >= 2
         arguments = {"etl_name": name, "etl_args": '{"wire":"info"}'}
         assert json.loads(reader.get(object_path(uri, manifest.name(0), **arguments)))["workers"] == 4
         said: list[str] = []
-        assert etls.ensure(client, name, recipe, etls.EtlSettings(), said.append) == (name, False)
+        assert lifecycle.ensure(client, name, recipe, lifecycle.EtlSettings(), said.append) == (name, False)
         assert said == [f"ETL {name} is running already"]
     finally:
-        etls.stop(client, name)
+        lifecycle.stop(client, name)
         bucket.delete(missing_ok=True)

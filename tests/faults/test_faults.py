@@ -18,12 +18,12 @@ import pytest
 from aistore import Client
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 
-from aistore_data.cluster import connect, make_client
-from aistore_data.destination import Bucket
+from aistore_data.client.http_reader import Access
+from aistore_data.client.placement import Placement
+from aistore_data.client.sdk import connect, make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.http_reader import Access
-from aistore_data.placement import Placement
-from aistore_data.upload import upload
+from aistore_data.upload.command import upload
+from aistore_data.upload.destination import Bucket
 from tests.conformance.test_embedded import pod_processes
 from tests.conftest import TINY, ForkedTrain, Result, Zygote, make_small_folder
 from tests.faults.link import Fault, Gate, Link, links_to

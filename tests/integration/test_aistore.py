@@ -23,15 +23,18 @@ from aistore.sdk.batch.batch import Batch
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 from torch.utils.data import DataLoader
 
-from aistore_data import ImageDataset, etls, listing, progress
-from aistore_data.cluster import make_client
+from aistore_data import ImageDataset
+from aistore_data.bucket import listing
+from aistore_data.bucket.listing import read_manifest
+from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.errors import ClusterError
-from aistore_data.folder import scan_folder
-from aistore_data.http_reader import Access, HttpReader, object_path
-from aistore_data.listing import read_manifest
+from aistore_data.etls import lifecycle
 from etl.request import Request, encode
 from etl.sample import Key, Spec, transform
+from sources import progress_bar
+from sources.errors import ClusterError
+from sources.folder import scan_folder
 from tests.conftest import PROJECT, TINY, Result, write_image
 
 Train = Callable[..., Result]
@@ -141,8 +144,8 @@ def test_a_thousand_photos_through_the_etl_equal_those_made_here(
 ) -> None:
     step = 1 if request.config.getoption("--all") else 5
     uri = cluster.put("photos", {path.name: path.read_bytes() for path in photos})
-    settings = etls.EtlSettings(num_workers=1)
-    name, _ = etls.ensure(cluster.client, "imagenet-train", "train", settings, print)
+    settings = lifecycle.EtlSettings(num_workers=1)
+    name, _ = lifecycle.ensure(cluster.client, "imagenet-train", "train", settings, print)
     reader, spec = HttpReader(cluster.access), Spec.train(224)
     row = bytearray(224 * 224 * 3)
     for index, path in list(enumerate(photos))[seed % step :: step]:
@@ -348,8 +351,8 @@ def test_building_a_manifest_says_how_far_it_is(
     uri = cluster.put("slow", names)
     bucket, reader = cluster.client.bucket("slow"), HttpReader(cluster.access)
     monkeypatch.setattr(listing, "_BATCH", 32)
-    monkeypatch.setattr(progress, "_SILENT_S", 0)
-    monkeypatch.setattr(progress, "_PLAIN_S", 0)
+    monkeypatch.setattr(progress_bar, "_SILENT_S", 0)
+    monkeypatch.setattr(progress_bar, "_PLAIN_S", 0)
     read_manifest(bucket, uri, "train/", reader)
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("140 objects of ais://slow/train/ listed, ") for line in lines)
@@ -361,7 +364,7 @@ def test_building_a_manifest_says_how_far_it_is(
 
 def test_ones_own_loop(environment: Cluster, upload: Callable[..., str], small_folder: Path) -> None:
     upload(small_folder, "own")
-    etls.ensure(environment.client, "imagenet-train", "train", etls.EtlSettings(num_workers=1), print)
+    lifecycle.ensure(environment.client, "imagenet-train", "train", lifecycle.EtlSettings(num_workers=1), print)
     remote = ImageDataset(
         environment.access.endpoint, "ais://own", etl_name="imagenet-train", spec=Spec.train(48), seed=4
     )
@@ -385,7 +388,7 @@ def test_the_readmes_own_loop_runs(
     code = text.partition("```python\n")[2].partition("```")[0]
     assert "ImageDataset(" in code
     upload(small_folder, "imagenet")
-    etls.ensure(environment.client, "imagenet-train", "train", etls.EtlSettings(num_workers=1), print)
+    lifecycle.ensure(environment.client, "imagenet-train", "train", lifecycle.EtlSettings(num_workers=1), print)
     (tmp_path / "loop.py").write_text("if __name__ == '__main__':\n    " + code.replace("\n", "\n    "))
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(PROJECT)!r}); exec(open('loop.py').read())"]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -485,7 +488,7 @@ def test_an_etl_of_the_same_name_with_other_code_is_left_alone(
     # With manage=reuse nothing is started, and other pixels are an error.
     reused = train(*words, "data.etl.manage=reuse", "run_dir=reused")
     assert "ETL somebodys-train does not answer for" in error(reused)
-    etls.stop(client, "somebodys-train")
+    lifecycle.stop(client, "somebodys-train")
 
 
 def test_an_etl_that_does_not_start_shows_why(train: Train, environment: Cluster, small_folder: Path) -> None:
@@ -495,59 +498,61 @@ def test_an_etl_that_does_not_start_shows_why(train: Train, environment: Cluster
 
 
 def test_two_starters_at_once_make_one_etl(cluster: Cluster) -> None:
-    settings, said = etls.EtlSettings(num_workers=1), []
+    settings, said = lifecycle.EtlSettings(num_workers=1), []
     with ThreadPoolExecutor(2) as pool:
-        starts = [pool.submit(etls.ensure, cluster.client, "both-val", "val", settings, said.append) for _ in range(2)]
+        starts = [
+            pool.submit(lifecycle.ensure, cluster.client, "both-val", "val", settings, said.append) for _ in range(2)
+        ]
         results = [start.result(timeout=60) for start in starts]
     assert {name for name, _ in results} == {"both-val"}, said
     assert sorted(started for _, started in results) == [False, True], said
-    etls.stop(cluster.client, "both-val")
+    lifecycle.stop(cluster.client, "both-val")
 
 
 def test_attaching_and_repairing(cluster: Cluster) -> None:
-    settings = etls.EtlSettings(num_workers=1)
+    settings = lifecycle.EtlSettings(num_workers=1)
     said: list[str] = []
-    first = etls.ensure(cluster.client, "repair-val", "val", settings, said.append)
+    first = lifecycle.ensure(cluster.client, "repair-val", "val", settings, said.append)
     assert first == ("repair-val", True)
-    assert etls.ensure(cluster.client, "repair-val", "val", settings, said.append) == ("repair-val", False)
+    assert lifecycle.ensure(cluster.client, "repair-val", "val", settings, said.append) == ("repair-val", False)
     assert "is running already" in said[-1]
     cluster.client.etl("repair-val").stop()
-    name, _ = etls.ensure(cluster.client, "repair-val", "val", settings, said.append)
+    name, _ = lifecycle.ensure(cluster.client, "repair-val", "val", settings, said.append)
     assert name.startswith("repair-val-") and "repair-val is stopped or broken and is left alone" in said[-1]
     for _ in range(2):  # nor can the cluster tell whose this one was, but its name says that it is ours
         cluster.client.etl(name).stop()
-        assert etls.ensure(cluster.client, "repair-val", "val", settings, said.append) == (name, True)
+        assert lifecycle.ensure(cluster.client, "repair-val", "val", settings, said.append) == (name, True)
         assert said[-1] == f"ETL {name} is stopped or broken; starting it anew"
         stages = {info.id: info.stage for info in cluster.client.cluster().list_etls(STAGES)}
         assert (stages["repair-val"], stages[name]) == ("Aborted", "Running")
     for left in ("repair-val", name, name):
-        etls.stop(cluster.client, left)
+        lifecycle.stop(cluster.client, left)
 
 
 def test_an_etl_that_did_not_start_leaves_nothing_in_the_way(cluster: Cluster) -> None:
-    settings = etls.EtlSettings(num_workers=1, dependencies=("numpy==0.0.1",))
+    settings = lifecycle.EtlSettings(num_workers=1, dependencies=("numpy==0.0.1",))
     for _ in range(2):
         with pytest.raises(ClusterError, match=r"ETL later-val did not start: .*numpy==0\.0\.1 is wanted"):
-            etls.ensure(cluster.client, "later-val", "val", settings, print)
-    settings = etls.EtlSettings(num_workers=1)
-    assert etls.ensure(cluster.client, "later-val", "val", settings, print) == ("later-val", True)
-    etls.stop(cluster.client, "later-val")
+            lifecycle.ensure(cluster.client, "later-val", "val", settings, print)
+    settings = lifecycle.EtlSettings(num_workers=1)
+    assert lifecycle.ensure(cluster.client, "later-val", "val", settings, print) == ("later-val", True)
+    lifecycle.stop(cluster.client, "later-val")
 
 
 def test_an_etl_that_makes_other_pixels_is_refused(cluster: Cluster, photos: list[Path], monkeypatch: Any) -> None:
     uri = cluster.put("prove", {f"train/a/{path.name}": path.read_bytes() for path in photos[:3]})
     manifest = read_manifest(cluster.client.bucket("prove"), uri, "train/", HttpReader(cluster.access))
-    name, _ = etls.ensure(cluster.client, "imagenet-train", "train", etls.EtlSettings(num_workers=1), print)
-    assert etls.prove(HttpReader(cluster.access), uri, manifest, name, Spec.train(64), 1) == 2
+    name, _ = lifecycle.ensure(cluster.client, "imagenet-train", "train", lifecycle.EtlSettings(num_workers=1), print)
+    assert lifecycle.prove(HttpReader(cluster.access), uri, manifest, name, Spec.train(64), 1) == 2
 
     def off_by_one(data: bytes, spec: Spec, key: Key | None) -> np.ndarray:
         pixels = transform(data, spec, key)
         pixels[0, 0, 0] ^= 1
         return pixels
 
-    monkeypatch.setattr(etls, "transform", off_by_one)
+    monkeypatch.setattr(lifecycle, "transform", off_by_one)
     with pytest.raises(ClusterError, match=r"makes other pixels of ais://prove/.*There: .*pillow.*Here: Pillow"):
-        etls.prove(HttpReader(cluster.access), uri, manifest, name, Spec.train(64), 1)
+        lifecycle.prove(HttpReader(cluster.access), uri, manifest, name, Spec.train(64), 1)
 
 
 def test_the_demos_data_are_whole(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from aistore import Client
 from aistore.sdk.errors import AISError
 
 from aistore_data import ImageDataset
-from aistore_data.bucket_uri import parse_bucket
-from aistore_data.cluster import make_client
+from aistore_data.bucket.listing import read_manifest
+from aistore_data.bucket.objects import iter_objects
+from aistore_data.bucket.uri import parse_bucket
+from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.errors import ClusterError
-from aistore_data.http_reader import Access, HttpReader, object_path
-from aistore_data.listing import read_manifest
-from aistore_data.objects import iter_objects
+from sources.errors import ClusterError
 from tests.conftest import TINY, Result
 
 

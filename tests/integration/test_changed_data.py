@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tests.conftest import TINY, Result
-from training.config import Config
-from training.content import changes_of_content, describe_content
-from training.data import open_data
-from training.distributed import World
+from training.config.schema import Config
+from training.loader.open_data import open_data
+from training.processes.distributed import World
+from training.state.content import changes_of_content, describe_content
 
 Train = Callable[..., Result]
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from aistore.sdk import Bucket
 
-from aistore_data import claim
-from aistore_data.claim import CLAIMS, Claim
-from aistore_data.cluster import make_client
+from aistore_data.client.http_reader import Access
+from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.errors import ConfigError, UserError
-from aistore_data.http_reader import Access
-from aistore_data.owner import myself
+from aistore_data.upload import claim
+from aistore_data.upload.claim import CLAIMS, Claim
+from sources.errors import ConfigError, UserError
+from sources.owner import myself
 
 OTHER_MACHINE = {"host": "elsewhere", "boot": "another boot", "beat": 1}
 

@@ -8,7 +8,7 @@ import pytest
 
 from scripts.compare_runs import main
 from tests.conftest import TINY, Result, write_image
-from training.sampler import epoch_order
+from training.loader.order import epoch_order
 
 Train = Callable[..., Result]
 

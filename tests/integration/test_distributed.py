@@ -63,7 +63,7 @@ def launch(cwd: Path, *words: str, options: tuple[str, ...] = ()) -> "subprocess
     command = [
         sys.executable,
         "-m",
-        "training.launch",
+        "training.processes.launch",
         "--nproc-per-node=2",
         *options,
         str(PROJECT / "train.py"),

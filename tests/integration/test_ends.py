@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from aistore_data.errors import DataError
+from sources.dataset import SampleDataset
+from sources.errors import DataError
 from tests.conftest import PROJECT, TINY, ForkedTrain, Result, make_small_folder, write_image
-from training import evaluation, loop
-from training.dataset import SampleDataset
+from training.engine import evaluation, loop
 
 Train = Callable[..., Result]
 RUN = [*TINY, "train.log_every=50"]

@@ -112,7 +112,7 @@ def checkout(tmp_path: Path) -> Path:
     """A folder that looks like the checkout, so that what the page writes does not land in the real one."""
     folder = tmp_path / "checkout"
     folder.mkdir()
-    for name in ("train.py", "conf", "aistore_data", "etl", "training"):
+    for name in ("train.py", "conf", "aistore_data", "etl", "sources", "training"):
         (folder / name).symlink_to(PROJECT / name)
     return folder
 

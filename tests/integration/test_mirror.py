@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from aistore import Client
 
-from aistore_data.cluster import make_client
+from aistore_data.client.http_reader import Access
+from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.http_reader import Access
 from tests.conftest import ForkedTrain, Result, Zygote, make_small_folder
 from tests.integration.test_bad_input import error
 from tests.integration.test_repeatable import RUN as STEPS
 from tests.integration.test_repeatable import assert_the_same
 from tests.integration.test_run_directory import SMALL_MODEL
-from training.mirror import LAST, OWNER, Mirror
+from training.run_dir.mirror import LAST, OWNER, Mirror
 
 Train = Callable[..., Result]
 RUN = [*STEPS, *SMALL_MODEL]
@@ -218,14 +218,14 @@ def test_a_stop_whose_upload_fails_is_an_error(train_here: Train, monkeypatch: p
 
     def without_a_cluster(mirror: Mirror, position: tuple[int, int]) -> None:
         def fail(name: str) -> bytes:
-            from aistore_data.errors import ClusterError
+            from sources.errors import ClusterError
 
             raise ClusterError("run_mirror=ais://runs/late: no answer.")
 
         monkeypatch.setattr(mirror._bucket, "read", fail)
         finish(mirror, position)
 
-    from training import loop
+    from training.engine import loop
 
     steps = iter(range(100))
     seed_step = loop.seed_step

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import PROJECT, Result
-from training import environment
+from training.state import environment
 
 Train = Callable[..., Result]
 

@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 import torch
 
-from aistore_data import etls
-from aistore_data.breaker import Breakers
-from aistore_data.cluster import connect, make_client
+from aistore_data.bucket.listing import read_manifest
+from aistore_data.client.http_reader import Access, HttpReader
+from aistore_data.client.placement import Placement
+from aistore_data.client.sdk import connect, make_client
+from aistore_data.dataset.breaker import Breakers
+from aistore_data.dataset.remote import Remote, RemoteDataset
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.folder import FolderReader, scan_folder
-from aistore_data.http_reader import Access, HttpReader
-from aistore_data.listing import read_manifest
-from aistore_data.placement import Placement
+from aistore_data.etls import lifecycle
 from etl import Spec
+from sources.dataset import BatchDataset, SampleDataset
+from sources.folder import FolderReader, scan_folder
 from tests.conftest import TINY, Result
 from tests.integration.test_aistore import embedded
-from training.dataset import BatchDataset, SampleDataset
-from training.loader import Feed, open_loader
-from training.remote import Remote, RemoteDataset
-from training.worker_server import start_worker_server
+from training.loader.loader import Feed, open_loader
+from training.loader.workers import start_worker_server
 
 Train = Callable[..., Result]
 
@@ -83,9 +83,9 @@ def places(photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iter
             shutil.copy(path, root / "folder" / split / "photo" / path.name)
     with EmbeddedAIS(root / "ais", imagefolder=root / "folder") as server:
         access = Access(server.endpoint, server.token)
-        client, settings = make_client(access), etls.EtlSettings(num_workers=1)
+        client, settings = make_client(access), lifecycle.EtlSettings(num_workers=1)
         names = {
-            recipe: etls.ensure(client, f"imagenet-{recipe}", recipe, settings, print)[0]  # type: ignore[arg-type]
+            recipe: lifecycle.ensure(client, f"imagenet-{recipe}", recipe, settings, print)[0]  # type: ignore[arg-type]
             for recipe in ("train", "val")
         }
         yield Places(root / "folder", access, names)

@@ -15,18 +15,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from aistore_data.claim import CLAIMS, Claim
-from aistore_data.cluster import make_client
+from aistore_data.bucket.listing import read_manifest
+from aistore_data.bucket.objects import iter_objects
+from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.folder import scan_folder
-from aistore_data.http_reader import Access, HttpReader, object_path
-from aistore_data.listing import read_manifest
-from aistore_data.objects import iter_objects
+from aistore_data.upload.claim import CLAIMS, Claim
 from scripts.prepare import checks
 from scripts.prepare_imagenet import main
+from sources.folder import scan_folder
 from tests import downloads
 from tests.conftest import PROJECT, write_image
-from training.lock import RunLock
+from training.run_dir.lock import RunLock
 
 KINDS = ("archives", "kaggle", "kaggle_zip", "imagefolder", "parquet")
 OTHER = "--allow-other"

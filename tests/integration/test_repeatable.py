@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import BATCH_NORM, TINY, ForkedTrain, Result, Zygote, make_small_folder
-from training.checkpoint import state_sha256
+from training.run_dir.checkpoint import state_sha256
 
 Train = Callable[..., Result]
 

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from aistore_data import etls
-from aistore_data.cluster import make_client
-from aistore_data.destination import Bucket
+from aistore_data.bucket.objects import iter_objects
+from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.http_reader import Access, HttpReader, object_path
-from aistore_data.objects import iter_objects
-from aistore_data.upload import upload
+from aistore_data.etls import lifecycle
+from aistore_data.upload.command import upload
+from aistore_data.upload.destination import Bucket
 from tests.conftest import TINY, Result, make_small_folder
 
 Train = Callable[..., Result]
@@ -112,7 +112,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAIS]:
         upload(make_small_folder(tmp_path_factory.mktemp("data")), photos, "folders", workers=1)
         client.bucket("runs").create()
         for recipe, name in (("train", "imagenet-train"), ("val", "imagenet-val")):
-            etls.ensure(client, name, recipe, etls.EtlSettings(num_workers=1), print)  # type: ignore[arg-type]
+            lifecycle.ensure(client, name, recipe, lifecycle.EtlSettings(num_workers=1), print)  # type: ignore[arg-type]
         yield server
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from aistore_data.cluster import make_client
+from aistore_data.bucket.listing import read_manifest
+from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.folder import scan_folder
-from aistore_data.http_reader import Access, HttpReader, object_path
-from aistore_data.listing import read_manifest
-from aistore_data.upload import main as upload
+from aistore_data.upload.command import main as upload
 from etl.shrink import shrink
 from scripts.shrink import main
+from sources.folder import scan_folder
 from tests.conftest import PROJECT
 
 SIDE = 200

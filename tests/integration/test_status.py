@@ -17,7 +17,7 @@ import pytest
 from scripts import status
 from tests.conftest import PROJECT, TINY, ForkedTrain, Result, Zygote, make_small_folder
 from tests.zygote import Request
-from training.lock import PREFIX
+from training.run_dir.lock import PREFIX
 
 Train = Callable[..., Result]
 Show = Callable[..., dict[str, dict[str, str]]]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from aistore_data.cluster import connect, make_client, why
+from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.sdk import connect, make_client, why
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.tls import Tls
-from aistore_data.errors import ClusterError
-from aistore_data.http_reader import Access, HttpReader, object_path
+from sources.errors import ClusterError
 from tests.certificates import Authority, Pair
 from tests.conftest import PROJECT, TINY, Result
 

@@ -13,7 +13,7 @@ import torchvision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import TINY, Result
-from training.checkpoint import state_sha256
+from training.run_dir.checkpoint import state_sha256
 
 Train = Callable[..., Result]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from aistore_data.destination import Folder
-from aistore_data.errors import UserError
-from aistore_data.folder import scan_folder
+from aistore_data.upload.destination import Folder
 from scripts.prepare import archives, flat, kaggle, matlab
 from scripts.prepare.kaggle import Zipped
 from scripts.prepare.matlab import read_synsets
 from scripts.prepare_imagenet import main
+from sources.errors import UserError
+from sources.folder import scan_folder
 from tests import downloads
 from tests.conftest import write_image
 
@@ -313,7 +313,7 @@ def test_a_full_disk_in_the_middle_goes_on(
 
     def full(self: Folder, name: str, data: bytes) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("aistore_data.destination.tempfile.NamedTemporaryFile", no_room)
+            patch.setattr("aistore_data.upload.destination.tempfile.NamedTemporaryFile", no_room)
             put(self, name, data)
 
     def no_room(*_: object, **options: object) -> object:

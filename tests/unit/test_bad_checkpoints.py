@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from aistore_data.errors import UserError
+from sources.errors import UserError
 from tests.bad_checkpoints import archived, damaged_files, flipped, real_state, with_absurd_contents
-from training import checkpoint
-from training.checkpoint_contents import FORMAT, KEYS, check, check_fits, check_format, migrated
-from training.drift import changes_of_result
-from training.model import load_weights
+from training.model.torchvision_models import load_weights
+from training.run_dir import checkpoint
+from training.state.checkpoint_contents import FORMAT, KEYS, check, check_fits, check_format, migrated
+from training.state.compatibility import changes_of_result
 
 
 def problem(state: Any) -> str:
@@ -126,7 +126,9 @@ def test_what_is_no_file_is_a_sentence(tmp_path: Path, kind: str, monkeypatch: p
         path.symlink_to("/dev/zero")
     elif kind == "unreadable":
         path.write_bytes(archived(real_state()))
-        monkeypatch.setattr("training.torch_files.is_archive", lambda path: (_ for _ in ()).throw(OSError(5, "EIO")))
+        monkeypatch.setattr(
+            "training.run_dir.torch_files.is_archive", lambda path: (_ for _ in ()).throw(OSError(5, "EIO"))
+        )
     refusal(path)
 
 

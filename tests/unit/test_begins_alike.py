@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from aistore_data.access import Access
-from aistore_data.connection import SCRATCH_BYTES, Connection, Get
-from aistore_data.credentials import Token
-from aistore_data.errors import ObjectError
-from aistore_data.fetch import Fetcher
+from aistore_data.client.access import Access
+from aistore_data.client.connection import SCRATCH_BYTES, Connection, Get
+from aistore_data.client.credentials import Token
+from aistore_data.client.fetch import Fetcher
 from etl.request import PROOF_BYTES, proof, stated
+from sources.errors import ObjectError
 from tests.unit.test_http_strict import BODY, GOOD, WRONG, Once, mutated
 
 STATED = stated("b/o", '{"tag":1}')

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from aistore import Client
 
-from aistore_data.bucket_uri import parse_bucket, split_uri
-from aistore_data.errors import ConfigError
-from aistore_data.http_reader import object_path
-from training.config import DataConfig
+from aistore_data.bucket.uri import parse_bucket, split_uri
+from aistore_data.client.http_reader import object_path
+from sources.errors import ConfigError
+from training.config.schema import DataConfig
 
 
 @pytest.mark.parametrize(

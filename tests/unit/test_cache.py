@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aistore_data.cache import cache_file, read_cached, write_cached
+from sources.cache import cache_file, read_cached, write_cached
 
 
 @pytest.fixture(autouse=True)

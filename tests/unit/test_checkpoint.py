@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from aistore_data.errors import UserError
+from sources.errors import UserError
 from tests.checkpoints import sound_state
-from training import checkpoint
+from training.run_dir import checkpoint
 
 
 def newest(folder: Path) -> Path | None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from training.class_order import imagenet_classes, joined, order_warning
-from training.weights import Weights
+from training.model.class_order import imagenet_classes, joined, order_warning
+from training.model.weights import Weights
 
 WNIDS = [wnid for wnid, _ in imagenet_classes()]
 WORDS = [word for _, word in imagenet_classes()]

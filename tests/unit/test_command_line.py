@@ -6,11 +6,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from aistore_data.errors import ConfigError
+from sources.errors import ConfigError
 from tests.conftest import PROJECT
-from training.compose import EXPECTED_ERRORS, check, explain, option_help, register
-from training.config import Config, describe_options
-from training.records import config_yaml
+from training.config.compose import EXPECTED_ERRORS, check, explain, option_help, register
+from training.config.schema import Config, describe_options
+from training.run_dir.records import config_yaml
 
 FROZEN = Path(__file__).parent / "command_line.txt"
 

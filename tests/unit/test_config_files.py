@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from aistore_data.errors import ConfigError
+from sources.errors import ConfigError
 from tests.conftest import PROJECT
-from training.compose import EXPECTED_ERRORS, check, explain, register
-from training.config import Config
-from training.config_files import check_words, load_file
-from training.records import config_yaml
+from training.config.compose import EXPECTED_ERRORS, check, explain, register
+from training.config.files import check_words, load_file
+from training.config.schema import Config
+from training.run_dir.records import config_yaml
 
 HEADER = """\
 defaults:

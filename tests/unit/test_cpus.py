@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training import numerics
+from training.engine import numerics
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ OPTIONAL = {
     "imagenet_ais_native": "built from native/",
     "websockets": "of uvicorn[standard], which aistore[etl] brings",
 }
-OURS = {"training", "aistore_data", "etl", "scripts", "tests", "benchmarks", "native", "train"}
+OURS = {"training", "aistore_data", "sources", "etl", "scripts", "tests", "benchmarks", "native", "train"}
 
 
 def project() -> dict[str, list[Requirement]]:
@@ -43,7 +43,7 @@ def imported(folder: str) -> dict[str, Path]:
     return found
 
 
-@pytest.mark.parametrize("folder", ["train.py", "training", "aistore_data", "etl", "scripts", "tests"])
+@pytest.mark.parametrize("folder", ["train.py", "training", "aistore_data", "sources", "etl", "scripts", "tests"])
 def test_what_is_imported_is_declared(folder: str) -> None:
     declared = {canonicalize_name(requirement.name) for requirement in project()["run"]}
     if folder in ("scripts", "tests"):  # preparation reads Parquet where pyarrow is installed

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import torch
 
-from aistore_data import disk
-from aistore_data.errors import DataError, UnreachableError
-from aistore_data.folder import FolderReader, scan_folder
 from etl import CorruptSample, Key, Spec, transform
+from sources import disk
+from sources.dataset import SampleDataset
+from sources.errors import DataError, UnreachableError
+from sources.folder import FolderReader, scan_folder
+from sources.notices import Listener, Notices
+from sources.pillow_warnings import collect
 from tests.conftest import TINY, Result, make_small_folder
-from training.dataset import SampleDataset
-from training.loader import Feed, open_loader
-from training.noise import collect
-from training.notices import Listener, Notices
-from training.sampler import ValBatches
+from training.loader.loader import Feed, open_loader
+from training.loader.order import ValBatches
 
 PASSING = [
     "ESTALE",

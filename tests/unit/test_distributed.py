@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from aistore_data.errors import ConfigError, UserError
-from training import distributed
-from training.distributed import (
+from sources.errors import ConfigError, UserError
+from training.processes import distributed
+from training.processes.distributed import (
     World,
     _agree,
     _meet,

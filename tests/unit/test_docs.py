@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from tests.conftest import PROJECT
-from training.compose import register
+from training.config.compose import register
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from training import drift
-from training.config import Config, describe_options
-from training.drift import changes_of_result, changes_of_rounding
+from training.config.schema import Config, describe_options
+from training.state import compatibility
+from training.state.compatibility import changes_of_result, changes_of_rounding
 
 ENVIRONMENT: dict[str, Any] = {
     "versions": {"sample": 1, "torch": "2.15", "numpy": "2.4", "python": "3.11"},
@@ -91,7 +91,7 @@ def test_an_option_that_the_checkpoint_does_not_know_counts_as_its_default(name:
 
 def test_an_option_that_is_no_more_counts_unless_it_was_at_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert changes(put(side(), "config.train.nothing_we_know", 1), side()) == ["train.nothing_we_know"]
-    monkeypatch.setitem(drift.REMOVED, "train.warp", 1.0)
+    monkeypatch.setitem(compatibility.REMOVED, "train.warp", 1.0)
     assert changes(put(side(), "config.train.warp", 1.0), side()) == []
     assert changes(put(side(), "config.train.warp", 2.0), side()) == ["train.warp"]
 

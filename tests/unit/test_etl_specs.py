@@ -10,13 +10,13 @@ import pytest
 import yaml
 from aistore import Client
 
-from aistore_data import etls
 from aistore_data.embedded.etls import duration_s
+from aistore_data.etls import lifecycle
 from etl.code import code_sha256
 from etl.request import CODE_VARIABLE
 from scripts.etl_specs import ETL, SPECS, updated
 from tests.conftest import PROJECT
-from training.config import EtlConfig
+from training.config.schema import EtlConfig
 
 # AIStore 5.0, ext/etl/api.go: ETLSpecMsg with InitMsgBase inline, RuntimeSpec, and the communication types.
 FIELDS = {
@@ -59,9 +59,9 @@ def test_they_start_what_data_etl_image_starts(recipe: Any, monkeypatch: pytest.
     client = Client("http://localhost")
     monkeypatch.setattr(client._request_client, "request", request)
     spec = load(recipe)
-    settings = etls.EtlSettings(image=spec["runtime"]["image"])
+    settings = lifecycle.EtlSettings(image=spec["runtime"]["image"])
     name = getattr(EtlConfig(), f"{recipe}_name")
-    assert etls._init(client, name, recipe, code_sha256(), settings, print)
+    assert lifecycle._init(client, name, recipe, code_sha256(), settings, print)
     (message,) = asked
 
     def environment(of: Any) -> dict[str, str]:

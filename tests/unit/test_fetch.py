@@ -13,10 +13,10 @@ from contextlib import suppress
 
 import pytest
 
-from aistore_data.connection import Get
-from aistore_data.errors import ObjectError
-from aistore_data.fetch import Fetcher
-from aistore_data.http_reader import Access
+from aistore_data.client.connection import Get
+from aistore_data.client.fetch import Fetcher
+from aistore_data.client.http_reader import Access
+from sources.errors import ObjectError
 
 BODY = os.urandom(70_000)
 LENGTH = f"Content-Length: {len(BODY)}\r\n\r\n".encode()

@@ -10,12 +10,12 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.datasets import folder as torchvision_folder
 
-from aistore_data.errors import ConfigError, DataError
-from aistore_data.folder import FolderReader, scan_folder
-from aistore_data.manifest import IMG_EXTENSIONS, Manifest
 from etl import Key, Spec, transform
+from sources.dataset import SampleDataset
+from sources.errors import ConfigError, DataError
+from sources.folder import FolderReader, scan_folder
+from sources.manifest import IMG_EXTENSIONS, Manifest
 from tests.conftest import write_image
-from training.dataset import SampleDataset
 
 
 def same_as_imagefolder(root: Path) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from aistore_data import disk, walk
-from aistore_data.errors import ConfigError, DataError, UserError
-from aistore_data.folder import scan_folder
-from aistore_data.photos import index_folder
+from aistore_data.upload.items import index_folder
+from sources import disk, walk
+from sources.errors import ConfigError, DataError, UserError
+from sources.folder import scan_folder
 from tests.conftest import write_image
 
 APPLE_DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(100)

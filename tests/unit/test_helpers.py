@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from aistore_data import claim, etls
-from aistore_data.claim import Claim
-from aistore_data.errors import ClusterError, UserError
-from training import bucket, keeper
-from training.keeper import Keeper
-from training.mirror import Mirror, Snapshot
+from aistore_data.dataset import open_bucket
+from aistore_data.etls import lifecycle, monitor
+from aistore_data.etls.monitor import Keeper
+from aistore_data.upload import claim
+from aistore_data.upload.claim import Claim
+from sources.errors import ClusterError, UserError
+from training.run_dir.mirror import Mirror, Snapshot
 
 
 def test_the_keeper_goes_on_after_any_error_and_says_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "PERIOD_S", 0.001)
+    monkeypatch.setattr(monitor, "PERIOD_S", 0.001)
     errors: list[Exception] = [ValueError("a field is missing\nand so on")] * 3 + [KeyError("x")]
     said: list[str] = []
     alive = threading.Event()
@@ -93,8 +94,8 @@ def test_an_etl_that_cannot_be_stopped_hides_nothing(monkeypatch: pytest.MonkeyP
     def stop(client: Any, name: str) -> None:
         raise error
 
-    monkeypatch.setattr(etls, "stop", stop)
-    monkeypatch.setattr(bucket, "why", lambda error, access: str(error))
+    monkeypatch.setattr(lifecycle, "stop", stop)
+    monkeypatch.setattr(open_bucket, "why", lambda error, access: str(error))
     said: list[str] = []
-    bucket._stop_etl(None, "imagenet-train", None, said.append)  # type: ignore[arg-type]
+    open_bucket._stop_etl(None, "imagenet-train", None, said.append)  # type: ignore[arg-type]
     assert said == [f"ETL imagenet-train could not be stopped: {error}"]

@@ -12,16 +12,16 @@ import pytest
 import xxhash
 from PIL import Image
 
-import training.remote
-from aistore_data.breaker import Breakers
-from aistore_data.http_reader import Access
-from aistore_data.manifest import Manifest, checksum_digest
-from aistore_data.placement import Placement
+import aistore_data.dataset.remote
+from aistore_data.client.http_reader import Access
+from aistore_data.client.placement import Placement
+from aistore_data.dataset.breaker import Breakers
+from aistore_data.dataset.remote import Remote, RemoteDataset
 from etl.sample import Key, Spec, transform
+from sources.dataset import through_wire
+from sources.manifest import Manifest, checksum_digest
 from tests.certificates import Authority
 from tests.hostile import BROKEN, HARMLESS, Hostile
-from training.dataset import through_wire
-from training.remote import Remote, RemoteDataset
 
 SIZE = 32
 PHOTOS = 48
@@ -72,7 +72,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, ssl.SS
 @pytest.fixture
 def environment(tls: Any, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     monkeypatch.setenv("AIS_CLIENT_CA", str(tls[0]))
-    monkeypatch.setattr(training.remote, "RAW_TIMEOUT_S", 0.25)
+    monkeypatch.setattr(aistore_data.dataset.remote, "RAW_TIMEOUT_S", 0.25)
     context: ssl.SSLContext = tls[1]
     return context
 

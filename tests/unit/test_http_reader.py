@@ -14,9 +14,9 @@ from typing import ClassVar
 
 import pytest
 
-from aistore_data.cluster import connect
-from aistore_data.errors import ClusterError, ObjectError
-from aistore_data.http_reader import Access, HttpReader, object_path
+from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.sdk import connect
+from sources.errors import ClusterError, ObjectError
 
 BODY = bytes(range(256)) * 20
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from aistore_data.access import Access, server_message
-from aistore_data.breaker import Breakers
-from aistore_data.connection import Get
-from aistore_data.errors import ClusterError, ObjectError
-from aistore_data.fetch import Fetcher
-from aistore_data.http_head import parse_location
-from aistore_data.http_reader import HttpReader
+from aistore_data.client.access import Access, server_message
+from aistore_data.client.connection import Get
+from aistore_data.client.fetch import Fetcher
+from aistore_data.client.http_head import parse_location
+from aistore_data.client.http_reader import HttpReader
+from aistore_data.dataset.breaker import Breakers
+from sources.errors import ClusterError, ObjectError
 
 BODY = bytes(range(256)) * 4
 OK = b"HTTP/1.1 200 OK\r\n"

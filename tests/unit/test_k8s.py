@@ -17,9 +17,9 @@ from scripts import submit
 from scripts.k8s import to_yaml
 from scripts.k8s.manifests import job_name, render
 from scripts.k8s.pod import configuration_in_pod, memory_quantity
-from training.compose import check, register
-from training.config import Config
-from training.preemption import EXIT_CODE
+from training.config.compose import check, register
+from training.config.schema import Config
+from training.processes.preemption import EXIT_CODE
 
 Manifests = dict[str, dict[str, Any]]
 
@@ -122,7 +122,7 @@ def test_the_launcher_is_the_command_and_the_rendezvous_is_static(overrides: lis
     kinds = manifests(*overrides)
     config, job = configure(*overrides), kinds["Job"]
     container, name = container_of(job), job["metadata"]["name"]
-    assert container["command"] == ["python", "-m", "training.launch"]
+    assert container["command"] == ["python", "-m", "training.processes.launch"]
     assert container["args"][:6] == [
         f"--nnodes={config.submit.nodes}",
         f"--nproc-per-node={config.submit.tasks_on_a_node}",

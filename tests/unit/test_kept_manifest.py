@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aistore_data.errors import ObjectError
-from aistore_data.listing import _HASH, read_manifest
-from aistore_data.manifest import Manifest
+from aistore_data.bucket.listing import _HASH, read_manifest
+from sources.errors import ObjectError
+from sources.manifest import Manifest
 
 NAMES = [f"train/{folder}/{number}.jpg" for folder in ("ant", "bee") for number in range(5)]
 

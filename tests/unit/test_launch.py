@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from training import launch
-from training.exits import VARIABLE, report, reported
+from training.processes import launch
+from training.processes.exits import VARIABLE, report, reported
 
 
 @pytest.mark.parametrize(

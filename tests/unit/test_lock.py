@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from aistore_data.errors import ConfigError, UserError
-from aistore_data.owner import myself
+from sources.errors import ConfigError, UserError
+from sources.owner import myself
 from tests.conftest import PROJECT
-from training import lock
-from training.lock import PREFIX, RENEW_S, STALE_S, RunLock
+from training.run_dir import lock
+from training.run_dir.lock import PREFIX, RENEW_S, STALE_S, RunLock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from training.lock import RunLock
+from training.run_dir.lock import RunLock
 with RunLock(Path(sys.argv[1]), print):
     print("held", flush=True)
     time.sleep(60)

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from training.config import Config, DataConfig, TrainConfig
-from training.console import Console
-from training.dataset import Batch, Counts
-from training.distributed import World
-from training.loader import Feed, Loader
-from training.loop import _train_step
-from training.metrics import Sums, Tally
-from training.optimizer import build_optimizer, build_schedule
-from training.state import Run
-from training.stream import Stream
+from sources.dataset import Batch, Counts
+from training.config.schema import Config, DataConfig, TrainConfig
+from training.engine.loop import _train_step
+from training.loader.fingerprint import Stream
+from training.loader.loader import Feed, Loader
+from training.optim.optimizers import build_optimizer, build_schedule
+from training.processes.distributed import World
+from training.report.console import Console
+from training.report.metrics import Sums, Tally
+from training.state.run_state import Run
 
 
 def make_run(accumulate: int) -> Run:

@@ -7,10 +7,10 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms.functional import normalize, to_tensor
 
-from training.console import format_duration
-from training.loader import MEAN, STD, denormalise, normalise
-from training.metrics import Metrics, Sums, Tally
-from training.numerics import seed_step
+from training.engine.numerics import seed_step
+from training.loader.loader import MEAN, STD, denormalise, normalise
+from training.report.console import format_duration
+from training.report.metrics import Metrics, Sums, Tally
 
 
 def test_accuracy_and_loss_over_unequal_batches() -> None:

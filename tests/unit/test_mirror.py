@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from aistore_data.errors import ClusterError, ConfigError, UserError
+from sources.errors import ClusterError, ConfigError, UserError
 from tests.checkpoints import sound_state
 from tests.unit.test_command_line import composed
-from training import checkpoint
-from training.config import Config
-from training.mirror import LAST, OWNER, Mirror
+from training.config.schema import Config
+from training.run_dir import checkpoint
+from training.run_dir.mirror import LAST, OWNER, Mirror
 
 Position = tuple[int, int]
 
@@ -28,7 +28,7 @@ class Killed(BaseException):
 
 
 class MemoryBucket:
-    """As ``training.mirror.Bucket``; each operation first calls ``before``."""
+    """As ``training.run_dir.mirror.Bucket``; each operation first calls ``before``."""
 
     uri = "ais://memory/run"
 
@@ -63,7 +63,7 @@ class MemoryBucket:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> MemoryBucket:
     made = MemoryBucket()
-    monkeypatch.setattr("training.mirror._open_bucket", lambda config: made)
+    monkeypatch.setattr("training.run_dir.mirror._open_bucket", lambda config: made)
     return made
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torchvision
 
-from aistore_data.errors import ConfigError, UserError
-from training.config import Config, ModelConfig
-from training.image_sizes import builder_options, check_sizes
-from training.loop import _loss
-from training.model import build_model, preprocessing_note
+from sources.errors import ConfigError, UserError
+from training.config.schema import Config, ModelConfig
+from training.engine.loop import _loss
+from training.model.image_sizes import builder_options, check_sizes
+from training.model.torchvision_models import build_model, preprocessing_note
 
 
 def test_an_unknown_model_gets_the_nearest_names() -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from aistore_data.errors import ConfigError
-from training.config import Config
-from training.distributed import World
-from training.explain import check_compiler, explain_runtime_error
-from training.numerics import cpu_share, set_numerics
+from sources.errors import ConfigError
+from training.config.schema import Config
+from training.engine.numerics import cpu_share, set_numerics
+from training.processes.distributed import World
+from training.processes.explain import check_compiler, explain_runtime_error
 
 
 @pytest.mark.parametrize(

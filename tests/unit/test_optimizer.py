@@ -5,8 +5,8 @@ import torch
 import torchvision
 from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 
-from training.config import TrainConfig
-from training.optimizer import build_optimizer, build_schedule, learning_rate_factor
+from training.config.schema import TrainConfig
+from training.optim.optimizers import build_optimizer, build_schedule, learning_rate_factor
 
 
 def test_step_is_torchs_step_lr() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
-from training.console import Console
-from training.output import Unfailing, put, put_error
+from training.report.console import Console
+from training.report.output import Unfailing, put, put_error
 
 PROGRAM = """
 import sys
-from training.output import never_fail, put_error
+from training.report.output import never_fail, put_error
 never_fail()
 for _ in range(2000):
     print("a line that is long enough \\u2192")

@@ -13,18 +13,18 @@ from types import SimpleNamespace
 import pytest
 from hydra import compose, initialize_config_dir
 
-from aistore_data.errors import ConfigError, DataError
-from aistore_data.text import shell_word, visible
+from aistore_data.dataset.remote import Work
 from etl import Spec
 from scripts.submit import resolve
+from sources.errors import ConfigError, DataError
+from sources.text import shell_word, visible
 from tests.conftest import PROJECT
-from training.compose import EXPECTED_ERRORS, check, explain, register
-from training.config import Config, DataConfig
-from training.console import Console
-from training.drift import flatten
-from training.overrides import PATHS, STRINGS, quote_overrides
-from training.records import config_yaml, rerun_command
-from training.remote import Work
+from training.config.compose import EXPECTED_ERRORS, check, explain, register
+from training.config.overrides import PATHS, STRINGS, quote_overrides
+from training.config.schema import Config, DataConfig
+from training.report.console import Console
+from training.run_dir.records import config_yaml, rerun_command
+from training.state.compatibility import flatten
 
 VALUES = [
     *(f"/data/a{character}b" for character in "()[]{};&!^<>'\"=#,:%$@*? \t\\|~`+"),
@@ -103,9 +103,9 @@ def train_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], tuple[in
     def call(words: list[str]) -> tuple[int, list[Config]]:
         configs: list[Config] = []
         monkeypatch.setattr("training.run.run", lambda config: configs.append(config) or 0)
-        monkeypatch.setattr("training.worker_server.start_worker_server", lambda _: None)
+        monkeypatch.setattr("training.loader.workers.start_worker_server", lambda _: None)
         monkeypatch.setattr("sys.argv", ["train.py", *words])
-        for name in ("output.never_fail", "preemption.silence"):  # they are for a process that ends with the program
+        for name in ("report.output.never_fail", "processes.preemption.silence"):  # they are for a process that ends with the program
             monkeypatch.setattr(f"training.{name}", lambda: None)
         interrupt = signal.getsignal(signal.SIGINT)
         with pytest.raises(SystemExit) as ended:

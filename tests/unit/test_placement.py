@@ -4,7 +4,7 @@ from typing import Any
 
 from aistore.sdk.utils import get_digest, xoshiro256_hash
 
-from aistore_data.placement import Placement
+from aistore_data.client.placement import Placement
 
 
 def node(number: int, flags: int = 0) -> dict[str, Any]:

@@ -13,15 +13,15 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from aistore_data.errors import ConfigError
 from scripts.k8s import to_yaml
-from training.compose import check, register
-from training.config import Config
-from training.options import literal
-from training.overrides import PATHS
-from training.plain_yaml import dump
-from training.recorded import check_texts
-from training.records import config_yaml
+from sources.errors import ConfigError
+from training.config.compose import check, register
+from training.config.options import literal
+from training.config.overrides import PATHS
+from training.config.recorded import check_texts
+from training.config.schema import Config
+from training.run_dir.plain_yaml import dump
+from training.run_dir.records import config_yaml
 
 NUMBERS = [
     "1e3",

@@ -8,7 +8,9 @@ import pytest
 from tests.conftest import PROJECT
 
 
-@pytest.mark.parametrize("module", ["aistore_data.errors", "aistore_data.upload", "training.launch", "scripts.shrink"])
+@pytest.mark.parametrize(
+    "module", ["sources.errors", "aistore_data.upload", "training.processes.launch", "scripts.shrink"]
+)
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_another_system_is_refused_in_a_sentence(module: str, platform: str) -> None:
     code = f"import sys, select; sys.platform = {platform!r}; del select.epoll; import {module}"
@@ -21,5 +23,9 @@ def test_another_system_is_refused_in_a_sentence(module: str, platform: str) -> 
 
 def test_the_entry_imports_it_first() -> None:
     lines = (PROJECT / "train.py").read_text().splitlines()
-    ours = [line for line in lines if line.startswith(("from aistore_data", "from training", "import training"))]
-    assert ours[0].startswith("from aistore_data")
+    ours = [
+        line
+        for line in lines
+        if line.startswith(("from aistore_data", "from sources", "from training", "import training"))
+    ]
+    assert ours[0].startswith("from sources")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from training.preemption import StopFlag, Stopped, undisturbed
+from training.processes.preemption import StopFlag, Stopped, undisturbed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from aistore_data import progress
-from aistore_data.progress import Progress
+from sources import progress_bar
+from sources.progress_bar import Progress
 
 
 class Clock:
@@ -22,7 +22,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(progress_bar, "time", SimpleNamespace(monotonic=clock.monotonic))
     monkeypatch.delenv("RANK", raising=False)
     return clock
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from aistore_data import randomness
-from aistore_data.manifest import Manifest
-from aistore_data.randomness import stream
+from sources import randomness
+from sources.manifest import Manifest
+from sources.randomness import stream
+from sources.substitutes import substitutes
 from tests.conftest import PROJECT
-from training.numerics import seed_step
-from training.sampler import epoch_order
-from training.substitutes import substitutes
+from training.engine.numerics import seed_step
+from training.loader.order import epoch_order
 
 DOMAINS = {name: value for name, value in vars(randomness).items() if name.isupper() and name != "RANDOM_DOMAIN"}
 
@@ -24,14 +24,14 @@ def test_all_domains_differ() -> None:
     assert all(not set(a) & set(b) for a, b in itertools.combinations(words.values(), 2))
 
 
-@pytest.mark.parametrize("folder", ["aistore_data", "etl", "scripts", "training"])
+@pytest.mark.parametrize("folder", ["aistore_data", "etl", "scripts", "sources", "training"])
 def test_no_other_file_makes_streams_of_its_own(folder: str) -> None:
     makers = re.compile(r"Philox\(|default_rng|RandomState|np\.random\.(?:rand|seed|shuffle|permutation)")
     found = {
         str(path.relative_to(PROJECT)): len(makers.findall(path.read_text()))
         for path in sorted((PROJECT / folder).rglob("*.py"))
     }
-    allowed = {"aistore_data/randomness.py", "etl/sample.py", "training/dataset.py", "scripts/make_demo_data.py"}
+    allowed = {"sources/randomness.py", "etl/sample.py", "sources/dataset.py", "scripts/make_demo_data.py"}
     assert {name: count for name, count in found.items() if count} == {
         name: 1 for name in allowed if name.startswith(folder)
     }

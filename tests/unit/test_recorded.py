@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from aistore_data.errors import ConfigError
 from scripts import submit
-from training.config import Config
-from training.recorded import check_texts
+from sources.errors import ConfigError
+from training.config.recorded import check_texts
+from training.config.schema import Config
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl"
 TOKEN = "s3cret-of-this-environment"

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from aistore_data.errors import UserError
+from sources.errors import UserError
 from tests.checkpoints import sound_state
-from training import checkpoint
-from training.config import Config
-from training.lock import RunLock
-from training.metrics import Metrics
-from training.records import RunDirectory, claim
+from training.config.schema import Config
+from training.report.metrics import Metrics
+from training.run_dir import checkpoint
+from training.run_dir.lock import RunLock
+from training.run_dir.records import RunDirectory, claim
 
 METRICS = Metrics(1.0, 50.0, 100.0, 4)
 

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aistore_data.breaker import FAILURES, Breakers
-from aistore_data.connection import Get
-from aistore_data.errors import DataError, ObjectError
-from aistore_data.fetch import Fetcher
-from aistore_data.http_reader import Access, object_path
-from aistore_data.manifest import Manifest
-from aistore_data.placement import Placement
+from aistore_data.client.connection import Get
+from aistore_data.client.fetch import Fetcher
+from aistore_data.client.http_reader import Access, object_path
+from aistore_data.client.placement import Placement
+from aistore_data.dataset.breaker import FAILURES, Breakers
+from aistore_data.dataset.remote import Remote, RemoteDataset, Sample, Work, etl_paths
 from etl.request import Request, encode, statement
 from etl.sample import Key, Spec, transform
-from training.latency import Latencies
-from training.remote import Remote, RemoteDataset, Sample, Work, etl_paths
-from training.substitutes import substitutes
+from sources.errors import DataError, ObjectError
+from sources.latency import Latencies
+from sources.manifest import Manifest
+from sources.substitutes import substitutes
 
 NAMES = ("train/a b/ä+&.jpg", "train/c/1.jpg", "train/c/2.jpg", "train/c/3.jpg")
 MANIFEST = Manifest.build([(name.encode(), min(number, 1), 5) for number, name in enumerate(NAMES)], ("a b", "c"))

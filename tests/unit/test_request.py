@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aistore_data.access import statement_of
+from aistore_data.client.access import statement_of
 from etl.files import query_of
 from etl.limits import Limits
 from etl.request import LABEL, PROOF_BYTES, BadRequest, Request, answer, encode, label, parse, proof, proved, statement

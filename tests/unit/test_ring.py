@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from training.dataset import Batch, Counts, empty_batch
-from training.loader import Feed, Loader, open_loader
-from training.ring import Keys, Message, Ring
-from training.worker_server import start_worker_server
+from sources.dataset import Batch, Counts, empty_batch
+from training.loader.loader import Feed, Loader, open_loader
+from training.loader.ring import Keys, Message, Ring
+from training.loader.workers import start_worker_server
 
 CPU = torch.device("cpu")
 SIDE = 5

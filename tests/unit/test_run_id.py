@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from training import run_id
-from training.run_id import base_name, hand_out, own_directory
+from training.run_dir import run_id
+from training.run_dir.run_id import base_name, hand_out, own_directory
 
 BATCH = {"SLURM_JOB_ID": "17", "ENVIRONMENT": "BATCH"}
 STEP = {"SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from training.sampler import TrainBatches, ValBatches, epoch_order
+from training.loader.order import TrainBatches, ValBatches, epoch_order
 
 
 def test_the_order_is_a_permutation_fixed_by_seed_and_epoch() -> None:

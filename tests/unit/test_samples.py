@@ -7,25 +7,25 @@ import pytest
 
 import etl.sample
 from etl import code
-from training import samples
+from training.state import sample_hash
 
 SHA256 = "ed1f2de5279f0fad1cfda7d29538d90c4300654337af81150ecde3cbe515d311"
 
 
 def test_what_makes_samples_is_what_it_was() -> None:
     """It is recorded in checkpoints: whoever changes it makes every run of a former version refuse to go on."""
-    assert samples.samples_sha256() == SHA256
+    assert sample_hash.samples_sha256() == SHA256
 
 
 def test_it_is_the_same_without_the_native_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(etl.sample, "native", lambda: None)
-    assert samples.samples_sha256.__wrapped__() == SHA256
+    assert sample_hash.samples_sha256.__wrapped__() == SHA256
 
 
 def test_other_pixels_are_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    transform = samples.transform
-    monkeypatch.setattr(samples, "transform", lambda *arguments: transform(*arguments) ^ np.uint8(1))
-    assert samples.samples_sha256.__wrapped__() != SHA256
+    transform = sample_hash.transform
+    monkeypatch.setattr(sample_hash, "transform", lambda *arguments: transform(*arguments) ^ np.uint8(1))
+    assert sample_hash.samples_sha256.__wrapped__() != SHA256
 
 
 def test_the_code_of_the_etls_is_what_was_imported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,8 @@
 import multiprocessing
 from multiprocessing.connection import Connection
 
-from aistore_data.manifest import Manifest
-from aistore_data.shared import share
+from sources.manifest import Manifest
+from sources.shared_memory import share
 
 
 def answer_labels(manifest: Manifest, pipe: Connection) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from aistore_data.errors import ConfigError
 from scripts import slurm
 from scripts.submit import main
+from sources.errors import ConfigError
 from tests.unit.test_command_line import composed
 
 BASE = ["data.root=/data", "submit.nodes=2"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.dataset import Batch, Counts
-from training.stream import Stream, codes_in_order, format_fingerprint, total_over_ranks
+from sources.dataset import Batch, Counts
+from training.loader.fingerprint import Stream, codes_in_order, format_fingerprint, total_over_ranks
 
 
 def batch(order: list[int], seed: int = 0) -> Batch:

@@ -12,7 +12,7 @@ STUB = """
 import os, runpy, signal, sys, types
 codes, jobs = eval(sys.argv.pop(1)), []
 def run(config):
-    from training.preemption import StopFlag
+    from training.processes.preemption import StopFlag
     stop, code = StopFlag(), codes[len(jobs)]
     jobs.append(config.seed)
     stop.ignore_from_now_on()

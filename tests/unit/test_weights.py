@@ -17,15 +17,21 @@ import pytest
 import torch
 import torchvision
 
-from aistore_data.errors import ConfigError, UserError
-from training.assemble import _model
-from training.config import Config, ModelConfig
-from training.console import Console
-from training.data import Data
-from training.distributed import World
-from training.model import build_model, open_weights, preprocessing_note, transforms_input, weights_notes
-from training.weights import read_weights, under_own_names
-from training.weights_file import read_safetensors
+from sources.errors import ConfigError, UserError
+from training.config.schema import Config, ModelConfig
+from training.engine.build import _model
+from training.loader.open_data import Data
+from training.model.torchvision_models import (
+    build_model,
+    open_weights,
+    preprocessing_note,
+    transforms_input,
+    weights_notes,
+)
+from training.model.weights import read_weights, under_own_names
+from training.model.weights_file import read_safetensors
+from training.processes.distributed import World
+from training.report.console import Console
 
 CLASSES = 3
 

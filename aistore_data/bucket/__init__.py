@@ -1,0 +1,1 @@
+"""What lies in a bucket: names, layouts, listings and manifests."""

@@ -1,0 +1,39 @@
+"""How a data set lies in a bucket: the names of its objects.
+
+``folders`` is ImageFolder's layout, ``train/n01440764/x.JPEG``. ``pairs`` is that of AIStore's 2021 post,
+``train/0000353.jpg`` beside ``train/0000353.cls`` with the class number as text; numbered in the manifest's order,
+zero-padded, extensions kept. Both have the class names in ``.imagenet-ais/train/classes.json``. A folder and the
+buckets that were uploaded from it have the same manifests, names apart.
+"""
+
+from typing import Literal
+
+from sources.manifest import Manifest
+
+Layout = Literal["folders", "pairs"]
+
+BESIDE = ".imagenet-ais/"
+"""Where a bucket keeps what is no sample."""
+
+
+def classes_name(prefix: str) -> str:
+    """The object that lists the class names of the split below ``prefix``, in the order of their numbers.
+
+    Not below ``prefix`` itself, where a dataset that takes every object for a sample would meet it.
+    """
+    return f"{BESIDE}{prefix}classes.json"
+
+
+def manifest_name(prefix: str) -> str:
+    """The object that keeps the manifest of the split below ``prefix``."""
+    return f"{BESIDE}{prefix}manifest.npz"
+
+
+def pair_names(manifest: Manifest) -> list[tuple[str, str]]:
+    """The (image, class) object names of a split in the layout ``pairs``, without the prefix."""
+    width = max(7, len(str(len(manifest))))
+    names = []
+    for index in range(len(manifest)):
+        stem = f"{index:0{width}d}"
+        names.append((f"{stem}.{manifest.name(index).rpartition('.')[2]}", f"{stem}.cls"))
+    return names

@@ -1,0 +1,142 @@
+"""The head of an HTTP answer and where a redirect leads, read strictly: what is not HTTP to the letter is an error.
+
+Two readers that understand a message differently, or one that guesses, take one answer for another.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from etl.request import LABEL
+from sources.errors import ObjectError
+
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\n\0]*)?")
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")
+_LENGTH = re.compile(r"\d{1,15}")
+_ONCE = {"content-length", "transfer-encoding", "content-encoding", "location", LABEL}
+"""Headers that may not say two things."""
+
+_LOCATED = re.compile(rb"(?i)\r\nlocation:[ \t]*([^\r\n\0]*?)[ \t]*(?=\r\n|$)")
+_REDIRECT = b"HTTP/1.1 3"
+_LABELLED = re.compile(rb"\r\nimagenet-sample: ([^\r\n]*)(?=\r\n|$)")
+_LABEL = LABEL.encode()
+_HOST = re.compile(r"(?:[0-9a-z_-]{1,63}\.)*[0-9a-z_-]{1,63}\.?|\[[0-9a-f:.]+\]")
+_VISIBLE = re.compile(r"[!-~]+")
+_LONGEST_LOCATION = 1 << 14
+_USUAL_LOCATION = re.compile(r"(https?)://([\w.:-]+)(/[!-\"$-~]*)", re.ASCII)
+"""Scheme, host and port, path with query, without a fragment."""
+
+
+class Head(NamedTuple):
+    """What the head of an answer says."""
+
+    status: int
+    headers: Mapping[str, str]
+    keep: bool
+    chunked: bool
+    length: int | None
+    """Bytes of the body; None where that is not said."""
+
+
+def parse_head(text: bytes) -> tuple[Head, bytes | None]:
+    """Of a head without the empty line at its end; and the value of ``LABEL``. Raises ObjectError."""
+    if text.startswith(_REDIRECT) and (match := _LOCATED.search(text)):  # as with the label below
+        head, label = parse_head(text[: match.start()] + text[match.end() :])
+        location = match[1].decode("latin-1")
+        if head.headers.get("location", location) != location:
+            raise ObjectError(head.status, "the answer says location twice")
+        return head._replace(headers=MappingProxyType({**head.headers, "location": location})), label
+    label = None
+    if _LABEL in text and (match := _LABELLED.search(text)):  # it differs from answer to answer; what is left does not
+        label = match[1]
+        text = text[: match.start()] + text[match.end() :]
+    head = _parse(text)
+    if LABEL in head.headers:  # once more, or spelt in another way
+        other = head.headers[LABEL].encode("latin-1")
+        if label is not None and other != label:
+            raise ObjectError(head.status, f"the answer says {LABEL} twice")
+        label = other
+    return head, label
+
+
+@lru_cache(maxsize=64)  # a server's answers to one sort of request have the same head, within a second
+def _parse(text: bytes) -> Head:
+    first, *lines = text.decode("latin-1").split("\r\n")
+    match = _STATUS_LINE.fullmatch(first)
+    if match is None:
+        raise ObjectError(0, "the answer has no head: this is no HTTP server")
+    version, status = match[1], int(match[2])
+    headers: dict[str, str] = {}
+    for line in lines:
+        header = _HEADER.fullmatch(line)
+        if header is None:
+            raise ObjectError(status, "the answer's head is not that of HTTP")
+        name, value = header[1].lower(), header[2]
+        if name in headers and name in _ONCE and headers[name] != value:
+            raise ObjectError(status, f"the answer says {name} twice")
+        headers[name] = f"{headers[name]}, {value}" if name in headers and name not in _ONCE else value
+    length, coding = headers.get("content-length"), headers.get("transfer-encoding")
+    if length is not None and coding is not None:
+        raise ObjectError(status, "the answer gives its length and comes in chunks: where it ends nobody can tell")
+    if length is not None and not _LENGTH.fullmatch(length):
+        raise ObjectError(status, "the answer's length is no number of bytes")
+    if coding is not None and (coding.lower() != "chunked" or version == "0"):
+        raise ObjectError(status, "the answer comes in a transfer encoding that was not asked for")
+    if headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+        raise ObjectError(status, "the answer is compressed, which was not asked for")
+    options = [option.strip().lower() for option in headers.get("connection", "").split(",")]
+    return Head(
+        status,
+        MappingProxyType(headers),
+        version == "1" and "close" not in options,
+        coding is not None,
+        None if length is None else int(length),
+    )
+
+
+class Host(NamedTuple):
+    """Of a URL's ``host:port``; ``port`` is None where it is not given."""
+
+    name: str
+    port: int | None
+
+
+@lru_cache(maxsize=1024)
+def parse_host(netloc: str) -> Host:
+    """Raises OSError for what is no host and port."""
+    name, _, port = netloc.lower().rpartition(":") if re.search(r":\d*$", netloc) else (netloc.lower(), "", "")
+    number = int(port) if re.fullmatch(r"\d{1,5}", port) else None
+    if len(name) > 255 or not _HOST.fullmatch(name) or (port and (number is None or not 0 < number < 1 << 16)):
+        raise OSError(f"{netloc[:100]!r} is no host and port")
+    return Host(name.strip("[]"), number)
+
+
+def parse_location(location: str, scheme: str) -> tuple[str, str]:
+    """(host and port, path with query) of a redirect by a server that speaks ``scheme``; the host is "" for the same.
+
+    Raises ObjectError for what cannot or must not be followed.
+    """
+    usual = _USUAL_LOCATION.fullmatch(location)
+    if usual and usual[1] == scheme and len(location) <= _LONGEST_LOCATION:
+        with suppress(OSError):
+            parse_host(usual[2])
+            return usual[2].lower(), usual[3]
+    shown = re.sub(r"[^!-~]", "?", location[:200])
+    refused = ObjectError(0, f"the answer is a redirect to {shown!r}, which is not followed")
+    if len(location) > _LONGEST_LOCATION or not _VISIBLE.fullmatch(location):
+        raise refused
+    try:
+        parts = urlsplit(location)
+        if parts.netloc:
+            parse_host(parts.netloc)
+    except (ValueError, OSError):
+        raise refused from None
+    if "@" in parts.netloc or not parts.path.startswith("/") or bool(parts.scheme) != bool(parts.netloc):
+        raise refused
+    if parts.scheme and parts.scheme != scheme:
+        raise ObjectError(0, f"the answer is a redirect from {scheme} to {shown!r}, which is not followed")
+    return parts.netloc.lower(), f"{parts.path}?{parts.query}" if parts.query else parts.path

@@ -1,0 +1,85 @@
+"""A bucket as a map-style dataset for one's own training loop."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from aistore_data.bucket.content import object_problem
+from aistore_data.bucket.listing import read_manifest
+from aistore_data.bucket.uri import parse_bucket
+from aistore_data.client.access import statement_of
+from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.sdk import connect, make_client
+from aistore_data.etls.tags import knows_tags
+from etl.request import Request, encode
+from etl.sample import Key, Spec, transform
+from sources.shared_memory import share
+
+
+class ImageDataset(Dataset[tuple[Any, int]]):
+    """(image, label) of the images below ``prefix`` of a bucket, for any ``DataLoader``.
+
+    The image is a uint8 tensor [3, spec.size, spec.size], or what ``transform`` makes of it; made by the ETL
+    ``etl_name``, or here without one. Labels are indices into ``classes``, by default those of the bucket. A sample is
+    a function of (object, spec, seed, epoch, index): call ``set_epoch`` before each epoch, with running workers too.
+
+    The token comes from AIS_AUTHN_TOKEN or AIS_AUTHN_TOKEN_FILE. Raises ClusterError for a cluster or bucket that
+    cannot be used, ConfigError for what is no bucket's address, ObjectError and OSError for a sample that cannot be
+    had, CorruptSample for an object that is no image.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        bucket: str,
+        prefix: str = "train/",
+        etl_name: str | None = None,
+        spec: Spec | None = None,
+        seed: int = 0,
+        classes: tuple[str, ...] = (),
+        transform: Callable[[torch.Tensor], Any] | None = None,
+    ) -> None:
+        uri = parse_bucket(bucket)
+        access = Access.from_environment(endpoint)
+        connect(access)
+        self.bucket = bucket
+        self.etl_name = etl_name
+        self.spec = spec or (Spec.val() if prefix.startswith("val") else Spec.train())
+        self.seed = seed
+        self.transform = transform
+        self.http = HttpReader(access)
+        self.manifest = share(read_manifest(uri.of(make_client(access)), bucket, prefix, self.http, classes))
+        self._tags = bool(etl_name) and knows_tags(self.http, bucket, self.manifest, etl_name or "")
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels."""
+        return self.manifest.classes
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the augmentation of an epoch, in this process and in running workers."""
+        self._epoch[0] = epoch
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        key = Key(self.seed, int(self._epoch), index) if self.spec.recipe == "train" else None
+        name = self.manifest.name(index)
+        if self.etl_name:
+            pixels = np.empty((self.spec.size, self.spec.size, 3), np.uint8)
+            arguments = encode(Request(self.spec, key, tag=index if self._tags else None))
+            path = object_path(self.bucket, name, etl_name=self.etl_name, etl_args=arguments)
+            stated = statement_of(self.bucket, name, arguments) if self._tags else None
+            self.http.get_into(path, pixels.data.cast("B"), stated)
+        else:
+            check = partial(object_problem, self.manifest, index)
+            content = self.http.get(object_path(self.bucket, name), int(self.manifest.sizes[index]), check)
+            pixels = transform(content, self.spec, key)
+        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        return (self.transform(image) if self.transform else image), int(self.manifest.labels[index])

@@ -1,0 +1,1 @@
+"""The ETLs of a cluster: their life, their requests, their proofs and who watches them."""

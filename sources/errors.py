@@ -1,0 +1,63 @@
+"""Errors that are sentences for the user. Each names the thing, what was wrong with it, and what to do."""
+
+from sources.text import visible
+
+
+class UserError(Exception):
+    """Something that the user can mend; shown without a traceback. Takes one string, so that it survives pickling."""
+
+    exit_code = 1
+
+    def __str__(self) -> str:
+        """The sentence, in which names from outside do nothing to a terminal."""
+        return visible(super().__str__())
+
+
+class ConfigError(UserError):
+    """A wrong command line or configuration."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """A sample, a folder or a bucket that cannot be read."""
+
+
+class UnreachableError(DataError):
+    """A cluster that was waited for in vain: what the run has done can be saved, and it can go on later."""
+
+
+def sentence(error: Exception) -> str:
+    """The error's own words, without the traceback that DataLoader wraps around an exception of a worker."""
+    text = str(error)
+    marker = f"{type(error).__name__}: "
+    return text.rsplit(marker, 1)[-1].strip() if "Traceback (most recent call last)" in text else text
+
+
+class ClusterError(UserError):
+    """A cluster, a bucket or an ETL that cannot be used."""
+
+
+class ObjectError(Exception):
+    """An answer other than success to a request for an object: HTTP status and the server's own message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
+        self.out_of_step = False
+
+    def __str__(self) -> str:
+        return f"{self.message} (status {self.status})"
+
+    @property
+    def corrupt_sample(self) -> bool:
+        """Whether the ETL says that the object is no image."""
+        return self.status == 500 and "CorruptSample: " in self.message
+
+
+def out_of_step(message: str) -> ObjectError:
+    """The error for an answer that is not, or may not be, that to the request: its connection is used no more."""
+    error = ObjectError(200, message)
+    error.out_of_step = True
+    return error

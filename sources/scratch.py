@@ -1,0 +1,42 @@
+"""Folders that end with their process, or, where that was killed, with the next one on this machine."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sources.owner import is_process_alive, myself
+
+PREFIX = "imagenet-ais-"
+_OWNER = "owner.json"
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """An empty folder in the machine's place for temporary files; those of killed processes are removed before."""
+    _remove_left(Path(tempfile.gettempdir()))
+    whole = Path(tempfile.mkdtemp(prefix=PREFIX))
+    try:
+        (whole / _OWNER).write_text(json.dumps(myself()))
+        inside = whole / "files"
+        inside.mkdir()
+        yield inside
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove this user's folders whose process is gone for certain."""
+    for path in folder.glob(f"{PREFIX}*"):
+        try:
+            if path.lstat().st_uid == os.getuid() and not path.is_symlink():
+                owner = (path / _OWNER).read_text()
+            else:
+                continue
+        except OSError:  # another's, one that is being made or removed, or one of an older version
+            continue
+        if is_process_alive(owner) is False:
+            shutil.rmtree(path, ignore_errors=True)

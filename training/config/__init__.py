@@ -1,0 +1,1 @@
+"""The options: schema, command line, files and what may be recorded."""

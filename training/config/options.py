@@ -1,0 +1,137 @@
+"""Building blocks of the configuration: options that describe themselves, and the checks that make a sentence."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sources.errors import ConfigError
+
+ChangesResult = bool | Callable[[Mapping[str, Any]], bool]
+"""Whether an option changes a run's result; or a function that says so, given all values by their dotted names."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What an option says of itself. ``name`` is dotted; the bounds are None where there are none."""
+
+    name: str
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    changes_result: ChangesResult = True
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it never changes the result, so that a run may go on with another value."""
+        return self.changes_result is False
+
+    @property
+    def bounds(self) -> str:
+        """Its bounds in words, empty where there are none."""
+        words = (("from", self.low), ("to", self.high), ("above", self.above), ("below", self.below))
+        return ", ".join(f"{word} {bound:g}" for word, bound in words if bound is not None)
+
+    def check(self, value: Any) -> None:
+        """Raise ConfigError unless the value is one of the choices and within the bounds; "auto" has no size."""
+        if self.choices:
+            one_of(self.name, value, self.choices)
+        bounds = (self.low, self.high, self.above, self.below)
+        if all(bound is None for bound in bounds) or value is None:
+            return
+        if isinstance(self.default, str):
+            require(value == "auto" or isinstance(value, int), f"{self.name} must be auto or a number, not {value!r}.")
+            if value == "auto":
+                return
+        if self.low is not None and self.high is not None:
+            inside = self.low <= value <= self.high
+            require(inside, f"{self.name}={value} must be from {self.low:g} to {self.high:g}.")
+        if self.low is not None:
+            require(value >= self.low, f"{self.name} must be {self.low:g} or more, not {value}.")
+        if self.high is not None:
+            require(value <= self.high, f"{self.name} must be {self.high:g} or less, not {value}.")
+        if self.above is not None:
+            require(value > self.above, f"{self.name}={value} must be more than {self.above:g}.")
+        if self.below is not None:
+            require(value < self.below, f"{self.name}={value} must be less than {self.below:g}.")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Iterable[str] = (),
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    changes_result: ChangesResult = True,
+) -> Any:
+    """A dataclass field that says of itself its help, its choices or bounds, and whether it changes the result.
+
+    ``low`` and ``high`` are allowed themselves, ``above`` and ``below`` are not. A number with a default of "auto" may
+    be "auto" too. An option changes the result until it says that it does not.
+    """
+    metadata = {
+        **{"help": help, "choices": tuple(choices), "low": low, "high": high, "above": above, "below": below},
+        "changes_result": changes_result,
+    }
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def group(kind: type, *, changes_result: bool = True) -> Any:
+    """A dataclass field that holds a group of options; ``changes_result=False`` is said of all options in it."""
+    return field(default_factory=kind, metadata={"changes_result": changes_result})
+
+
+def options_of(config: type, prefix: str = "", changes_result: bool = True) -> Iterator[Option]:
+    """Every option of a configuration's dataclass, in order."""
+    values = config()
+    for item in dataclasses.fields(config):
+        default, own = getattr(values, item.name), item.metadata.get("changes_result", True)
+        if dataclasses.is_dataclass(default):
+            yield from options_of(type(default), f"{prefix}{item.name}.", changes_result and own)
+        else:
+            metadata = dict(item.metadata) | ({} if changes_result else {"changes_result": False})
+            yield Option(f"{prefix}{item.name}", default, **metadata)
+
+
+def check_options(config: Any) -> None:
+    """Raise ConfigError for an option that is none of its choices or out of its bounds."""
+    for item in options_of(type(config)):
+        value = config
+        for part in item.name.split("."):
+            value = getattr(value, part)
+        item.check(value)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError(message) unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def one_of(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raise ConfigError unless ``value`` is one of ``choices``."""
+    choices = tuple(choices)
+    several = " Several values are a sweep: add --multirun." if "," in value else ""
+    require(value in choices, f"{name} must be one of {', '.join(choices)}, not {value!r}.{several}")
+
+
+def literal(value: Any) -> Any:
+    """A plain value for OmegaConf to take as it is: a shell's ${NAME} in it is no interpolation.
+
+    OmegaConf halves the backslashes before ``${``, so they are doubled.
+    """
+    if isinstance(value, dict):
+        return {name: literal(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [literal(item) for item in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value

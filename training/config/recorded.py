@@ -1,0 +1,91 @@
+"""What may be recorded: every option lies in config.yaml, the job's script and each checkpoint, for others to read."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from aistore_data.client.credentials import TOKEN, TOKEN_FILE, Token
+from sources.errors import ClusterError, ConfigError
+from sources.text import visible
+
+_COMMANDS = ("submit.setup", "submit.extra")
+"""Options of shell commands and of sbatch, in which people set variables. Line ends and tabs may be in them."""
+
+_SHORTEST = 8
+"""Characters of a token that is looked for: a shorter one may be part of any word."""
+
+_JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*")
+_IN_URL = re.compile(r"\w://[^/\s:@]*:[^/\s@]+@")
+_BEARER = re.compile(r"\bbearer\s+\S|--?(?:token|password)\s+[^\s-]", re.IGNORECASE)
+_ASSIGNED = re.compile(r"(?<![\w$])(\w+)=(?!=)(?=(.{0,3}))", re.DOTALL)
+_SECRET = re.compile(r"(?:.*_)?(?:TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY)(?:_.*)?(?<!_FILE|_PATH)(?<!_DIR)")
+
+
+def check_texts(config: Any, prefix: str = "") -> None:
+    """Raise ConfigError for an option with a control character, and for one that holds a secret.
+
+    A sentence about a secret does not repeat it.
+    """
+    tokens = list(_tokens())
+    for name, text in _texts(config, prefix):
+        if any(token in text for token in tokens) or _JWT.search(text):
+            raise ConfigError(
+                f"{name} holds a token, and every option is recorded in config.yaml and in the checkpoints: leave it "
+                f"out, and name a file that you alone can read, {TOKEN_FILE}=PATH."
+            )
+        if _IN_URL.search(text):
+            raise ConfigError(
+                f"{name} holds a URL with a password, and every option is recorded in config.yaml and in the "
+                "checkpoints: leave it out."
+            )
+        if name in _COMMANDS:
+            _check_command(name, text)
+        _check_characters(name, text)  # last, since it shows the text
+
+
+def _texts(config: Any, prefix: str) -> Iterator[tuple[str, str]]:
+    """(name, text) of every option of text, and of every item of a list."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from _texts(value, f"{prefix}{item.name}.")
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                yield f"{prefix}{item.name}", text
+
+
+def _tokens() -> Iterator[str]:
+    """AIStore's token of this environment, if it has one."""
+    try:
+        token = Token(os.environ.get(TOKEN, ""), os.environ.get(TOKEN_FILE, "")).current()
+    except ClusterError:  # who uses the token says what is wrong with its file
+        return
+    if len(token) >= _SHORTEST:
+        yield token
+
+
+def _check_characters(name: str, text: str) -> None:
+    kept = "\n\t" if name in _COMMANDS else "\t"
+    if visible(text, keep=kept) != text:
+        raise ConfigError(
+            f"{name}={visible(text, keep='')} holds a line end or another character that cannot be shown, which no "
+            "option takes: rename what it stands for, or reach it by a symbolic link with another name."
+        )
+
+
+def _check_command(name: str, line: str) -> None:
+    for variable, value in _ASSIGNED.findall(line):
+        read = variable != TOKEN and value.lstrip("\"'")[:1] in ("$", "`")  # it is elsewhere, and not recorded
+        if _SECRET.fullmatch(variable.upper()) and not read:
+            raise ConfigError(
+                f"{name} sets {variable}, and every line is recorded in config.yaml, the job's script and the "
+                f"checkpoints: keep it in a file that you alone can read, and let the line name that file, as "
+                f"export {TOKEN_FILE}=PATH does for AIStore's token."
+            )
+    if _BEARER.search(line):
+        raise ConfigError(
+            f"{name} holds a token or a password, and every line is recorded in config.yaml, the job's script and the "
+            "checkpoints: keep it in a file that you alone can read."
+        )

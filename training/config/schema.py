@@ -1,0 +1,394 @@
+"""The configuration: every option, its type, default and help, checked once; plain dataclasses from there on."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from training.config.options import Option, check_options, group, option, options_of, require
+from training.config.recorded import check_texts
+
+
+def _schedule_ends_with_the_epochs(values: Mapping[str, Any]) -> bool:
+    """More epochs of a step schedule begin with the same steps; a cosine to another end is another one."""
+    return values.get("train.schedule") != "step"
+
+
+def _steps_count(values: Mapping[str, Any]) -> bool:
+    return values.get("train.schedule") == "step"
+
+
+def _samples_are_made_up(values: Mapping[str, Any]) -> bool:
+    return values.get("data.source") == "synthetic"
+
+
+def _something_was_replaced(values: Mapping[str, Any]) -> bool:
+    """Until a sample was replaced, both settings have made the same samples."""
+    return bool(values.get("replaced"))
+
+
+def _an_epoch_is_begun(values: Mapping[str, Any]) -> bool:
+    """An epoch's fingerprint is of one kind; at the beginning of an epoch the kind may change."""
+    return values.get("batches_done") != 0
+
+
+@dataclass
+class EtlConfig:
+    """The two ETLs of data=aistore."""
+
+    train_name: str = option("imagenet-train", "name of the training ETL: 6 to 32 of a-z, 0-9 and -")
+    val_name: str = option("imagenet-val", "name of the validation ETL")
+    manage: str = option(
+        "auto",
+        "auto: start what is missing (an administrator's right)|reuse: only use what runs",
+        choices=("auto", "reuse"),
+    )
+    on_exit: str = option(
+        "auto",
+        "keep|stop what this run started; auto: stop on the embedded server, keep on a cluster",
+        choices=("auto", "keep", "stop"),
+    )
+    image: str = option(
+        "", "container image built from etl/Dockerfile; empty: the class is sent to AIStore's own image"
+    )
+    dependencies: list[str] = option(
+        [], "packages of the pod, NAME==VERSION; empty: NumPy and Pillow as installed here"
+    )
+    comm_type: str = option("hpush", "hpush|hpull: how a storage node talks to its pod", choices=("hpush", "hpull"))
+    num_workers: int | str = option("auto", "processes of each pod; auto: 4, or half of the CPUs embedded", low=1)
+    init_timeout_s: int = option(300, "seconds in which an ETL must have started", low=1)
+    deadline_s: float = option(2.0, "seconds after which a sample is made here instead", above=0)
+    adaptive_deadline: bool = option(True, "do so sooner where one storage node is much later than the others")
+
+    def check(self) -> None:
+        """Raise ConfigError for values that make no sense."""
+        for name in ("train_name", "val_name"):
+            value = getattr(self, name)
+            require(
+                re.fullmatch(r"[a-z0-9][-a-z0-9]{4,30}[a-z0-9]", value) is not None,
+                f"data.etl.{name}={value} is no name of an ETL: 6 to 32 of a-z, 0-9 and -, no - at the ends.",
+            )
+        for dependency in self.dependencies:
+            require("==" in dependency, f"data.etl.dependencies: {dependency} is not pinned: write NAME==VERSION.")
+        require(self.train_name != self.val_name, "data.etl.train_name and val_name must differ: they are two ETLs.")
+
+
+@dataclass
+class DataConfig:
+    """Where samples come from and what they look like."""
+
+    source: str = option(
+        "imagefolder",
+        "set by data=imagefolder|aistore|synthetic",
+        choices=("imagefolder", "aistore", "synthetic"),
+        changes_result=False,
+    )
+    root: str = option(
+        "",
+        "imagefolder: the folder that holds train/ and val/, each with a folder for each class",
+        changes_result=False,
+    )
+    endpoint: str = option(
+        "",
+        "aistore: the cluster's proxy, http://HOST:PORT; empty: AIS_ENDPOINT; embedded: none needed",
+        changes_result=False,
+    )
+    bucket: str = option(
+        "ais://imagenet",
+        "aistore: the bucket: ais://NAME, s3://NAME, gs://NAME, ais://#NAMESPACE/NAME",
+        changes_result=False,
+    )
+    val_bucket: str = option(
+        "", "aistore: the bucket of the validation split; empty: data.bucket holds both", changes_result=False
+    )
+    train_prefix: str = option("train/", "aistore: what the names of training objects begin with", changes_result=False)
+    val_prefix: str = option("val/", "aistore: what the names of validation objects begin with", changes_result=False)
+    embedded_root: str = option(
+        "", "endpoint=embedded: the folder with train/ and val/ to serve; it is never changed", changes_result=False
+    )
+    embedded_layout: str = option(
+        "folders",
+        "endpoint=embedded: folders (CLASS/x.JPEG)|pairs (0000353.jpg and .cls)",
+        choices=("folders", "pairs"),
+        changes_result=False,
+    )
+    transform: str = option(
+        "etl",
+        "aistore: etl (the cluster makes the samples)|client (this machine does)|hybrid (some here, some there)",
+        choices=("etl", "client", "hybrid"),
+        changes_result=False,
+    )
+    local_share: float = option(
+        0.5, "transform=hybrid: share of the samples that this machine makes", low=0, high=1, changes_result=False
+    )
+    wire: str = option(
+        "raw", "raw (exact)|jpeg (a tenth of the bytes, lossy): how samples travel", choices=("raw", "jpeg")
+    )
+    etl: EtlConfig = group(EtlConfig, changes_result=False)
+    train_samples: int = option(
+        1281167, "synthetic: training samples in an epoch", low=1, changes_result=_samples_are_made_up
+    )
+    val_samples: int = option(50000, "synthetic: validation samples", low=1, changes_result=_samples_are_made_up)
+    image_size: int = option(224, "side of a training sample in pixels (random resized crop, horizontal flip)")
+    val_image_size: int = option(224, "side of a validation sample in pixels (central crop)")
+    val_resize: int = option(256, "short side of a validation image in pixels before the crop")
+    interpolation: str = option("bilinear", "bilinear|bicubic, both antialiased", choices=("bilinear", "bicubic"))
+    scale: list[float] = option([0.08, 1.0], "smallest and largest share of the image's area in a training crop")
+    ratio: list[float] = option([0.75, 4 / 3], "smallest and largest width / height of a training crop")
+    workers: int | str = option(
+        "auto", "loader processes of each training process; auto: one for each of its CPUs", low=0, changes_result=False
+    )
+    prefetch: int = option(4, "batches that each worker makes ahead", low=1, changes_result=False)
+    on_corrupt: str = option(
+        "raise",
+        "raise|replace: a training sample that is no image ends the run|is another one",
+        choices=("raise", "replace"),
+        changes_result=_something_was_replaced,
+    )
+    max_replaced: int = option(
+        100, "on_corrupt=replace: more different samples than this end the run", low=0, changes_result=False
+    )
+    patience_s: float = option(
+        600.0,
+        "seconds to wait for a cluster or a disk that is gone before saving and giving up",
+        low=0,
+        changes_result=False,
+    )
+    audit_every: int = option(
+        256,
+        "aistore: compare one in so many of the ETL's samples with one made here; 0: none",
+        low=0,
+        changes_result=False,
+    )
+    fingerprint: str = option(
+        "sampled",
+        "off|sampled|full: hash what the model sees, pixels of one sample in 16|of all",
+        choices=("off", "sampled", "full"),
+        changes_result=_an_epoch_is_begun,
+    )
+
+    def check(self) -> None:
+        """Raise ConfigError for values that make no sense."""
+        self.etl.check()
+        if self.source == "aistore" and self.endpoint == "embedded":
+            require(
+                self.embedded_root != "",
+                "data.embedded_root is not set: data.endpoint=embedded serves a folder that holds train/ and val/.",
+            )
+        if self.source == "aistore":
+            self._check_buckets()
+        if self.source == "imagefolder":
+            require(
+                self.root != "", "data.root is not set: give the folder that holds train/ and val/, data.root=PATH."
+            )
+        for name in ("scale", "ratio"):
+            require(
+                len(getattr(self, name)) == 2, f"data.{name} takes two numbers, [low,high], not {getattr(self, name)}."
+            )
+
+    def _check_buckets(self) -> None:
+        from aistore_data.bucket.uri import parse_bucket  # here, so that a folder needs no SDK
+
+        train = parse_bucket(self.bucket, "data.bucket=")
+        val = parse_bucket(self.val_bucket, "data.val_bucket=") if self.val_bucket else train
+        for name in ("train_prefix", "val_prefix"):
+            prefix = getattr(self, name)
+            require(
+                prefix == "" or (prefix.endswith("/") and not prefix.startswith("/")),
+                f"data.{name}={prefix} must be empty or end in a slash, and not begin with one, such as train/.",
+            )
+        apart = not (self.train_prefix.startswith(self.val_prefix) or self.val_prefix.startswith(self.train_prefix))
+        require(
+            train != val or apart,
+            f"data.train_prefix={self.train_prefix} and data.val_prefix={self.val_prefix} overlap in {self.bucket}: "
+            "the splits need prefixes of their own, or buckets of their own by data.val_bucket.",
+        )
+
+
+@dataclass
+class ModelConfig:
+    """What is trained."""
+
+    name: str = option("resnet18", "any classification model of torchvision.models")
+    weights: str = option("", "initial weights: a torchvision weights name (IMAGENET1K_V1), or a file; empty: random")
+    num_classes: int | None = option(None, "size of the last layer; empty: the classes of the data", low=1)
+
+
+@dataclass
+class TrainConfig:
+    """How it is trained: SGD, as ImageNet is trained since 2015."""
+
+    epochs: int = option(90, "passes over the training data", low=1, changes_result=_schedule_ends_with_the_epochs)
+    batch_size: int = option(256, "global batch: images in one optimiser step, over all processes", low=1)
+    lr: float = option(0.1, "peak learning rate, for the global batch", low=0)
+    momentum: float = option(0.9, "momentum of SGD", low=0)
+    nesterov: bool = option(False, "Nesterov's momentum")
+    weight_decay: float = option(1e-4, "L2 penalty", low=0)
+    decay_norms_and_biases: bool = option(True, "apply the weight decay to normalisation layers and biases too")
+    label_smoothing: float = option(0.0, "share of each target that goes to all classes alike", low=0, below=1)
+    warmup_epochs: float = option(0.0, "epochs in which the learning rate rises linearly to its peak", low=0)
+    schedule: str = option("step", "step|cosine", choices=("step", "cosine"))
+    step_epochs: int = option(30, "schedule=step: epochs between two drops", low=1, changes_result=_steps_count)
+    step_gamma: float = option(0.1, "schedule=step: factor of each drop", low=0, changes_result=_steps_count)
+    accumulate: int = option(
+        1, "micro-batches in an optimiser step of each process, for batches larger than memory", low=1
+    )
+    compile: bool = option(False, "torch.compile the model")
+    channels_last: bool = option(True, "keep activations in NHWC order")
+    checkpoint_every: int = option(
+        0, "write last.pt every N steps too; 0: at the end of each epoch only", low=0, changes_result=False
+    )
+    checkpoint_every_s: float = option(0.0, "write last.pt every N seconds too; 0: never", low=0, changes_result=False)
+    keep: int = option(
+        0, "checkpoints of former epochs to keep beside last.pt and best.pt", low=0, changes_result=False
+    )
+    log_every: int = option(50, "steps between two log lines", low=1, changes_result=False)
+
+    def check(self) -> None:
+        """Raise ConfigError for values that make no sense."""
+        require(not self.nesterov or self.momentum > 0, "train.nesterov=true needs train.momentum above 0.")
+
+
+@dataclass
+class KubernetesConfig:
+    """submit k8s: where the pods run and what they mount."""
+
+    namespace: str = option("default", "namespace of the Job")
+    image: str = option("", "image of the trainer, built from the Dockerfile")
+    data_claim: str = option("", "PersistentVolumeClaim with the data, mounted read-only at data_mount; empty: none")
+    data_mount: str = option("/data", "where data_claim is mounted")
+    runs_claim: str = option("", "PersistentVolumeClaim for run directories, mounted at runs_mount; empty: run_mirror")
+    runs_mount: str = option("/runs", "where runs_claim is mounted; run_dir lies in it")
+    shm_size: str = option("16Gi", "size of /dev/shm, which NCCL uses; batches need none of it")
+    ephemeral_storage: str = option("20Gi", "disk of the node that a pod may fill: /tmp, and /runs without runs_claim")
+    network_policy: bool = option(True, "let nobody but the job's own pods reach its ports; false: no NetworkPolicy")
+    gpu_resource: str = option("nvidia.com/gpu", "name of the GPU resource")
+    resources: list[str] = option([], "further resources, such as ['rdma/hca=1']")
+    queue: str = option("", "Kueue's local queue; empty: no queue")
+    ais_token_secret: str = option("", "Secret whose key token is AIS_AUTHN_TOKEN_FILE")
+    ais_ca_secret: str = option("", "Secret whose key ca.crt is AIS_CLIENT_CA")
+    ais_cert_secret: str = option("", "Secret whose keys tls.crt and tls.key are AIS_CRT and AIS_CRT_KEY")
+    node_selector: list[str] = option([], "labels that nodes must have, such as ['zone=a']")
+    near: str = option("", "label of pods to be close to, such as 'app=ais': preferred, not required")
+    grace_s: int = option(120, "seconds from SIGTERM to SIGKILL: must exceed a step and a save", low=1)
+    backoff_limit: int = option(6, "failed attempts after which the Job is given up; stops on request do not count")
+    run_as_user: int = option(1000, "user and group of the pods; never 0", low=1)
+
+
+@dataclass
+class SubmitConfig:
+    """python -m scripts.submit: what to ask a cluster for, by sbatch's own names."""
+
+    name: str = option("imagenet", "name of the job")
+    nodes: int = option(1, "machines", low=1)
+    gpus_per_node: int = option(0, "GPUs of each, and processes; 0: tasks_per_node processes on CPUs", low=0)
+    tasks_per_node: int = option(1, "processes of each machine without GPUs", low=1)
+    cpus_per_task: int = option(4, "CPUs of each process", low=1)
+    mem: str = option(
+        "", "memory of each machine, such as 200G; empty: the site's default, on Kubernetes 4 GiB for each CPU"
+    )
+    time: str = option("", "time limit of an attempt, such as 24:00:00; the job goes on in the next")
+    signal_s: int = option(120, "seconds before the time limit at which the run saves and stops", low=1)
+    max_restarts: int = option(
+        3, "SLURM: attempts in a row that may end without a new checkpoint before the job gives up", low=0
+    )
+    partition: str = option("", "SLURM's partition")
+    account: str = option("", "account to be charged")
+    qos: str = option("", "quality of service")
+    constraint: str = option("", "features that the nodes must have")
+    container_image: str = option("", "SLURM with Pyxis: the image to run in")
+    setup: list[str] = option(
+        [], "lines of the job before training, such as 'module load cuda' or '. venv/bin/activate'"
+    )
+    extra: list[str] = option([], "further #SBATCH options, as they are")
+    k8s: KubernetesConfig = group(KubernetesConfig)
+
+    def check(self) -> None:
+        """Raise ConfigError for values that make no sense."""
+        require(
+            re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", self.name) is not None,
+            f"submit.name={self.name} must be 1 to 40 of a-z, 0-9 and -, from a letter on: Kubernetes takes no others.",
+        )
+        for name in ("resources", "node_selector"):
+            for entry in getattr(self.k8s, name):
+                require("=" in entry, f"submit.k8s.{name}: {entry} is not of the form NAME=VALUE.")
+        require(self.k8s.near == "" or "=" in self.k8s.near, "submit.k8s.near is not of the form NAME=VALUE.")
+
+    @property
+    def tasks_on_a_node(self) -> int:
+        """Processes of each machine: one for each GPU."""
+        return self.gpus_per_node or self.tasks_per_node
+
+
+@dataclass
+class Config:
+    """A run."""
+
+    seed: int = option(0, "of the initial weights, the order of samples and their augmentation")
+    run_dir: str = option(
+        "runs/${run_id:}", "everything that the run writes; a stable id by default", changes_result=False
+    )
+    run_mirror: str = option(
+        "", "ais://BUCKET/PREFIX that keeps the newest checkpoint and the records; empty: none", changes_result=False
+    )
+    resume: str = option(
+        "auto",
+        "auto: go on from run_dir's last checkpoint if there is one|never: replace it|a checkpoint",
+        changes_result=False,
+    )
+    mode: str = option("train", "train|evaluate", choices=("train", "evaluate"), changes_result=False)
+    device: str = option("auto", "auto|cpu|cuda", choices=("auto", "cpu", "cuda"), changes_result=False)
+    precision: str = option(
+        "fp32", "fp32|bf16|fp16 (autocast; fp16 with a gradient scaler, on GPUs only)", choices=("fp32", "bf16", "fp16")
+    )
+    deterministic: bool = option(False, "the same bits on the same GPU at every run, at the cost of some speed")
+    allow_changes: bool = option(
+        False, "go on from a checkpoint although configuration, data, code or versions differ", changes_result=False
+    )
+    threads: int | str = option(
+        "auto", "torch's threads in each process; auto: its share of the CPUs", low=1, changes_result=False
+    )
+    meet_s: float = option(
+        900.0, "several processes: seconds in which all must have come at the start", low=1, changes_result=False
+    )
+    data: DataConfig = group(DataConfig)
+    model: ModelConfig = group(ModelConfig)
+    train: TrainConfig = group(TrainConfig)
+    submit: SubmitConfig = group(SubmitConfig, changes_result=False)
+
+    def check(self) -> None:
+        """Raise ConfigError for values that make no sense."""
+        check_texts(self)
+        check_options(self)
+        for part in (self.data, self.train, self.submit):
+            part.check()
+        require(0 <= self.seed < 1 << 63, f"seed must be from 0 to 2**63 - 1, not {self.seed}.")
+        require(self.run_dir != "", "run_dir is empty: name the folder that the run writes to.")
+        require(
+            re.fullmatch(r"([a-z0-9]+://[^/]+(/.*)?)?", self.run_mirror) is not None,
+            f"run_mirror={self.run_mirror} is not of the form ais://BUCKET/PREFIX.",
+        )
+        require(self.mode == "train" or self.run_mirror == "", "mode=evaluate has no mirror: leave out run_mirror.")
+        require(
+            self.mode == "train" or self.model.weights != "",
+            "mode=evaluate needs model.weights: a torchvision weights name such as IMAGENET1K_V1, or a file.",
+        )
+
+
+def describe_options() -> list[tuple[str, str, str]]:
+    """(name, default, help) of every option, in order: for ``--help``."""
+    return [(item.name, format_value(item.default), _explained(item)) for item in options_of(Config)]
+
+
+def _explained(item: Option) -> str:
+    bounds = f" ({item.bounds})" if item.bounds else ""
+    return f"{'~' if item.is_free else ' '} {item.help}{bounds}"
+
+
+def format_value(value: Any) -> str:
+    """A value as one types it on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, list):
+        return f"[{','.join(format_value(item) for item in value)}]"
+    return str(value).lower() if isinstance(value, bool) else f"{value:.6g}" if isinstance(value, float) else str(value)

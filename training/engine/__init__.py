@@ -1,0 +1,1 @@
+"""What computes: the model is built, trained and evaluated here."""

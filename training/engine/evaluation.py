@@ -1,0 +1,62 @@
+"""Validation: every sample counted once, whatever the world size."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional as F
+
+from training.engine.numerics import autocast
+from training.loader.fingerprint import Stream, format_fingerprint, total_over_ranks
+from training.loader.loader import Feed, Loader
+from training.processes.distributed import broadcast_buffers
+from training.processes.rescue import give_up
+from training.report.metrics import Sums, Tally
+from training.state.run_state import Run
+
+
+def validator(run: Run, loader: Loader, samples: int, batches: int, common_batches: int) -> Callable[[], Tally | None]:
+    """A function that validates over the next ``batches`` of ``loader``, this rank's share of ``samples`` samples.
+
+    It answers None if the run was asked to stop. ``common_batches``: the number of batches that every rank has, up to
+    which the ranks can agree on stopping.
+    """
+    feeds: list[Feed] = []
+
+    def validate() -> Tally | None:
+        if not feeds:
+            feeds.append(Feed(loader))
+        feed, sums, stream = feeds[0], Sums(run.device), Stream(run.config.data.fingerprint)
+        begin, wait_s = time.perf_counter(), feed.wait_s
+        broadcast_buffers(run.model)
+        run.eval_model.eval()
+        with torch.inference_mode():
+            for number in range(1, batches + 1):
+                while number <= common_batches:
+                    missing = not (run.stop.requested or feed.fill())
+                    stop, waiting, lost = run.agree(run.stop.requested, missing, feed.lost is not None)
+                    if stop:
+                        return None
+                    if lost:
+                        give_up(run, feed.lost)
+                    if not waiting:
+                        break
+                batch = next(feed)
+                run.count(batch)
+                images, labels = feed.to_device(batch, run.config.train.channels_last)
+                with autocast(run.config.precision, run.device):
+                    logits = run.eval_model(images)
+                    loss = F.cross_entropy(logits, labels)
+                sums.add(loss, logits, labels)
+                stream.add(batch.indices.tolist(), batch)
+                if run.console.live and number % 8 == 0:
+                    run.console.progress(f"validation  batch {number}/{batches}")
+        tally = Tally()
+        tally.add(sums.take(), time.perf_counter() - begin, feed.wait_s - wait_s)
+        counted = tally.metrics.count
+        assert counted == samples, f"validation counted {counted} of {samples} samples"
+        if stream.enabled:
+            tally.fingerprint = format_fingerprint(total_over_ranks(stream.take()[0]))
+        return tally
+
+    return validate

@@ -1,0 +1,1 @@
+"""From a data set to batches in memory: order, workers, the ring and fingerprints."""

@@ -1,0 +1,264 @@
+"""From a dataset to batches on the device: PyTorch's DataLoader, and the time that the step waits for it."""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from sources.dataset import Batch, BatchDataset, Waiting
+from sources.errors import DataError, sentence
+from training.loader.ring import Batches, InPlace, Ring, Slotted
+from training.loader.workers import START_METHOD
+from training.processes.preemption import undisturbed
+
+POLL_S = 1
+"""Seconds after which waiting for a batch is interrupted, to see whether the run is to stop."""
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Of ImageNet's RGB values in [0, 1], as torchvision's weights expect them."""
+
+
+@dataclass(frozen=True)
+class Loader:
+    """A DataLoader of whole batches and, unless these lie ready somewhere, the ring in which it makes them."""
+
+    batches: "DataLoader[Any] | _InThread"
+    ring: Ring | None
+    device: torch.device
+    held: int
+    """Batches that may be in use, or on their way to the device, while the next one is asked for."""
+    unpinned: str = ""
+    """Why the ring could not be pinned for a GPU."""
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+@contextmanager
+def open_loader(
+    dataset: BatchDataset, batches: Batches, workers: int, prefetch: int, device: torch.device, ahead: int = 1
+) -> Iterator[Loader]:
+    """A loader whose ``workers`` processes live as long as the context.
+
+    ``ahead``: how many batches are asked for at a time. Memory: ``workers * prefetch + ahead + 2`` batches, and no more
+    however slow the trainer is.
+    """
+    held = ahead + 2
+    slots = workers * prefetch + held
+    ring = Ring(slots, batches.batch_size, dataset.side) if dataset.side else None
+    unpinned = ring.pin() if ring and device.type == "cuda" else ""
+    loader: DataLoader[Any] = DataLoader(
+        InPlace(dataset, ring) if ring else dataset,  # type: ignore[arg-type]  # answers __getitems__, which is enough
+        batch_sampler=Slotted(batches, slots) if ring else batches,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=_as_is,
+        multiprocessing_context=START_METHOD if workers else None,
+        prefetch_factor=prefetch if workers else None,
+        persistent_workers=workers > 0,
+        worker_init_fn=_die_with_the_trainer,
+        timeout=POLL_S if workers else 0,
+        generator=torch.Generator(),  # its own, so that starting workers takes nothing from the global one
+    )
+    in_thread = _InThread(loader) if ring and not workers else None
+    try:
+        yield Loader(in_thread or loader, ring, device, held, unpinned)
+    finally:
+        if isinstance(dataset, Waiting):
+            dataset.end()
+        if in_thread:
+            in_thread.close()
+        _stop_workers(loader)
+        if ring and device.type == "cuda" and not unpinned:
+            ring.unpin()
+
+
+class Feed(Iterator[Batch]):
+    """Batches in CPU memory, and the seconds spent waiting for the loader (``wait_s``).
+
+    A batch is valid while no more than ``loader.held - 1`` others are asked for after it: its memory is used again.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._batches = iter(loader.batches)
+        self._ready: deque[Batch] = deque()
+        self._copies: deque[torch.cuda.Event] = deque()
+        self.wait_s = 0.0
+        self.lost: Exception | None = None
+        """Why there will be no more batches, though some are missing."""
+
+    def fill(self, count: int = 1) -> bool:
+        """Have ``count`` batches at hand; False if they have not come within about a second, or will not come.
+
+        Raises nothing but StopIteration at the end: an error is kept in ``lost``, for all ranks to hear of it.
+        """
+        begin = time.perf_counter()
+        try:
+            while len(self._ready) < count and not self.lost:
+                self._ready.append(self._poll())
+        except _NotYetError:
+            pass
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.lost = error
+        self.wait_s += time.perf_counter() - begin
+        return len(self._ready) >= count
+
+    def __next__(self) -> Batch:
+        """Raises DataError for a sample that cannot be read and for a worker that died."""
+        while not self.fill():
+            if self.lost:
+                raise self.lost
+        return self._ready.popleft()
+
+    def to_device(self, batch: Batch, channels_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """(normalised images float32 [n, 3, H, W], labels int64 [n]) on the device; does not wait for it.
+
+        For a GPU every batch goes through here, in its turn.
+        """
+        device = self._loader.device
+        images = batch.images.to(device, non_blocking=True)
+        labels = batch.labels.to(device, non_blocking=True)
+        if device.type == "cuda":
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record()
+            self._copies.append(copied)
+        return normalise(images, channels_last), labels
+
+    def _poll(self) -> Batch:
+        # The loader may fill the slot that it gave ``held`` batches ago as soon as it is asked for the next one.
+        while len(self._copies) > self._loader.held - 1 - len(self._ready):
+            self._copies.popleft().synchronize()
+        try:
+            with undisturbed():  # for POLL_S at most
+                message = next(self._batches)
+        except DataError as error:
+            raise type(error)(sentence(error)) from None
+        except StopIteration:
+            if self._ready:
+                raise _NotYetError from None
+            raise
+        except RuntimeError as error:
+            if "DataLoader timed out" in str(error):
+                raise _NotYetError from None
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"a loader worker died ({str(error).splitlines()[0]}). If the machine ran out of memory, lower "
+                "data.workers or data.prefetch."
+            ) from error
+        ring = self._loader.ring
+        return message.batch(ring) if ring else message
+
+
+class _NotYetError(Exception):
+    """The loader's timeout is over."""
+
+
+class _InThread:
+    """A loader without workers: a thread makes each batch on request, so that waiting for it can be interrupted."""
+
+    def __init__(self, batches: DataLoader[Any]) -> None:
+        self._batches = batches
+        self._thread: threading.Thread | None = None
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        """From the first batch; ends a former iteration."""
+        self.close()
+        self._asked, self._made = SimpleQueue[bool](), SimpleQueue[tuple[Any, BaseException | None]]()
+        self._pending = False
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+        return self
+
+    def __next__(self) -> Any:
+        """Raises _NotYetError after POLL_S; the same batch is waited for the next time. Else as the loader."""
+        if not self._pending:
+            self._asked.put(True)
+            self._pending = True
+        try:
+            batch, error = self._made.get(timeout=POLL_S)
+        except Empty:
+            raise _NotYetError from None
+        self._pending = False
+        if error is not None:
+            raise error
+        return batch
+
+    def close(self) -> None:
+        """End the thread, unless it waits for what does not come."""
+        if self._thread:
+            self._asked.put(False)
+            self._thread.join(2 * POLL_S)
+
+    def _work(self) -> None:
+        batches = iter(self._batches)
+        while self._asked.get():
+            try:
+                self._made.put((next(batches), None))
+            except BaseException as error:
+                self._made.put((None, error))
+
+
+def normalise(images: torch.Tensor, channels_last: bool) -> torch.Tensor:
+    """uint8 [n, H, W, 3] to float32 [n, 3, H, W], (x / 255 - MEAN) / STD, on the images' device."""
+    mean, std = _of_a_row(images.device, images.shape[2])
+    # By whole rows: over an axis of three channels a CPU takes four times as long.
+    scaled = images.float().flatten(2).sub_(mean).div_(std).reshape(images.shape)
+    nchw = scaled.permute(0, 3, 1, 2)  # NHWC memory seen as NCHW is exactly torch.channels_last
+    return nchw if channels_last else nchw.contiguous()
+
+
+@lru_cache
+def _of_a_row(device: torch.device, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """255 times ``MEAN`` and ``STD`` for each value of a row of ``width`` pixels, float32 [3 * width]."""
+    mean, std = (torch.tensor(values, device=device).mul(255).repeat(width) for values in (MEAN, STD))
+    return mean, std
+
+
+def denormalise(images: torch.Tensor) -> torch.Tensor:
+    """float [n, 3, H, W] as the model sees it, to [0, 1] for a person."""
+    mean = torch.tensor(MEAN, device=images.device)[:, None, None]
+    std = torch.tensor(STD, device=images.device)[:, None, None]
+    return (images * std + mean).clamp(0, 1)
+
+
+def _stop_workers(loader: Any) -> None:
+    """End the workers now: the SIGTERM by which the interpreter would end them at its exit is blocked there."""
+    iterator = loader._iterator
+    if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+        iterator._shutdown_workers()
+        for worker in iterator._workers:
+            if worker.is_alive():  # stuck, in a read that hangs for example
+                worker.kill()
+
+
+def _die_with_the_trainer(worker_id: int) -> None:
+    """Watch the trainer from a thread: DataLoader's own watch is on the fork server, which the workers keep alive."""
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+
+    def wait() -> None:
+        trainer.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,98 @@
+"""The order of samples: a pure function of (seed, epoch), cut into global batches that every world size shares."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sources.randomness import ORDER, stream
+
+
+def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation of 0 … length - 1 in which epoch ``epoch`` visits the manifest, int64 [length].
+
+    It sorts 64-bit keys from Philox4x64-10 with key (seed, ORDER) and counter (0, 0, epoch, 0); equal keys keep their
+    order. NumPy promises the raw stream of its bit generators, but not the output of ``Generator.permutation``.
+    """
+    keys = stream(seed, ORDER, (0, epoch, 0)).random_raw(length)
+    return np.argsort(keys, kind="stable")
+
+
+class TrainBatches:
+    """The batches of one rank from (epoch, batches_done) to the end of the last epoch, as lists of (epoch, index).
+
+    Global batch b of an epoch is ``order[b * global_batch_size : (b + 1) * global_batch_size]``, whatever the world
+    size; rank r takes the r-th of ``world_size`` equal parts, as ``accumulate`` lists of equal length. The last partial
+    batch of an epoch is dropped. Nothing is replayed: the position is the starting point of a slice.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        global_batch_size: int,
+        seed: int,
+        epochs: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulate: int = 1,
+        start: tuple[int, int] = (0, 0),
+    ) -> None:
+        assert global_batch_size % (world_size * accumulate) == 0
+        assert length >= global_batch_size
+        self.length = length
+        self.global_batch_size = global_batch_size
+        self.seed = seed
+        self.epochs = epochs
+        self.rank = rank
+        self.world_size = world_size
+        self.accumulate = accumulate
+        self.start = start
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one list."""
+        return self.global_batch_size // self.world_size // self.accumulate
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches of one epoch."""
+        return self.length // self.global_batch_size
+
+    def __len__(self) -> int:
+        epoch, batches_done = self.start
+        return ((self.epochs - epoch) * self.steps_per_epoch - batches_done) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        first_epoch, batches_done = self.start
+        share = self.global_batch_size // self.world_size
+        for epoch in range(first_epoch, self.epochs):
+            order = epoch_order(self.length, self.seed, epoch)
+            for batch in range(batches_done if epoch == first_epoch else 0, self.steps_per_epoch):
+                begin = batch * self.global_batch_size + self.rank * share
+                for part in np.split(order[begin : begin + share], self.accumulate):
+                    yield [(epoch, index) for index in part.tolist()]
+
+
+class ValBatches:
+    """The batches of one rank for ``times`` validations, one after the other, as lists of (0, index).
+
+    In each validation every sample exactly once over all ranks; its last batch may be smaller.
+    """
+
+    def __init__(self, length: int, batch_size: int, *, rank: int = 0, world_size: int = 1, times: int = 1) -> None:
+        self.indices = range(rank, length, world_size)
+        self.batch_size = batch_size
+        self.times = times
+
+    @property
+    def of_one(self) -> int:
+        """Batches of one validation."""
+        return -(-len(self.indices) // self.batch_size)
+
+    def __len__(self) -> int:
+        return self.times * self.of_one
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for _ in range(self.times):
+            for begin in range(0, len(self.indices), self.batch_size):
+                yield [(0, index) for index in self.indices[begin : begin + self.batch_size]]

@@ -1,0 +1,1 @@
+"""Networks, their preprocessing and their pretrained weights."""

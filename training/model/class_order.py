@@ -1,0 +1,110 @@
+"""Whether the folders of the data are in the order of the classes that weights were trained for.
+
+A label is the place of its folder among the sorted names, and an output of a model the place of its class in the data
+that it was trained on. Weights keep no names, so folders with other names or in another order give wrong labels without
+any error.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torchvision
+
+from training.model.weights import Weights
+
+_WNIDS = Path(__file__).with_name("imagenet_wnids.txt")
+_LISTED = 3
+"""Folders that a warning names."""
+
+
+def joined(classes: Sequence[str]) -> str:
+    """Class names as one string for a checkpoint; a folder's name holds no slash."""
+    return "/".join(classes)
+
+
+@functools.cache
+def imagenet_classes() -> list[tuple[str, str]]:
+    """(WordNet id, torchvision's word) of the 1,000 classes, in the order of torchvision's weights."""
+    wnids = _WNIDS.read_text(encoding="ascii").split()
+    words = torchvision.models.get_model_weights("resnet18")["IMAGENET1K_V1"].meta["categories"]
+    return list(zip(wnids, words, strict=True))
+
+
+def order_warning(source: str, weights: Weights | None, num_classes: int, folders: Sequence[str]) -> str | None:
+    """A warning if ``folders``, the class names of the data, are not the first classes of the weights, in their order.
+
+    ``source`` names the weights in the sentence; ``weights`` None: torchvision's own. Weights for 1,000 classes are
+    taken for ImageNet's; of others the classes are known where a run of this trainer has made them.
+    """
+    recorded = weights.model_facts.get("classes") if weights else None
+    if isinstance(recorded, str) and recorded:
+        return _other_names(source, recorded.split("/"), folders)
+    if num_classes == 1000:
+        return _other_than_imagenet(source, folders)
+    return None
+
+
+def _other_names(source: str, theirs: Sequence[str], folders: Sequence[str]) -> str | None:
+    wrong = [
+        f"folder {number} is {name!r}, class {number} of the weights {_nth(theirs, number)}"
+        for number, name in enumerate(folders)
+        if number >= len(theirs) or theirs[number] != name
+    ]
+    if not wrong:
+        return None
+    return _warning(source, wrong, "Name and choose the folders as in the data that the weights were trained on.")
+
+
+def _other_than_imagenet(source: str, folders: Sequence[str]) -> str | None:
+    numbers, classes = all(name.isdecimal() for name in folders), imagenet_classes()
+    wrong = [
+        f"folder {number} is {name!r}, class {number} of the weights is {classes[number][0]} ({classes[number][1]})"
+        for number, name in enumerate(folders[: len(classes)])
+        if not (int(name) == number if numbers else _is_class(name, *classes[number]))
+    ]
+    if not wrong:
+        return None
+    return _warning(source, wrong, _fix(folders))
+
+
+def _fix(folders: Sequence[str]) -> str:
+    if all(name.isdecimal() for name in folders) and sorted(map(int, folders)) == list(range(len(folders))):
+        return (
+            "Names are sorted as text, 10 before 2: pad the numbers with zeros, 0000 to 0999, or name the folders by "
+            "their WordNet ids."
+        )
+    wnids = {wnid for wnid, _ in imagenet_classes()}
+    if wnids == {name[:9] for name in folders}:
+        return "List the classes in the order of their WordNet ids, as sorted folders have it."
+    if all(name[:9] in wnids for name in folders):
+        return "A part of ImageNet's folders has other numbers than the whole: all 1,000 are needed for these to agree."
+    of_words = {_letters(word): wnid for wnid, word in imagenet_classes()}
+    example = next((f"{name} is {of_words[_letters(name)]}" for name in folders if _letters(name) in of_words), "")
+    return (
+        f"Name the folders by their WordNet ids{f' ({example})' if example else ''}: sorted, these have the order of "
+        "the weights."
+    )
+
+
+def _is_class(folder: str, wnid: str, word: str) -> bool:
+    if re.match(r"n\d{8}(?!\d)", folder):
+        return folder.startswith(wnid)
+    return _letters(folder) == _letters(word)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).lower()
+
+
+def _nth(names: Sequence[str], number: int) -> str:
+    return f"is {names[number]!r}" if number < len(names) else "is not there"
+
+
+def _warning(source: str, wrong: list[str], fix: str) -> str:
+    more = f"; and {len(wrong) - _LISTED:,} more" if len(wrong) > _LISTED else ""
+    return (
+        f"warning: the classes of the data are not those of {source} in their order, so an evaluation counts right "
+        f"answers as wrong ones, and training has to learn the labels anew: {'; '.join(wrong[:_LISTED])}{more}. {fix}"
+    )

@@ -1,0 +1,230 @@
+"""torchvision's classification models: by name, with the right number of classes, with or without weights."""
+
+import difflib
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from sources.errors import ConfigError, UserError
+from training.config.schema import ModelConfig
+from training.model.image_sizes import AUXILIARY_LOSS_WEIGHT, builder_options, check_sizes
+from training.model.weights import Weights, load_weights, other_classes, read_weights, under_own_names
+
+_AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
+"""What the names of auxiliary classifiers begin with."""
+
+
+def build_model(
+    config: ModelConfig, num_classes: int, train_size: int | None, val_size: int, weights: Weights | None = None
+) -> nn.Module:
+    """The model on the CPU, with random or the given weights.
+
+    ``train_size`` and ``val_size`` are the sides of its images in pixels (``train_size`` None: evaluation alone); a
+    model that cannot take them, or is unknown, or weights that do not fit, raise ConfigError or UserError. ``weights``
+    are those of ``open_weights``, where they have been read already.
+    """
+    require_model(config.name)
+    options = builder_options(config.name, val_size)
+    check_sizes(config.name, num_classes, options, train_size, val_size)
+    if is_name_of_weights(config):
+        return _with_torchvision_weights(config, num_classes, train_size is not None)
+    given = weights or open_weights(config)
+    if given is None:
+        return torchvision.models.get_model(config.name, weights=None, num_classes=num_classes, **options)
+    return _with_weights_of_file(config.name, given, num_classes, options, train_size is not None)
+
+
+def open_weights(config: ModelConfig) -> Weights | None:
+    """What the file ``model.weights`` holds; None for torchvision's weights and for none. Raises ConfigError."""
+    require_model(config.name)
+    choices = _names_of_weights(config.name)
+    if not config.weights or config.weights in choices:
+        return None
+    path = Path(config.weights)
+    if path.is_dir():
+        raise ConfigError(
+            f"model.weights={path} is a folder: give the file of weights in it, such as {path / 'checkpoints/best.pt'} "
+            "of a run of this trainer."
+        )
+    if not path.is_file():
+        raise ConfigError(
+            f"model.weights={config.weights} is neither a file nor a name of torchvision's weights for {config.name} "
+            f"({', '.join(choices)})."
+        )
+    return read_weights(path)
+
+
+def require_model(name: str) -> None:
+    """Raise ConfigError if torchvision has no classification model of this name."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name in names:
+        return
+    if name in torchvision.models.list_models():
+        kind = torchvision.models.get_model_builder(name).__module__.split(".")[2]
+        raise ConfigError(
+            f"model.name={name} is torchvision's, but a model of {kind}: this trainer takes classification models, "
+            f"such as {(difflib.get_close_matches(name, names, n=1, cutoff=0) or names)[0]}."
+        )
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    several = " Several values are a sweep: add --multirun." if "," in name else ""
+    raise ConfigError(
+        f"model.name={name} is not a classification model of torchvision {torchvision.__version__}: "
+        + (f"did you mean {', '.join(near)}?" if near else f"choose among {', '.join(names)}.")
+        + several
+    )
+
+
+def published(name: str, path: Path) -> Any:
+    """The weights of torchvision that the file ``path`` is, told by its name or its SHA-256; None if it is another."""
+    for weights in torchvision.models.get_model_weights(name):
+        url_name = str(weights.url).rpartition("/")[2]
+        hashed = url_name.rpartition("-")[2].partition(".")[0]
+        if path.name == url_name:
+            return weights
+        expected = float(weights.meta.get("_file_size", 0)) * 2**20
+        if expected and abs(path.stat().st_size / expected - 1) < 0.01 and _sha256(path).startswith(hashed):
+            return weights
+    return None
+
+
+def torchvision_weights(config: ModelConfig) -> Any:
+    """The member of torchvision's enumeration that ``model.weights`` names, or that its file is; None for others."""
+    for weights in torchvision.models.get_model_weights(config.name):
+        if weights.name == config.weights:
+            return weights
+    return published(config.name, Path(config.weights)) if config.weights and Path(config.weights).is_file() else None
+
+
+def preprocessing_note(config: ModelConfig, size: int, resize: int, interpolation: str) -> str | None:
+    """A sentence if torchvision's weights were evaluated with another preprocessing than the configured one."""
+    weights = torchvision_weights(config)
+    if weights is None:
+        return None
+    preset = weights.transforms()
+    theirs = (preset.crop_size[0], preset.resize_size[0], preset.interpolation.value)
+    return _preprocessing_note(
+        f"torchvision evaluated {config.name} {weights.name}", theirs, (size, resize, interpolation)
+    )
+
+
+def own_preprocessing_note(weights: Weights, size: int, resize: int, interpolation: str) -> str | None:
+    """A sentence if a checkpoint of this trainer was validated with another preprocessing than the configured one."""
+    data = weights.config.get("data", {})
+    names = ("val_image_size", "val_resize", "interpolation")
+    if not isinstance(data, dict) or not all(name in data for name in names):
+        return None
+    theirs = (data["val_image_size"], data["val_resize"], data["interpolation"])
+    return _preprocessing_note(f"{weights.path} was validated", theirs, (size, resize, interpolation))
+
+
+def _preprocessing_note(who: str, theirs: tuple[int, int, str], ours: tuple[int, int, str]) -> str | None:
+    if theirs == ours:
+        return None
+    return (
+        f"note: {who} with data.val_image_size={theirs[0]} data.val_resize={theirs[1]} data.interpolation={theirs[2]}; "
+        f"this run uses {ours[0]}, {ours[1]} and {ours[2]}."
+    )
+
+
+def transforms_input(name: str, weights: Weights, num_classes: int) -> bool:
+    """Whether inception_v3 or googlenet is to change its normalised inputs to the range from -1 to 1.
+
+    torchvision does so for its published weights alone, which came from TensorFlow, and state dicts do not tell. A
+    checkpoint of this trainer records it. Of other files, torchvision's own are taken for such, and so is a plain state
+    dict of 1,000 classes, since torchvision publishes it so and training scripts save theirs among other things.
+    """
+    if weights.ours:
+        begun_from = weights.config.get("model", {}).get("weights", "")
+        return bool(weights.model_facts.get("transform_input", begun_from in _names_of_weights(name)))
+    return (weights.plain and num_classes == 1000) or published(name, weights.path) is not None
+
+
+def _with_weights_of_file(
+    name: str, given: Weights, num_classes: int, options: dict[str, Any], training: bool
+) -> nn.Module:
+    auxiliary = name in AUXILIARY_LOSS_WEIGHT
+    if auxiliary:
+        options = {"init_weights": False, "transform_input": transforms_input(name, given, num_classes)}
+        options["aux_logits"] = training or given.ours or name == "inception_v3"  # as torchvision has it by name
+    model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
+    tensors, _ = under_own_names(given.tensors, model)
+    if auxiliary and not options["aux_logits"]:
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(_AUXILIARY)}
+    elif auxiliary and not any(key.startswith(_AUXILIARY) for key in tensors):
+        tensors |= {key: value for key, value in model.state_dict().items() if key.startswith(_AUXILIARY)}
+    load_weights(model, tensors, f"model.weights={given.path}", name)
+    return model
+
+
+def weights_notes(name: str, given: Weights, model: nn.Module, num_classes: int) -> list[str]:
+    """Sentences on what was chosen in a file of weights, and how the model reads its inputs."""
+    notes = list(given.notes)
+    _, beside = under_own_names(given.tensors, model)
+    beside = [key for key in beside if key != "n_averaged"]
+    if beside:
+        notes.append(f"model.weights={given.path}: {len(beside)} tensors beside the model were left: {beside[0]}, …")
+    if name in AUXILIARY_LOSS_WEIGHT:
+        notes.append(_note_on_inputs(name, given, num_classes))
+    if (
+        name in AUXILIARY_LOSS_WEIGHT
+        and any(key.startswith(_AUXILIARY) for key in model.state_dict())
+        and not any(part in key for key in given.tensors for part in _AUXILIARY)
+    ):
+        notes.append(f"model.weights={given.path} has no auxiliary classifiers: those of {name} begin at random.")
+    return notes
+
+
+def _note_on_inputs(name: str, given: Weights, num_classes: int) -> str:
+    where = f"model.weights={given.path}"
+    if transforms_input(name, given, num_classes):
+        return (
+            f"{where}: {name} changes its inputs to the range from -1 to 1, for which torchvision's published weights "
+            "were made (transform_input=True)."
+        )
+    if given.ours:
+        return f"{where}: {name} takes its inputs as they are normalised, as in the run that made them."
+    return (
+        f"{where}: {name} takes its inputs as they are normalised (transform_input=False), as a model does that was "
+        "trained from scratch. If these weights began as torchvision's published ones, save them as a plain state dict "
+        "of 1,000 classes, which is read with transform_input=True."
+    )
+
+
+def is_name_of_weights(config: ModelConfig) -> bool:
+    """Whether ``model.weights`` is one of torchvision's names, not a file."""
+    return config.weights in _names_of_weights(config.name)
+
+
+def _names_of_weights(name: str) -> list[str]:
+    return [weights.name for weights in torchvision.models.get_model_weights(name)]
+
+
+@functools.cache
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _with_torchvision_weights(config: ModelConfig, num_classes: int, training: bool) -> nn.Module:
+    weights = torchvision.models.get_model_weights(config.name)[config.weights]
+    categories = len(weights.meta["categories"])
+    if categories != num_classes:
+        raise ConfigError(f"model.weights={config.weights} does not fit. {other_classes(categories, num_classes)}")
+    options = {"aux_logits": True} if training and config.name in AUXILIARY_LOSS_WEIGHT else {}
+    try:
+        return torchvision.models.get_model(config.name, weights=weights, **options)
+    except OSError as error:
+        raise UserError(
+            f"{weights.url} could not be downloaded: {error}. On a machine without internet, put the file into "
+            f"{torch.hub.get_dir()}/checkpoints/ or give its path as model.weights."
+        ) from None
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise UserError(
+            f"torchvision's file of {config.name} {config.weights} in {torch.hub.get_dir()}/checkpoints cannot be "
+            f"loaded: {str(error).strip().splitlines()[0]}. Remove it, and it is downloaded again."
+        ) from None

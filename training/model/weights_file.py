@@ -1,0 +1,218 @@
+"""Weights from a file that any program wrote: read without running code that the file may name.
+
+``torch.load(weights_only=True)`` comes first. Many programs put their arguments beside the weights, which it refuses;
+then a second reader takes the tensors and leaves everything else as an ``Inert`` object, which does nothing. A file of
+safetensors has a reader of its own.
+"""
+
+import json
+import math
+import pickle
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from sources.errors import ConfigError
+from sources.text import visible
+from training.run_dir.torch_files import damage, is_archive
+
+_MAX_HEADER = 100_000_000
+"""Bytes of the JSON of a safetensors file, as the format has it."""
+
+_SAFETENSORS = {
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8},
+    "BOOL": torch.bool,
+}
+
+
+class Inert:
+    """Stands for an object of a class that is not imported. It takes whatever the file does to it and does nothing."""
+
+    named = ""
+
+    def __new__(cls, *_: object, **__: object) -> "Inert":
+        """Any arguments, all of them dropped."""
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+    def __setitem__(self, _: object, __: object) -> None:
+        pass
+
+    def __call__(self, *_: object, **__: object) -> "Inert":
+        """A call to nothing."""
+        return self
+
+    def append(self, _: object) -> None:
+        """Of a list, left out."""
+
+    def extend(self, _: object) -> None:
+        """Of a list, left out."""
+
+    def add(self, _: object) -> None:
+        """Of a set, left out."""
+
+
+# Functions of our own around torch's, so that a file cannot set attributes of torch's.
+_KNOWN: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": OrderedDict,
+    "torch.Size": torch.Size,
+    "torch.device": torch.device,
+    "_codecs.encode": lambda text, *_: text.encode("latin-1"),
+    "torch._utils._rebuild_tensor": lambda *a: torch._utils._rebuild_tensor(*a),  # type: ignore[no-untyped-call]
+    "torch._utils._rebuild_tensor_v2": lambda *a: torch._utils._rebuild_tensor_v2(*a),  # type: ignore[no-untyped-call]
+    "torch._utils._rebuild_tensor_v3": lambda *a: torch._utils._rebuild_tensor_v3(*a),  # type: ignore[no-untyped-call]
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
+}
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Imports nothing: what is not in ``_KNOWN`` becomes a class of ``Inert`` objects."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full in _KNOWN:
+            return _KNOWN[full]
+        dtype = getattr(torch, name, None) if module == "torch" else None
+        return dtype if isinstance(dtype, torch.dtype) else type("Inert", (Inert,), {"named": full})
+
+
+_TENSORS_ALONE = SimpleNamespace(
+    __name__="tensors alone",
+    Unpickler=_TensorUnpickler,
+    load=lambda file, **options: _TensorUnpickler(file, **options).load(),
+)
+
+
+def read_file(path: Path) -> Any:
+    """What ``torch.save`` or safetensors wrote into a file, tensors on the CPU. Raises ConfigError with a sentence."""
+    problem = _what_else(path)
+    if problem:
+        raise ConfigError(f"model.weights={path} {problem}")
+    try:
+        if _is_safetensors(path):
+            return read_safetensors(path)
+        if is_archive(path) and (found := damage(path)):
+            raise ValueError(found)
+        return _load(path)
+    except Exception as error:  # whatever zip and pickle readers raise for files of others
+        reason = visible((str(error).strip().splitlines() or [""])[0])[:200]
+        advice_of_torch = "weights_only" in reason or "torch.load" in reason
+        raise ConfigError(
+            f"model.weights={path} is cut off, damaged, or no file of weights ({path.stat().st_size:,} bytes): compare "
+            "its size and hash with the original's, and copy or download it again. "
+            f"({type(error).__name__}{'' if advice_of_torch or not reason else f': {reason}'})"
+        ) from None
+
+
+def _load(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of storage classes and pickle protocols
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_TENSORS_ALONE)
+
+
+def _what_else(path: Path) -> str:
+    """The end of a sentence for a file that is no file of weights, or one of a kind that is not read; else empty."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1024)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}."
+    start = head.lstrip().lower()
+    if not head:
+        return "is an empty file: copy or download it again."
+    if head.startswith(b"version https://git-lfs"):
+        return "is a pointer of git-lfs, not the file itself: run git lfs pull in its checkout."
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "is a page of a web site, as a download leaves that was refused: download the file itself."
+    if head.startswith(b"\x89HDF"):
+        return "is a file of HDF5, as Keras writes: weights of torch are needed, torch.save(model.state_dict(), PATH)."
+    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+        return "is compressed: unpack it first."
+    if head[257:262] == b"ustar":
+        return "is a tar archive: unpack it and give the file of weights in it."
+    if head.startswith(b"PK"):
+        return _what_else_in_zip(path)
+    if len(start) > 8 and not _is_safetensors(path) and all(byte >= 32 or byte in b"\t\r\n" for byte in head):
+        return "is a text file, not weights that torch.save or safetensors wrote."
+    return ""
+
+
+def _what_else_in_zip(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
+        return ""  # torch's reader says what is wrong with it
+    if any(name.endswith("/constants.pkl") for name in names):
+        return (
+            "is a program of TorchScript, which is not run: in the program that wrote it, save the weights alone with "
+            "torch.save(model.state_dict(), PATH)."
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        return "is a zip archive, but none that torch.save wrote: unpack it and give the file of weights in it."
+    return ""
+
+
+def _is_safetensors(path: Path) -> bool:
+    with open(path, "rb") as file:
+        head = file.read(9)
+    named = path.suffix == ".safetensors"
+    return named or (head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= _MAX_HEADER)
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file: eight bytes of length, JSON, data. Raises ValueError for one that is not well-formed."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(_MAX_HEADER, size - 8):
+            raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
+        header = json.loads(file.read(length).decode("utf-8"))
+        if not isinstance(header, dict):
+            raise ValueError("the header is no JSON object")
+        header.pop("__metadata__", None)
+        entries = {name: _entry(name, entry, size - 8 - length) for name, entry in header.items()}
+        tensors = {}
+        for name, (dtype, shape, begin, end) in entries.items():
+            file.seek(8 + length + begin)
+            data = bytearray(file.read(end - begin))
+            if len(data) != end - begin:
+                raise ValueError(f"{name} is cut off")
+            flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            tensors[name] = flat.reshape(shape)
+    return tensors
+
+
+def _entry(name: str, entry: Any, available: int) -> tuple[torch.dtype, list[int], int, int]:
+    """(dtype, shape, first byte, end) of a tensor in the header, checked against the ``available`` bytes of data."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        raise ValueError(f"{name}: no description of a tensor")
+    dtype = _SAFETENSORS.get(entry["dtype"])
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
+    if dtype is None:
+        raise ValueError(f"{name}: dtype {entry['dtype']} is not known")
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError(f"{name}: shape and data_offsets must be lists of numbers")
+    if len(offsets) != 2 or not offsets[0] <= offsets[1] <= available:
+        raise ValueError(f"{name}: data_offsets {offsets} in {available:,} bytes of data")
+    if math.prod(shape) * dtype.itemsize != offsets[1] - offsets[0]:
+        raise ValueError(f"{name}: {offsets[1] - offsets[0]} bytes for shape {shape}")
+    return dtype, shape, offsets[0], offsets[1]

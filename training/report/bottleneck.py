@@ -1,0 +1,61 @@
+"""What an epoch's samples took, and what limited it, in one line."""
+
+from collections.abc import Sequence
+
+from sources.dataset import Counts
+from sources.latency import SOURCES, Latencies
+
+_WAITING = 0.05
+"""A share of the time that is spent waiting for data; below it the model sets the pace."""
+
+_BROKEN = 0.05
+"""A share of the samples that the ETL should have made and did not."""
+
+
+def data_figures(counts: Counts, latencies: Latencies) -> dict[str, float]:
+    """For metrics.jsonl and TensorBoard: counts, bytes, and milliseconds that requests took."""
+    figures: dict[str, float] = {f"data_{name}": value for name, value in counts._asdict().items() if value}
+    for source in SOURCES:
+        for share, name in ((0.5, "p50"), (0.99, "p99")):
+            if latencies.quantile(source, share):
+                figures[f"{source}_{name}_ms"] = round(1e3 * latencies.quantile(source, share), 2)
+    return figures
+
+
+def data_sentence(counts: Counts, latencies: Latencies, img_per_s: float, data_wait: float) -> str:
+    """Where an epoch's samples came from and what limited it; "" for data that need no comment."""
+    total = counts.etl + counts.local
+    parts = []
+    for source, made, what in (("etl", counts.etl, "by the ETL"), ("object", counts.local, "here")):
+        if made:
+            p50, p99 = (1e3 * latencies.quantile(source, share) for share in (0.5, 0.99))
+            parts.append(
+                f"{100 * made / total:.0f} % {what}" + (f" (p50 {p50:.0f} ms, p99 {p99:.0f} ms)" if p50 else "")
+            )
+    if counts.etl == 0 and data_wait < _WAITING and not (counts.replaced or counts.retries or counts.odd):
+        return ""
+    trouble = [f"{value:,} {name}" for name, value in _trouble(counts) if value]
+    return f"samples {', '.join(parts + trouble)}; {_limit(counts, img_per_s, data_wait)}"
+
+
+def _trouble(counts: Counts) -> Sequence[tuple[str, int]]:
+    return (
+        ("retries", counts.retries),
+        ("fallbacks", counts.fallbacks),
+        ("replaced", counts.replaced),
+        ("odd files", counts.odd),
+    )
+
+
+def _limit(counts: Counts, img_per_s: float, data_wait: float) -> str:
+    if data_wait < _WAITING:
+        return f"limited by the model, {img_per_s:,.0f} img/s"
+    model = img_per_s / max(1e-9, 1 - data_wait)
+    made_here = counts.local - counts.fallbacks
+    if counts.fallbacks > _BROKEN * (counts.etl + counts.local):
+        why = "the ETL failed or was late, so this machine made samples"
+    elif counts.etl > made_here:
+        why = "the ETL's workers or the way to them are busy: more of them, data.workers or data.transform=hybrid"
+    else:
+        why = "this machine's CPUs make the samples: more data.workers, or data.transform=etl"
+    return f"data {img_per_s:,.0f} img/s < model {model:,.0f} img/s: {why}"

@@ -1,0 +1,85 @@
+"""Loss and accuracy as sums: on the device while steps go on, on the CPU when somebody wants to know."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from training.processes.distributed import min_over_ranks, sum_over_ranks
+
+_NEVER = 1 << 62
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Means over ``count`` samples, accuracies in percent; and what the samples were, where that is known."""
+
+    loss: float
+    acc1: float
+    acc5: float
+    count: int
+    fingerprint: str = ""
+
+
+class Sums:
+    """Sums of loss, top-1 hits, top-5 hits and samples, float64 [4] on the device: adding never waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._values = torch.zeros(4, dtype=torch.float64, device=device)
+        self._bad_step = torch.full((), _NEVER, device=device)
+        self.batches = 0
+        """Added and not taken yet."""
+
+    @torch.no_grad()
+    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, step: int = 0) -> None:
+        """One batch: its mean loss (scalar), logits [n, classes] and labels int64 [n]."""
+        self.batches += 1
+        n = len(labels)
+        hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        count = torch.full((), n, device=loss.device)
+        self._values += torch.stack([loss.detach().double() * n, hits[:, 0].sum(), hits.sum(), count])
+        self._bad_step = torch.where(torch.isfinite(loss), self._bad_step, self._bad_step.clamp(max=step))
+
+    def take(self) -> torch.Tensor:
+        """The sums over all ranks, on the CPU; starts again from zero. Waits for the device."""
+        values = sum_over_ranks(self._values).cpu()
+        self._values = torch.zeros_like(self._values)
+        self.batches = 0
+        return values
+
+    def first_bad_step(self) -> int:
+        """The first step with a loss that was not finite, on any rank."""
+        return int(min_over_ranks(self._bad_step).item())
+
+
+@dataclass
+class Tally:
+    """Sums over an interval or an epoch, with its seconds and those of them spent waiting for data."""
+
+    sums: torch.Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
+    seconds: float = 0.0
+    wait_s: float = 0.0
+    fingerprint: str = ""
+    """Of the samples, where that is known."""
+
+    def add(self, sums: torch.Tensor, seconds: float, wait_s: float) -> None:
+        """Another part of it."""
+        self.sums = self.sums + sums
+        self.seconds += seconds
+        self.wait_s += wait_s
+
+    @property
+    def metrics(self) -> Metrics:
+        """Means over the samples so far."""
+        loss, top1, top5, count = self.sums.tolist()
+        n = max(1.0, count)
+        return Metrics(loss / n, 100 * top1 / n, 100 * top5 / n, round(count), self.fingerprint)
+
+    @property
+    def img_per_s(self) -> float:
+        """Samples a second, over all processes."""
+        return self.sums[3].item() / max(self.seconds, 1e-9)
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the time, 0 to 1, that this process waited for data."""
+        return min(1.0, self.wait_s / max(self.seconds, 1e-9))

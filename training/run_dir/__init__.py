@@ -1,0 +1,1 @@
+"""The run directory: records, checkpoints, the lock and the mirror in a bucket."""

@@ -1,0 +1,344 @@
+"""A run's checkpoints and records in a bucket, for machines that share no disk.
+
+The mirror holds the run directory's files under their own names, and ``owner.json``: whose they are, how far the run
+had come with them, and who writes now. Rank 0 alone reads and writes it. A checkpoint is uploaded while training goes
+on, one at a time; one that waits gives way to a newer one. What is uploaded is mapped when it is handed over, and files
+of a run are replaced or grow, so training may go on writing.
+
+Whoever reads a mirror, at any moment and whenever its writer was killed, finds a checkpoint and records that go at
+least as far: records are uploaded before ``last.pt``, and ``last.pt`` is read before them. What they have beyond it is
+written again by the run that goes on.
+"""
+
+import json
+import mmap
+import os
+import shutil
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from aistore.sdk.errors import AISError
+from requests.exceptions import RequestException
+
+from aistore_data.bucket.objects import iter_objects
+from aistore_data.bucket.uri import split_uri
+from aistore_data.client.http_reader import Access
+from aistore_data.client.sdk import connect, make_client, why
+from sources.errors import ClusterError, ConfigError, UserError
+from training.config.schema import Config
+from training.run_dir import checkpoint
+from training.run_dir.files import ENTRIES, FETCHED, read_object, remove
+
+OWNER = "owner.json"
+_OWNER_KEYS = ("owner", "host", "run", "position")
+LAST = "checkpoints/last.pt"
+_ANSWER_S = 60.0
+"""In which a node answers, once it has all of a checkpoint."""
+
+Position = tuple[int, int]
+"""(epoch, batches done) of a checkpoint."""
+Content: TypeAlias = "bytes | MappedFile"
+
+
+class Bucket:
+    """The objects below a prefix of a bucket."""
+
+    def __init__(self, uri: str, access: Access) -> None:
+        """Raises ClusterError if the cluster or the bucket cannot be used."""
+        self.uri = uri.rstrip("/")
+        self._access = access
+        bucket, prefix = split_uri(self.uri, "run_mirror=")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._bucket: Any = bucket.of(make_client(access, _ANSWER_S))
+        try:
+            connect(access)
+            self._bucket.head()
+        except ClusterError as error:
+            raise ClusterError(f"run_mirror={uri}: {error}") from None
+        except (AISError, RequestException) as error:
+            missing = isinstance(error, AISError) and error.status_code == 404
+            what = "does not exist: make it first, or check its name."
+            what = what if missing else f"cannot be used: {why(error, access)}"
+            raise ClusterError(f"run_mirror={uri}: the bucket {self.uri.removesuffix(f'/{prefix}')} {what}") from None
+
+    def names(self) -> set[str]:
+        """Of all objects, without the prefix; raises ClusterError, as all of these do."""
+        with self._asking("list it"):
+            return {entry.name.removeprefix(self._prefix) for entry in iter_objects(self._bucket, self._prefix)}
+
+    def read(self, name: str) -> bytes:
+        """An object."""
+        with self._asking(f"read {name}"):
+            return bytes(self._object(name).get_reader().read_all())
+
+    def download(self, name: str, path: Path) -> None:
+        """An object into a new file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._asking(f"read {name}"), open(path, "wb") as file:
+            for chunk in self._object(name).get_reader(chunk_size=1 << 20):
+                file.write(chunk)
+
+    def put(self, name: str, content: Content) -> None:
+        """Replace an object; nobody sees it half-written."""
+        with self._asking(f"write {name}"):
+            self._object(name).get_writer().put_content(content)
+
+    def delete(self, name: str) -> None:
+        """An object that exists."""
+        with self._asking(f"delete {name}"):
+            self._object(name).delete()
+
+    def _object(self, name: str) -> Any:
+        return self._bucket.object(self._prefix + name)
+
+    @contextmanager
+    def _asking(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (AISError, OSError) as error:  # also those of requests
+            raise ClusterError(f"run_mirror={self.uri}: could not {what}: {why(error, self._access)}") from None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files of a run at a moment, by name."""
+
+    position: Position
+    states: dict[str, tuple[int, ...]]
+    """What tells whether a file has changed."""
+    contents: dict[str, Content]
+    """Of those that had changed since they were uploaded."""
+
+
+class Mirror:
+    """Fetches a run directory from its mirror; then, within its context, uploads what changes in it."""
+
+    def __init__(self, config: Config, say: Callable[[str], None]) -> None:
+        """That of ``config.run_mirror``; nothing is asked of it before ``fetch``."""
+        self.failures = 0
+        self._config = config
+        self._bucket: Bucket
+        self._folder = Path(config.run_dir)
+        self._say = say
+        self._id = uuid.uuid4().hex
+        self._owner: dict[str, Any] = {}
+        self._names: set[str] = set()
+        self._uploaded: dict[str, tuple[int, ...]] = {}
+        self._run = ""
+        self._replaces = False
+        self._fault: ClusterError | None = None
+        self._end: Exception | None = None
+        self.on_end: Callable[[], None] = lambda: None
+        """Called from the thread that uploads when it ends for good; ``push`` raises why."""
+        self._changed = threading.Condition()
+        self._pending: Snapshot | None = None
+        self._busy = self._closing = False
+        self._thread = threading.Thread(target=self._work, name="run mirror", daemon=True)
+
+    def fetch(self, *, wanted: bool = True) -> None:
+        """Replace the run directory by the mirror's state where that is newer; ``wanted=False`` only looks at it.
+
+        Raises ConfigError if the mirror is another run's or none, ClusterError if it cannot be read; the run directory
+        is as it was then.
+        """
+        uri = self._config.run_mirror
+        self._bucket = _open_bucket(self._config)
+        self._names = self._bucket.names()
+        if self._names and OWNER not in self._names:
+            raise ConfigError(f"run_mirror={uri} holds objects, but no mirror of a run: choose another prefix.")
+        self._owner = self._read_owner() if self._names else {}
+        if not wanted or LAST not in self._names:
+            return
+        own = checkpoint.newest_position(self._folder / "checkpoints")
+        if own and self._owner["run"] != self._local_run():
+            raise ConfigError(
+                f"run_mirror={uri} holds another run than run_dir={self._folder}: give an empty run_dir to go on with "
+                "the mirror's, another run_mirror, or resume=never to replace both."
+            )
+        if not own or own < tuple(self._owner["position"] or (0, 0)):
+            self._download()
+
+    def is_behind(self, position: Position) -> bool:
+        """Whether the mirror lacks the end of a run that ended at ``position``."""
+        return self._owner.get("position") != list(position) or "summary.json" not in self._names
+
+    def take_over(self, *, fresh: bool) -> None:
+        """Become the only one that writes; ``fresh``: the first upload replaces a former run. Raises ClusterError."""
+        self._run = self._local_run()
+        self._replaces = fresh
+        self._write_owner(self._owner.get("run", self._run), self._owner.get("position"))
+        self._names.add(OWNER)
+
+    def __enter__(self) -> "Mirror":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        """Finish what was handed over, unless the run must stop at once."""
+        if kind is None or issubclass(kind, Exception):
+            with self._changed:
+                self._closing = True
+                self._changed.notify_all()
+            self._thread.join()
+
+    def push(self, position: Position) -> None:
+        """Hand over the files as they are now. Raises UserError if another run has taken the mirror over."""
+        snapshot = self._snapshot(position)
+        with self._changed:
+            if self._end:
+                raise self._end
+            self._pending = snapshot
+            self._changed.notify_all()
+
+    def finish(self, position: Position) -> None:
+        """Hand over the files for the last time and wait; raises as ``push``, and ClusterError if that has failed."""
+        self.push(position)
+        self._wait()
+        if self._end:
+            raise self._end
+        if self._fault:
+            raise ClusterError(
+                f"{self._fault} That was the last upload of this run ({self.failures} failed in all), so the mirror is "
+                f"not complete. All is whole in run_dir={self._folder}: the same command goes on from there."
+            )
+
+    def _wait(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._end or (self._pending is None and not self._busy))
+
+    def _download(self) -> None:
+        begin, staging = time.monotonic(), self._folder / FETCHED
+        remove(self._folder, [FETCHED])
+        names = sorted((name for name in self._names if _is_ours(name)), key=_order, reverse=True)
+        try:
+            for name in names:
+                self._bucket.download(name, staging / name)
+            size = sum((staging / name).stat().st_size for name in names)
+            remove(self._folder, ENTRIES)
+            for name in sorted(names, key=_order):  # config.yaml first: it tells a run directory
+                path = self._folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                (staging / name).replace(path)
+                self._uploaded[name] = _state(path)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        took = time.monotonic() - begin
+        self._say(f"took {len(names)} files, {size / 1e6:,.0f} MB, from {self._bucket.uri} in {took:.1f} s")
+
+    def _snapshot(self, position: Position) -> Snapshot:
+        files = [path for path in self._folder.rglob("*") if path.is_file()]
+        paths = {path.relative_to(self._folder).as_posix(): path for path in files}
+        states = {name: _state(path) for name, path in paths.items() if _is_ours(name)}
+        changed = [name for name, state in states.items() if self._uploaded.get(name) != state]
+        return Snapshot(position, states, {name: _map(paths[name]) for name in changed})
+
+    def _work(self) -> None:
+        while not self._end:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pending or self._closing)
+                snapshot, self._pending = self._pending, None
+                self._busy = snapshot is not None
+            if snapshot is None:
+                return
+            end: Exception | None = None
+            try:
+                self._upload(snapshot)
+                self._fault = None
+            except ClusterError as error:
+                self.failures += 1
+                self._fault = error
+                self._say(f"{error} The next checkpoint will be tried ({self.failures} uploads failed so far).")
+            except Exception as error:  # raised again where the run waits for it
+                end = error
+            with self._changed:
+                self._busy, self._end = False, end
+                self._changed.notify_all()
+            if end:
+                self.on_end()
+
+    def _upload(self, snapshot: Snapshot) -> None:
+        """Raises ClusterError for what may pass, UserError if the mirror was taken over."""
+        owner = self._read_owner()
+        if owner["owner"] != self._id:
+            raise UserError(
+                f"run_mirror={self._bucket.uri} was taken over by a run on {owner['host']}. This one stops, so that "
+                f"nothing is mixed up; its state is in {self._folder}."
+            )
+        if self._replaces:
+            self._delete(self._names - {OWNER})
+            self._write_owner(self._run, None)
+            self._replaces = False
+        for name in sorted(snapshot.contents, key=_order):
+            if self._uploaded.get(name) != snapshot.states[name]:
+                self._bucket.put(name, snapshot.contents[name])
+                self._uploaded[name] = snapshot.states[name]
+                self._names.add(name)
+        self._delete(self._names - snapshot.states.keys() - {OWNER})
+        self._write_owner(self._run, snapshot.position)
+
+    def _delete(self, names: set[str]) -> None:
+        for name in sorted(names, key=_order, reverse=True):
+            self._bucket.delete(name)
+            self._names.remove(name)
+            self._uploaded.pop(name, None)
+
+    def _read_owner(self) -> dict[str, Any]:
+        try:
+            owner: dict[str, Any] = json.loads(self._bucket.read(OWNER))
+            return {key: owner[key] for key in _OWNER_KEYS}
+        except (ValueError, TypeError, KeyError):
+            raise ClusterError(
+                f"run_mirror={self._bucket.uri}: {OWNER} is not as this trainer writes it: remove the mirror."
+            ) from None
+
+    def _local_run(self) -> str:
+        return str(read_object(self._folder / "environment.json").get("id", ""))
+
+    def _write_owner(self, run: str, position: Any) -> None:
+        content = {"owner": self._id, "run": run, "host": socket.gethostname(), "position": position}
+        self._bucket.put(OWNER, json.dumps(content).encode())
+
+
+def _open_bucket(config: Config) -> Bucket:
+    endpoint = "" if config.data.endpoint == "embedded" else config.data.endpoint
+    if not endpoint and not os.environ.get("AIS_ENDPOINT"):
+        raise ClusterError(
+            f"run_mirror={config.run_mirror} needs a cluster: set AIS_ENDPOINT=http://HOST:PORT, or data.endpoint."
+        )
+    return Bucket(config.run_mirror, Access.from_environment(endpoint))
+
+
+def _is_ours(name: str) -> bool:
+    parts = name.split("/")
+    return parts[0] in ENTRIES and ".." not in parts and not name.endswith(".tmp")
+
+
+def _order(name: str) -> tuple[bool, bool, bool, str]:
+    """That of uploads: a reader who sees ``last.pt`` sees all that belongs to it."""
+    return name == LAST, name.startswith("checkpoints/"), name != "config.yaml", name
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class MappedFile(mmap.mmap):
+    """A file's content as it is now, without reading it: it stays so when the file is replaced or grows."""
+
+    def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]
+        """By this requests knows a stream, which it sends in pieces and again where the proxy redirects it."""
+        return iter(lambda: self.read(1 << 16), b"")
+
+
+def _map(path: Path) -> Content:
+    with open(path, "rb") as file:
+        empty = path.stat().st_size == 0  # which cannot be mapped
+        return b"" if empty else MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -1,0 +1,247 @@
+"""The run directory: what a run writes about itself. Rank 0 alone writes."""
+
+import dataclasses
+import errno
+import io
+import json
+import os
+import shlex
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from omegaconf import OmegaConf
+
+from sources.errors import ConfigError, UserError
+from sources.substitutes import Substitution
+from training.config.files import load_file
+from training.config.options import literal
+from training.config.schema import Config
+from training.processes.preemption import undisturbed
+from training.report.metrics import Metrics, Tally
+from training.run_dir.files import (
+    ENTRIES,
+    FETCHED,
+    MARK,
+    OF_JOBS,
+    is_run_directory,
+    open_new,
+    open_own,
+    read_object,
+    remove,
+)
+from training.run_dir.lock import PREFIX as LOCK
+from training.run_dir.lock import RunLock
+from training.run_dir.plain_yaml import dump
+
+
+class RunDirectory:
+    """Appends metrics, writes the records, and mirrors figures to TensorBoard. Close it when done."""
+
+    def __init__(self, config: Config, lock: RunLock, step: int = 0) -> None:
+        """Open ``config.run_dir``, which ``claim`` has approved; resume=never empties it. Raises UserError.
+
+        ``step``: how many steps of the run are done; what TensorBoard has of later ones is replaced.
+        """
+        self.path = Path(config.run_dir)
+        self.checkpoints = self.path / "checkpoints"
+        self.lock = lock
+        self._board: Any = None
+        self._purge_step = step + 1 if step else 0
+        with _writing(self.path):
+            if config.resume == "never":
+                remove(self.path, ENTRIES)
+            former = read_object(self.path / "environment.json")
+            self.attempt = int(former.get("attempt", 0)) + 1
+            self.id = str(former.get("id", uuid.uuid4().hex))
+            remove(self.path, ["PREEMPTED", "summary.json"])
+            _write(self.path / "config.yaml", config_yaml(config))
+            self._metrics = _open_lines(self.path / "metrics.jsonl")
+            self._stream = open_own(self.path / "stream.bin", os.O_RDWR | os.O_CREAT, "r+b")
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._metrics.close()
+        self._stream.close()
+        if self._board is not None:
+            with _writing(self.path / "tensorboard"), undisturbed():
+                self._board.close()
+
+    def environment(self, content: dict[str, Any], changes: list[dict[str, Any]]) -> None:
+        """Write environment.json: what the run ran on, on which data, and the changes that were allowed on the way."""
+        whole = content | {"changes": changes, "id": self.id, "attempt": self.attempt}
+        _write(self.path / "environment.json", json.dumps(whole, indent=2) + "\n")
+
+    def metric(self, kind: str, epoch: int, step: int, metrics: Metrics, **speed: float) -> None:
+        """Append a line to metrics.jsonl, and the same figures to TensorBoard under ``kind/``."""
+        values = {"loss": metrics.loss, "acc1": metrics.acc1, "acc5": metrics.acc5, **speed}
+        line: dict[str, Any] = {"kind": kind, "epoch": epoch, "step": step, **values}
+        if metrics.fingerprint:
+            line["fingerprint"] = metrics.fingerprint
+        line |= {"attempt": self.attempt, "time": time.time()}
+        with _writing(self.path / "metrics.jsonl"):
+            _write_all(self._metrics, json.dumps(line).encode() + b"\n")
+        with _writing(self.path / "tensorboard"), undisturbed():
+            for name, value in values.items():
+                self.board.add_scalar(f"{kind}/{name}", value, step)
+
+    def validation(self, epoch: int, step: int, tally: Tally) -> None:
+        """The line of a validation."""
+        self.metric("val_epoch", epoch, step, tally.metrics, img_per_s=tally.img_per_s, data_wait=tally.data_wait)
+
+    def images(self, tag: str, images: torch.Tensor, step: int) -> None:
+        """A grid of images float [n, 3, H, W] in [0, 1] for TensorBoard."""
+        with _writing(self.path / "tensorboard"), undisturbed():
+            self.board.add_image(tag, torchvision.utils.make_grid(images, nrow=8), step)
+
+    def stream(self, position: int, codes: torch.Tensor) -> None:
+        """Write the codes uint8 [samples, 2] of the samples from ``position`` on, counted from the run's first one."""
+        with _writing(self.path / "stream.bin"):
+            self._stream.seek(position * codes.shape[1])
+            _write_all(self._stream, codes.numpy().tobytes())
+
+    def replaced(self, cases: Iterable[Substitution]) -> None:
+        """Append a line to replaced.jsonl for each sample in whose place another one was taken."""
+        lines = [json.dumps(case._asdict() | {"attempt": self.attempt}).encode() + b"\n" for case in cases]
+        path, flags = self.path / "replaced.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with _writing(path), open_own(path, flags, "ab") as file:
+            _write_all(file, b"".join(lines))
+
+    def summary(self, **values: Any) -> None:
+        """Write summary.json."""
+        _write(self.path / "summary.json", json.dumps(values, indent=2) + "\n")
+
+    def preempted(self) -> None:
+        """Leave the mark of a run that was stopped with its state saved."""
+        _write(self.path / "PREEMPTED", f"stopped on request {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n")
+
+    def flush(self) -> None:
+        """Write what TensorBoard's writer holds back."""
+        if self._board is not None:
+            with _writing(self.path / "tensorboard"), undisturbed():
+                self._board.flush()
+
+    @property
+    def board(self) -> Any:
+        """TensorBoard's writer, made when first needed, since its import takes seconds."""
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            threading.excepthook = _quiet_about_tensorboard
+            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._purge_step)
+        return self._board
+
+
+def _quiet_about_tensorboard(raised: threading.ExceptHookArgs) -> None:
+    """What TensorBoard's thread dies of, the next call to it raises again, and that becomes a sentence."""
+    if type(raised.thread).__module__ != "tensorboard.summary.writer.event_file_writer":
+        threading.__excepthook__(raised)
+
+
+def claim(config: Config) -> None:
+    """Make ``config.run_dir``, or check that it is empty or one of ours. Raises ConfigError."""
+    try:
+        Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(config, error) from None
+    require_ours(config)
+
+
+def require_ours(config: Config) -> None:
+    """Raise ConfigError if ``config.run_dir`` holds anything but a run of this trainer that may be gone on with."""
+    path = Path(config.run_dir)
+    try:
+        entries = (
+            {entry.name for entry in path.iterdir() if not entry.name.startswith(LOCK)} if path.exists() else set()
+        )
+    except OSError as error:
+        raise _not_writable(config, error) from None
+    before_the_first_start = {"config.yaml.tmp", FETCHED, *OF_JOBS}
+    if entries - before_the_first_start and not is_run_directory(path):
+        raise ConfigError(
+            f"run_dir={path} holds files, but no run of this trainer (a config.yaml of ours): choose another run_dir."
+        )
+    if config.mode == "evaluate" and (path / "checkpoints").exists():
+        raise ConfigError(
+            f"run_dir={path} holds a training run, which an evaluation must not replace: choose another run_dir."
+        )
+
+
+def _not_writable(config: Config, error: OSError) -> ConfigError:
+    return ConfigError(f"run_dir={config.run_dir} cannot be written to: {error.strerror}. Choose another run_dir.")
+
+
+def recorded(path: Path) -> dict[str, Any] | None:
+    """The "config" and "environment" of the run in a directory, if it was begun and both can be read."""
+    try:
+        environment = json.loads((path / "environment.json").read_text(encoding="utf-8"))
+        content: Any = OmegaConf.to_container(load_file(path / "config.yaml"))
+        if not is_run_directory(path) or not (path / "checkpoints").exists():
+            return None
+    except (OSError, ValueError, ConfigError):
+        return None
+    names = [item.name for item in dataclasses.fields(Config)]
+    return {"config": {name: content[name] for name in names if name in content}, "environment": environment}
+
+
+def _open_lines(path: Path) -> io.FileIO:
+    """A file to append lines to, unbuffered; half a line that a killed run may have left is cut off."""
+    if path.exists() and not path.is_symlink():
+        content = path.read_bytes()
+        if not content.endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
+    return open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, "ab")
+
+
+def _write_all(file: io.FileIO, content: bytes) -> None:
+    """Write without a buffer, so that nothing is left for a later failure. Raises OSError where a disk is full."""
+    if file.write(content) != len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def config_yaml(config: Config) -> str:
+    """The whole configuration, in a form that ``train.py --config-path`` takes."""
+    header = {
+        "defaults": [
+            "/schema",
+            "_self_",
+            {"override /hydra/job_logging": "none"},
+            {"override /hydra/hydra_logging": "none"},
+        ],
+        "hydra": {"run": {"dir": "."}, "output_subdir": None},
+    }
+    return f"{MARK}: {rerun_command(config)}\n" + dump([header | literal(dataclasses.asdict(config))])
+
+
+def rerun_command(config: Config) -> str:
+    """The command that repeats a run in a new directory, and without its mirror; a shell reads it as it is."""
+    absolute = os.path.isabs(config.run_dir)
+    path = shlex.quote(config.run_dir) if absolute else f'"$PWD"/{shlex.quote(config.run_dir)}'
+    mirror = " run_mirror=" if config.run_mirror else ""
+    return f"python train.py --config-path {path} --config-name config run_dir=NEW{mirror}"
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    with _writing(path), open_new(temporary) as file:
+        _write_all(file, text.encode())
+        temporary.replace(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be written: {error.strerror or error}. Make room or mend the disk, and start the same "
+            "command again: it goes on from the last checkpoint."
+        ) from None

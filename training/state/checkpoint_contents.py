@@ -1,0 +1,228 @@
+"""What a checkpoint must hold to be gone on from, checked once when it is loaded; from there on it is trusted.
+
+The checks raise ValueError with half a sentence that names the entry, what it holds and what belongs there.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+
+from sources.dataset import Counts
+from training.report.metrics import Tally
+from training.state.progress import Progress
+
+FORMAT = 1
+"""Of the checkpoints that this version writes. ``migrated`` brings an older one to it; a newer one is refused."""
+
+KEYS = ("model", "optimizer", "schedule", "epoch", "batches_done", "best_acc1", "config", "environment")
+"""Without these it is no checkpoint of this trainer."""
+
+_MOST_VALUES = 100_000
+_DEEPEST = 16
+_HUGE = 1 << 63
+
+
+def migrated(state: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint as this version would have written it: what its version did not know is as at the beginning."""
+    values = dataclasses.asdict(Progress()) | {"scaler": {}, "steps_per_epoch": None, "format": FORMAT} | state
+    for name in ("epoch_tally", "interval_tally"):
+        if isinstance(values[name], dict):
+            values[name] = dataclasses.asdict(Tally()) | values[name]
+    for name in ("counts", "counts_before"):
+        if isinstance(values[name], list | tuple):  # a version that counted less knows of none
+            values[name] = [*values[name], *[0] * (len(Counts()) - len(values[name]))]
+    return values
+
+
+def check_format(state: dict[str, Any]) -> None:
+    """Raise ValueError for a checkpoint of a newer version."""
+    number = state.get("format", 1)
+    _require(_is_int(number, 1), "format", number, "a whole number from 1")
+    if number > FORMAT:
+        raise ValueError(
+            f"it has format {number}, and this version reads formats up to {FORMAT}: a newer version wrote it, go on "
+            "with that"
+        )
+
+
+def check(state: dict[str, Any]) -> None:
+    """Raise ValueError unless a migrated checkpoint holds what it must."""
+    for name in ("model", "optimizer", "schedule", "scaler", "config", "environment", "validation"):
+        _require(isinstance(state[name], dict), name, state[name], "a dict")
+    for name in ("config", "environment", "validation", "changes"):
+        _require_plain(name, state[name])
+    _check_model(state["model"])
+    _check_optimizer(state["optimizer"])
+    _check_scaler(state["scaler"])
+    _check_position(state)
+    _check_progress(state)
+    environment = state["environment"]
+    for name in ("content", "data", "versions"):
+        _require(isinstance(environment.get(name, {}), dict), f"environment.{name}", environment.get(name), "a dict")
+
+
+def check_fits(model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Raise ValueError unless a checkpoint that ``check`` has seen is of these parameters.
+
+    Names and shapes of the model's tensors are compared where they are loaded.
+    """
+    for name, tensor in model.state_dict().items():
+        dtype = state["model"][name].dtype if name in state["model"] else tensor.dtype
+        if dtype != tensor.dtype:
+            raise ValueError(f"its model.{name} is {dtype}, and the model's is {tensor.dtype}")
+    _check_optimizer_fits(optimizer, state["optimizer"])
+
+
+def _check_optimizer_fits(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    groups, theirs = optimizer.param_groups, state["param_groups"]
+    sizes, their_sizes = [len(group["params"]) for group in groups], [len(group["params"]) for group in theirs]
+    if sizes != their_sizes:
+        raise ValueError(f"its optimizer.param_groups have {their_sizes} parameters, and the model's have {sizes}")
+    own = [parameter for group in groups for parameter in group["params"]]
+    numbers = [number for group in theirs for number in group["params"]]
+    if len(set(numbers)) != len(numbers) or not set(state["state"]) <= set(numbers):
+        raise ValueError("its optimizer.state is of other parameters than optimizer.param_groups")
+    for number, parameter in zip(numbers, own, strict=True):
+        for name, value in state["state"].get(number, {}).items():
+            shape = list(value.shape) if isinstance(value, torch.Tensor) else _short(value)
+            if name != "step" and value is not None and shape != list(parameter.shape):
+                raise ValueError(f"its optimizer.state.{number}.{name} is {shape}, and not {list(parameter.shape)}")
+
+
+def _check_model(model: dict[str, Any]) -> None:
+    _require(len(model) > 0, "model", model, "the model's tensors")
+    for name, tensor in model.items():
+        _require(isinstance(name, str), "model", name, "tensors by their names")
+        _require(_is_dense(tensor), f"model.{name}", tensor, "a tensor")
+
+
+def _check_optimizer(optimizer: dict[str, Any]) -> None:
+    entries, groups = optimizer.get("state"), optimizer.get("param_groups")
+    _require(isinstance(entries, dict), "optimizer.state", entries, "a dict")
+    _require(isinstance(groups, list) and len(groups) > 0, "optimizer.param_groups", groups, "a list of groups")
+    assert isinstance(entries, dict) and isinstance(groups, list)
+    for number, values in entries.items():
+        name = f"optimizer.state.{number}"
+        _require(_is_int(number, 0), "optimizer.state", number, "numbers of parameters")
+        _require(isinstance(values, dict), name, values, "a dict")
+        for key, value in values.items():
+            fits = value is None or _is_dense(value) or _is_number(value)
+            _require(isinstance(key, str) and fits, f"{name}.{key}", value, "a tensor or a number")
+    for group in groups:
+        _require(isinstance(group, dict), "optimizer.param_groups", group, "groups, each a dict")
+        numbers = group.get("params")
+        fits = isinstance(numbers, list) and all(_is_int(number, 0) for number in numbers)
+        _require(fits, "optimizer.param_groups.params", numbers, "numbers of parameters")
+        _require_plain("optimizer.param_groups", {name: value for name, value in group.items() if name != "params"})
+
+
+def _check_scaler(scaler: dict[str, Any]) -> None:
+    """Of fp16's gradient scaler; empty with any other precision."""
+    if not scaler:
+        return
+    for name in ("scale", "growth_factor", "backoff_factor"):
+        value = scaler.get(name)
+        _require(_is_number(value) and value > 0, f"scaler.{name}", value, "a number above 0")  # type: ignore[operator]
+    for name in ("growth_interval", "_growth_tracker"):
+        _require(_is_int(scaler.get(name), 0), f"scaler.{name}", scaler.get(name), "a whole number from 0")
+
+
+def _check_position(state: dict[str, Any]) -> None:
+    train = state["config"].get("train")
+    epochs = train.get("epochs") if isinstance(train, dict) else None
+    most = epochs if _is_int(epochs, 1) else 1_000_000
+    epoch, batches, steps = state["epoch"], state["batches_done"], state["steps_per_epoch"]
+    _require(_is_int(epoch, 0, most), "epoch", epoch, f"a whole number from 0 to {most}, its train.epochs")
+    _require(steps is None or _is_int(steps, 1, _HUGE), "steps_per_epoch", steps, "a whole number from 1")
+    bound = _HUGE if steps is None else steps
+    _require(_is_int(batches, 0, bound), "batches_done", batches, f"a whole number from 0 to {bound}")
+
+
+def _check_progress(state: dict[str, Any]) -> None:
+    best = state["best_acc1"]
+    _require(_is_number(best) and 0 <= best <= 100, "best_acc1", best, "a percentage")
+    _require(_is_number(state["train_s"]) and state["train_s"] >= 0, "train_s", state["train_s"], "seconds")
+    for name in ("counts", "counts_before"):
+        counts = state[name]
+        fits = (
+            isinstance(counts, list)
+            and all(_is_int(count, 0, _HUGE) for count in counts)
+            and len(counts) == len(Counts())
+        )
+        _require(fits, name, counts, f"{len(Counts())} whole numbers from 0")
+    replaced = state["replaced"]
+    fits = isinstance(replaced, list) and all(_is_int(index, 0) for index in replaced)
+    _require(fits, "replaced", replaced, "indices of samples")
+    total = state["stream_total"]
+    _require(_is_int(total, -1, (1 << 128) - 1), "stream_total", total, "a whole number below 2**128")
+    changes = state["changes"]
+    fits = isinstance(changes, list) and all(isinstance(change, dict) for change in changes)
+    _require(fits, "changes", changes, "a list of dicts")
+    for name in ("epoch_tally", "interval_tally"):
+        _check_tally(name, state[name])
+    figures = {name: state["validation"].get(name) for name in ("loss", "acc1", "acc5")} if state["epoch"] else {}
+    for name, value in figures.items():
+        _require(
+            type(value) is float or _is_number(value), f"validation.{name}", value, "a number"
+        )  # not finite, if it diverged
+
+
+def _check_tally(name: str, tally: Any) -> None:
+    _require(isinstance(tally, dict), name, tally, "a dict")
+    sums = tally["sums"]
+    fits = _is_dense(sums) and sums.dtype == torch.float64 and sums.shape == (4,)
+    _require(fits, f"{name}.sums", sums, "four float64")
+    for part in ("seconds", "wait_s"):
+        _require(_is_number(tally[part]) and tally[part] >= 0, f"{name}.{part}", tally[part], "seconds")
+    _require(isinstance(tally["fingerprint"], str), f"{name}.fingerprint", tally["fingerprint"], "text")
+
+
+def _require_plain(name: str, content: Any) -> None:
+    """Raise ValueError for anything but dicts by text, lists, text, numbers and None, or for endlessly many of them."""
+    left, waiting = _MOST_VALUES, [(name, content, 0)]
+    while waiting:
+        place, value, depth = waiting.pop()
+        left -= 1
+        if depth > _DEEPEST or left < 0:
+            raise ValueError(f"{name} is too large or too deep to be what a run records")
+        if isinstance(value, dict):
+            for key, item in value.items():
+                _require(isinstance(key, str), place, key, "entries by their names")
+                waiting.append((f"{place}.{key}"[:200], item, depth + 1))
+        elif isinstance(value, list | tuple):
+            waiting += [(place, item, depth + 1) for item in value]
+        else:
+            fits = value is None or isinstance(value, str | float) or (isinstance(value, int) and abs(value) < _HUGE)
+            _require(fits, place, value, "a plain value")
+
+
+def _is_int(value: Any, low: int, high: int | None = None) -> bool:
+    return type(value) is int and value >= low and (high is None or value <= high)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_int(value, -_HUGE, _HUGE) or (type(value) is float and math.isfinite(value))
+
+
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+
+
+def _require(condition: bool, name: str, value: Any, wanted: str) -> None:
+    if not condition:
+        raise ValueError(f"its {name} is {_short(value)}, which is not {wanted}")
+
+
+def _short(value: Any) -> str:
+    """A value in a few words; what is large is told by its kind alone, since writing it down could take for ever."""
+    if value is None or isinstance(value, bool | float):
+        return str(value)
+    if isinstance(value, int):
+        return str(value) if abs(value) < 1 << 64 else "a number of more than 64 bits"
+    if isinstance(value, str):
+        return repr(value[:40])
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of {value.dtype} {list(value.shape)}"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,113 @@
+"""Whether the files of a data set are still those of the run's beginning, without reading all of them.
+
+A data set's hash is over labels and sizes, so that a folder, its copy and the bucket made from it are the same. What it
+cannot see is told by two facts that are kept with each checkpoint:
+
+- ``probe``: a hash of the contents of up to 64 samples of a split, spread evenly. It is the same for all copies, and
+  always compared: a data set that was made anew (another quality, another source) differs in it.
+- ``stamps``: a hash of the times of change of all files, or of the checksums of all objects. It is compared where the
+  place is the same (the same folder, or the same bucket of the same endpoint), and finds every single file that was
+  written to since, with the names of the newest.
+
+They cannot find a photo that was replaced by one of equal size and got its former time of change, nor one that was
+replaced in a copy elsewhere, unless the probe has it. A folder's files that were touched, and hold what they held,
+count as changed: allow_changes=true goes on.
+"""
+
+import hashlib
+import heapq
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sources.dataset import BatchDataset, SampleDataset
+from sources.errors import ObjectError, UserError
+from sources.folder import FolderReader
+from sources.manifest import Manifest
+from training.config.schema import Config
+
+_PROBED = 64
+_NAMED = 5
+
+
+def describe_content(config: Config, train: BatchDataset, val: BatchDataset) -> dict[str, Any]:
+    """The facts of both splits, by their names; what cannot be known is left out."""
+    return {name: _describe(config, split) for name, split in (("train", train), ("val", val))}
+
+
+def changes_of_content(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name, before, now) of each difference between two answers of ``describe_content``."""
+    changes: list[tuple[str, Any, Any]] = []
+    for split in ("train", "val"):
+        then, today = before.get(split), now.get(split)
+        if not isinstance(then, dict) or not isinstance(today, dict):
+            continue
+        if None not in (then.get("probe"), today.get("probe")) and then["probe"] != today["probe"]:
+            changes.append((f"data set {split}, content of samples", then["probe"], today["probe"]))
+        stamps = then.get("stamps"), today.get("stamps")
+        if then.get("place") == today.get("place") and None not in stamps and stamps[0] != stamps[1]:
+            known, newest = then.get("newest") or [], today.get("newest") or []
+            named = [item[0] for item in newest if item not in known]
+            what = f"changed since: {', '.join(named)}" if named else "changed since"
+            changes.append((f"data set {split}, files in {today['place'][0]}", "as the run began", what))
+    return changes
+
+
+def _describe(config: Config, split: BatchDataset) -> dict[str, Any]:
+    if isinstance(split, SampleDataset) and isinstance(split.reader, FolderReader):
+        reader = split.reader
+        folder = Path(reader.root)
+        return _of_folder(folder, reader.manifest) | _probe(
+            reader.manifest, lambda index: (folder / reader.manifest.name(index)).read_bytes()
+        )
+    if hasattr(split, "remote"):
+        return _of_bucket(config, split.remote)
+    return {}
+
+
+def _of_folder(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    try:
+        times = np.fromiter(_times_of_change(folder, manifest), "<i8", len(manifest))
+        place = [os.path.realpath(folder), folder.stat().st_ino]
+    except OSError:  # the sample itself will say what is wrong with it
+        return {}
+    latest = heapq.nlargest(_NAMED, range(len(manifest)), key=times.tolist().__getitem__)
+    newest = [
+        [f"{folder}/{manifest.name(index)}".encode(errors="replace").decode(), int(times[index])] for index in latest
+    ]
+    return {"place": place, "stamps": hashlib.sha256(times.tobytes()).hexdigest(), "newest": newest}
+
+
+def _times_of_change(folder: Path, manifest: Manifest) -> Iterator[int]:
+    """In nanoseconds, of each sample's file. There may be a million of them, so nothing is done twice."""
+    above, names, offsets = os.fsencode(folder) + b"/", manifest.names.tobytes(), manifest.offsets.tolist()
+    for start, end in itertools.pairwise(offsets):
+        yield os.stat(above + names[start:end]).st_mtime_ns  # noqa: PTH116
+
+
+def _of_bucket(config: Config, remote: Any) -> dict[str, Any]:
+    from aistore_data.client.http_reader import HttpReader, object_path  # here, so that a folder needs no SDK
+
+    manifest, reader = remote.manifest, HttpReader(remote.access)
+    embedded = config.data.endpoint == "embedded"
+    server = os.path.realpath(config.data.embedded_root) if embedded else remote.access.endpoint
+    facts: dict[str, Any] = {}
+    if len(manifest) and bool((manifest.checksums != 0).all()):
+        stamps = hashlib.sha256(manifest.checksums.astype("<u8").tobytes()).hexdigest()
+        facts = {"place": [remote.uri, server], "stamps": stamps}
+    return facts | _probe(manifest, lambda index: reader.get(object_path(remote.uri, manifest.name(index))))
+
+
+def _probe(manifest: Manifest, read: Callable[[int], bytes]) -> dict[str, Any]:
+    digest, count = hashlib.sha256(b"probe 1\n"), min(_PROBED, len(manifest))
+    try:
+        for number in range(count):
+            digest.update(hashlib.sha256(read((2 * number + 1) * len(manifest) // (2 * count))).digest())
+    except (OSError, UserError, ObjectError, HTTPException):  # what cannot be read is told when it is needed
+        return {}
+    return {"probe": digest.hexdigest()}

@@ -1,0 +1,101 @@
+"""What a run ran on: all that decides the bits of its result besides the configuration and the data."""
+
+import dataclasses
+import functools
+import hashlib
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy
+import PIL
+import PIL.features
+import torch
+import torchvision
+
+import etl
+from etl.code import code_sha256
+from etl.sample import native
+from training.config.schema import Config
+from training.processes.distributed import World
+from training.state.compatibility import flatten
+from training.state.sample_hash import samples_sha256
+
+
+def common_facts(config: Config) -> dict[str, Any]:
+    """What all processes of a run must have in common, by name."""
+    options = {name: value for name, value in flatten(dataclasses.asdict(config)).items() if name != "run_dir"}
+    return options | {"code": _project_sha256()[:16]} | versions()
+
+
+def versions() -> dict[str, Any]:
+    """Of everything that takes part in a result."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": torchvision.__version__,
+        "numpy": numpy.__version__,
+        "pillow": PIL.__version__,
+        "libjpeg_turbo": PIL.features.version("libjpeg_turbo"),
+        "hydra": hydra.__version__,
+        "sample": etl.VERSION,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+    }
+
+
+def describe_environment(device: torch.device, world: World) -> dict[str, Any]:
+    """Versions, machine and device: what, besides configuration and data, decides the bits of a result."""
+    return {
+        "versions": versions(),
+        "samples": samples_sha256(),
+        "sample_code": code_sha256(),
+        "native": _native(),
+        "git": _git_commit(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "world_size": world.size,
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+    }
+
+
+@functools.cache
+def _project_sha256() -> str:
+    """Of the program's own code, when it was first asked for."""
+    digest, root = hashlib.sha256(), Path(__file__).resolve().parents[2]
+    for folder in ("training", "aistore_data", "sources", "etl"):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _native() -> dict[str, str] | None:
+    """The module that makes samples in Pillow's place. The bytes are the same, so it may change when a run goes on."""
+    module = native()
+    if module is None:
+        return None
+    return {"version": module.__version__, "simd": module.SIMD, "libjpeg_turbo": module.LIBJPEG_TURBO}
+
+
+def _git_commit() -> dict[str, Any] | None:
+    folder = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None  # not a checkout, or no git here
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,89 @@
+"""Where a run goes on: the checkpoint, and whether it is still the same run."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from sources.errors import ConfigError, UserError
+from training.config.schema import Config
+from training.model.class_order import order_warning
+from training.model.torchvision_models import is_name_of_weights
+from training.model.weights import Weights, load_weights
+from training.processes.distributed import on_main
+from training.run_dir import checkpoint
+from training.state import compatibility
+from training.state.checkpoint_contents import check_fits
+from training.state.run_state import Run, restore
+
+
+def resume(run: Run) -> Path | None:
+    """Take over the checkpoint that ``resume`` says, if any; answer its path. Raises UserError if it does not fit."""
+    found: list[dict[str, Any]] = []  # on rank 0, which has read it to know that it can be
+    path = on_main(run.world, lambda: _find(run.config, found))
+    if path is None:
+        return None
+    if run.config.run_mirror:  # the machines share no disk: rank 0 alone has it
+        state = on_main(run.world, lambda: found[0])
+    else:
+        state = found[0] if found else checkpoint.load(path)
+    changes = on_main(run.world, lambda: _accept_changes(run, path, state))
+    load_weights(run.model, state["model"], f"the checkpoint {path}", run.config.model.name)
+    try:
+        check_fits(run.model, run.optimizer, state)
+    except ValueError as error:
+        raise UserError(f"the checkpoint {path} cannot be gone on from: {error}.") from None
+    _take_over_facts(run, path, state)
+    restore(run, state)
+    if changes:
+        run.progress.changes.append({"epoch": run.progress.epoch, "step": run.step, "changes": changes})
+    return path
+
+
+def _take_over_facts(run: Run, path: Path, state: dict[str, Any]) -> None:
+    """The model reads its inputs as before, and other names of classes are told."""
+    facts, now = state["environment"].get("model", {}), run.environment["model"]
+    if "transform_input" in now:  # a checkpoint without a record began as torchvision's weights, or from scratch
+        before = facts.get("transform_input", is_name_of_weights(run.config.model))
+        now["transform_input"] = run.model.transform_input = before
+    classes = now["classes"].split("/") if now["classes"] else []
+    warning = order_warning(f"the checkpoint {path}", Weights(path, {}, environment={"model": facts}), 0, classes)
+    if warning:
+        run.console.say(warning)
+
+
+def _find(config: Config, found: list[dict[str, Any]]) -> Path | None:
+    """The checkpoint to go on from, whose content is put into ``found``; None to begin from the beginning."""
+    if config.resume == "never":
+        return None
+    if config.resume == "auto":
+        newest = checkpoint.newest(Path(config.run_dir) / "checkpoints")
+        if newest is None:
+            return None
+        path, state = newest
+    else:
+        path = Path(config.resume)
+        path = path / "checkpoints" / "last.pt" if path.is_dir() else path
+        state = checkpoint.load(path)
+    found.append(state)
+    return path
+
+
+def _accept_changes(run: Run, path: Path, state: dict[str, Any]) -> list[str]:
+    """What is not as it was when the checkpoint was written. Raises ConfigError for what nobody has allowed."""
+    now = {"config": dataclasses.asdict(run.config), "environment": run.environment}
+    of_result, of_rounding = compatibility.changes_of_result(state, now), compatibility.changes_of_rounding(state, now)
+    listed = "".join(f"\n  {difference}" for difference in of_result)
+    if of_result and not run.config.allow_changes:
+        raise ConfigError(
+            f"to go on from {path} would not be the same run:{listed}\nUndo these changes, begin another run by "
+            "run_dir=NEW, replace this one by resume=never, or accept them with allow_changes=true; environment.json "
+            "will then list them."
+        )
+    if of_result:
+        run.console.say(f"allowed changes since {path} was written:{listed}")
+    if of_rounding:
+        run.console.say(
+            f"since {path} was written: {', '.join(map(str, of_rounding))}. The samples stay the same; "
+            "sums of floats may differ in their last bits."
+        )
+    return [str(difference) for difference in of_result + of_rounding]
