@@ -2,7 +2,7 @@
 
     python -m benchmarks.slow_target [--seconds 1] [--batches 60]
 
-An embedded server with an ETL, seen through three links (tests/faults/link.py) as three nodes between which the objects
+An embedded server with an ETL, seen through three links (tests/support/link.py) as three nodes between which objects
 are spread; one link delays what is asked of the ETL. One loader worker with four batches of 24 ahead, and a step of
 50 ms.
 """
@@ -30,8 +30,8 @@ from benchmarks.results import Row, Table, begin, parser
 from etl import Spec
 from sources.dataset import Counts
 from sources.latency import Latencies
-from tests.faults.link import Fault, Gate, Link
 from tests.faults.test_faults import Place, opened
+from tests.support.link import Fault, Gate, Link
 from training.loader.loader import Feed, open_loader
 from training.loader.order import TrainBatches
 

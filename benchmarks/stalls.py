@@ -2,7 +2,7 @@
 
     python -m benchmarks.stalls [--seconds 6]
 
-An embedded server with an ETL, behind links that break for so many seconds (tests/faults/link.py). Both read one sample
+An embedded server with an ETL, behind links that break for so many seconds (tests/support/link.py). Both read a sample
 after the other in one process, the SDK's ``AISMapDataset`` with its defaults, until 20 have come after the link was
 mended, or an error ends it. Deadline of ours: 1 s.
 """
@@ -25,8 +25,8 @@ from aistore_data.dataset.remote import Remote, RemoteDataset
 from aistore_data.etls import lifecycle
 from benchmarks.results import Row, Table, begin, parser
 from etl import Spec
-from tests.faults.link import Fault
 from tests.faults.test_faults import RAISED, Place, after, opened
+from tests.support.link import Fault
 
 ETL = "etl_name="
 FAULTS = {

@@ -19,14 +19,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from tests.zygote import Request, encode
+from tests.support.zygote import Request, encode
 from training.config.compose import check, register
 from training.run import run
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-pytest_plugins = ["tests.draw"]
+pytest_plugins = ["tests.support.draw"]
 
 
 def _unpack(name: str, folder: Path) -> Path:
@@ -141,10 +141,10 @@ def train(
 
 
 class Zygote:
-    """Starts train.py as processes of their own, within milliseconds; see ``tests.zygote``."""
+    """Starts train.py as processes of their own, within milliseconds; see ``tests.support.zygote``."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.zygote"]
+        command = [sys.executable, "-m", "tests.support.zygote"]
         self.process = subprocess.Popen(
             command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from scripts.submit import main
-from tests.cluster.slurm import NODES, Slurm, until, why_not
 from tests.conftest import TINY, ForkedTrain, Result, Zygote, make_small_folder
+from tests.support.slurm import NODES, Slurm, until, why_not
 
 RUN = [*TINY, "train.epochs=3", "train.checkpoint_every=2", "train.log_every=1", "data.fingerprint=full"]
 """9 steps in 3 epochs, with checkpoints after steps 2, 3, 5, 6, 8 and 9."""

@@ -25,7 +25,7 @@ from aistore_data.embedded.messages import Message
 from tests.conformance.conftest import AIS, start_upper
 from tests.conformance.test_embedded import put_and_transform
 from tests.conftest import PROJECT
-from tests.fuzz import mutated
+from tests.support.fuzz import mutated
 
 TOKEN = "the-token"
 PORTS = ("proxy", "target")

@@ -26,9 +26,9 @@ from aistore_data.upload.command import upload
 from aistore_data.upload.destination import Bucket
 from tests.conformance.test_embedded import pod_processes
 from tests.conftest import TINY, ForkedTrain, Result, Zygote, make_small_folder
-from tests.faults.link import Fault, Gate, Link, links_to
 from tests.integration.test_run_directory import SMALL_MODEL
-from tests.zygote import Request
+from tests.support.link import Fault, Gate, Link, links_to
+from tests.support.zygote import Request
 
 RUN = [
     *TINY,

@@ -24,8 +24,8 @@ from aistore_data.upload.claim import CLAIMS, Claim
 from scripts.prepare import checks
 from scripts.prepare_imagenet import main
 from sources.folder import scan_folder
-from tests import downloads
 from tests.conftest import PROJECT, write_image
+from tests.support import downloads
 from training.run_dir.lock import RunLock
 
 KINDS = ("archives", "kaggle", "kaggle_zip", "imagefolder", "parquet")

@@ -16,7 +16,7 @@ import pytest
 
 from scripts import status
 from tests.conftest import PROJECT, TINY, ForkedTrain, Result, Zygote, make_small_folder
-from tests.zygote import Request
+from tests.support.zygote import Request
 from training.run_dir.lock import PREFIX
 
 Train = Callable[..., Result]

@@ -14,8 +14,8 @@ from aistore_data.embedded import EmbeddedAIS
 from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.tls import Tls
 from sources.errors import ClusterError
-from tests.certificates import Authority, Pair
 from tests.conftest import PROJECT, TINY, Result
+from tests.support.certificates import Authority, Pair
 
 NAMES = ("AIS_CLIENT_CA", "AIS_CRT", "AIS_CRT_KEY", "AIS_SKIP_VERIFY_CRT", "AIS_SKIP_VERIFY")
 

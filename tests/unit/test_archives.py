@@ -18,8 +18,8 @@ from scripts.prepare.matlab import read_synsets
 from scripts.prepare_imagenet import main
 from sources.errors import UserError
 from sources.folder import scan_folder
-from tests import downloads
 from tests.conftest import write_image
+from tests.support import downloads
 
 Prepare = Callable[..., str]
 
@@ -39,7 +39,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Prepare:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """As many small pictures as ``tests.downloads`` asks for, in one file."""
+    """As many small pictures as ``tests.support.downloads`` asks for, in one file."""
     path = tmp_path_factory.mktemp("pictures") / "0.JPEG"
     write_image(path, 1)
     return [path] * 600

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sources.errors import UserError
-from tests.bad_checkpoints import archived, damaged_files, flipped, real_state, with_absurd_contents
+from tests.support.bad_checkpoints import archived, damaged_files, flipped, real_state, with_absurd_contents
 from training.model.torchvision_models import load_weights
 from training.run_dir import checkpoint
 from training.state.checkpoint_contents import FORMAT, KEYS, check, check_fits, check_format, migrated

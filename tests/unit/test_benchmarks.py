@@ -74,7 +74,7 @@ def test_a_baseline_that_failed() -> None:
 
 def test_a_peer_may_fail_and_is_named() -> None:
     def command(kind: str) -> tuple[str, str]:
-        return "tests.measured", kind
+        return "tests.support.measured", kind
 
     made = measure.compare(["ours", "peer"], 2, command, {"peer": "ffcv"})
     assert [(row.name, row.values) for row in made["ms"]] == [("ours", (1.0, 2.0)), ("peer", ())]
@@ -88,7 +88,7 @@ def test_what_is_not_measured_stands_still_and_ends() -> None:
         found = (Path(f"/proc/{pid}/stat") for pid in pids)
         return {path.read_text().rpartition(")")[2].split()[0] for path in found if path.exists()}
 
-    session = measure.Session("tests.measured", "ours")
+    session = measure.Session("tests.support.measured", "ours")
     try:
         first = session.measure()
         pids = session.pid, int(first["worker"])

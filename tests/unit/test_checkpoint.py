@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sources.errors import UserError
-from tests.checkpoints import sound_state
+from tests.support.checkpoints import sound_state
 from training.run_dir import checkpoint
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
-from tests.draw import drawn
+from tests.support.draw import drawn
 
 MATRIX = """
 import pytest
@@ -25,7 +25,18 @@ def test_short():
 
 def test_processes_share_the_seed_that_is_printed(tmp_path: Path) -> None:
     (tmp_path / "test_matrix.py").write_text(MATRIX)
-    command = [sys.executable, "-m", "pytest", "-p", "tests.draw", "-p", "no:cacheprovider", "-c", "/dev/null", "-rP"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.support.draw",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        "/dev/null",
+        "-rP",
+    ]
     options = ["--rootdir", str(tmp_path), "--numprocesses=2", "--share=50", str(tmp_path)]
     output = subprocess.run([*command, *options], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     told = re.search(r"50 % of the long matrices were drawn with --seed (\d+)", output)

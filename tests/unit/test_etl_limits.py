@@ -21,7 +21,7 @@ from etl.limits import Limits
 from etl.request import BadRequest, Request, encode
 from etl.sample import Key, Spec
 from etl.server import TrainETL
-from tests.fuzz import mutated
+from tests.support.fuzz import mutated
 from tests.unit.test_etl_server import (
     DATA,
     MOUNTPATH,

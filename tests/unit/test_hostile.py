@@ -20,8 +20,8 @@ from aistore_data.dataset.remote import Remote, RemoteDataset
 from etl.sample import Key, Spec, transform
 from sources.dataset import through_wire
 from sources.manifest import Manifest, checksum_digest
-from tests.certificates import Authority
-from tests.hostile import BROKEN, HARMLESS, Hostile
+from tests.support.certificates import Authority
+from tests.support.hostile import BROKEN, HARMLESS, Hostile
 
 SIZE = 32
 PHOTOS = 48

@@ -1,4 +1,4 @@
-"""The devkit's meta.mat, as far as it is read. The file is scipy's (see ``tests.downloads``)."""
+"""The devkit's meta.mat, as far as it is read. The file is scipy's (see ``tests.support.downloads``)."""
 
 import struct
 import zlib
@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from scripts.prepare.matlab import read_synsets
-from tests.downloads import BY_ID, META
+from tests.support.downloads import BY_ID, META
 
 
 def unpacked() -> bytes:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from sources.errors import ClusterError, ConfigError, UserError
-from tests.checkpoints import sound_state
+from tests.support.checkpoints import sound_state
 from tests.unit.test_command_line import composed
 from training.config.schema import Config
 from training.run_dir import checkpoint

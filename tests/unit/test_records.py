@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sources.errors import UserError
-from tests.checkpoints import sound_state
+from tests.support.checkpoints import sound_state
 from training.config.schema import Config
 from training.report.metrics import Metrics
 from training.run_dir import checkpoint

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-META = Path(__file__).parent / "data" / "meta.mat"
+META = Path(__file__).parent.parent / "data" / "meta.mat"
 BY_ID = ("n02129165", "n01440764", "n03085013", "n02120079")
 WNIDS = tuple(sorted(BY_ID))
 TRAIN, VAL = 6, 3

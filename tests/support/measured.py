@@ -1,4 +1,4 @@
-"""Ways to do the same, for tests of benchmarks.measure: ``python -m tests.measured KIND``."""
+"""Ways to do the same, for tests of benchmarks.measure: ``python -m tests.support.measured KIND``."""
 
 import sys
 from collections.abc import Iterator
