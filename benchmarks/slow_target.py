@@ -30,8 +30,8 @@ from benchmarks.results import Row, Table, begin, parser
 from etl import Spec
 from sources.dataset import Counts
 from sources.latency import Latencies
-from tests.faults.test_faults import Place, opened
 from tests.support.link import Fault, Gate, Link
+from tests.support.place import Place, opened
 from training.loader.loader import Feed, open_loader
 from training.loader.order import TrainBatches
 

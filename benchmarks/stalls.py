@@ -25,8 +25,9 @@ from aistore_data.dataset.remote import Remote, RemoteDataset
 from aistore_data.etls import lifecycle
 from benchmarks.results import Row, Table, begin, parser
 from etl import Spec
-from tests.faults.test_faults import RAISED, Place, after, opened
+from tests.support.faults import RAISED
 from tests.support.link import Fault
+from tests.support.place import Place, after, opened
 
 ETL = "etl_name="
 FAULTS = {

@@ -27,6 +27,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 pytest_plugins = ["tests.support.draw"]
+pytest.register_assert_rewrite("tests.support.faults")
 
 
 def _unpack(name: str, folder: Path) -> Path:
@@ -113,6 +114,9 @@ TINY = [
 
 BATCH_NORM = "model.name=mobilenet_v3_small"
 """Where the model must have dropout beside running statistics: checkpoints of 12 MB."""
+
+SMALL_MODEL = ["model.name=shufflenet_v2_x0_5", "data.image_size=64", "data.val_image_size=64", "data.val_resize=72"]
+"""Checkpoints of 5.9 MB."""
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from tests.conformance.conftest import AIS, connect, start_upper
 from tests.conformance.test_objects import ODD_NAMES
 from tests.conformance.transforms import Upper
 from tests.conftest import PROJECT
+from tests.support.processes import pod_processes, processes
 
 WAIT_S = 10.0
 
@@ -59,26 +60,6 @@ def put_and_transform(client: Client, args: str = "") -> str:
 def transform(client: Client, args: str = "") -> str:
     query = {"etl_name": "upper-etl", "etl_args": args, "provider": "ais"}
     return client._request_client.request("get", path="objects/b/o", params=query).text
-
-
-def processes() -> dict[int, tuple[int, int, str]]:
-    """Living processes: id → (parent, group, state)."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent, group = path.read_text().rpartition(")")[2].split()[:3]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if state not in "ZX":
-            found[int(path.parent.name)] = (int(parent), int(group), state)
-    return found
-
-
-def pod_processes(server: int) -> list[int]:
-    """All processes in the groups of the server's children."""
-    found = processes()
-    groups = {process for process, (parent, _, _) in found.items() if parent == server}
-    return [process for process, (_, group, _) in found.items() if group in groups]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

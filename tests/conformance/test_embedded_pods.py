@@ -16,8 +16,9 @@ from aistore.sdk.etl.etl_config import ETLConfig
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.embedded.pods import PodConnection, inherited
 from tests.conformance.conftest import connect, start_upper
-from tests.conformance.test_embedded import pod_processes, put_and_transform, transform
+from tests.conformance.test_embedded import put_and_transform, transform
 from tests.conformance.transforms import Upper
+from tests.support.processes import pod_processes
 
 SOMEBODY = 2345
 

@@ -1,7 +1,7 @@
 """Runs with faults at random, one after the other: ``python -m tests.faults.soak [--minutes 20] [--seed N]``.
 
-Each run meets one to three faults of ``test_faults.FAULTS`` at random moments, and must end as the run without any. The
-seed is printed and repeats the choice of faults.
+Each run meets one to three faults of ``tests.support.faults`` at random moments, and must end as the run without any.
+The seed is printed and repeats the choice of faults.
 """
 
 import argparse
@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.conftest import ForkedTrain, Result, Zygote
-from tests.faults.test_faults import FAULTS, Place, after, assert_the_same, longest_wait, opened
+from tests.support.faults import FAULTS, assert_the_same, longest_wait
+from tests.support.place import Place, after, opened
 
 _REQUESTS = 500
 """Of a run, about."""

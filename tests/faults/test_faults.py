@@ -3,111 +3,42 @@
 Prints a line for each fault: what the user sees, the longest wait for data, what was lost. docs/faults.md is made of them.
 """
 
-import json
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aistore import Client
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 
 from aistore_data.client.http_reader import Access
-from aistore_data.client.placement import Placement
-from aistore_data.client.sdk import connect, make_client
-from aistore_data.embedded import EmbeddedAIS
-from aistore_data.upload.command import upload
-from aistore_data.upload.destination import Bucket
-from tests.conformance.test_embedded import pod_processes
-from tests.conftest import TINY, ForkedTrain, Result, Zygote, make_small_folder
-from tests.integration.test_run_directory import SMALL_MODEL
-from tests.support.link import Fault, Gate, Link, links_to
+from tests.conftest import ForkedTrain, Result, Zygote, make_small_folder
+from tests.support.faults import (
+    ETL,
+    FAULTS,
+    WITHOUT_OBJECTS,
+    assert_the_same,
+    delete_etl,
+    freeze_pods,
+    kill_pods,
+    kill_workers,
+    longest_wait,
+    on_links,
+)
+from tests.support.link import Fault
+from tests.support.place import Place, after, opened, put
 from tests.support.zygote import Request
 
-RUN = [
-    *TINY,
-    *SMALL_MODEL,
-    *("train.epochs=10", "train.log_every=1", "data.fingerprint=full", "data.workers=1", "data.prefetch=2"),
-    *("data=aistore", "data.etl.num_workers=2", "data.etl.on_exit=keep", "data.etl.deadline_s=1"),
-]
-"""30 steps in 10 epochs, 510 samples."""
 STALL_S = 5.0
 """No single fault stops training longer where the objects can be had."""
 
 
-@dataclass
-class Place:
-    """A cluster behind links. ``server``: the embedded one, whose processes can be harmed."""
-
-    access: Access
-    client: Client
-    links: list[Link]
-    server: EmbeddedAIS | None
-    bucket: str = "ais://faults"
-
-    @property
-    def words(self) -> list[str]:
-        """Overrides that name it."""
-        return [f"data.endpoint=http://{self.links[0].host}", f"data.bucket={self.bucket}", *RUN]
-
-    @property
-    def variables(self) -> dict[str, str]:
-        return {"AIS_AUTHN_TOKEN": self.access.token}
-
-    @property
-    def to_proxy(self) -> Gate:
-        return self.links[0].gate
-
-    @property
-    def to_target(self) -> Gate:
-        """All of them, if there are several."""
-        return self.links[1].gate
-
-    def processes(self) -> list[int]:
-        """Of all pods. Skips the test where they cannot be reached."""
-        if self.server is None:
-            pytest.skip("the processes of a cluster's pods cannot be reached from here")
-        return pod_processes(self.server.pid)
-
-    def pods(self) -> list[int]:
-        """Main processes of the pods."""
-        return [pid for pid in self.processes() if os.getpgid(pid) == pid]
-
-    def quiet(self) -> None:
-        """No faults, no ETL that a fault has left stopped, and counting begins again."""
-        self.to_proxy.quiet()
-        self.to_target.quiet()
-        for etl in self.client.cluster().list_etls(["Aborted"]):
-            if etl.id.startswith("imagenet-"):
-                self.client.etl(etl.id).delete()
-
-
-def put(folder: Path, access: Access, uri: str) -> None:
-    """Upload a data set, in the place of what else there is."""
-    bucket = Bucket(uri, access)
-    bucket.prepare()
-    upload(folder, bucket, "folders", workers=1, replace=True)
-
-
-@contextmanager
-def opened(root: Path, cluster: Access | None = None) -> Iterator[Place]:
-    """A cluster with the data set, and links before it: an embedded server's, or a given one."""
-    folder = make_small_folder(root / "small")
-    with ExitStack() as stack:
-        server = None if cluster else stack.enter_context(EmbeddedAIS(root / "ais"))
-        access = Access(server.endpoint, server.token) if server else cluster
-        assert access is not None
-        put(folder, access, "ais://faults")
-        links = links_to(access.endpoint, Placement(connect(access), access.endpoint).hosts)
-        for link in links:
-            stack.callback(link.close)
-        yield Place(access, make_client(access), links, server)
+USUAL = ("is running already", "samples equal", "is left alone")
+"""What a run says of ETLs without a fault of its own."""
+SHORT = ("ETL pods killed (SIGKILL)", "answers cut short", "the whole cluster gone for 6 s")
+"""Those of ``make test``."""
 
 
 @pytest.fixture(scope="module", params=["embedded", *(["cluster"] if os.environ.get("AIS_ENDPOINT") else [])])
@@ -125,116 +56,6 @@ def whole(place: Place, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory
     assert result.code == 0, result.output
     assert result.summary()["samples_by_source"] == {"local": 0, "etl": 510}
     return result
-
-
-Inject = Callable[[Place], None]
-
-
-def after(seconds: float, call: Callable[[], None]) -> None:
-    """Later, in a thread."""
-    timer = threading.Timer(seconds, call)
-    timer.daemon = True
-    timer.start()
-
-
-def on_links(fault: Fault, seconds: float, *names: str) -> Inject:
-    """A fault of some links for a while."""
-
-    def inject(place: Place) -> None:
-        links = [getattr(place, name) for name in names or ("to_target",)]
-        for link in links:
-            link.fault = fault
-        after(seconds, lambda: [setattr(link, "fault", None) for link in links])  # type: ignore[func-returns-value]
-
-    return inject
-
-
-def kill_pods(place: Place) -> None:
-    for pid in place.pods():
-        os.kill(pid, signal.SIGKILL)
-
-
-def kill_workers(place: Place) -> None:
-    for pid in set(place.processes()) - set(place.pods()):
-        os.kill(pid, signal.SIGKILL)
-
-
-def freeze_pods(place: Place) -> None:
-    pods = place.processes()
-    for pid in pods:
-        os.kill(pid, signal.SIGSTOP)
-
-    def thaw() -> None:
-        for pid in pods:
-            if Path(f"/proc/{pid}").exists():
-                os.kill(pid, signal.SIGCONT)
-
-    after(4, thaw)
-
-
-def stop_etl(place: Place) -> None:
-    place.client.etl("imagenet-train").stop()
-
-
-def delete_etl(place: Place) -> None:
-    place.client.etl("imagenet-train").stop()
-    place.client.etl("imagenet-train").delete()
-
-
-ETL = "etl_name="
-OOM = b'{"message":"Put \\"http://pod\\": EOF"}'
-RAISED = b'{"message":"ETL error: {\\"detail\\":\\"Processing error: injected\\"}"}'
-FAULTS: dict[str, Inject] = {
-    "ETL pods killed (SIGKILL)": kill_pods,
-    "ETL pods hang (SIGSTOP), and go on after 4 s": freeze_pods,
-    "ETL stopped": stop_etl,
-    "ETL deleted": delete_etl,
-    "the pods' workers killed, as for their memory": kill_workers,
-    "transform fails for some objects": on_links(Fault("status", "train/cat/1.*etl_name=", body=RAISED), 60),
-    "the pod runs out of memory (400 EOF)": on_links(Fault("status", ETL, code=400, body=OOM), 3),
-    "answers cut short": on_links(Fault("cut", ETL), 3),
-    "answers of the wrong length": on_links(Fault("short", ETL), 3),
-    "empty answers with status 200": on_links(Fault("empty", ETL), 3),
-    "connections to the target reset": on_links(Fault("reset"), 3),
-    "target ten times slower": on_links(Fault("delay", ETL, seconds=0.2), 5),
-    "target slow beyond the deadline": on_links(Fault("delay", ETL, seconds=1.5), 5),
-    "proxy hangs": on_links(Fault("hang", seconds=5), 5, "to_proxy"),
-    "proxy restarts": on_links(Fault("refuse"), 4, "to_proxy"),
-    "503 for everything": on_links(Fault("status", code=503), 3, "to_proxy", "to_target"),
-    "429 for everything": on_links(Fault("status", code=429), 3, "to_proxy", "to_target"),
-    "target gone, and back after 6 s": on_links(Fault("refuse"), 6),
-    "the whole cluster gone for 6 s": on_links(Fault("refuse"), 6, "to_proxy", "to_target"),
-    "no route: nothing answers for 6 s": on_links(Fault("hang", seconds=30), 6, "to_proxy", "to_target"),
-}
-WITHOUT_OBJECTS = {  # seconds in which they cannot be had
-    "connections to the target reset": 3,
-    "503 for everything": 3,
-    "429 for everything": 3,
-    "target gone, and back after 6 s": 6,
-    "the whole cluster gone for 6 s": 6,
-    "no route: nothing answers for 6 s": 6,
-}
-USUAL = ("is running already", "samples equal", "is left alone")
-"""What a run says of ETLs without a fault of its own."""
-SHORT = ("ETL pods killed (SIGKILL)", "answers cut short", "the whole cluster gone for 6 s")
-"""Those of ``make test``."""
-
-
-def longest_wait(result: Result) -> float:
-    """Seconds that a step or a validation waited for data, at most; but for the first ones, when workers start."""
-    lines = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
-    waits = []
-    for kind, images in (("train_step", 12), ("val_epoch", 15)):
-        waits += [line["data_wait"] * images / line["img_per_s"] for line in lines if line["kind"] == kind][1:]
-    return max(waits)
-
-
-def assert_the_same(result: Result, whole: Result) -> None:
-    assert result.code == 0, result.output
-    assert result.summary()["state_sha256"] == whole.summary()["state_sha256"]
-    assert result.fingerprints() == whole.fingerprints()
-    assert (result.run_dir / "stream.bin").read_bytes() == (whole.run_dir / "stream.bin").read_bytes()
-    assert sum(result.summary()["samples_by_source"].values()) == 510
 
 
 @pytest.mark.parametrize(

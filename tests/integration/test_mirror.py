@@ -16,11 +16,10 @@ from aistore import Client
 from aistore_data.client.http_reader import Access
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from tests.conftest import ForkedTrain, Result, Zygote, make_small_folder
+from tests.conftest import SMALL_MODEL, ForkedTrain, Result, Zygote, make_small_folder
 from tests.integration.test_bad_input import error
 from tests.integration.test_repeatable import RUN as STEPS
 from tests.integration.test_repeatable import assert_the_same
-from tests.integration.test_run_directory import SMALL_MODEL
 from training.run_dir.mirror import LAST, OWNER, Mirror
 
 Train = Callable[..., Result]

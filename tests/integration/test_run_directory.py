@@ -12,13 +12,11 @@ from unittest import mock
 
 import pytest
 
-from tests.conftest import TINY, Result, write_image
+from tests.conftest import SMALL_MODEL, TINY, Result, write_image
 from tests.integration.test_bad_input import error
 from training.run_dir.lock import PREFIX, RunLock
 
 Train = Callable[..., Result]
-SMALL_MODEL = ["model.name=shufflenet_v2_x0_5", "data.image_size=64", "data.val_image_size=64", "data.val_resize=72"]
-"""Checkpoints of 5.9 MB."""
 
 
 def test_a_change_stops_a_resumed_run_unless_allowed(train: Train, small_folder: Path) -> None:
