@@ -8,9 +8,6 @@ import warnings
 
 from PIL import Image
 
-SIDE_VARIABLE, QUALITY_VARIABLE = "SHRINK_SIDE", "SHRINK_QUALITY"
-"""Of a pod's environment: an offline transform has no arguments."""
-
 
 def shrink(data: bytes, side: int, quality: int) -> bytes:
     """A JPEG of ``quality`` whose short side is ``side`` pixels, if the photo's is longer; else the bytes as they are.

@@ -19,6 +19,13 @@ def opened(dest: str, endpoint: str) -> Iterator[tuple[Folder | Bucket, Callable
         with Claim(bucket.sdk, bucket.uri, print_line) as claim:
             yield bucket, claim.check
         return
+    with opened_folder(dest) as held:
+        yield held
+
+
+@contextmanager
+def opened_folder(dest: str) -> Iterator[tuple[Folder, Callable[[], None]]]:
+    """The same where ``dest`` can be a folder alone."""
     folder = Folder(Path(dest).absolute())
     try:
         folder.root.mkdir(parents=True, exist_ok=True)

@@ -122,12 +122,6 @@ class Etls:
             raise ApiError(404, f"t[{self._target_id}]: {name} does not exist - {hint}", "ErrNotFound")
         return etl, pod
 
-    def check(self, stages: list[str]) -> None:
-        """Raises ApiError 404 in the words of AIS's proxy, where one of these does not exist."""
-        for name in stages:
-            if name not in self._etls:
-                raise ApiError(404, f"ETL {name} doesn't exist")
-
     def transform(self, stages: list[str], bucket: Bucket, name: str, arguments: str | None) -> bytes:
         """An object, as the ETLs make it one after the other. Raises ApiError."""
         running = [self.running(stage) for stage in stages]

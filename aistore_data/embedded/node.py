@@ -16,7 +16,6 @@ import xxhash
 
 from aistore_data.embedded.errors import PROXY_ID, TARGET_ID, ApiError
 from aistore_data.embedded.etls import Etls
-from aistore_data.embedded.jobs import Jobs
 from aistore_data.embedded.messages import Message
 from aistore_data.embedded.store import CHUNK_BYTES, Store
 from aistore_data.embedded.wire import WireHandler, WireServer
@@ -37,7 +36,6 @@ class Cluster:
     token: str
     store: Store
     etls: Etls
-    jobs: Jobs
     proxy_url: str
     target_url: str
     started_ns: int = field(default_factory=time.time_ns)

@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec.msgpack
 
-from aistore_data.embedded.errors import PROXY_ID, TARGET_ID, ApiError
-from aistore_data.embedded.jobs import ETL_BUCKET
+from aistore_data.embedded.errors import PROXY_ID, TARGET_ID
 from aistore_data.embedded.messages import Message
 from aistore_data.embedded.node import NodeHandler, signed_location
 from aistore_data.embedded.store import DEFAULT_PAGE_SIZE, Bucket, Entry
@@ -39,9 +38,6 @@ class ProxyHandler(NodeHandler):
             self._buckets()
         elif kind == "etl":
             self._etl()
-        elif kind == "cluster" and self.command == "GET" and self.query.get("what") in ("status", "qryxstats"):
-            jobs, job = self.cluster.jobs, self.message().text("ID")
-            self.reply_json(jobs.status(job) if self.query["what"] == "status" else jobs.snapshots(job))
         else:
             raise self.not_served()
 
@@ -79,8 +75,6 @@ class ProxyHandler(NodeHandler):
             self.reply()
         elif action == ("GET", "summary-bck"):
             self._summary(name, message.message("value"))
-        elif action == ("POST", ETL_BUCKET):
-            self._transform_bucket(self.cluster.store.bucket(name), message.message("value"))
         else:
             raise self.not_served()
 
@@ -110,29 +104,6 @@ class ProxyHandler(NodeHandler):
             self.reply_json([_summary_of(bucket) for bucket in buckets])
         else:
             self.reply(202, secrets.token_urlsafe(6).encode(), {"Content-Type": "text/plain; charset=utf-8"})
-
-    def _transform_bucket(self, source: Bucket, value: Message) -> None:
-        """Starts a job; the destination is made if it is missing, as AIS does."""
-        wanted = [key for key in ("ext", "coer", "dry_run", "latest-ver", "synchronize") if value.fields.get(key)]
-        if wanted:
-            raise ApiError(400, f'the embedded AIS does not know "{wanted[0]}" of a transform from bucket to bucket')
-        provider, _, name = self.query.get("bck_to", "").rstrip("/").partition("/@#/")
-        if provider != "ais" or not name:
-            raise ApiError(400, f'"{self.query.get("bck_to", "")}" is no bucket to transform to')
-        stages = [value.text("id"), *value.texts("pipeline")]
-        self.cluster.etls.check(stages)
-        if name not in self.cluster.store.names():
-            self.cluster.store.create(name)
-        etls, destination = self.cluster.etls, self.cluster.store.bucket(name)
-        self._reply_text(
-            self.cluster.jobs.transform(
-                source,
-                destination,
-                value.text("prefix"),
-                value.text("prepend"),
-                lambda bucket, item: etls.transform(stages, bucket, item, None),
-            )
-        )
 
     def _list_objects(self, bucket: Bucket, value: Message) -> None:
         size = value.whole("pagesize") or DEFAULT_PAGE_SIZE

@@ -12,7 +12,6 @@ from pathlib import Path
 from aistore_data.embedded.errors import TARGET_ID, EmbeddedError
 from aistore_data.embedded.etls import Etls
 from aistore_data.embedded.imagefolder import BUCKET, served_objects
-from aistore_data.embedded.jobs import Jobs
 from aistore_data.embedded.node import Cluster, NodeHandler, NodeServer
 from aistore_data.embedded.proxy import ProxyHandler
 from aistore_data.embedded.store import Store
@@ -58,7 +57,7 @@ class EmbeddedServer:
         self.endpoint = f"{scheme}://{HOST}:{proxy.server_port}"
         target_url = f"{scheme}://{HOST}:{target.server_port}"
         self._etls = Etls(logs, target_url, TARGET_ID)
-        proxy.cluster = target.cluster = Cluster(token, store, self._etls, Jobs(), self.endpoint, target_url)
+        proxy.cluster = target.cluster = Cluster(token, store, self._etls, self.endpoint, target_url)
         self._nodes = (proxy, target)
         for node in self._nodes:
             threading.Thread(target=node.serve_forever, args=(POLL_S,), daemon=True).start()

@@ -27,14 +27,13 @@ STOPPED = 85
 """Exit code: stopped on request, and the same command goes on."""
 
 
-def open_bucket(uri: str, endpoint: str, create: bool = True) -> Bucket:
-    """The bucket of a command line, made if it is missing, where wanted. Raises ConfigError or ClusterError."""
+def open_bucket(uri: str, endpoint: str) -> Bucket:
+    """The bucket of a command line, made if it is missing. Raises ConfigError or ClusterError."""
     parse_bucket(uri, "BUCKET=")
     access = Access.from_environment(endpoint)
     connect(access)
     bucket = Bucket(uri, access)
-    if create:
-        bucket.prepare()
+    bucket.prepare()
     return bucket
 
 
@@ -50,14 +49,13 @@ def print_line(text: str) -> None:
     print(visible(text), file=sys.stderr, flush=True)
 
 
-def add_options(parser: argparse.ArgumentParser, replace: bool = True) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that all commands have that put a data set somewhere."""
     parser.add_argument("--endpoint", default="", help="of the cluster; default: AIS_ENDPOINT")
     parser.add_argument(
         "--workers", type=positive, default=max(4, len(os.sched_getaffinity(0))), help="processes (default %(default)s)"
     )
-    if replace:
-        parser.add_argument("--replace", action="store_true", help="replace what is there with another content")
+    parser.add_argument("--replace", action="store_true", help="replace what is there with another content")
 
 
 def exit_code(work: Callable[[], None]) -> int:

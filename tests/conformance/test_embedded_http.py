@@ -253,7 +253,6 @@ ABSURD = ["", "x", "\ud800", 0, -1, 2**70, 1.5, True, [], [[]], [None], {}, {"a"
 FIELDS = {
     ("GET", "buckets/b"): ("action=list", ("pagesize", "flags", "continuation_token", "props", "prefix", "uuid")),
     ("GET", "buckets"): ("action=summary-bck", ("uuid",)),
-    ("POST", "buckets/b?bck_to=ais/@%23/c"): ("action=etl-bck", ("id", "pipeline", "prefix", "prepend", "ext")),
 }
 
 
@@ -287,8 +286,6 @@ def absurd_requests() -> Iterator[tuple[str, str, bytes]]:
         for name in ("objname", "bucket"):
             message = {"strm": True, "mime": ".tar", "coer": True, "in": [{"objname": "o", name: value}]}
             yield "GET", "ml/moss/b", json.dumps(message).encode()
-        yield "GET", "cluster?what=status", json.dumps({"ID": value}).encode()
-        yield "GET", "cluster?what=qryxstats", json.dumps({"ID": value}).encode()
     for body in (
         b"[" * 100_000,
         b'{"a":' * 100_000,
@@ -298,7 +295,7 @@ def absurd_requests() -> Iterator[tuple[str, str, bytes]]:
         b'{"value":' + b"9" * 5000 + b"}",
         b"[]",
     ):
-        for method, path in (("GET", "buckets"), ("PUT", "etl"), ("GET", "ml/moss/b"), ("GET", "cluster?what=status")):
+        for method, path in (("GET", "buckets"), ("PUT", "etl"), ("GET", "ml/moss/b")):
             yield method, path, body
 
 
@@ -316,7 +313,7 @@ def test_absurd_messages(served: Served) -> None:
     with ThreadPoolExecutor(4) as pool:
         for _ in pool.map(one, absurd_requests()):
             tried += 1
-    assert tried > 600
+    assert tried > 450
     for etl in served.ais.client().cluster().list_etls(["Initializing", "Aborted"]):
         assert etl.stage == "Aborted"
         served.ais.client().etl(etl.id).delete()

@@ -1,21 +1,14 @@
-"""Data sets of smaller photos: a folder by processes, a bucket by an ETL, with the same bytes."""
+"""Data sets of smaller photos."""
 
-import json
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from aistore_data.bucket.listing import read_manifest
-from aistore_data.client.http_reader import Access, HttpReader, object_path
-from aistore_data.client.sdk import make_client
-from aistore_data.embedded import EmbeddedAIS
-from aistore_data.upload.command import main as upload
 from etl.shrink import shrink
 from scripts.shrink import main
 from sources.folder import scan_folder
@@ -35,19 +28,6 @@ def folder(photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path
         path.write_bytes(photo.read_bytes())
     (root / "train" / "class 0" / "no photo.jpg").write_bytes(b"none")
     return root
-
-
-@pytest.fixture(scope="module")
-def access(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
-    with EmbeddedAIS(tmp_path_factory.mktemp("ais")) as server:
-        yield Access(server.endpoint, server.token)
-
-
-@pytest.fixture
-def environment(access: Access, monkeypatch: pytest.MonkeyPatch) -> Access:
-    monkeypatch.setenv("AIS_ENDPOINT", access.endpoint)
-    monkeypatch.setenv("AIS_AUTHN_TOKEN", access.token)
-    return access
 
 
 def expected(folder: Path) -> dict[str, bytes]:
@@ -76,9 +56,13 @@ def test_a_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main([str(folder), str(dest), "--side", "100"]) == 2
     assert "holds other photos" in capsys.readouterr().err
     assert main([str(folder / "train"), str(tmp_path / "no"), *WORDS]) == 2
-    with pytest.raises(SystemExit):
-        main([str(folder), "ais://small", *WORDS])
-    assert "two folders or two buckets" in capsys.readouterr().err
+    for source, other in ((str(folder), "ais://small"), ("ais://whole", "ais://small"), ("ais://whole", str(dest))):
+        with pytest.raises(SystemExit) as ended:
+            main([source, other, *WORDS])
+        assert ended.value.code == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "SOURCE and DEST are folders: shrink the folder that the bucket was uploaded from" in said
+        assert "python -m aistore_data.upload DEST ais://BUCKET" in said
 
 
 def test_killed_and_gone_on(folder: Path, tmp_path: Path, seed: int) -> None:
@@ -95,49 +79,3 @@ def test_killed_and_gone_on(folder: Path, tmp_path: Path, seed: int) -> None:
     assert all(whole[name] == data for name, data in content(dest).items())
     assert main([str(folder), str(dest), *WORDS]) == 0
     assert content(dest) == whole
-
-
-@pytest.mark.parametrize("layout", ["pairs", pytest.param("folders", marks=pytest.mark.long)])
-def test_a_bucket(folder: Path, environment: Access, capsys: pytest.CaptureFixture[str], layout: str) -> None:
-    uri, small = f"ais://whole-{layout}", f"ais://small-{layout}"
-    assert upload([str(folder), uri, "--layout", layout]) == 0
-    client, reader = make_client(environment), HttpReader(environment)
-    for prefix in ("train/", "val/"):  # with the manifests that a run leaves
-        read_manifest(client.bucket(uri[6:]), uri, prefix, reader)
-    for _ in range(2):
-        code = main([uri, small, *WORDS])
-        captured = capsys.readouterr()
-        assert code == 0, captured.err
-    assert f"{small}: {121 if layout == 'folders' else 242} objects" in captured.out
-    before = {entry.name for entry in client.bucket(uri[6:]).list_all_objects()}
-    after = {entry.name for entry in client.bucket(small[6:]).list_all_objects()}
-    manifests = {f".imagenet-ais/{split}/manifest.npz" for split in ("train", "val")}
-    assert before - after == manifests and after - before == {".imagenet-ais/shrink.json"}
-    for name in before - manifests:
-        data = reader.get(object_path(uri, name))
-        assert reader.get(object_path(small, name)) == shrink(data, SIDE, 80), name
-    for prefix, local in zip(("train/", "val/"), scan_folder(folder), strict=True):
-        remote = read_manifest(client.bucket(small[6:]), small, prefix, reader)
-        assert (remote.labels.tolist(), remote.classes) == (local.labels.tolist(), local.classes)
-    assert client.cluster().list_etls(["Running", "Initializing", "Aborted"]) == []
-    assert json.loads(reader.get(object_path(small, ".imagenet-ais/shrink.json")))["side"] == SIDE
-
-
-def test_buckets_that_cannot_be_shrunk(environment: Access, capsys: pytest.CaptureFixture[str]) -> None:
-    client = make_client(environment)
-    assert main(["ais://nowhere", "ais://small", *WORDS]) == 1
-    assert 'bucket "ais://nowhere" does not exist' in capsys.readouterr().err
-    empty, odd = client.bucket("empty").create(), client.bucket("odd-names").create()
-    assert main(["ais://empty", "ais://small", *WORDS]) == 2
-    assert "ais://empty has no objects below train/ and val/" in capsys.readouterr().err
-    odd.object("train/a/what?.jpg").get_writer().put_content(b"x")
-    assert main(["ais://odd-names", "ais://small", *WORDS]) == 2
-    assert "ais://odd-names/train/a/what?.jpg and 0 more names hold ?, # or %" in capsys.readouterr().err
-    odd.object("train/a/what?.jpg").delete()
-    odd.object("train/a/1.jpg").get_writer().put_content(b"x")
-    empty.object("train/b/1.jpg").get_writer().put_content(b"x")
-    assert main(["ais://odd-names", "ais://empty", *WORDS]) == 2
-    assert "ais://empty holds other data, like 'train/b/1.jpg'" in capsys.readouterr().err
-    odd.object("train/a/2.jpg").get_writer().put_content(b"")
-    assert main(["ais://odd-names", "ais://small", *WORDS]) == 1
-    assert "train/a/2.jpg has come without its bytes" in capsys.readouterr().err
