@@ -15,7 +15,7 @@ from aistore_data.bucket.listing import NoImagesError, read_manifest
 from aistore_data.bucket.uri import parse_bucket
 from aistore_data.client.http_reader import Access, HttpReader
 from aistore_data.client.placement import Placement
-from aistore_data.client.sdk import connect, make_client, why
+from aistore_data.client.sdk import connect, explain, make_client
 from aistore_data.dataset.breaker import Breakers
 from aistore_data.dataset.remote import Remote, RemoteDataset, serves_directly
 from aistore_data.etls import lifecycle
@@ -184,7 +184,7 @@ def _stop_etl(client: Any, name: str, access: Access, say: Callable[[str], None]
     try:
         lifecycle.stop(client, name)
     except (AISError, OSError) as error:  # also those of requests
-        say(f"ETL {name} could not be stopped: {why(error, access)}")
+        say(f"ETL {name} could not be stopped: {explain(error, access)}")
     except ClusterError as error:
         say(f"ETL {name} could not be stopped: {error}")
 
@@ -207,7 +207,7 @@ def _manifest(
         )
         missing = isinstance(error, AISError) and error.status_code not in (401, 403)
         raise ClusterError(
-            f"{uri} cannot be read on {access.endpoint}: {why(error, access)}{hint if missing else ''}"
+            f"{uri} cannot be read on {access.endpoint}: {explain(error, access)}{hint if missing else ''}"
         ) from None
 
 

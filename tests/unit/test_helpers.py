@@ -95,7 +95,7 @@ def test_an_etl_that_cannot_be_stopped_hides_nothing(monkeypatch: pytest.MonkeyP
         raise error
 
     monkeypatch.setattr(lifecycle, "stop", stop)
-    monkeypatch.setattr(open_bucket, "why", lambda error, access: str(error))
+    monkeypatch.setattr(open_bucket, "explain", lambda error, access: str(error))
     said: list[str] = []
     open_bucket._stop_etl(None, "imagenet-train", None, said.append)  # type: ignore[arg-type]
     assert said == [f"ETL imagenet-train could not be stopped: {error}"]
