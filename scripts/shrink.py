@@ -27,24 +27,23 @@ import PIL
 from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 
-from aistore_data.bucket.layout import BESIDE, classes_name
+from aistore_data.bucket.layout import METADATA_PREFIX, classes_name
 from aistore_data.client.http_reader import HttpReader, object_path
-from aistore_data.client.sdk import make_client
-from aistore_data.upload.command import add_options, exit_code, open_bucket, positive, print_line
-from aistore_data.upload.destination import SPLITS, Bucket, Folder, words
+from aistore_data.client.sdk import explain, make_client
+from aistore_data.upload.destination import SPLITS, BucketDestination, Folder, open_bucket, opened
 from aistore_data.upload.items import Item, index_folder, items_of
 from aistore_data.upload.transfer import plan, transfer
 from etl.sample import CorruptSample, Key, Spec, transform
 from etl.server import ship_by_value
 from etl.shrink import QUALITY_VARIABLE, SIDE_VARIABLE, shrink
 from etl.shrink_server import ShrinkETL
-from scripts.destination import opened
+from sources.command_line import add_options, exit_code, positive, print_line
 from sources.errors import ClusterError, ConfigError
 from sources.manifest import IMG_EXTENSIONS
 from sources.pillow_warnings import collect
 from sources.progress_bar import Progress
 
-RECORD = f"{BESIDE}shrink.json"
+RECORD = f"{METADATA_PREFIX}shrink.json"
 _POLL_S = 0.5
 
 
@@ -70,11 +69,13 @@ def shrink_folder(source: Path, dest: Folder, how: Shrink, workers: int, check: 
     items = [Item(i.name, i.place, -1) for split in splits for i in items_of(split, split.manifest(), "folders")]
     planned = plan(items, dest, replace=False)
     record = how.record(str(source.absolute()))
-    _check_record(dest.root / RECORD, record, any(entry.there for entry in planned))
+    _check_record(dest.root / RECORD, record, any(entry.existing for entry in planned))
     dest.put(RECORD, record)
-    transfer([entry for entry in planned if entry.there is None], dest, workers, replace=False, treat=how, check=check)
+    transfer(
+        [entry for entry in planned if entry.existing is None], dest, workers, replace=False, transform=how, check=check
+    )
     photos = [entry for entry in planned if entry.item.name.startswith(SPLITS)]
-    kept = sum(entry.there is not None for entry in photos)
+    kept = sum(entry.existing is not None for entry in photos)
     return len(photos) - kept, kept
 
 
@@ -88,7 +89,12 @@ def _check_record(path: Path, expected: bytes, begun: bool) -> None:
 
 
 def shrink_bucket(
-    source: Bucket, dest: Bucket, how: Shrink, workers: int, init_timeout_s: int, check: Callable[[], None]
+    source: BucketDestination,
+    dest: BucketDestination,
+    how: Shrink,
+    workers: int,
+    init_timeout_s: int,
+    check: Callable[[], None],
 ) -> int:
     """A bucket into another, by an ETL; answers the number of objects. Raises UserError."""
     present = source.present()
@@ -104,19 +110,19 @@ def shrink_bucket(
     strangers = sorted(name for name in dest.present() if name.startswith(SPLITS) and name not in names)
     if strangers:
         raise ConfigError(f"{dest.uri} holds other data, like {strangers[0]!r}: use another bucket.")
-    client = make_client(source.access, init_timeout_s + _POLL_S)
+    client = make_client(source.store.access, init_timeout_s + _POLL_S)
     try:
         with _etl(client, how, workers, init_timeout_s) as etl:
             for prefix in SPLITS:
                 count = sum(name.startswith(prefix) for name in names)
-                job = client.job(source.sdk.transform(etl, dest.sdk, prefix_filter=prefix), "etl-bck")
+                job = client.job(source.store.bucket.transform(etl, dest.store.bucket, prefix_filter=prefix), "etl-bck")
                 _wait(job, count, f"objects of {prefix}", check)
             for name in filter(present.__contains__, map(classes_name, SPLITS)):
-                dest.put(name, bytes(source.sdk.object(name).get_reader().read_all()))
+                dest.put(name, bytes(source.store.bucket.object(name).get_reader().read_all()))
             dest.put(RECORD, how.record(source.uri))
     except (AISError, RequestException) as error:
         raise ClusterError(
-            f"{source.uri} could not be shrunk: {words(error)}. The same command begins again."
+            f"{source.uri} could not be shrunk: {explain(error, source.store.access)} The same command begins again."
         ) from None
     if missing := sorted(names - set(dest.present())):
         raise ClusterError(f"{dest.uri} lacks {missing[0]!r} and {len(missing) - 1:,} more: start the command again.")
@@ -143,7 +149,7 @@ def _etl(client: Any, how: Shrink, workers: int, init_timeout_s: int) -> Iterato
                 action()
             except AISError as error:
                 if error.status_code != 404:
-                    print_line(f"ETL {etl.name} could not be removed: {words(error)}")
+                    print_line(f"ETL {etl.name} could not be removed: {error.message}")
 
 
 def _wait(job: Any, count: int, items: str, check: Callable[[], None]) -> None:
@@ -223,12 +229,12 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> None:
     how = Shrink(options.side, options.quality)
     with opened(options.dest, options.endpoint) as (dest, check):
-        if isinstance(dest, Bucket):
-            source = open_bucket(options.source, options.endpoint, create=False)
+        if isinstance(dest, BucketDestination):
+            source = BucketDestination(open_bucket(options.source, options.endpoint, create=False))
             count = shrink_bucket(source, dest, how, options.workers, options.init_timeout_s, check)
             print(f"{options.dest}: {count:,} objects")
             names = sorted(name for name in dest.present() if name.startswith(SPLITS[0]))
-            reader = HttpReader(source.access)
+            reader = HttpReader(source.store.access)
             reads = [lambda name, uri=uri: reader.get(object_path(uri, name)) for uri in (source.uri, dest.uri)]
         else:
             stored, kept = shrink_folder(Path(options.source), dest, how, options.workers, check)

@@ -18,12 +18,12 @@ import pytest
 from aistore import Client
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 
+from aistore_data.bucket.store import AisStore
 from aistore_data.client.http_reader import Access
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect, make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.upload.command import upload
-from aistore_data.upload.destination import Bucket
 from tests.conformance.test_embedded import pod_processes
 from tests.conftest import TINY, ForkedTrain, Result, Zygote, make_small_folder
 from tests.faults.link import Fault, Gate, Link, links_to
@@ -90,8 +90,8 @@ class Place:
 
 def put(folder: Path, access: Access, uri: str) -> None:
     """Upload a data set, in the place of what else there is."""
-    bucket = Bucket(uri, access)
-    bucket.prepare()
+    bucket = AisStore(uri, access)
+    bucket.create()
     upload(folder, bucket, "folders", workers=1, replace=True)
 
 

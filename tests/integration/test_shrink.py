@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from aistore_data.bucket.listing import read_manifest
+from aistore_data.bucket.store import AisStore
 from aistore_data.client.http_reader import Access, HttpReader, object_path
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
@@ -103,7 +104,7 @@ def test_a_bucket(folder: Path, environment: Access, capsys: pytest.CaptureFixtu
     assert upload([str(folder), uri, "--layout", layout]) == 0
     client, reader = make_client(environment), HttpReader(environment)
     for prefix in ("train/", "val/"):  # with the manifests that a run leaves
-        read_manifest(client.bucket(uri[6:]), uri, prefix, reader)
+        read_manifest(AisStore(uri, environment), prefix)
     for _ in range(2):
         code = main([uri, small, *WORDS])
         captured = capsys.readouterr()
@@ -117,7 +118,7 @@ def test_a_bucket(folder: Path, environment: Access, capsys: pytest.CaptureFixtu
         data = reader.get(object_path(uri, name))
         assert reader.get(object_path(small, name)) == shrink(data, SIDE, 80), name
     for prefix, local in zip(("train/", "val/"), scan_folder(folder), strict=True):
-        remote = read_manifest(client.bucket(small[6:]), small, prefix, reader)
+        remote = read_manifest(AisStore(small, environment), prefix)
         assert (remote.labels.tolist(), remote.classes) == (local.labels.tolist(), local.classes)
     assert client.cluster().list_etls(["Running", "Initializing", "Aborted"]) == []
     assert json.loads(reader.get(object_path(small, ".imagenet-ais/shrink.json")))["side"] == SIDE
