@@ -69,12 +69,11 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
     dataset: Any = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(), seed=0)
     if kind in SHARES:
         from aistore_data.bucket.listing import read_manifest
-        from aistore_data.client.http_reader import HttpReader
+        from aistore_data.bucket.store import AisStore
         from aistore_data.client.placement import Placement
         from aistore_data.dataset.breaker import Breakers
 
-        bucket = make_client(access).bucket("bench")
-        manifest = read_manifest(bucket, "ais://bench", "train/", HttpReader(access))
+        manifest = read_manifest(AisStore("ais://bench", access), "train/")
         placement = Placement(connect(access), access.endpoint)
         dataset = RemoteDataset(
             Remote(
@@ -103,12 +102,12 @@ def main() -> int:
     arguments.add_argument("--images", type=int, default=400)
     arguments.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
     args = arguments.parse_args()
+    from aistore_data.bucket.store import AisStore
     from aistore_data.client.http_reader import Access
     from aistore_data.client.sdk import make_client
     from aistore_data.embedded import EmbeddedAIS
     from aistore_data.etls import lifecycle
     from aistore_data.upload.command import upload
-    from aistore_data.upload.destination import Bucket
 
     if args.one:
         kind, root = args.one[0], Path(args.one[1])
@@ -124,8 +123,8 @@ def main() -> int:
         access = Access.from_environment("")
         client = make_client(access)
         settings = lifecycle.EtlSettings(num_workers=1)
-        bucket = Bucket("ais://bench", access)
-        bucket.prepare()
+        bucket = AisStore("ais://bench", access)
+        bucket.create()
         upload(root, bucket, "folders", 4)
         stack.callback(lifecycle.stop, client, lifecycle.ensure(client, "bench-train", "train", settings, print)[0])
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from aistore_data.bucket.listing import read_manifest
-from aistore_data.client.http_reader import Access, HttpReader
-from aistore_data.client.sdk import make_client
+from aistore_data.bucket.store import AisStore
+from aistore_data.client.http_reader import Access
 from aistore_data.embedded import EmbeddedAIS
 from benchmarks.measure import in_own_session, reply, rollup_mb
 from benchmarks.results import Row, Table, begin, parser, rows
@@ -66,7 +66,7 @@ def loading(samples: int, repeats: int) -> list[Table]:
 def making(access: Access, layout: str, samples: int) -> Table:
     """Seconds of what a first run does, and a later one."""
     objects = samples * (2 if layout == "pairs" else 1)
-    bucket, reader = make_client(access, 600).bucket("imagenet"), HttpReader(access)
+    store = AisStore("ais://imagenet", access, 600)
     took: dict[str, list[float]] = {}
 
     def timed(what: str, call: Callable[[], Any]) -> Any:
@@ -76,9 +76,9 @@ def making(access: Access, layout: str, samples: int) -> Table:
         return answer
 
     def manifest() -> Manifest:
-        return read_manifest(bucket, "ais://imagenet", "train/", reader)
+        return read_manifest(store, "train/")
 
-    timed("SDK list_all_objects", lambda: bucket.list_all_objects(prefix="train/"))
+    timed("SDK list_all_objects", lambda: store.bucket.list_all_objects(prefix="train/"))
     first = timed("manifest: listed, labels read, built, kept", manifest)
     again = timed("manifest: listed, the kept one loaded", manifest)
     assert len(first) == samples and again.sha256() == first.sha256()

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import torch
 
 from aistore_data.bucket.listing import read_manifest
-from aistore_data.client.http_reader import HttpReader
+from aistore_data.bucket.store import AisStore
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect
 from aistore_data.dataset.breaker import Breakers
@@ -65,7 +65,7 @@ def measure(place: Place, late_s: float, deadline_s: float, adaptive: bool, batc
         for number, link in enumerate(links)
     }
     placement = Placement({"tmap": nodes}, place.access.endpoint)
-    manifest = read_manifest(place.client.bucket("faults"), "ais://faults", "train/", HttpReader(place.access))
+    manifest = read_manifest(AisStore("ais://faults", place.access), "train/")
     remote = Remote(
         place.access, "ais://faults", manifest, placement, Breakers(NODES), Spec.train(224), 0, direct=True,
         etl_names=("slow-train",), deadline_s=deadline_s, adaptive_deadline=adaptive,

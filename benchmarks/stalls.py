@@ -17,7 +17,8 @@ from aistore import Client
 from aistore.pytorch import AISMapDataset
 
 from aistore_data.bucket.listing import read_manifest
-from aistore_data.client.http_reader import Access, HttpReader
+from aistore_data.bucket.store import AisStore
+from aistore_data.client.http_reader import Access
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect
 from aistore_data.dataset.breaker import Breakers
@@ -44,8 +45,7 @@ FAULTS = {
 
 def ours(place: Place, access: Access) -> Callable[[int], object]:
     """Reads sample ``i``."""
-    bucket = place.client.bucket("faults")
-    manifest = read_manifest(bucket, "ais://faults", "train/", HttpReader(access))
+    manifest = read_manifest(AisStore("ais://faults", access), "train/")
     placement = Placement(connect(access), access.endpoint)
     breakers = Breakers(len(placement.hosts))
     dataset = RemoteDataset(

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aistore_data.bucket.store import AisStore
 from aistore_data.client.http_reader import Access
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.upload.command import upload
-from aistore_data.upload.destination import Bucket
 from benchmarks.measure import photo_folder
 from benchmarks.results import Result, Table, begin, parser, rows
 
@@ -46,7 +46,7 @@ def measure(root: Path, access: Access, rounds: int, result: Result) -> None:
     kinds: dict[str, Callable[[Any, str], object]] = {"SDK put_files": put_files}
     for workers in (1, 2, 4):
         kinds[f"aistore_data.upload, {workers} workers"] = lambda bucket, uri, workers=workers: upload(
-            root, Bucket(uri, access), "folders", workers
+            root, AisStore(uri, access), "folders", workers
         )
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(rounds):

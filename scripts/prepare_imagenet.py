@@ -21,21 +21,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aistore_data.bucket.layout import BESIDE
-from aistore_data.upload.command import add_options, exit_code, positive, print_line
-from aistore_data.upload.destination import Bucket, Folder
-from aistore_data.upload.items import Content, Item, Photo, Split, items_of
+from aistore_data.bucket.layout import METADATA_PREFIX
+from aistore_data.upload.destination import BucketDestination, Folder, opened
+from aistore_data.upload.items import InlineBytes, Item, Photo, Split, items_of
 from aistore_data.upload.transfer import Outcome, Planned, plan, transfer
-from scripts.destination import opened
 from scripts.prepare.checks import ArchiveSums, check_photos, check_splits
 from scripts.prepare.flat import sort_in_place
 from scripts.prepare.inspection import inspect
 from scripts.prepare.sources import Source, open_source, sampled
+from sources.command_line import add_options, exit_code, positive, print_line
 from sources.errors import ConfigError
 from sources.manifest import Manifest
 from sources.text import visible
 
-REPORT = f"{BESIDE}prepare.json"
+REPORT = f"{METADATA_PREFIX}prepare.json"
 _NAMES_TOLD = 3
 
 
@@ -85,7 +84,7 @@ def _sort_in_place(source: Source, options: argparse.Namespace) -> dict[str, Any
         moved = sort_in_place(source.splits[1], Path(options.dest).absolute())
         items = [item for split in source.splits for item in items_of(split, split.manifest(), "folders")]
         for item in items:
-            if isinstance(item.place, Content):
+            if isinstance(item.place, InlineBytes):
                 destination.put(item.name, item.place.read())
         kept = sum(len(split.photos) for split in source.splits) - moved
         outcome = Outcome(moved, kept, sizes=[item.size for item in items])
@@ -99,14 +98,14 @@ def _tell(source: Source) -> None:
     print(f"{source.kind}: {counts} photos, {len(source.splits[0].classes):,} classes", flush=True)
 
 
-def _warn(planned: Sequence[Planned], destination: Folder | Bucket) -> None:
-    if isinstance(destination, Bucket):
+def _warn(planned: Sequence[Planned], destination: Folder | BucketDestination) -> None:
+    if isinstance(destination, BucketDestination):
         odd = [entry.item.name for entry in planned if set(entry.item.name) & set("?#%")]
         if odd:  # AIS does not encode names in what it sends to a pod
             print_line(f"warning: {len(odd):,} names hold ?, # or %, like {odd[0]!r}. AIStore's ETLs are not asked for "
                        "these as they should be: use --layout pairs, or data.transform=client.")  # fmt: skip
     else:
-        needed = sum(entry.item.size for entry in planned if entry.there is None and entry.item.size > 0)
+        needed = sum(entry.item.size for entry in planned if entry.existing is None and entry.item.size > 0)
         free = shutil.disk_usage(destination.root).free
         if needed > free:
             print_line(f"warning: {needed / 1e9:,.1f} GB are to be written and {destination.uri} has room for "

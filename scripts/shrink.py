@@ -18,19 +18,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aistore_data.bucket.layout import BESIDE
-from aistore_data.upload.command import exit_code, positive, print_line
-from aistore_data.upload.destination import SPLITS, Folder
+from aistore_data.bucket.layout import METADATA_PREFIX
+from aistore_data.upload.destination import SPLITS, Folder, opened_folder
 from aistore_data.upload.items import Item, index_folder, items_of
 from aistore_data.upload.transfer import plan, transfer
 from etl.sample import CorruptSample, Key, Spec, transform
 from etl.shrink import shrink
-from scripts.destination import opened_folder
+from sources.command_line import exit_code, positive, print_line
 from sources.errors import ConfigError
 from sources.manifest import IMG_EXTENSIONS
 from sources.pillow_warnings import collect
 
-RECORD = f"{BESIDE}shrink.json"
+RECORD = f"{METADATA_PREFIX}shrink.json"
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,12 @@ def shrink_folder(source: Path, dest: Folder, how: Shrink, workers: int, check: 
     items = [Item(i.name, i.place, -1) for split in splits for i in items_of(split, split.manifest(), "folders")]
     planned = plan(items, dest, replace=False)
     record = how.record(str(source.absolute()))
-    _check_record(dest.root / RECORD, record, any(entry.there for entry in planned))
+    _check_record(dest.root / RECORD, record, any(entry.existing for entry in planned))
     dest.put(RECORD, record)
-    transfer([entry for entry in planned if entry.there is None], dest, workers, replace=False, treat=how, check=check)
+    missing = [entry for entry in planned if entry.existing is None]
+    transfer(missing, dest, workers, replace=False, transform=how, check=check)
     photos = [entry for entry in planned if entry.item.name.startswith(SPLITS)]
-    kept = sum(entry.there is not None for entry in photos)
+    kept = sum(entry.existing is not None for entry in photos)
     return len(photos) - kept, kept
 
 

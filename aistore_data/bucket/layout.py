@@ -12,7 +12,7 @@ from sources.manifest import Manifest
 
 Layout = Literal["folders", "pairs"]
 
-BESIDE = ".imagenet-ais/"
+METADATA_PREFIX = ".imagenet-ais/"
 """Where a bucket keeps what is no sample."""
 
 
@@ -21,12 +21,12 @@ def classes_name(prefix: str) -> str:
 
     Not below ``prefix`` itself, where a dataset that takes every object for a sample would meet it.
     """
-    return f"{BESIDE}{prefix}classes.json"
+    return f"{METADATA_PREFIX}{prefix}classes.json"
 
 
 def manifest_name(prefix: str) -> str:
     """The object that keeps the manifest of the split below ``prefix``."""
-    return f"{BESIDE}{prefix}manifest.npz"
+    return f"{METADATA_PREFIX}{prefix}manifest.npz"
 
 
 def pair_names(manifest: Manifest) -> list[tuple[str, str]]:

@@ -4,16 +4,11 @@ import hashlib
 import json
 import shlex
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
-from aistore.sdk.batch.batch import Batch
-from aistore.sdk.errors import AISError
 
-from aistore_data.bucket.layout import BESIDE, classes_name, manifest_name
-from aistore_data.bucket.objects import iter_objects
-from aistore_data.client.http_reader import HttpReader, object_path
+from aistore_data.bucket.layout import METADATA_PREFIX, classes_name, manifest_name
+from aistore_data.bucket.store import ObjectStore
 from sources.cache import read_cached, write_cached
 from sources.errors import ClusterError, ObjectError
 from sources.manifest import IMG_EXTENSIONS, Manifest, checksum_digest
@@ -30,42 +25,33 @@ _LOOKS = 16
 _SPARE_BYTES = 1 << 24
 """Of a kept manifest beyond what the listing lets expect, and of the list of class names."""
 
-_FETCHES = 16
-"""GETs at a time, where labels are not read by get-batch."""
-
-_BATCH = 4000
-"""Labels of one request: 3.7 times the rate of 16 GETs at a time; at 500 twice (AIS 5.0, 3 targets, loopback)."""
-
 
 class NoImagesError(ClusterError):
     """There is a bucket, and nothing in it that could be a sample."""
 
 
 def read_manifest(
-    bucket: Any,
-    uri: str,
-    prefix: str,
-    reader: HttpReader,
-    classes: tuple[str, ...] = (),
-    say: Callable[[str], None] = lambda line: None,
+    store: ObjectStore, prefix: str, classes: tuple[str, ...] = (), say: Callable[[str], None] = lambda line: None
 ) -> Manifest:
-    """The manifest of the images below ``prefix`` of an SDK bucket, in either layout; names are whole object names.
+    """The manifest of the images below ``prefix`` of a bucket, in either layout; names are whole object names.
 
     The bucket is listed. A manifest that was made from the same names, sizes and checksums and is kept is taken, which
     saves reading the labels; else it is built, and kept: in the bucket, or in the local cache if that may not be
     written to; ``say`` hears what has changed since a former one was made. ``classes`` are those of the training
-    split, which a validation split must not go beyond. Raises ClusterError for what is missing or does not fit.
+    split, which a validation split must not go beyond. Raises ClusterError for what is missing or does not fit, and
+    what the store raises.
     """
-    sizes, checksums, listing = _list(bucket, uri, prefix)
+    uri = store.uri
+    sizes, checksums, listing = _list(store, prefix)
     images = [name for name in sizes if name.lower().endswith(IMG_EXTENSIONS)]
     if not images:
         raise NoImagesError(
             f"{uri}/{prefix} holds no images ({', '.join(IMG_EXTENSIONS)}): upload them with "
             f"python -m aistore_data.upload FOLDER {shell_word(uri)}, or check data.bucket and the prefixes."
         )
-    _refuse_apple_double(uri, images, sizes, reader)
+    _refuse_apple_double(store, images, sizes)
     pairs = any(name.endswith(".cls") for name in sizes)
-    kept = _kept(uri, prefix, reader, images, say)
+    kept = _kept(store, prefix, images, say)
     for former, manifest in tuple(kept):
         if former == listing and (not classes or manifest.classes == classes):
             problem = _misfit(manifest, uri, prefix, images, sizes, checksums, pairs)
@@ -74,7 +60,7 @@ def read_manifest(
             say(f"{uri}/{manifest_name(prefix)} {problem}: it is made anew")
             kept.remove((former, manifest))
     if pairs:
-        labels, names = _pairs(bucket, uri, prefix, images, sizes, reader, classes)
+        labels, names = _pairs(store, prefix, images, sizes, classes)
     else:
         labels, names = _folders(uri, prefix, images, classes)
     entries = [(name.encode(), label, sizes[name]) for name, label in zip(images, labels, strict=True)]
@@ -83,37 +69,37 @@ def read_manifest(
         say(f"{uri}/{prefix} {_changes(kept[0][1], manifest)} since its manifest was made: it is made anew")
     content = listing.encode() + manifest.to_bytes()
     try:
-        bucket.object(manifest_name(prefix)).get_writer().put_content(content)
-    except AISError as error:
-        if error.status_code not in (401, 403):
+        store.put(manifest_name(prefix), content)
+    except ObjectError as error:
+        if error.status not in (401, 403):
             raise
         write_cached(f"{uri}/{prefix}", content)
     return manifest
 
 
-def _list(bucket: Any, uri: str, prefix: str) -> tuple[dict[str, int], dict[bytes, int], str]:
+def _list(store: ObjectStore, prefix: str) -> tuple[dict[str, int], dict[bytes, int], str]:
     """Sizes and checksums of the objects below ``prefix`` by name, and a hash of them all.
 
     No checksums of a cloud's bucket: what a listing says of its objects is not what AIS says when it has them.
     """
     sizes, checksums = {}, {}
     digest = hashlib.sha256()
-    with Progress(f"objects of {uri}/{prefix} listed") as progress:
-        for entry in iter_objects(bucket, prefix, "name,size,checksum"):
-            if not entry.name.startswith(BESIDE):
+    with Progress(f"objects of {store.uri}/{prefix} listed") as progress:
+        for entry in store.list(prefix):
+            if not entry.name.startswith(METADATA_PREFIX):
                 sizes[entry.name] = entry.size
-                if not bucket.provider.is_remote():
+                if not store.is_cloud:
                     checksums[entry.name.encode()] = checksum_digest(entry.checksum)
                 digest.update(f"{entry.name} {entry.size} {entry.checksum}\n".encode())
             progress.add(1)
     return sizes, checksums, digest.hexdigest()
 
 
-def _refuse_apple_double(uri: str, images: list[str], sizes: dict[str, int], reader: HttpReader) -> None:
+def _refuse_apple_double(store: ObjectStore, images: list[str], sizes: dict[str, int]) -> None:
     """Raises ClusterError for what macOS keeps beside photos: each of these objects would end an epoch."""
-    named = [name for name in images if name.rpartition("/")[2].startswith("._")]
+    uri, named = store.uri, [name for name in images if name.rpartition("/")[2].startswith("._")]
     for name in named[:_LOOKS]:
-        if (_object(uri, name, reader, sizes[name]) or b"").startswith(APPLE_DOUBLE):
+        if (_object(store, name, sizes[name]) or b"").startswith(APPLE_DOUBLE):
             raise ClusterError(
                 f"{uri}/{name} is no photo but what macOS keeps beside one, and {len(named) - 1:,} more objects have "
                 f"names that begin with '._'. Delete such files from the folder (find FOLDER -name '._*' -delete), and "
@@ -121,22 +107,20 @@ def _refuse_apple_double(uri: str, images: list[str], sizes: dict[str, int], rea
             )
 
 
-def _kept(
-    uri: str, prefix: str, reader: HttpReader, images: list[str], say: Callable[[str], None]
-) -> list[tuple[str, Manifest]]:
+def _kept(store: ObjectStore, prefix: str, images: list[str], say: Callable[[str], None]) -> list[tuple[str, Manifest]]:
     """The manifests that are kept, each with the hash of its listing: the bucket's, then that of the local cache.
 
     ``say`` hears of one that is none. Others may write to the bucket, so all of it is checked.
     """
     most = _SPARE_BYTES + 2 * sum(4 * len(name) + 48 for name in images)
     found = []
-    for content in (_object(uri, manifest_name(prefix), reader, most), read_cached(f"{uri}/{prefix}", most)):
+    for content in (_object(store, manifest_name(prefix), most), read_cached(f"{store.uri}/{prefix}", most)):
         if content:
             try:
                 former = content[:_HASH].decode("ascii", "replace")
                 found.append((former, Manifest.from_bytes(content[_HASH:], most)))
             except ValueError as error:
-                say(f"the manifest that is kept of {uri}/{prefix} cannot be used, as {error}: it is made anew")
+                say(f"the manifest that is kept of {store.uri}/{prefix} cannot be used, as {error}: it is made anew")
     return found
 
 
@@ -180,10 +164,10 @@ def _changes(former: Manifest, manifest: Manifest) -> str:
     return ", ".join(told) or "had objects or labels replaced by others of the same size"
 
 
-def _object(uri: str, name: str, reader: HttpReader, most: int) -> bytes | None:
+def _object(store: ObjectStore, name: str, most: int) -> bytes | None:
     """An object that need not exist; None also for one of over ``most`` bytes."""
     try:
-        return reader.get(object_path(uri, name), most)
+        return store.get(name, most)
     except ObjectError as error:
         if error.status not in (200, 404):
             raise
@@ -205,27 +189,27 @@ def _folders(uri: str, prefix: str, images: list[str], classes: tuple[str, ...])
 
 
 def _pairs(
-    bucket: Any,
-    uri: str,
-    prefix: str,
-    images: list[str],
-    sizes: dict[str, int],
-    reader: HttpReader,
-    classes: tuple[str, ...],
+    store: ObjectStore, prefix: str, images: list[str], sizes: dict[str, int], classes: tuple[str, ...]
 ) -> tuple[list[int], tuple[str, ...]]:
     """Labels of the images by the objects beside them, and the names of the classes."""
-    labels_of = {name: f"{name.rpartition('.')[0]}.cls" for name in images}
+    uri, labels_of = store.uri, {name: f"{name.rpartition('.')[0]}.cls" for name in images}
     missing = [name for name, label in labels_of.items() if label not in sizes]
     if missing:
         raise ClusterError(
             f"{uri}/{missing[0]} has no label: {uri}/{labels_of[missing[0]]} is missing"
             f"{f', and {len(missing) - 1} more are' if len(missing) > 1 else ''}. Upload the labels again."
         )
-    wanted, items = [labels_of[name] for name in images], f"labels of {uri}/{prefix} read"
-    # The SDK's get-batch says nothing of a namespace, and would read the bucket of the same name that has none.
-    texts = _get_each(uri, wanted, reader, items) if bucket.namespace else _get_batch(bucket, wanted, items)
+    texts: list[bytes] = []
+    with Progress(f"labels of {uri}/{prefix} read", len(images)) as progress:
+        for text in store.get_many([labels_of[name] for name in images]):
+            texts.append(text)
+            progress.add(1)
+    if len(texts) < len(images):
+        raise ClusterError(
+            f"labels of {uri}/{prefix} read: the answer broke off after {len(texts):,} of {len(images):,}."
+        )
     # Without class names it is somebody else's upload: the classes go by number.
-    names = classes or _class_names(uri, prefix, reader)
+    names = classes or _class_names(store, prefix)
     labels = []
     for name, text in zip(images, texts, strict=True):
         number = text.decode("utf-8", "replace").strip()
@@ -236,37 +220,15 @@ def _pairs(
     return labels, names or tuple(str(number) for number in range(max(labels) + 1))
 
 
-def _class_names(uri: str, prefix: str, reader: HttpReader) -> tuple[str, ...]:
+def _class_names(store: ObjectStore, prefix: str) -> tuple[str, ...]:
     """Of the classes of pairs; none where the bucket does not have them. Raises ClusterError for what is no list."""
-    content = _object(uri, classes_name(prefix), reader, _SPARE_BYTES)
+    content = _object(store, classes_name(prefix), _SPARE_BYTES)
     try:
         names = json.loads(content or b"[]")
     except (ValueError, RecursionError):
         names = None
     if isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
         return tuple(names)
-    raise ClusterError(f"{uri}/{classes_name(prefix)} is no list of class names, each once: upload the data again.")
-
-
-def _get_batch(bucket: Any, names: list[str], items: str) -> list[bytes]:
-    """The contents of objects, in their order: by AIS's get-batch, an eighth of the CPU that a GET for each takes."""
-    contents: list[bytes] = []
-    with Progress(items, len(names)) as progress:
-        for at in range(0, len(names), _BATCH):
-            wanted = names[at : at + _BATCH]
-            answered = [content for _, content in Batch(bucket.client, wanted, bucket, only_obj_name=True).get()]
-            if len(answered) < len(wanted):
-                raise ClusterError(f"{items}: the answer broke off after {at + len(answered):,} of {len(names):,}.")
-            contents += answered
-            progress.add(len(wanted))
-    return contents
-
-
-def _get_each(uri: str, names: list[str], reader: HttpReader, items: str) -> list[bytes]:
-    """The contents of objects, in their order, by a GET for each."""
-    contents: list[bytes] = []
-    with Progress(items, len(names)) as progress, ThreadPoolExecutor(_FETCHES) as pool:
-        for content in pool.map(lambda name: reader.get(object_path(uri, name)), names):
-            contents.append(content)
-            progress.add(1)
-    return contents
+    raise ClusterError(
+        f"{store.uri}/{classes_name(prefix)} is no list of class names, each once: upload the data again."
+    )

@@ -87,7 +87,7 @@ def make_client(access: Access, timeout_s: float = 30.0) -> Client:
     return client
 
 
-def why(error: Exception, access: Access) -> str:
+def explain(error: Exception, access: Access) -> str:
     """Why a request of either client failed: a sentence on the token or on TLS, or the server's own words."""
     status = error.status_code if isinstance(error, AISError) else error.status if isinstance(error, ObjectError) else 0
     said = server_message(error.message.encode()) if isinstance(error, AISError) else getattr(error, "message", "")
@@ -123,7 +123,7 @@ def connect(access: Access) -> dict[str, Any]:
         if error.status == 403:
             return {}
         if error.status == 401 or tls_problem(error, access.endpoint):
-            raise ClusterError(why(error, access)) from None
+            raise ClusterError(explain(error, access)) from None
         raise ClusterError(f"{access.endpoint} answers, but is no AIStore: {error}. Check data.endpoint.") from None
     except OSError as error:
         if problem := tls_problem(error, access.endpoint):

@@ -10,10 +10,11 @@ from torch.utils.data import Dataset
 
 from aistore_data.bucket.content import object_problem
 from aistore_data.bucket.listing import read_manifest
+from aistore_data.bucket.store import AisStore
 from aistore_data.bucket.uri import parse_bucket
 from aistore_data.client.access import statement_of
 from aistore_data.client.http_reader import Access, HttpReader, object_path
-from aistore_data.client.sdk import connect, make_client
+from aistore_data.client.sdk import connect
 from aistore_data.etls.tags import knows_tags
 from etl.request import Request, encode
 from etl.sample import Key, Spec, transform
@@ -43,7 +44,7 @@ class ImageDataset(Dataset[tuple[Any, int]]):
         classes: tuple[str, ...] = (),
         transform: Callable[[torch.Tensor], Any] | None = None,
     ) -> None:
-        uri = parse_bucket(bucket)
+        parse_bucket(bucket)
         access = Access.from_environment(endpoint)
         connect(access)
         self.bucket = bucket
@@ -52,7 +53,7 @@ class ImageDataset(Dataset[tuple[Any, int]]):
         self.seed = seed
         self.transform = transform
         self.http = HttpReader(access)
-        self.manifest = share(read_manifest(uri.of(make_client(access)), bucket, prefix, self.http, classes))
+        self.manifest = share(read_manifest(AisStore(bucket, access), prefix, classes))
         self._tags = bool(etl_name) and knows_tags(self.http, bucket, self.manifest, etl_name or "")
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from aistore.sdk.errors import AISError
-from requests.exceptions import RequestException
 
 from aistore_data.bucket.listing import NoImagesError, read_manifest
-from aistore_data.bucket.uri import parse_bucket
+from aistore_data.bucket.store import AisStore
 from aistore_data.client.http_reader import Access, HttpReader
 from aistore_data.client.placement import Placement
-from aistore_data.client.sdk import connect, make_client, why
+from aistore_data.client.sdk import connect, explain, make_client
 from aistore_data.dataset.breaker import Breakers
 from aistore_data.dataset.remote import Remote, RemoteDataset, serves_directly
 from aistore_data.etls import lifecycle
@@ -138,12 +137,12 @@ def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack,
     reader = HttpReader(access)
     uri, val_uri = data.bucket, data.val_bucket or data.bucket
     try:
-        train = _manifest(client, uri, data.train_prefix, reader, (), say)
-        val = _manifest(client, val_uri, data.val_prefix, reader, train.classes, say)
+        train = _manifest(access, uri, data.train_prefix, (), say)
+        val = _manifest(access, val_uri, data.val_prefix, train.classes, say)
     except NoImagesError:
         if config.mode == "train":
             raise
-        val = _manifest(client, val_uri, data.val_prefix, reader, (), say)
+        val = _manifest(access, val_uri, data.val_prefix, (), say)
         train = Manifest.build([], val.classes)
     where = uri if uri == val_uri else f"{uri} and {val_uri}"
     direct = serves_directly(
@@ -184,30 +183,25 @@ def _stop_etl(client: Any, name: str, access: Access, say: Callable[[str], None]
     try:
         lifecycle.stop(client, name)
     except (AISError, OSError) as error:  # also those of requests
-        say(f"ETL {name} could not be stopped: {why(error, access)}")
+        say(f"ETL {name} could not be stopped: {explain(error, access)}")
     except ClusterError as error:
         say(f"ETL {name} could not be stopped: {error}")
 
 
-def _manifest(
-    client: Any, uri: str, prefix: str, reader: HttpReader, classes: tuple[str, ...], say: Callable[[str], None]
-) -> Manifest:
+def _manifest(access: Access, uri: str, prefix: str, classes: tuple[str, ...], say: Callable[[str], None]) -> Manifest:
     """As ``read_manifest``, of a bucket that exists and may be read, or ClusterError."""
-    bucket = parse_bucket(uri).of(client)
-    try:
-        bucket.head()
-        return read_manifest(bucket, uri, prefix, reader, classes, say)
-    except (AISError, ObjectError, RequestException, OSError) as error:
-        access = reader.access
+    store = AisStore(uri, access)
+    hint = f" Check its address; python -m aistore_data.upload FOLDER {shell_word(uri)} makes it."
+    if store.is_cloud:
         hint = " Check its address, and that the cluster has this provider's backend and its credentials."
-        hint = (
-            hint
-            if bucket.provider.is_remote()
-            else f" Check its address; python -m aistore_data.upload FOLDER {shell_word(uri)} makes it."
-        )
-        missing = isinstance(error, AISError) and error.status_code not in (401, 403)
+    try:
+        store.head()
+        hint = ""
+        return read_manifest(store, prefix, classes, say)
+    except (ObjectError, OSError) as error:
+        missing = isinstance(error, ObjectError) and error.status not in (401, 403)
         raise ClusterError(
-            f"{uri} cannot be read on {access.endpoint}: {why(error, access)}{hint if missing else ''}"
+            f"{uri} cannot be read on {access.endpoint}: {store.explain(error)}{hint if missing else ''}"
         ) from None
 
 

@@ -28,7 +28,7 @@ from aistore_data.client.connection import Get
 from aistore_data.client.fetch import Fetcher
 from aistore_data.client.http_reader import Access, object_path
 from aistore_data.client.placement import Placement, splitmix64
-from aistore_data.client.sdk import cluster_map, why
+from aistore_data.client.sdk import cluster_map, explain
 from aistore_data.dataset.breaker import Breakers
 from aistore_data.etls.request_paths import EtlPaths
 from etl.sample import CorruptSample, Key, Spec, transform
@@ -373,13 +373,13 @@ class Work:
             return 0.0
         lasting = status == 403 or (status == 401 and not remote.access.token_file)  # a file may get another token yet
         if lasting or isinstance(error, ssl.SSLCertVerificationError):
-            raise DataError(f"{self._locate(sample.by)} cannot be read: {why(error, remote.access)}")
+            raise DataError(f"{self._locate(sample.by)} cannot be read: {explain(error, remote.access)}")
         if status == 404 and "does not exist" in str(error) and self._all_targets_are_there():
             return self._substitute(sample, "does not exist any more, and did when it was listed")
         if now - sample.since > remote.patience_s:
             raise UnreachableError(
                 f"{self._locate(sample.by)} could not be had for {remote.patience_s:g} s (data.patience_s): "
-                f"{why(error, remote.access)}"
+                f"{explain(error, remote.access)}"
             )
         if now - sample.since > 1:
             remote.breakers.waits()

@@ -6,84 +6,24 @@ for token and TLS. ``python -m scripts.prepare_imagenet`` takes ImageNet as it w
 """
 
 import argparse
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from aistore_data.bucket.layout import Layout
-from aistore_data.bucket.uri import parse_bucket
-from aistore_data.client.http_reader import Access
-from aistore_data.client.sdk import connect
-from aistore_data.upload.claim import Claim
-from aistore_data.upload.destination import Bucket
+from aistore_data.bucket.store import AisStore
+from aistore_data.upload.claim import claim
+from aistore_data.upload.destination import BucketDestination, open_bucket
 from aistore_data.upload.items import index_folder, items_of
 from aistore_data.upload.transfer import Outcome, plan, transfer
-from sources.disk import cause, shown
-from sources.errors import UserError
-from sources.text import visible
-
-STOPPED = 85
-"""Exit code: stopped on request, and the same command goes on."""
+from sources.command_line import add_options, exit_code, print_line
 
 
-def open_bucket(uri: str, endpoint: str) -> Bucket:
-    """The bucket of a command line, made if it is missing. Raises ConfigError or ClusterError."""
-    parse_bucket(uri, "BUCKET=")
-    access = Access.from_environment(endpoint)
-    connect(access)
-    bucket = Bucket(uri, access)
-    bucket.prepare()
-    return bucket
-
-
-def upload(root: Path, bucket: Bucket, layout: Layout, workers: int, replace: bool = False) -> Outcome:
+def upload(root: Path, store: AisStore, layout: Layout, workers: int, replace: bool = False) -> Outcome:
     """Upload both splits. Raises ConfigError for a folder that is no ImageFolder, ClusterError and DataError."""
+    bucket = BucketDestination(store)
     items = [item for split in index_folder(root, print_line) for item in items_of(split, split.manifest(), layout)]
-    with Claim(bucket.sdk, bucket.uri, print_line) as claim:
-        return transfer(plan(items, bucket, replace), bucket, workers, replace, check=claim.check)
-
-
-def print_line(text: str) -> None:
-    """A line beside the result."""
-    print(visible(text), file=sys.stderr, flush=True)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that all commands have that put a data set somewhere."""
-    parser.add_argument("--endpoint", default="", help="of the cluster; default: AIS_ENDPOINT")
-    parser.add_argument(
-        "--workers", type=positive, default=max(4, len(os.sched_getaffinity(0))), help="processes (default %(default)s)"
-    )
-    parser.add_argument("--replace", action="store_true", help="replace what is there with another content")
-
-
-def exit_code(work: Callable[[], None]) -> int:
-    """That of a command that can be started again, with a sentence for whatever a user or a machine can do to it."""
-    try:
-        work()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped. The same command goes on.", file=sys.stderr)
-        return STOPPED
-    except MemoryError:
-        print("error: the memory is too small: fewer --workers need less. The same command goes on.", file=sys.stderr)
-        return UserError.exit_code
-    except OSError as error:
-        where = f"{shown(error.filename)}: " if isinstance(error.filename, str) else ""
-        print(f"error: {where}{cause(error)}. The same command goes on when that is mended.", file=sys.stderr)
-        return UserError.exit_code
-    return 0
-
-
-def positive(text: str) -> int:
-    """A number from 1, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    with claim(store, print_line) as held:
+        return transfer(plan(items, bucket, replace), bucket, workers, replace, check=held.check)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def work() -> None:
-        bucket = open_bucket(options.bucket, options.endpoint)
-        done = upload(options.root, bucket, options.layout, options.workers, options.replace)
+        store = open_bucket(options.bucket, options.endpoint)
+        done = upload(options.root, store, options.layout, options.workers, options.replace)
         print(f"{options.bucket}: {done.sent:,} objects uploaded, {done.kept:,} were there already")
 
     return exit_code(work)

@@ -4,40 +4,29 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
-import xxhash
-from aistore.sdk.errors import AISError
-from requests.exceptions import RequestException
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from aistore_data.bucket.layout import BESIDE
-from aistore_data.bucket.objects import iter_objects
+from aistore_data.bucket.layout import METADATA_PREFIX
+from aistore_data.bucket.store import AisStore, Entry
 from aistore_data.bucket.uri import parse_bucket
-from aistore_data.client.http_reader import Access, server_message
-from aistore_data.client.sdk import make_client
-from sources.errors import ClusterError, DataError
+from aistore_data.client.access import Access
+from aistore_data.client.sdk import connect
+from aistore_data.upload.claim import claim
+from sources.command_line import print_line
+from sources.errors import ClusterError, ConfigError, DataError, ObjectError
+from sources.lease import FolderLease
 from sources.progress_bar import Progress
 
 SPLITS = ("train/", "val/")
 GOES_ON = "What was written stays, and the same command goes on."
 _TRIES = 5
 _WAIT_S = 10.0
-
-
-class Stat(NamedTuple):
-    """What is known of a file or an object without reading it; ``checksum`` is XXH64 in hex, or empty."""
-
-    size: int
-    checksum: str = ""
-
-    def fits(self, data: bytes) -> bool:
-        """Whether these bytes may be there, as far as size and checksum tell."""
-        return self.size == len(data) and self.checksum in ("", xxhash.xxh64_hexdigest(data))
 
 
 class Destination(Protocol):
@@ -47,7 +36,7 @@ class Destination(Protocol):
     def uri(self) -> str:
         """For messages."""
 
-    def present(self) -> dict[str, Stat]:
+    def present(self) -> dict[str, Entry]:
         """What is there of the splits and beside them, by name."""
 
     def put(self, name: str, data: bytes) -> None:
@@ -67,7 +56,7 @@ class Folder:
 
     @property
     def _partial(self) -> Path:
-        return self.root / BESIDE / "partial"
+        return self.root / METADATA_PREFIX / "partial"
 
     def prepare(self) -> None:
         """Make the folder, and remove what a killed process left half written. Raises DataError."""
@@ -82,15 +71,15 @@ class Folder:
         shutil.rmtree(self._partial, ignore_errors=True)
         os.sync()
 
-    def present(self) -> dict[str, Stat]:
+    def present(self) -> dict[str, Entry]:
         """All files below train/, val/ and .imagenet-ais/, whatever their names, but those half written."""
         found = {}
         with Progress(f"files of {self.root} found") as progress:
-            for prefix in (*SPLITS, BESIDE):
+            for prefix in (*SPLITS, METADATA_PREFIX):
                 for path, size in _files(str(self.root / prefix)):
                     name = os.path.relpath(path, self.root)
                     if not path.startswith(f"{self._partial}/"):
-                        found[name] = Stat(size)
+                        found[name] = Entry(name, size)
                         progress.add(1)
         return found
 
@@ -114,69 +103,88 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """A bucket, ``uri`` as ais://NAME. AIS shows an object when all of it has arrived."""
+class BucketDestination:
+    """A bucket of AIStore, which shows an object when all of it has arrived."""
 
-    uri: str
-    access: Access
+    store: AisStore
 
-    @cached_property
-    def sdk(self) -> Any:
-        """The SDK's bucket, of a client of this process."""
-        return parse_bucket(self.uri).of(make_client(self.access))
+    @property
+    def uri(self) -> str:
+        """Its address."""
+        return self.store.uri
 
-    def __reduce__(self) -> tuple[type, tuple[str, Access]]:
-        return Bucket, (self.uri, self.access)
-
-    def prepare(self) -> None:
-        """Make the bucket if it is missing. Raises ClusterError."""
-        try:
-            if not self.sdk.provider.is_remote():  # a cloud's buckets are made there
-                self.sdk.create(exist_ok=True)
-        except (AISError, RequestException) as error:
-            raise ClusterError(f"{self.uri} cannot be made: {words(error)}.") from None
-
-    def present(self) -> dict[str, Stat]:
+    def present(self) -> dict[str, Entry]:
         """All objects of the splits and beside them. Raises ClusterError."""
+        found = {}
         try:
             with Progress(f"objects of {self.uri} listed") as progress:
-                found = {}
-                for prefix in (*SPLITS, BESIDE):
-                    for entry in iter_objects(self.sdk, prefix, "name,size,checksum"):
-                        found[entry.name] = Stat(entry.size, entry.checksum or "")
+                for prefix in (*SPLITS, METADATA_PREFIX):
+                    for entry in self.store.list(prefix):
+                        found[entry.name] = entry
                         progress.add(1)
-                return found
-        except (AISError, RequestException) as error:
-            raise ClusterError(f"{self.uri} cannot be listed: {words(error)}.") from None
+        except (ObjectError, OSError) as error:
+            raise ClusterError(f"{self.uri} cannot be listed: {self.store.explain(error)}") from None
+        return found
 
     def put(self, name: str, data: bytes) -> None:
         """Upload an object; tried again where the cluster does not answer. Raises ClusterError."""
+        tries = Retrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_attempt(_TRIES),
+            wait=wait_random_exponential(max=_WAIT_S),
+            reraise=True,
+        )
         try:
-            for attempt in Retrying(
-                retry=retry_if_exception(_may_pass),
-                stop=stop_after_attempt(_TRIES),
-                wait=wait_random_exponential(max=_WAIT_S),
-                reraise=True,
-            ):
-                with attempt:
-                    answer = self.sdk.object(name).get_writer().put_content(data)
-        except (AISError, RequestException) as error:
-            raise ClusterError(f"the upload to {self.uri} failed at {name}: {words(error)}. {GOES_ON}") from None
-        kind, value = (answer.headers.get(f"Ais-Checksum-{part}", "") for part in ("Type", "Value"))
-        if kind == "xxhash2" and value != xxhash.xxh64_hexdigest(data):
-            raise ClusterError(f"{self.uri}/{name} arrived with the checksum {value}: other bytes than were sent.")
+            tries(self.store.put, name, data)
+        except (ObjectError, OSError) as error:
+            why = self.store.explain(error)
+            raise ClusterError(f"the upload to {self.uri} failed at {name}: {why} {GOES_ON}") from None
 
 
-def words(error: Exception) -> str:
-    """The server's own, of what the SDK raises."""
-    return server_message(error.message.encode()) if isinstance(error, AISError) else str(error)
+def open_bucket(uri: str, endpoint: str, create: bool = True) -> AisStore:
+    """The bucket of a command line, made if it is missing, where wanted. Raises ConfigError or ClusterError."""
+    parse_bucket(uri, "BUCKET=")
+    store = AisStore(uri, Access.from_environment(endpoint))
+    connect(store.access)
+    try:
+        if create:
+            store.create()
+    except (ObjectError, OSError) as error:
+        raise ClusterError(f"{uri} cannot be made: {store.explain(error)}") from None
+    return store
+
+
+@contextmanager
+def opened(dest: str, endpoint: str) -> Iterator[tuple[Folder | BucketDestination, Callable[[], None]]]:
+    """A folder or a bucket to write to, held as long as the context, and what tells that it was taken away."""
+    if "://" in dest:
+        store = open_bucket(dest, endpoint)
+        with claim(store, print_line) as held:
+            yield BucketDestination(store), held.check
+        return
+    with opened_folder(dest) as opened:
+        yield opened
+
+
+@contextmanager
+def opened_folder(dest: str) -> Iterator[tuple[Folder, Callable[[], None]]]:
+    """The same where ``dest`` can be a folder alone."""
+    folder = Folder(Path(dest).absolute())
+    try:
+        folder.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"DEST={dest} cannot be made: {error.strerror}. Choose another one.") from None
+    with FolderLease(folder.root, "DEST", print_line) as held:
+        folder.prepare()
+        yield folder, held.check
+        folder.finish()
 
 
 def _may_pass(error: BaseException) -> bool:
     """Whether the same request may succeed later: no answer, or one that says that the server is at fault."""
-    if isinstance(error, AISError):
-        return error.status_code == 429 or error.status_code >= 502
-    return isinstance(error, RequestException)
+    if isinstance(error, ObjectError):
+        return error.status == 429 or error.status >= 502
+    return isinstance(error, OSError)
 
 
 def _files(folder: str) -> Iterator[tuple[str, int]]:

@@ -17,7 +17,7 @@ _PATIENCE_S = 60.0
 """Seconds for which a command waits for a file that a disk or a network file system does not give."""
 
 
-class Place(Protocol):
+class ByteSource(Protocol):
     """Where bytes lie; pickles."""
 
     @property
@@ -42,7 +42,7 @@ class File(NamedTuple):
             raise DataError(f"{shown(self.path)} cannot be read: {cause(error)}.") from None
 
 
-class Content(NamedTuple):
+class InlineBytes(NamedTuple):
     """Bytes that are known already."""
 
     content: bytes
@@ -59,7 +59,7 @@ class Photo(NamedTuple):
     name: str
     label: int
     size: int
-    place: Place
+    place: ByteSource
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Item(NamedTuple):
     """What becomes a file or an object: its name there, where its bytes lie, their number (-1: not known yet)."""
 
     name: str
-    place: Place
+    place: ByteSource
     size: int
 
 
@@ -98,9 +98,9 @@ def items_of(split: Split, manifest: Manifest, layout: Layout) -> list[Item]:
             image, label = pairs[photo.name]
             number = str(photo.label).encode()
             items.append(Item(split.prefix + image, photo.place, photo.size))
-            items.append(Item(split.prefix + label, Content(number), len(number)))
+            items.append(Item(split.prefix + label, InlineBytes(number), len(number)))
     names = json.dumps(list(split.classes)).encode()
-    return [*items, Item(classes_name(split.prefix), Content(names), len(names))]
+    return [*items, Item(classes_name(split.prefix), InlineBytes(names), len(names))]
 
 
 def index_folder(root: Path, say: Callable[[str], None] = lambda line: None) -> list[Split]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
-from aistore_data.upload.destination import GOES_ON, SPLITS, Destination, Stat
+from aistore_data.bucket.store import Entry
+from aistore_data.upload.destination import GOES_ON, SPLITS, Destination
 from aistore_data.upload.items import Item
 from sources.errors import ConfigError, UserError
 from sources.progress_bar import Progress
 
-Treat = Callable[[str, bytes], tuple[bytes, list[str]]]
+Transform = Callable[[str, bytes], tuple[bytes, list[str]]]
 """What is done to an item on its way, as (name, bytes) → (bytes to be put, what is odd about them); pickles."""
 
 _CHUNK_ITEMS = 64
@@ -30,7 +31,7 @@ class Planned(NamedTuple):
     """An item, and what the destination holds under its name."""
 
     item: Item
-    there: Stat | None
+    existing: Entry | None
 
 
 @dataclass
@@ -81,7 +82,7 @@ def transfer(
     destination: Destination,
     workers: int,
     replace: bool,
-    treat: Treat | None = None,
+    transform: Transform | None = None,
     on_read: Callable[[Sequence[Planned]], None] = lambda chunk: None,
     check: Callable[[], None] = lambda: None,
 ) -> Outcome:
@@ -92,10 +93,10 @@ def transfer(
     Raises UserError; whatever ends it, items are at the destination whole or not at all, and no process goes on.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *({treat.__module__} if treat else ())])
+    context.set_forkserver_preload([__name__, *({transform.__module__} if transform else ())])
     outcome = Outcome()
     waiting: deque[tuple[int, Future[Outcome]]] = deque()
-    pool = ProcessPoolExecutor(workers, context, _start, (destination, replace, treat))
+    pool = ProcessPoolExecutor(workers, context, _start, (destination, replace, transform))
     with Progress("objects", len(planned)) as progress:
 
         def collect() -> None:
@@ -149,8 +150,8 @@ def _more(names: Sequence[str]) -> str:
     return f" (and {len(names) - 1:,} more)" if len(names) > 1 else ""
 
 
-def _differs(there: Stat | None, size: int) -> bool:
-    return there is not None and size not in (-1, there.size)
+def _differs(existing: Entry | None, size: int) -> bool:
+    return existing is not None and size not in (-1, existing.size)
 
 
 def _other_content(uri: str, name: str, more: str = "") -> ConfigError:
@@ -162,12 +163,12 @@ def _other_content(uri: str, name: str, more: str = "") -> ConfigError:
 
 # In the processes that write.
 
-_task: tuple[Destination, bool, Treat | None]
+_task: tuple[Destination, bool, Transform | None]
 
 
-def _start(destination: Destination, replace: bool, treat: Treat | None) -> None:
+def _start(destination: Destination, replace: bool, transform: Transform | None) -> None:
     global _task
-    _task = (destination, replace, treat)
+    _task = (destination, replace, transform)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -180,20 +181,20 @@ def _end_with_parent() -> None:
 
 
 def _do(chunk: Sequence[Planned]) -> Outcome:
-    destination, replace, treat = _task
+    destination, replace, transform = _task
     done = Outcome()
-    for item, there in chunk:
+    for item, existing in chunk:
         data = item.place.read()
         done.sizes.append(len(data))
         oddities: list[str] = []
-        if treat:
-            data, oddities = treat(item.name, data)
+        if transform:
+            data, oddities = transform(item.name, data)
         for kind in oddities:
             done.oddities.setdefault(kind, []).append(item.name)
-        if there is not None and there.fits(data):
+        if existing is not None and existing.fits(data):
             done.kept += 1
             continue
-        if there is not None and not replace:
+        if existing is not None and not replace:
             raise _other_content(destination.uri, item.name)
         destination.put(item.name, data)
         done.sent += 1

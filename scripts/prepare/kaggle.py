@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from aistore_data.upload.items import File, Photo, Place, Split
+from aistore_data.upload.items import ByteSource, File, Photo, Split
 from sources.errors import ConfigError, DataError
 from sources.manifest import IMG_EXTENSIONS
 from sources.progress_bar import Progress
@@ -91,7 +91,7 @@ def is_kaggle(source: Path) -> bool:
     return (source / IMAGES).is_dir() or (source.suffix == ".zip" and source.is_file())
 
 
-_Images = list[tuple[str, int, Place]]
+_Images = list[tuple[str, int, ByteSource]]
 
 
 def _folder(source: Path, progress: Progress) -> tuple[dict[str, str], _Images]:

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aistore_data.upload.command import print_line
 from aistore_data.upload.items import Split, index_folder
 from scripts.prepare.archives import META, index_archives, kind_of
 from scripts.prepare.flat import index_flat, labels_in, lies_flat
 from scripts.prepare.kaggle import index_kaggle, is_kaggle
 from scripts.prepare.parquet import index_parquet, parquet_files
+from sources.command_line import print_line
 from sources.errors import ConfigError
 
 ARCHIVES = {

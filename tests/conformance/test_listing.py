@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from aistore.sdk import Bucket
 
-from aistore_data.bucket.objects import iter_objects
+from aistore_data.bucket.store import iter_objects
 from tests.conformance.conftest import AIS
 
 

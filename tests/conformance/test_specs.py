@@ -14,6 +14,7 @@ import yaml
 from aistore.sdk import Client
 
 from aistore_data.bucket.listing import read_manifest
+from aistore_data.bucket.store import AisStore
 from aistore_data.client.http_reader import Access, HttpReader, object_path
 from aistore_data.etls import lifecycle
 from etl.sample import Spec
@@ -46,8 +47,8 @@ def test_specs_start(ais: AIS, client: Client, recipe: Any, tmp_path: Path) -> N
             write_image(tmp_path / f"{number}.jpg", number, (300, 280))
             data = (tmp_path / f"{number}.jpg").read_bytes()
             bucket.object(f"train/cat/{number}.jpg").get_writer().put_content(data)
-        reader, uri = HttpReader(Access(ais.endpoint, ais.token)), f"ais://{name}"
-        manifest = read_manifest(bucket, uri, "train/", reader)
+        access, uri = Access(ais.endpoint, ais.token), f"ais://{name}"
+        reader, manifest = HttpReader(access), read_manifest(AisStore(uri, access), "train/")
         spec = Spec.train() if recipe == "train" else Spec.val()
         assert lifecycle.prove(reader, uri, manifest, name, spec, len(client.cluster().get_info().tmap)) >= 2
         arguments = {"etl_name": name, "etl_args": '{"wire":"info"}'}

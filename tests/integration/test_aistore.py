@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from aistore_data import ImageDataset
 from aistore_data.bucket import listing
 from aistore_data.bucket.listing import read_manifest
+from aistore_data.bucket.store import AisStore
 from aistore_data.client.http_reader import Access, HttpReader, object_path
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
@@ -166,9 +167,9 @@ def test_an_uploaded_folder_has_the_folders_manifest(
     )
     again = upload(small_folder, name, "--layout", layout)
     assert again == f"ais://{name}: 0 objects uploaded, {objects} were there already"
-    reader, bucket = HttpReader(environment.access), environment.client.bucket(name)
+    bucket = environment.client.bucket(name)
     for prefix, local in zip(("train/", "val/"), scan_folder(small_folder), strict=True):
-        remote = read_manifest(bucket, f"ais://{name}", prefix, reader)
+        remote = read_manifest(AisStore(f"ais://{name}", environment.access), prefix)
         assert remote.sha256() == local.sha256()
         assert remote.classes == local.classes
         assert remote.labels.tolist() == local.labels.tolist()
@@ -194,24 +195,24 @@ def test_a_manifest_is_stored_and_a_stale_one_is_not_used(cluster: Cluster, monk
     names = {f"train/{number:07d}.{kind}": content for number in range(3) for kind, content in
              (("jpg", b"x" * (5 + number)), ("cls", str(number).encode()))}  # fmt: skip
     uri = cluster.put("stored", names)
-    bucket, reader = cluster.client.bucket("stored"), HttpReader(cluster.access)
+    store, reader = AisStore(uri, cluster.access), HttpReader(cluster.access)
     fetched: list[str] = []
     get = Batch.get
     monkeypatch.setattr(
         Batch, "get", lambda self: (fetched.extend(item.obj_name for item in self.requests_list), get(self))[1]
     )
     said: list[str] = []
-    first = read_manifest(bucket, uri, "train/", reader, say=said.append)
+    first = read_manifest(store, "train/", say=said.append)
     assert fetched == [f"train/{number:07d}.cls" for number in range(3)]
     fetched.clear()
-    again = read_manifest(bucket, uri, "train/", reader, say=said.append)
+    again = read_manifest(store, "train/", say=said.append)
     assert not fetched and not said
     assert again.sha256() == first.sha256() and [again.name(i) for i in range(3)] == [first.name(i) for i in range(3)]
     assert again.classes == first.classes
     cluster.put("stored", {"train/0000003.jpg": b"y", "train/0000003.cls": b"1"})
-    assert read_manifest(bucket, uri, "train/", reader, say=said.append).labels.tolist() == [0, 1, 2, 1]
+    assert read_manifest(store, "train/", say=said.append).labels.tolist() == [0, 1, 2, 1]
     cluster.put("stored", {"train/0000003.cls": b"0"})  # of the same size
-    assert read_manifest(bucket, uri, "train/", reader, say=said.append).labels.tolist() == [0, 1, 2, 0]
+    assert read_manifest(store, "train/", say=said.append).labels.tolist() == [0, 1, 2, 0]
     assert said == [
         f"{uri}/train/ had {what} since its manifest was made: it is made anew"
         for what in (
@@ -221,7 +222,7 @@ def test_a_manifest_is_stored_and_a_stale_one_is_not_used(cluster: Cluster, monk
     ]
     path = object_path(uri, ".imagenet-ais/train/manifest.npz")
     cluster.put("stored", {".imagenet-ais/train/manifest.npz": reader.get(path)[:-9]})
-    assert read_manifest(bucket, uri, "train/", reader).labels.tolist() == [0, 1, 2, 0]
+    assert read_manifest(store, "train/").labels.tolist() == [0, 1, 2, 0]
 
 
 class Unfollowed(urllib.request.HTTPRedirectHandler):
@@ -298,10 +299,10 @@ def test_the_manifest_of_a_read_only_bucket_is_cached_here(
     names = {f"train/{number:07d}.{kind}": content for number in range(3) for kind, content in
              (("jpg", b"x" * (5 + number)), ("cls", str(number).encode()))}  # fmt: skip
     uri = cluster.put("closed", names)
-    bucket, reader = read_only.client.bucket("closed"), HttpReader(read_only.access)
+    store = AisStore(uri, read_only.access)
 
     def labels() -> list[int]:
-        return read_manifest(bucket, uri, "train/", reader).labels.tolist()
+        return read_manifest(store, "train/").labels.tolist()
 
     assert labels() == [0, 1, 2]
     assert any(request.startswith("PUT ") for request in ReadOnly.asked) and asked("/ml/moss/") == 1
@@ -349,16 +350,16 @@ def test_building_a_manifest_says_how_far_it_is(
     names = {f"train/{number:07d}.{kind}": content for number in range(70) for kind, content in
              (("jpg", b"x"), ("cls", b"0"))}  # fmt: skip
     uri = cluster.put("slow", names)
-    bucket, reader = cluster.client.bucket("slow"), HttpReader(cluster.access)
+    store = AisStore(uri, cluster.access)
     monkeypatch.setattr(listing, "_BATCH", 32)
     monkeypatch.setattr(progress_bar, "_SILENT_S", 0)
     monkeypatch.setattr(progress_bar, "_PLAIN_S", 0)
-    read_manifest(bucket, uri, "train/", reader)
+    read_manifest(store, "train/")
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("140 objects of ais://slow/train/ listed, ") for line in lines)
     labels = [line.partition(" labels")[0] for line in lines if " labels of ais://slow/train/ read, " in line]
     assert labels == ["32 of 70", "64 of 70", "70 of 70", "70 of 70"]
-    read_manifest(bucket, uri, "train/", reader)
+    read_manifest(store, "train/")
     assert "labels" not in capsys.readouterr().err
 
 
@@ -541,7 +542,7 @@ def test_an_etl_that_did_not_start_leaves_nothing_in_the_way(cluster: Cluster) -
 
 def test_an_etl_that_makes_other_pixels_is_refused(cluster: Cluster, photos: list[Path], monkeypatch: Any) -> None:
     uri = cluster.put("prove", {f"train/a/{path.name}": path.read_bytes() for path in photos[:3]})
-    manifest = read_manifest(cluster.client.bucket("prove"), uri, "train/", HttpReader(cluster.access))
+    manifest = read_manifest(AisStore(uri, cluster.access), "train/")
     name, _ = lifecycle.ensure(cluster.client, "imagenet-train", "train", lifecycle.EtlSettings(num_workers=1), print)
     assert lifecycle.prove(HttpReader(cluster.access), uri, manifest, name, Spec.train(64), 1) == 2
 

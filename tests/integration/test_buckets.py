@@ -10,7 +10,7 @@ from aistore.sdk.errors import AISError
 
 from aistore_data import ImageDataset
 from aistore_data.bucket.listing import read_manifest
-from aistore_data.bucket.objects import iter_objects
+from aistore_data.bucket.store import AisStore, iter_objects
 from aistore_data.bucket.uri import parse_bucket
 from aistore_data.client.http_reader import Access, HttpReader, object_path
 from aistore_data.client.sdk import make_client
@@ -80,8 +80,8 @@ def test_namespaces_keep_buckets_of_one_name_apart(tmp_path: Path) -> None:
             bucket = parse_bucket(uri).of(client)
             assert reader.get(object_path(uri, "train/cat/0.jpg")) == uri.encode()
             assert bucket.object("train/cat/0.jpg").get_reader().read_all() == uri.encode()
-            assert read_manifest(bucket, uri, "train/", reader).sizes.tolist() == [len(uri)]
-            assert read_manifest(bucket, uri, "pairs/", reader).labels.tolist() == [len(uri)]
+            assert read_manifest(AisStore(uri, access), "train/").sizes.tolist() == [len(uri)]
+            assert read_manifest(AisStore(uri, access), "pairs/").labels.tolist() == [len(uri)]
         listed = {(bucket.namespace.name, bucket.name) for bucket in client.cluster().list_buckets()}
         assert listed == {("", "photos"), ("one", "photos"), ("two", "photos")}
         for uri in ("s3://photos", "ais://@elsewhere#one/photos"):
@@ -93,14 +93,14 @@ def test_namespaces_keep_buckets_of_one_name_apart(tmp_path: Path) -> None:
 def test_what_macos_keeps_beside_photos_is_refused_at_the_start(small_folder: Path, tmp_path: Path) -> None:
     with EmbeddedAIS(tmp_path / "ais") as server:
         access = Access(server.endpoint, server.token)
-        client, reader = make_client(access), HttpReader(access)
+        client = make_client(access)
         put(client, "ais://mac", "train/", small_folder / "train")
         bucket = client.bucket("mac")
         bucket.object("train/cat/._real.jpg").get_writer().put_content((small_folder / "train/cat/0.jpg").read_bytes())
-        assert len(read_manifest(bucket, "ais://mac", "train/", reader)) == 37
+        assert len(read_manifest(AisStore("ais://mac", access), "train/")) == 37
         for number in range(2):
             bucket.object(f"train/cat/._{number}.jpg").get_writer().put_content(b"\0\5\x16\7" + bytes(82))
         with pytest.raises(
             ClusterError, match="ais://mac/train/cat/._0.jpg is no photo but what macOS keeps beside one, and 2 more"
         ):
-            read_manifest(bucket, "ais://mac", "train/", reader)
+            read_manifest(AisStore("ais://mac", access), "train/")

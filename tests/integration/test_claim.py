@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from aistore.sdk import Bucket
 
-from aistore_data.client.http_reader import Access
-from aistore_data.client.sdk import make_client
+from aistore_data.bucket.store import AisStore
+from aistore_data.client.access import Access
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.upload import claim
-from aistore_data.upload.claim import CLAIMS, Claim
+from aistore_data.upload.claim import CLAIMS, claim
+from sources import lease
 from sources.errors import ConfigError, UserError
+from sources.lease import Lease
 from sources.owner import myself
 
 OTHER_MACHINE = {"host": "elsewhere", "boot": "another boot", "beat": 1}
@@ -28,35 +28,36 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAIS]:
 
 
 @pytest.fixture
-def bucket(server: EmbeddedAIS) -> Bucket:
-    client = make_client(Access(server.endpoint, server.token))
-    return client.bucket(f"claim-{uuid.uuid4().hex}").create()
+def bucket(server: EmbeddedAIS) -> AisStore:
+    store = AisStore(f"ais://claim-{uuid.uuid4().hex}", Access(server.endpoint, server.token))
+    store.create()
+    return store
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "RENEW_S", 0.05)
-    monkeypatch.setattr(claim, "STALE_S", 0.6)
+    monkeypatch.setattr(lease, "RENEW_S", 0.05)
+    monkeypatch.setattr(lease, "STALE_S", 0.6)
 
 
-def leave(bucket: Bucket, name: str = "left", **changes: Any) -> None:
+def leave(bucket: AisStore, name: str = "left", **changes: Any) -> None:
     """A claim as another holder would have left it."""
     content = json.dumps(myself() | changes)
-    bucket.object(f"{CLAIMS}{name}").get_writer().put_content(content.encode())
+    bucket.put(f"{CLAIMS}{name}", content.encode())
 
 
-def claims(bucket: Bucket) -> list[str]:
-    return [entry.name for entry in bucket.list_all_objects(prefix=CLAIMS)]
+def claims(bucket: AisStore) -> list[str]:
+    return [entry.name for entry in bucket.list(CLAIMS)]
 
 
-def take(bucket: Bucket) -> Claim:
-    return Claim(bucket, "ais://it", print)
+def take(bucket: AisStore) -> Lease:
+    return claim(bucket, print)
 
 
-def test_it_is_held_and_given_back(bucket: Bucket) -> None:
+def test_it_is_held_and_given_back(bucket: AisStore) -> None:
     with take(bucket) as held:
         assert claims(bucket) == [held.name]
-        with pytest.raises(ConfigError, match=r"another upload to ais://it is going on, process \d+ on"):
+        with pytest.raises(ConfigError, match=rf"another upload to {bucket.uri} is going on, process \d+ on"):
             take(bucket).__enter__()
         assert claims(bucket) == [held.name]
         held.check()
@@ -66,22 +67,22 @@ def test_it_is_held_and_given_back(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"pid": 2**22 + 1}, {"started": 1}])
-def test_one_of_a_dead_process_is_removed_at_once(bucket: Bucket, changes: dict[str, Any]) -> None:
+def test_one_of_a_dead_process_is_removed_at_once(bucket: AisStore, changes: dict[str, Any]) -> None:
     leave(bucket, **changes)
     with take(bucket) as held:
         assert claims(bucket) == [held.name]
 
 
 @pytest.mark.parametrize("content", [json.dumps(myself() | OTHER_MACHINE), "", "half a cl"])
-def test_one_of_another_machine_goes_stale(bucket: Bucket, content: str, capsys: pytest.CaptureFixture[str]) -> None:
-    bucket.object(f"{CLAIMS}left").get_writer().put_content(content.encode())
+def test_one_of_another_machine_goes_stale(bucket: AisStore, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    bucket.put(f"{CLAIMS}left", content.encode())
     with take(bucket) as held:
         assert claims(bucket) == [held.name]
     assert "waiting 1 s for a sign of life" in capsys.readouterr().out
 
 
-def test_one_of_another_machine_that_is_renewed_holds(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "_TRIES", 1)
+def test_one_of_another_machine_that_is_renewed_holds(bucket: AisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_TRIES", 1)
     done = threading.Event()
 
     def renew() -> None:
@@ -94,7 +95,7 @@ def test_one_of_another_machine_that_is_renewed_holds(bucket: Bucket, monkeypatc
     thread = threading.Thread(target=renew)
     thread.start()
     try:
-        with pytest.raises(ConfigError, match="another upload to ais://it is going on, process .* on elsewhere"):
+        with pytest.raises(ConfigError, match=f"another upload to {bucket.uri} is going on, process .* on elsewhere"):
             take(bucket).__enter__()
     finally:
         done.set()
@@ -102,9 +103,9 @@ def test_one_of_another_machine_that_is_renewed_holds(bucket: Bucket, monkeypatc
     assert claims(bucket) == [f"{CLAIMS}left"]
 
 
-def test_one_that_was_taken_away_is_noticed(bucket: Bucket) -> None:
+def test_one_that_was_taken_away_is_noticed(bucket: AisStore) -> None:
     with take(bucket) as held:
-        bucket.object(held.name).delete()
+        bucket.delete(held.name)
         for _ in range(600):
             time.sleep(0.05)
             try:

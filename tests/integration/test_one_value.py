@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from aistore_data.bucket.listing import read_manifest
-from aistore_data.client.http_reader import Access, HttpReader
+from aistore_data.bucket.store import AisStore
+from aistore_data.client.http_reader import Access
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect, make_client
 from aistore_data.dataset.breaker import Breakers
@@ -62,8 +63,7 @@ class Places:
     def datasets(self, spec: Spec, wire: str) -> dict[str, BatchDataset]:
         """Every way to a sample."""
         split = scan_folder(self.folder)[0]
-        client = make_client(self.access)
-        bucket = read_manifest(client.bucket("imagenet"), "ais://imagenet", "train/", HttpReader(self.access))
+        bucket = read_manifest(AisStore("ais://imagenet", self.access), "train/")
         placement = Placement(connect(self.access), self.access.endpoint)
         remote = Remote(self.access, "ais://imagenet", bucket, placement, Breakers(1), spec, SEED, wire=wire)
         return {

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from aistore_data.bucket.listing import read_manifest
-from aistore_data.bucket.objects import iter_objects
+from aistore_data.bucket.store import AisStore, iter_objects
 from aistore_data.client.http_reader import Access, HttpReader, object_path
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.upload.claim import CLAIMS, Claim
+from aistore_data.upload.claim import CLAIMS, claim
 from scripts.prepare import checks
 from scripts.prepare_imagenet import main
 from sources.folder import scan_folder
@@ -145,9 +145,9 @@ def test_a_bucket_in_either_layout(
     uri = f"ais://prepared-{layout}"
     result = prepare(sources("archives"), uri, "--layout", layout, OTHER)
     assert result.code == 0, result.err
-    bucket, reader = make_client(access).bucket(uri[6:]), HttpReader(access)
+    reader = HttpReader(access)
     for prefix, local in zip(("train/", "val/"), scan_folder(sources("imagefolder")), strict=True):
-        remote = read_manifest(bucket, uri, prefix, reader)
+        remote = read_manifest(AisStore(uri, access), prefix)
         assert (remote.sha256(), remote.classes) == (local.sha256(), local.classes)
         for index in range(len(local)):
             expected = (sources("imagefolder") / prefix / local.name(index)).read_bytes()
@@ -293,8 +293,7 @@ def test_odd_names(prepare: Prepare, access: Access, tmp_path: Path, layout: str
     there = objects(access, uri)
     if layout == "folders":
         assert {name: data for name, data in there.items() if name[0] != "."} == content(root)
-    bucket, reader = make_client(access).bucket(uri[6:]), HttpReader(access)
-    assert read_manifest(bucket, uri, "train/", reader).sha256() == scan_folder(root)[0].sha256()
+    assert read_manifest(AisStore(uri, access), "train/").sha256() == scan_folder(root)[0].sha256()
     assert ("32 names hold ?, # or %" in result.err) == (layout == "folders")
 
 
@@ -362,8 +361,8 @@ def test_two_at_once(prepare: Prepare, small_folder: Path, tmp_path: Path, acces
         refused = prepare(small_folder, dest, OTHER)
     assert refused.code == 2 and f"DEST={dest} is in use by another run, process" in refused.err
     assert not (dest / "train").exists()
-    bucket = make_client(access).bucket("twice").create()
-    with Claim(bucket, "ais://twice", print):
+    make_client(access).bucket("twice").create()
+    with claim(AisStore("ais://twice", access), print):
         refused = prepare(small_folder, "ais://twice", OTHER)
     assert refused.code == 2 and "another upload to ais://twice is going on, process" in refused.err
     assert list(objects(access, "ais://twice")) == []
@@ -457,9 +456,9 @@ def test_killed_and_gone_on_in_a_bucket(
     there = count_files(place)
     result = prepare(*words[:3], "--layout", layout)
     assert result.code == 0, result.err
-    bucket, reader = make_client(access).bucket(uri[6:]), HttpReader(access)
+    reader = HttpReader(access)
     for prefix, local in zip(("train/", "val/"), scan_folder(many), strict=True):
-        remote = read_manifest(bucket, uri, prefix, reader)
+        remote = read_manifest(AisStore(uri, access), prefix)
         assert (remote.sha256(), remote.classes) == (local.sha256(), local.classes)
     report = json.loads(reader.get(object_path(uri, ".imagenet-ais/prepare.json")))
     assert report["written"] + report["kept"] == (402 if layout == "folders" else 802)

@@ -82,7 +82,7 @@ def test_what_a_run_left_that_was_killed_at_its_start_is_no_obstacle(train: Trai
     folder.mkdir()
     (folder / f"{PREFIX}gone").write_text(json.dumps({"host": "gone", "pid": 1}))
     (folder / "config.yaml.tmp").write_text("half")
-    with mock.patch("training.run_dir.lock.STALE_S", 0.5):
+    with mock.patch("sources.lease.STALE_S", 0.5):
         assert train(f"data.root={small_folder}", *TINY, "train.epochs=1").code == 0
 
 

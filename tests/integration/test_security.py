@@ -10,13 +10,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from aistore_data.bucket.objects import iter_objects
+from aistore_data.bucket.store import AisStore, iter_objects
 from aistore_data.client.http_reader import Access, HttpReader, object_path
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.etls import lifecycle
 from aistore_data.upload.command import upload
-from aistore_data.upload.destination import Bucket
 from tests.conftest import TINY, Result, make_small_folder
 
 Train = Callable[..., Result]
@@ -107,8 +106,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAIS]:
     """With a data set, a bucket for mirrors, and the ETLs that an administrator has started."""
     with EmbeddedAIS(tmp_path_factory.mktemp("ais")) as server:
         access = Access(server.endpoint, server.token)
-        client, photos = make_client(access), Bucket("ais://photos", access)
-        photos.prepare()
+        client, photos = make_client(access), AisStore("ais://photos", access)
+        photos.create()
         upload(make_small_folder(tmp_path_factory.mktemp("data")), photos, "folders", workers=1)
         client.bucket("runs").create()
         for recipe, name in (("train", "imagenet-train"), ("val", "imagenet-val")):

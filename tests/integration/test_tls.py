@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aistore_data.client.http_reader import Access, HttpReader, object_path
-from aistore_data.client.sdk import connect, make_client, why
+from aistore_data.client.sdk import connect, explain, make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.tls import Tls
@@ -60,7 +60,7 @@ def reasons(access: Access) -> set[str]:
     with pytest.raises(Exception) as caught:  # of whatever kind: it becomes a sentence
         make_client(access).bucket("b").head()
     assert access.token not in f"{said.value}{caught.value}"
-    return {str(said.value), why(caught.value, access)}
+    return {str(said.value), explain(caught.value, access)}
 
 
 def test_both_clients_work(secured: Access, authority: Authority, trust: Callable[..., None]) -> None:

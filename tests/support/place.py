@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from aistore import Client
 
+from aistore_data.bucket.store import AisStore
 from aistore_data.client.http_reader import Access
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect, make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.upload.command import upload
-from aistore_data.upload.destination import Bucket
 from tests.conftest import SMALL_MODEL, TINY, make_small_folder
 from tests.support.link import Gate, Link, links_to
 from tests.support.processes import pod_processes
@@ -78,8 +78,8 @@ class Place:
 
 def put(folder: Path, access: Access, uri: str) -> None:
     """Upload a data set, in the place of what else there is."""
-    bucket = Bucket(uri, access)
-    bucket.prepare()
+    bucket = AisStore(uri, access)
+    bucket.create()
     upload(folder, bucket, "folders", workers=1, replace=True)
 
 

@@ -10,9 +10,10 @@ import pytest
 from aistore_data.dataset import open_bucket
 from aistore_data.etls import lifecycle, monitor
 from aistore_data.etls.monitor import Keeper
-from aistore_data.upload import claim
-from aistore_data.upload.claim import Claim
+from aistore_data.upload.claim import claim
+from sources import lease
 from sources.errors import ClusterError, UserError
+from tests.unit.test_mirror import MemoryBucket
 from training.run_dir.mirror import Mirror, Snapshot
 
 
@@ -41,25 +42,25 @@ def test_the_keeper_goes_on_after_any_error_and_says_it_once(monkeypatch: pytest
 
 
 def test_a_claim_is_renewed_after_an_error_of_any_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "RENEW_S", 0.01)
+    monkeypatch.setattr(lease, "RENEW_S", 0.01)
     errors: list[Exception] = [ClusterError("the token's file is gone"), ValueError("no JSON")]
-    renewed = threading.Event()
+    renewed, said = threading.Event(), list[str]()
 
-    class Faulty(Claim):
-        def _read(self, name: str) -> str:
+    class Faulty(MemoryBucket):
+        def get(self, name: str, most: int = 0) -> bytes:
             if errors:
                 raise errors.pop()
-            return ""
+            return super().get(name)
 
-        def _write(self) -> None:
-            renewed.set()
+        def put(self, name: str, content: bytes) -> None:
+            if self.puts:
+                renewed.set()
+            super().put(name, content)
 
-    held = Faulty(None, "ais://it", print)
-    held._renewer.start()
-    assert renewed.wait(30)
-    held.check()
-    held._done.set()
-    held._renewer.join()
+    with claim(Faulty(), said.append) as held:
+        assert renewed.wait(30)
+        held.check()
+    assert said == ["the lock of ais://memory/run could not be renewed: no JSON. It is tried again."]
 
 
 @pytest.mark.parametrize(("error", "ends"), [(UserError("taken over"), True), (ClusterError("down"), False)])
@@ -95,7 +96,7 @@ def test_an_etl_that_cannot_be_stopped_hides_nothing(monkeypatch: pytest.MonkeyP
         raise error
 
     monkeypatch.setattr(lifecycle, "stop", stop)
-    monkeypatch.setattr(open_bucket, "why", lambda error, access: str(error))
+    monkeypatch.setattr(open_bucket, "explain", lambda error, access: str(error))
     said: list[str] = []
     open_bucket._stop_etl(None, "imagenet-train", None, said.append)  # type: ignore[arg-type]
     assert said == [f"ETL imagenet-train could not be stopped: {error}"]

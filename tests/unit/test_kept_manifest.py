@@ -3,14 +3,14 @@
 import io
 import json
 import zipfile
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from aistore_data.bucket.listing import _HASH, read_manifest
+from aistore_data.bucket.store import Entry
 from sources.errors import ObjectError
 from sources.manifest import Manifest
 
@@ -18,24 +18,24 @@ NAMES = [f"train/{folder}/{number}.jpg" for folder in ("ant", "bee") for number 
 
 
 class Bucket:
-    """As much of the SDK's as a listing needs, with what is put into it."""
+    """As much of an ``ObjectStore`` as a listing needs, with what is put into it."""
+
+    uri = "ais://b"
+    is_cloud = False
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
-        self.provider = SimpleNamespace(is_remote=lambda: False)
 
-    def list_objects(self, **_: Any) -> Any:
-        entries = [SimpleNamespace(name=name, size=7, checksum=name) for name in NAMES]
-        return SimpleNamespace(entries=entries, continuation_token="")
+    def list(self, prefix: str) -> Iterator[Entry]:
+        return iter([Entry(name, 7, name) for name in NAMES])
 
-    def object(self, name: str) -> Any:
-        put = SimpleNamespace(put_content=lambda content: self.objects.__setitem__(name, content))
-        return SimpleNamespace(get_writer=lambda: put)
+    def put(self, name: str, content: bytes) -> None:
+        self.objects[name] = content
 
-    def get(self, path: str, most: int = 0) -> bytes:
-        if ".imagenet-ais/train/manifest.npz" not in self.objects:
+    def get(self, name: str, most: int) -> bytes:
+        if name not in self.objects:
             raise ObjectError(404, "does not exist")
-        return self.objects[".imagenet-ais/train/manifest.npz"]
+        return self.objects[name]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[[Bucket, li
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     def call(bucket: Bucket, said: list[str]) -> Manifest:
-        return read_manifest(bucket, "ais://b", "train/", bucket, say=said.append)  # type: ignore[arg-type]
+        return read_manifest(bucket, "train/", say=said.append)  # type: ignore[arg-type]
 
     return call
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from sources import lease
 from sources.errors import ConfigError, UserError
+from sources.lease import RENEW_S, STALE_S
 from sources.owner import myself
 from tests.conftest import PROJECT
-from training.run_dir import lock
-from training.run_dir.lock import PREFIX, RENEW_S, STALE_S, RunLock
+from training.run_dir.lock import PREFIX, RunLock
 
 HOLD = """
 import sys, time
@@ -64,13 +65,13 @@ class Clock:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock is renewed five times a second."""
-    monkeypatch.setattr(lock, "RENEW_S", 0.2)
+    monkeypatch.setattr(lease, "RENEW_S", 0.2)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(lock, "time", made)
+    monkeypatch.setattr(lease, "time", made)
     return made
 
 
@@ -129,7 +130,7 @@ def test_half_a_lock_of_a_full_disk_goes_stale(tmp_path: Path, clock: Clock) -> 
 
 
 def test_the_holder_renews_it_and_notices_its_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "RENEW_S", 0.01)
+    monkeypatch.setattr(lease, "RENEW_S", 0.01)
     with RunLock(tmp_path, print) as held:
         path = next(tmp_path.iterdir())
         before = path.stat().st_mtime_ns
@@ -157,7 +158,7 @@ def test_a_file_server_that_fails_for_a_moment_ends_no_renewing(
         real(path)
         renewed.set()
 
-    monkeypatch.setattr(lock.os, "utime", utime)
+    monkeypatch.setattr(lease.os, "utime", utime)
     with RunLock(tmp_path, said.append) as held:
         assert renewed.wait(30)
         held.check()
@@ -173,11 +174,11 @@ def test_a_loss_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_file_server_that_cannot_tell_is_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stale(self: Path) -> None:
+    def stale(path: Path, mode: str) -> None:
         raise OSError(errno.ESTALE, "Stale file handle")
 
     with RunLock(tmp_path, print) as held, monkeypatch.context() as patch:
-        patch.setattr(Path, "lstat", stale)
+        patch.setattr("builtins.open", stale)
         held.check()
 
 

@@ -7,12 +7,13 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from aistore_data.bucket.store import Entry
 from sources.errors import ClusterError, ConfigError, UserError
 from tests.support.checkpoints import sound_state
 from tests.unit.test_command_line import composed
@@ -28,27 +29,34 @@ class Killed(BaseException):
 
 
 class MemoryBucket:
-    """As ``training.run_dir.mirror.Bucket``; each operation first calls ``before``."""
+    """An ``ObjectStore``; each operation first calls ``before``."""
 
     uri = "ais://memory/run"
+    is_cloud = False
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.before: Callable[[str, str], None] = lambda operation, name: None
         self.puts: list[str] = []
 
-    def names(self) -> set[str]:
-        self.before("names", "")
-        return set(self.objects)
+    def head(self) -> None:
+        raise AssertionError("nobody asks for it")
 
-    def read(self, name: str) -> bytes:
-        self.before("read", name)
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        self.before("list", "")
+        yield from [Entry(name, len(content)) for name, content in self.objects.items() if name.startswith(prefix)]
+
+    def get(self, name: str, most: int = 0) -> bytes:
+        self.before("get", name)
         return self.objects[name]
 
-    def download(self, name: str, path: Path) -> None:
-        self.before("download", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self.objects[name])
+    def get_many(self, names: Sequence[str]) -> Iterator[bytes]:
+        return map(self.get, names)
+
+    def read(self, name: str, begin: int = 0, end: int | None = None) -> Iterator[bytes]:
+        self.before("read", name)
+        for at in range(0, len(self.objects[name]), 1000):
+            yield self.objects[name][at : at + 1000]
 
     def put(self, name: str, content: bytes) -> None:
         self.before("put", name)
@@ -59,11 +67,14 @@ class MemoryBucket:
         self.before("delete", name)
         del self.objects[name]
 
+    def explain(self, error: Exception) -> str:
+        return f"{error}."
+
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> MemoryBucket:
     made = MemoryBucket()
-    monkeypatch.setattr("training.run_dir.mirror._open_bucket", lambda config: made)
+    monkeypatch.setattr("training.run_dir.mirror._open_store", lambda config: made)
     return made
 
 
@@ -338,7 +349,7 @@ def test_a_fetch_that_fails_leaves_the_directory_as_it_was(bucket: MemoryBucket,
 
         def fail(operation: str, name: str) -> None:
             nonlocal left
-            left -= operation == "download"
+            left -= operation == "read"
             if left == 0:
                 raise ClusterError("no answer")
 

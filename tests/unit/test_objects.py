@@ -5,7 +5,7 @@ from typing import Any
 
 from aistore.sdk.list_object_flag import ListObjectFlag
 
-from aistore_data.bucket.objects import iter_objects
+from aistore_data.bucket.store import iter_objects
 
 
 class WalkedBucket:

@@ -24,14 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from aistore.sdk.errors import AISError
-from requests.exceptions import RequestException
-
-from aistore_data.bucket.objects import iter_objects
+from aistore_data.bucket.store import AisStore, ObjectStore
 from aistore_data.bucket.uri import split_uri
-from aistore_data.client.http_reader import Access
-from aistore_data.client.sdk import connect, make_client, why
-from sources.errors import ClusterError, ConfigError, UserError
+from aistore_data.client.access import Access
+from aistore_data.client.sdk import connect
+from sources.errors import ClusterError, ConfigError, ObjectError, UserError
 from training.config.schema import Config
 from training.run_dir import checkpoint
 from training.run_dir.files import ENTRIES, FETCHED, read_object, remove
@@ -45,65 +42,6 @@ _ANSWER_S = 60.0
 Position = tuple[int, int]
 """(epoch, batches done) of a checkpoint."""
 Content: TypeAlias = "bytes | MappedFile"
-
-
-class Bucket:
-    """The objects below a prefix of a bucket."""
-
-    def __init__(self, uri: str, access: Access) -> None:
-        """Raises ClusterError if the cluster or the bucket cannot be used."""
-        self.uri = uri.rstrip("/")
-        self._access = access
-        bucket, prefix = split_uri(self.uri, "run_mirror=")
-        self._prefix = f"{prefix}/" if prefix else ""
-        self._bucket: Any = bucket.of(make_client(access, _ANSWER_S))
-        try:
-            connect(access)
-            self._bucket.head()
-        except ClusterError as error:
-            raise ClusterError(f"run_mirror={uri}: {error}") from None
-        except (AISError, RequestException) as error:
-            missing = isinstance(error, AISError) and error.status_code == 404
-            what = "does not exist: make it first, or check its name."
-            what = what if missing else f"cannot be used: {why(error, access)}"
-            raise ClusterError(f"run_mirror={uri}: the bucket {self.uri.removesuffix(f'/{prefix}')} {what}") from None
-
-    def names(self) -> set[str]:
-        """Of all objects, without the prefix; raises ClusterError, as all of these do."""
-        with self._asking("list it"):
-            return {entry.name.removeprefix(self._prefix) for entry in iter_objects(self._bucket, self._prefix)}
-
-    def read(self, name: str) -> bytes:
-        """An object."""
-        with self._asking(f"read {name}"):
-            return bytes(self._object(name).get_reader().read_all())
-
-    def download(self, name: str, path: Path) -> None:
-        """An object into a new file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._asking(f"read {name}"), open(path, "wb") as file:
-            for chunk in self._object(name).get_reader(chunk_size=1 << 20):
-                file.write(chunk)
-
-    def put(self, name: str, content: Content) -> None:
-        """Replace an object; nobody sees it half-written."""
-        with self._asking(f"write {name}"):
-            self._object(name).get_writer().put_content(content)
-
-    def delete(self, name: str) -> None:
-        """An object that exists."""
-        with self._asking(f"delete {name}"):
-            self._object(name).delete()
-
-    def _object(self, name: str) -> Any:
-        return self._bucket.object(self._prefix + name)
-
-    @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (AISError, OSError) as error:  # also those of requests
-            raise ClusterError(f"run_mirror={self.uri}: could not {what}: {why(error, self._access)}") from None
 
 
 @dataclass(frozen=True)
@@ -124,7 +62,7 @@ class Mirror:
         """That of ``config.run_mirror``; nothing is asked of it before ``fetch``."""
         self.failures = 0
         self._config = config
-        self._bucket: Bucket
+        self._store: ObjectStore
         self._folder = Path(config.run_dir)
         self._say = say
         self._id = uuid.uuid4().hex
@@ -149,8 +87,9 @@ class Mirror:
         is as it was then.
         """
         uri = self._config.run_mirror
-        self._bucket = _open_bucket(self._config)
-        self._names = self._bucket.names()
+        self._store = _open_store(self._config)
+        with self._asking("list it"):
+            self._names = {entry.name for entry in self._store.list()}
         if self._names and OWNER not in self._names:
             raise ConfigError(f"run_mirror={uri} holds objects, but no mirror of a run: choose another prefix.")
         self._owner = self._read_owner() if self._names else {}
@@ -219,7 +158,7 @@ class Mirror:
         names = sorted((name for name in self._names if _is_ours(name)), key=_order, reverse=True)
         try:
             for name in names:
-                self._bucket.download(name, staging / name)
+                self._fetch_object(name, staging / name)
             size = sum((staging / name).stat().st_size for name in names)
             remove(self._folder, ENTRIES)
             for name in sorted(names, key=_order):  # config.yaml first: it tells a run directory
@@ -230,7 +169,13 @@ class Mirror:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         took = time.monotonic() - begin
-        self._say(f"took {len(names)} files, {size / 1e6:,.0f} MB, from {self._bucket.uri} in {took:.1f} s")
+        self._say(f"took {len(names)} files, {size / 1e6:,.0f} MB, from {self._store.uri} in {took:.1f} s")
+
+    def _fetch_object(self, name: str, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._asking(f"read {name}"), open(path, "wb") as file:
+            for piece in self._store.read(name):
+                file.write(piece)
 
     def _snapshot(self, position: Position) -> Snapshot:
         files = [path for path in self._folder.rglob("*") if path.is_file()]
@@ -268,7 +213,7 @@ class Mirror:
         owner = self._read_owner()
         if owner["owner"] != self._id:
             raise UserError(
-                f"run_mirror={self._bucket.uri} was taken over by a run on {owner['host']}. This one stops, so that "
+                f"run_mirror={self._store.uri} was taken over by a run on {owner['host']}. This one stops, so that "
                 f"nothing is mixed up; its state is in {self._folder}."
             )
         if self._replaces:
@@ -277,7 +222,7 @@ class Mirror:
             self._replaces = False
         for name in sorted(snapshot.contents, key=_order):
             if self._uploaded.get(name) != snapshot.states[name]:
-                self._bucket.put(name, snapshot.contents[name])
+                self._put(name, snapshot.contents[name])
                 self._uploaded[name] = snapshot.states[name]
                 self._names.add(name)
         self._delete(self._names - snapshot.states.keys() - {OWNER})
@@ -285,17 +230,19 @@ class Mirror:
 
     def _delete(self, names: set[str]) -> None:
         for name in sorted(names, key=_order, reverse=True):
-            self._bucket.delete(name)
+            with self._asking(f"delete {name}"):
+                self._store.delete(name)
             self._names.remove(name)
             self._uploaded.pop(name, None)
 
     def _read_owner(self) -> dict[str, Any]:
         try:
-            owner: dict[str, Any] = json.loads(self._bucket.read(OWNER))
+            with self._asking(f"read {OWNER}"):
+                owner: dict[str, Any] = json.loads(self._store.get(OWNER))
             return {key: owner[key] for key in _OWNER_KEYS}
         except (ValueError, TypeError, KeyError):
             raise ClusterError(
-                f"run_mirror={self._bucket.uri}: {OWNER} is not as this trainer writes it: remove the mirror."
+                f"run_mirror={self._store.uri}: {OWNER} is not as this trainer writes it: remove the mirror."
             ) from None
 
     def _local_run(self) -> str:
@@ -303,16 +250,43 @@ class Mirror:
 
     def _write_owner(self, run: str, position: Any) -> None:
         content = {"owner": self._id, "run": run, "host": socket.gethostname(), "position": position}
-        self._bucket.put(OWNER, json.dumps(content).encode())
+        self._put(OWNER, json.dumps(content).encode())
+
+    def _put(self, name: str, content: Content) -> None:
+        with self._asking(f"write {name}"):
+            self._store.put(name, content)
+
+    @contextmanager
+    def _asking(self, what: str) -> Iterator[None]:
+        """Raises ClusterError for what the store raises."""
+        try:
+            yield
+        except (ObjectError, OSError) as error:
+            why = self._store.explain(error)
+            raise ClusterError(f"run_mirror={self._store.uri}: could not {what}: {why}") from None
 
 
-def _open_bucket(config: Config) -> Bucket:
+def _open_store(config: Config) -> ObjectStore:
+    """That of ``config.run_mirror``. Raises ClusterError if the cluster or the bucket cannot be used."""
     endpoint = "" if config.data.endpoint == "embedded" else config.data.endpoint
     if not endpoint and not os.environ.get("AIS_ENDPOINT"):
         raise ClusterError(
             f"run_mirror={config.run_mirror} needs a cluster: set AIS_ENDPOINT=http://HOST:PORT, or data.endpoint."
         )
-    return Bucket(config.run_mirror, Access.from_environment(endpoint))
+    uri = config.run_mirror.rstrip("/")
+    prefix = split_uri(uri, "run_mirror=")[1]
+    store = AisStore(uri, Access.from_environment(endpoint), _ANSWER_S)
+    try:
+        connect(store.access)
+        store.head()
+    except ClusterError as error:
+        raise ClusterError(f"run_mirror={uri}: {error}") from None
+    except (ObjectError, OSError) as error:
+        missing = isinstance(error, ObjectError) and error.status == 404
+        what = f"cannot be used: {store.explain(error)}"
+        what = "does not exist: make it first, or check its name." if missing else what
+        raise ClusterError(f"run_mirror={uri}: the bucket {uri.removesuffix(f'/{prefix}')} {what}") from None
+    return store
 
 
 def _is_ours(name: str) -> bool:

@@ -1,0 +1,56 @@
+"""What the commands share that put a data set somewhere: options, lines beside the result, and exit codes."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from sources.disk import cause, shown
+from sources.errors import UserError
+from sources.text import visible
+
+STOPPED = 85
+"""Exit code: stopped on request, and the same command goes on."""
+
+
+def print_line(text: str) -> None:
+    """A line beside the result."""
+    print(visible(text), file=sys.stderr, flush=True)
+
+
+def add_options(parser: argparse.ArgumentParser, replace: bool = True) -> None:
+    """The options that all of these commands have."""
+    parser.add_argument("--endpoint", default="", help="of the cluster; default: AIS_ENDPOINT")
+    parser.add_argument(
+        "--workers", type=positive, default=max(4, len(os.sched_getaffinity(0))), help="processes (default %(default)s)"
+    )
+    if replace:
+        parser.add_argument("--replace", action="store_true", help="replace what is there with another content")
+
+
+def exit_code(work: Callable[[], None]) -> int:
+    """That of a command that can be started again, with a sentence for whatever a user or a machine can do to it."""
+    try:
+        work()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped. The same command goes on.", file=sys.stderr)
+        return STOPPED
+    except MemoryError:
+        print("error: the memory is too small: fewer --workers need less. The same command goes on.", file=sys.stderr)
+        return UserError.exit_code
+    except OSError as error:
+        where = f"{shown(error.filename)}: " if isinstance(error.filename, str) else ""
+        print(f"error: {where}{cause(error)}. The same command goes on when that is mended.", file=sys.stderr)
+        return UserError.exit_code
+    return 0
+
+
+def positive(text: str) -> int:
+    """A number from 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
