@@ -1,9 +1,9 @@
 """One upload at a time to a bucket, also from several machines.
 
-As ``training.run_dir.lock`` does it in a folder: whoever uploads leaves an object with a name of its own and goes on
-if no other one lives beside it. AIS has no "create if missing", so each puts first and lists then: of two that start
-at once, at least one sees the other. The holder writes its object anew every ten seconds. One that was left by a crash
-is told by its process on the same machine, and elsewhere because it did not change in thirty seconds of watching it.
+Whoever uploads leaves an object with a name of its own and goes on if no other one lives beside it. AIS has no "create
+if missing", so each puts first and lists then: of two that start at once, at least one sees the other. The holder
+writes its object anew every ten seconds. One that was left by a crash is told by its process on the same machine, and
+elsewhere because it did not change in thirty seconds of watching it.
 """
 
 import json

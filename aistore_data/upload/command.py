@@ -30,7 +30,7 @@ STOPPED = 85
 def open_bucket(uri: str, endpoint: str, create: bool = True) -> Bucket:
     """The bucket of a command line, made if it is missing, where wanted. Raises ConfigError or ClusterError."""
     parse_bucket(uri, "BUCKET=")
-    access = Access.from_environment(endpoint)
+    access = Access.from_environment(endpoint, "--endpoint")
     connect(access)
     bucket = Bucket(uri, access)
     if create:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sources.manifest import Manifest
 from sources.notices import Listener, Notices
 from sources.shared_memory import share
 from training.config.schema import Config
-from training.processes.distributed import World
+from training.processes.distributed import World, on_main
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,11 @@ def open_data(
         with _listener(config, world, say) as listener:
             yield _imagefolder(config, train_spec, val_spec, listener.notices, say)
     else:
-        from aistore_data.dataset.open_bucket import open_bucket  # here, so that a folder needs no SDK
-
         with (
             _listener(config, world, say) as listener,
-            open_bucket(config, train_spec, val_spec, world, say, listener.notices) as (train, val, about),
+            _bucket(config, train_spec, val_spec, world, say, listener.notices) as data,
         ):
-            yield _data(train, val, train.remote.manifest, val.remote.manifest, about)
+            yield data
 
 
 def build_specs(config: Config) -> tuple[Spec, Spec]:
@@ -106,6 +105,51 @@ def _imagefolder(
         val,
         {"source": str(root)},
     )
+
+
+@contextmanager
+def _bucket(
+    config: Config, train_spec: Spec, val_spec: Spec, world: World, say: Callable[[str], None], notices: Notices
+) -> Iterator[Data]:
+    # Imported here, so that a folder needs no SDK.
+    from aistore_data.dataset.open_bucket import BucketOptions, default_workers, open_bucket
+    from aistore_data.etls.lifecycle import EtlSettings
+
+    data, etl = config.data, config.data.etl
+    auto = default_workers(data.endpoint == "embedded")
+    options = BucketOptions(
+        endpoint=data.endpoint,
+        endpoint_option="data.endpoint",
+        bucket=data.bucket,
+        val_bucket=data.val_bucket,
+        train_prefix=data.train_prefix,
+        val_prefix=data.val_prefix,
+        embedded_root=Path(data.embedded_root),
+        embedded_layout=data.embedded_layout,
+        train=config.mode == "train",
+        seed=config.seed,
+        transform=data.transform,
+        local_share=data.local_share,
+        wire=data.wire,
+        replace=data.on_corrupt == "replace",
+        patience_s=data.patience_s,
+        audit_every=data.audit_every,
+        deadline_s=etl.deadline_s,
+        adaptive_deadline=etl.adaptive_deadline,
+        etl_names=(etl.train_name, etl.val_name),
+        etl=EtlSettings(
+            manage=etl.manage,  # type: ignore[arg-type]  # checked with the configuration
+            num_workers=etl.num_workers if isinstance(etl.num_workers, int) else auto,
+            init_timeout_s=etl.init_timeout_s,
+            comm_type=etl.comm_type,
+            dependencies=tuple(etl.dependencies),
+            image=etl.image,
+        ),
+        on_exit=etl.on_exit,
+    )
+    once: Callable[[Callable[[], Any]], Any] = partial(on_main, world)
+    with open_bucket(options, (train_spec, val_spec), once, world.is_main, say, notices) as (train, val, about):
+        yield _data(train, val, train.remote.manifest, val.remote.manifest, about)
 
 
 def _listener(config: Config, world: World, say: Callable[[str], None]) -> Listener:

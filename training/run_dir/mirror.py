@@ -312,7 +312,7 @@ def _open_bucket(config: Config) -> Bucket:
         raise ClusterError(
             f"run_mirror={config.run_mirror} needs a cluster: set AIS_ENDPOINT=http://HOST:PORT, or data.endpoint."
         )
-    return Bucket(config.run_mirror, Access.from_environment(endpoint))
+    return Bucket(config.run_mirror, Access.from_environment(endpoint, "data.endpoint"))
 
 
 def _is_ours(name: str) -> bool:
