@@ -45,7 +45,7 @@ def main() -> int:
         model=ModelConfig(name=options.model),
         train=TrainConfig(batch_size=options.batch),
     )
-    with open_data(config, options.batch, device, World(), print) as data:
+    with open_data(config, options.batch, World(), print) as data:
         run = assemble(config, World(), device, StopFlag(), data)
         keys = [(0, index) for index in range(options.batch)]
         batch = data.train.__getitems__(keys)

@@ -17,12 +17,12 @@ from aistore_data.client.http_reader import Access, HttpReader
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect, make_client, why
 from aistore_data.dataset.breaker import Breakers
-from aistore_data.dataset.remote import Remote, RemoteDataset, serves_directly
+from aistore_data.dataset.remote import RemoteDataset, serves_directly
+from aistore_data.dataset.split import Remote
 from aistore_data.etls import lifecycle
 from aistore_data.etls.monitor import Keeper
 from aistore_data.etls.tags import knows_tags
 from etl.code import code_sha256
-from etl.sample import Spec
 from sources.cpus import cpu_count
 from sources.errors import ClusterError, ObjectError
 from sources.folder import require_train
@@ -30,6 +30,7 @@ from sources.manifest import Manifest
 from sources.notices import Notices
 from sources.scratch import scratch_folder
 from sources.shared_memory import share
+from sources.source import Specs
 from sources.text import shell_word
 
 
@@ -88,7 +89,7 @@ class _Bucket:
 @contextmanager
 def open_bucket(
     options: BucketOptions,
-    specs: tuple[Spec, Spec],
+    specs: tuple[Specs, Specs],
     run_once: Callable[[Callable[[], Any]], Any],
     is_main: bool,
     say: Callable[[str], None],
@@ -154,7 +155,9 @@ def _repairs(options: BucketOptions, bucket: _Bucket, say: Callable[[str], None]
     ]
 
 
-def _prepare(options: BucketOptions, specs: tuple[Spec, Spec], stack: ExitStack, say: Callable[[str], None]) -> _Bucket:
+def _prepare(
+    options: BucketOptions, specs: tuple[Specs, Specs], stack: ExitStack, say: Callable[[str], None]
+) -> _Bucket:
     """Everything that is done once: the embedded server, the manifests, the ETLs and the proof of their pixels."""
     access = _embedded(options, stack) if options.embedded else _access(options)
     found = connect(access)
@@ -189,7 +192,7 @@ def _prepare(options: BucketOptions, specs: tuple[Spec, Spec], stack: ExitStack,
         if started and (options.on_exit == "stop" or (options.on_exit == "auto" and options.embedded)):
             stack.callback(_stop_etl, client, name, access, say)
         tags.append(knows_tags(reader, where, manifest, name))
-        compared = lifecycle.prove(reader, where, manifest, name, spec, len(found.get("tmap", {})), tags[-1])
+        compared = lifecycle.prove(reader, where, manifest, name, spec.at(0), len(found.get("tmap", {})), tags[-1])
         took = f"started in {time.monotonic() - begin:.1f} s" if started else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
         if not tags[-1]:
