@@ -65,7 +65,7 @@ class SampleDataset(Source):
         spec = self.specs.at(epoch)
         while True:
             try:
-                pixels = transform(self.reader.read(by), spec, Key(self.seed, epoch, index))
+                make(row, self.reader.read(by), spec, Key(self.seed, epoch, index), self.wire)
             except CorruptSample as error:
                 collect()  # what Pillow has said of this file belongs to no other
                 problem = f"{self.locate(by)} is {error}"
@@ -76,7 +76,6 @@ class SampleDataset(Source):
                     raise DataError(f"{problem}, and no other sample of its class can be read.") from None
                 by = other
             else:
-                row[:] = through_wire(pixels, self.wire)
                 self._hear(by)
                 return Substitution(epoch, index, by, reason) if reason else None
 
@@ -87,6 +86,13 @@ class SampleDataset(Source):
         if self.notices:
             for what in said:
                 self.notices.odd(self.locate(index), what)
+
+
+def make(row: NDArray[np.uint8], data: bytes, spec: Spec, key: Key | None, wire: str) -> None:
+    """Make a sample in ``row`` as it arrives over a wire format; errors as ``transform``."""
+    transform(data, spec, key, row)
+    if wire != "raw":
+        row[:] = through_wire(row, wire)
 
 
 def through_wire(pixels: np.ndarray, wire: str) -> np.ndarray:

@@ -25,11 +25,11 @@ from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import cluster_map, why
 from aistore_data.dataset.split import Remote
 from aistore_data.etls.request_paths import EtlPaths
-from etl.sample import CorruptSample, Key, Spec, transform
+from etl.sample import CorruptSample, Key, Spec
 from sources.errors import DataError, ObjectError, UnreachableError
 from sources.latency import Latencies
 from sources.pillow_warnings import collect
-from sources.samples import from_wire, through_wire
+from sources.samples import from_wire, make
 from sources.substitutes import advice, substitutes
 from sources.text import shell_word
 
@@ -170,10 +170,9 @@ class SamplePolicy:
             return self._doubt(sample, get, problem)
         self._objects_took_s.append(get.took_s)
         try:
-            pixels = transform(bytes(get.body), self.spec, self._key(sample))
+            make(sample.row, bytes(get.body), self.spec, self._key(sample), remote.wire)
         except CorruptSample as error:
             return self._substitute(sample, f"is {error}")
-        sample.row[:] = through_wire(pixels, remote.wire)
         self._hear(sample)
         self.counts["local"] += 1
         self.counts["object_bytes"] += len(get.body)

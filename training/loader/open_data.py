@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from etl import Spec
+from etl.sample import RECIPES, Spec
 from sources.errors import ConfigError
 from sources.folder import FolderReader, scan_folder
 from sources.manifest import Manifest
@@ -52,11 +52,13 @@ def open_data(config: Config, batch_size: int, world: World, say: Callable[[str]
 def build_specs(config: Config) -> tuple[Specs, Specs]:
     """What training and validation samples look like. Raises ConfigError for sizes and ranges that make no sense."""
     data = config.data
-    interpolation: Any = data.interpolation
+    sizes = {"train": {"size": data.image_size}, "val": {"size": data.val_image_size, "resize": data.val_resize}}
     try:
-        scale, ratio = (data.scale[0], data.scale[1]), (data.ratio[0], data.ratio[1])
-        train = Spec.train(data.image_size, scale, ratio, interpolation)
-        return Specs(train), Specs(Spec.val(data.val_image_size, data.val_resize, interpolation))
+        train, val = (
+            Spec.of(recipe, **{name: getattr(data, name) for name in fields.keys() - sizes[recipe]}, **sizes[recipe])
+            for recipe, fields in RECIPES.items()
+        )
+        return Specs(train), Specs(val)
     except ValueError as error:
         raise ConfigError(f"data.image_size, val_image_size, val_resize, scale or ratio: {error}.") from None
 
