@@ -33,10 +33,11 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
     import torch
 
     from aistore_data.client.sdk import connect, make_client
-    from aistore_data.dataset.remote import Remote, RemoteDataset
+    from aistore_data.dataset.remote import RemoteDataset
+    from aistore_data.dataset.split import Remote
     from etl import Spec
-    from sources.dataset import SampleDataset
     from sources.folder import FolderReader, scan_folder
+    from sources.samples import SampleDataset
     from training.loader.loader import Feed, open_loader
     from training.loader.order import TrainBatches
 

@@ -22,7 +22,7 @@ from benchmarks.loop import bare, best_device, now, open_run, synthetic
 from benchmarks.measure import Session, reply
 from benchmarks.receive import ready_samples, static_server
 from benchmarks.results import Row, Table, begin, parser
-from sources.dataset import BatchDataset
+from sources.source import Source
 from training.config.schema import Config, DataConfig, ModelConfig, TrainConfig
 from training.engine.loop import Clock, train_epoch
 from training.engine.numerics import set_numerics
@@ -38,8 +38,8 @@ WORKERS, PREFETCH = 4, 4
 
 def steps_of_the_trainer(config: Config, endpoint: str, device: torch.device, steps: int) -> Iterator[dict[str, float]]:
     """Figures of ``steps`` steps, again and again; of the static server's samples if ``endpoint`` is not empty."""
-    data = synthetic(config, device)
-    train: BatchDataset = ready_samples(endpoint) if endpoint else data.train
+    data = synthetic(config)
+    train: Source = ready_samples(endpoint) if endpoint else data.train
     batches = TrainBatches(steps * config.train.batch_size, config.train.batch_size, 0, 1000)
     with open_run(config, data, train, batches, WORKERS if endpoint else 0, PREFETCH) as (run, loader):
         feed = Feed(loader)

@@ -66,8 +66,8 @@ def ours(root: Path, point: Point) -> Iterator[Any]:
     import torch
 
     from etl import Spec
-    from sources.dataset import SampleDataset
     from sources.folder import FolderReader, scan_folder
+    from sources.samples import SampleDataset
     from sources.shared_memory import share
     from training.loader.loader import Feed, open_loader
     from training.loader.order import TrainBatches

@@ -72,8 +72,8 @@ def ours(root: Path, workers: int, images: int, to_float: bool) -> Iterator[Any]
     import torch
 
     from etl import Spec
-    from sources.dataset import SampleDataset
     from sources.folder import FolderReader, scan_folder
+    from sources.samples import SampleDataset
     from sources.shared_memory import share
     from training.loader.loader import Feed, normalise, open_loader
     from training.loader.order import TrainBatches

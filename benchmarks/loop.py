@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from benchmarks.results import Row, Table, begin, parser, rows
-from sources.dataset import BatchDataset
+from sources.source import Source
 from training.config.schema import Config, DataConfig, ModelConfig, TrainConfig
 from training.engine.build import assemble
 from training.engine.loop import Clock, train_epoch
@@ -47,9 +47,9 @@ Loop = Callable[[], Seconds]
 """Runs a few steps; answers how long they took."""
 
 
-def synthetic(config: Config, device: torch.device) -> Data:
+def synthetic(config: Config) -> Data:
     """The data of data=synthetic, which need no closing."""
-    with open_data(config, config.train.batch_size, device, World(), print) as data:
+    with open_data(config, config.train.batch_size, World(), print) as data:
         return data
 
 
@@ -67,7 +67,7 @@ def next_to_nothing(classes: int) -> nn.Module:
 
 def bare(config: Config, steps: int, device: torch.device, model: nn.Module | None = None) -> Loop:
     """A loop of ``steps`` steps that is as short as it gets, of ``model`` or else the configuration's."""
-    data = synthetic(config, device)
+    data = synthetic(config)
     batch = data.train.__getitems__([(0, index) for index in range(config.train.batch_size)])
     images, labels = normalise(batch.images.to(device), channels_last=True), batch.labels.to(device)
     model = (model or assemble(config, World(), device, StopFlag(), data).train_model).to(device).train()
@@ -115,7 +115,7 @@ class Turns(Iterator[Any]):
 
 @contextmanager
 def open_run(
-    config: Config, data: Data, train: BatchDataset, batches: TrainBatches, workers: int, prefetch: int
+    config: Config, data: Data, train: Source, batches: TrainBatches, workers: int, prefetch: int
 ) -> Iterator[tuple[Run, Loader]]:
     """The trainer with its records, without checkpoints and console, and a loader of ``batches`` of ``train``."""
     device = best_device()
@@ -142,7 +142,7 @@ def turns(config: Config, steps: int, count: int, device: torch.device, tiny: bo
     samples = (count * TURNS + 1) * steps * config.train.batch_size
     config = replace(config, data=replace(config.data, train_samples=samples))
     models = [next_to_nothing(1000).to(device) if tiny else None for _ in range(2)]
-    data = synthetic(config, device)
+    data = synthetic(config)
     batches = TrainBatches(len(data.train), config.train.batch_size, 0, 1)
     with open_run(config, data, data.train, batches, 0, 1) as (run, loader):
         run.train_model = models[0] or run.train_model

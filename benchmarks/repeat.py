@@ -45,7 +45,7 @@ def main() -> int:
         model=ModelConfig(name=options.model),
         train=TrainConfig(batch_size=options.batch),
     )
-    with open_data(config, options.batch, device, World(), print) as data:
+    with open_data(config, options.batch, World(), print) as data:
         run = assemble(config, World(), device, StopFlag(), data)
         keys = [(0, index) for index in range(options.batch)]
         batch = data.train.__getitems__(keys)
@@ -62,7 +62,8 @@ def main() -> int:
             for mode in PIXELS_OF_ONE_IN:
                 stream, start = Stream(mode), time.process_time()
                 for number in range(20):
-                    stream.add(range(number * options.batch, (number + 1) * options.batch), batch)
+                    positions = range(number * options.batch, (number + 1) * options.batch)
+                    stream.add(batch._replace(positions=positions))
                 stream.take()
                 per_image[f"fingerprint={mode}"].append(1e3 * (time.process_time() - start) / 20 / options.batch)
             start = time.perf_counter()

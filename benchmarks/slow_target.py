@@ -23,12 +23,13 @@ from aistore_data.bucket.store import AisStore
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect
 from aistore_data.dataset.breaker import Breakers
-from aistore_data.dataset.remote import Remote, RemoteDataset
+from aistore_data.dataset.remote import RemoteDataset
+from aistore_data.dataset.split import Remote
 from aistore_data.etls import lifecycle
 from benchmarks.measure import in_own_session, reply
 from benchmarks.results import Row, Table, begin, parser
 from etl import Spec
-from sources.dataset import Counts
+from sources.batch import Counts
 from sources.latency import Latencies
 from tests.support.link import Fault, Gate, Link
 from tests.support.place import Place, opened

@@ -22,7 +22,8 @@ from aistore_data.client.http_reader import Access
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect
 from aistore_data.dataset.breaker import Breakers
-from aistore_data.dataset.remote import Remote, RemoteDataset
+from aistore_data.dataset.remote import RemoteDataset
+from aistore_data.dataset.split import Remote
 from aistore_data.etls import lifecycle
 from benchmarks.results import Row, Table, begin, parser
 from etl import Spec

@@ -24,7 +24,7 @@ import numpy as np
 import PIL
 from PIL import Image, features
 
-from etl.sample import VERSION, Key, Spec, native, shown, transform
+from etl.sample import RECIPES, VERSION, Key, Spec, native, shown, transform
 
 PROTOCOL = 1
 DEFAULT_QUALITY = 90
@@ -47,21 +47,17 @@ _TAG = re.compile(rb'"tag"\s*:\s*(\d{1,19})')
 
 Wire = Literal["raw", "jpeg", "info"]
 
-_FIELDS = {
-    "v": int,
-    "seed": int,
-    "epoch": int,
-    "index": int,
-    "view": int,
-    "size": int,
-    "resize": int,
-    "scale": list,
-    "ratio": list,
-    "interpolation": str,
-    "wire": str,
-    "quality": int,
-    "tag": int,
+_DEFAULTS = RECIPES["train"] | RECIPES["val"]
+_FIELDS: dict[str, type] = {
+    **dict.fromkeys(("v", "seed", "epoch", "index", "view"), int),
+    **{
+        name: list if isinstance(_DEFAULTS[name], tuple) else type(_DEFAULTS[name])
+        for name in Spec.__dataclass_fields__
+        if name in _DEFAULTS
+    },
+    **{"wire": str, "quality": int, "tag": int},
 }
+"""By name their types in JSON."""
 
 
 class BadRequest(ValueError):  # noqa: N818  # the name of HTTP's status 400
@@ -89,9 +85,8 @@ def encode(request: Request) -> str:
         if key.view:
             fields["view"] = key.view
     fields["size"] = spec.size
-    default = Spec.train(spec.size) if spec.recipe == "train" else Spec.val(spec.size, max(spec.size, 256))
-    for name in ("resize", "scale", "ratio", "interpolation"):
-        if getattr(spec, name) != getattr(default, name):
+    for name, default in _defaults(spec.recipe, spec.size).items():
+        if getattr(spec, name) != default:
             fields[name] = getattr(spec, name)
     fields["wire"] = request.wire
     if request.wire == "jpeg" and request.quality != DEFAULT_QUALITY:
@@ -121,15 +116,13 @@ def parse(etl_args: str, recipe: Literal["train", "val"]) -> Request:
     tag = fields.get("tag")
     if tag is not None and not 0 <= tag < 1 << 63:
         raise BadRequest(f"tag must be from 0 to 2^63 - 1, not {shown(tag)}")
-    size = fields.get("size", 224)
-    interpolation = fields.get("interpolation", "bilinear")
+    defaults = _defaults(recipe, fields.get("size", RECIPES[recipe]["size"]))
+    given = {name: fields.get(name, default) for name, default in defaults.items()}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     try:
-        if recipe == "train":
-            key = Key(*(fields.get(name, 0) for name in ("seed", "epoch", "index", "view")))
-            default = Spec.train()
-            ranges = [tuple(fields.get(name, getattr(default, name))) for name in ("scale", "ratio")]
-            return Request(Spec.train(size, ranges[0], ranges[1], interpolation), key, wire, quality, tag)
-        return Request(Spec.val(size, fields.get("resize", max(size, 256)), interpolation), None, wire, quality, tag)
+        names = ("seed", "epoch", "index", "view")
+        key = Key(*(fields.get(name, 0) for name in names)) if recipe == "train" else None
+        return Request(Spec.of(recipe, **given), key, wire, quality, tag)
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise BadRequest(str(error)) from None
 
@@ -210,6 +203,12 @@ def info() -> dict[str, Any]:
         "native": native() is not None,
         "workers": int(os.environ.get("NUM_WORKERS", "0")),
     }
+
+
+def _defaults(recipe: str, size: int) -> dict[str, Any]:
+    """The fields of a spec of ``size`` pixels, with what they are where a request does not name them."""
+    defaults = RECIPES[recipe] | {"size": size}
+    return defaults | {"resize": max(size, 256)} if recipe == "val" else defaults
 
 
 def _fields(etl_args: str) -> dict[str, Any]:

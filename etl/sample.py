@@ -16,6 +16,7 @@ Three promises, each with committed test vectors in ``tests/unit/vectors/``:
   byte for byte under Pillow 11 and 12, and for bilinear within one level under Pillow 13.
 """
 
+import inspect
 import io
 import math
 import os
@@ -23,7 +24,7 @@ import sys
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -111,6 +112,11 @@ class Spec:
         """Resize of the short side to ``resize`` pixels, then the central ``size`` x ``size``."""
         return cls("val", size, resize=resize, interpolation=interpolation)
 
+    @classmethod
+    def of(cls, recipe: str, **fields: Any) -> "Spec":
+        """That of ``train`` or ``val`` with the fields that are given; errors as for those."""
+        return (cls.train if recipe == "train" else cls.val)(**fields)
+
     def __post_init__(self) -> None:
         if self.version != VERSION:
             raise ValueError(f"this code makes samples of version {VERSION}, not {shown(self.version)}")
@@ -136,6 +142,13 @@ class Spec:
             raise ValueError(f"ratio must be width / height with 1/16 <= low <= high <= 16, not {self.ratio}")
 
 
+RECIPES: dict[str, dict[str, Any]] = {
+    recipe: {name: field.default for name, field in inspect.signature(getattr(Spec, recipe)).parameters.items()}
+    for recipe in ("train", "val")
+}
+"""By recipe its fields, in their order, with their defaults: requests and options are made of these."""
+
+
 def _two_numbers(name: str, value: object) -> tuple[float, float]:
     """Two floats. Raises ValueError for anything else, and for integers that no float can hold."""
     numbers = list(value) if isinstance(value, list | tuple) else []
@@ -156,29 +169,35 @@ def shown(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def transform(data: bytes, spec: Spec, key: Key | None = None) -> np.ndarray:
-    """Make one sample: uint8, shape [spec.size, spec.size, 3], RGB, C order, writable.
+def transform(data: bytes, spec: Spec, key: Key | None = None, out: np.ndarray | None = None) -> np.ndarray:
+    """Make one sample: uint8, shape [spec.size, spec.size, 3], RGB, C order, writable; in ``out``, if that is given.
 
-    ``key`` is needed by the train recipe and ignored by the val recipe. Any image that Pillow reads becomes RGB by
-    ``convert("RGB")`` as in torchvision's ImageFolder (no EXIF rotation). Raises CorruptSample for bytes that are no
-    image, ValueError for a train spec without a key.
+    ``out`` is of this kind, and holds anything after an error. ``key`` is needed by the train recipe and ignored by the
+    val recipe. Any image that Pillow reads becomes RGB by ``convert("RGB")`` as in torchvision's ImageFolder (no EXIF
+    rotation). Raises CorruptSample for bytes that are no image, ValueError for a train spec without a key and for
+    another ``out``.
     """
     if spec.recipe == "train" and key is None:
         raise ValueError("the train recipe needs a Key(seed, epoch, index)")
+    out = np.empty((spec.size, spec.size, 3), np.uint8) if out is None else out
+    if out.shape != (spec.size, spec.size, 3) or out.dtype != np.uint8 or not out.flags.c_contiguous:
+        raise ValueError(f"out must be uint8 [{spec.size}, {spec.size}, 3] in C order, not {out.dtype} {out.shape}")
     words = random_words(key) if spec.recipe == "train" and key is not None else []
-    pixels = _transform_natively(data, spec, words)
-    if pixels is not None:
-        return pixels
-    image = decode(data)
+    if not _transform_natively(data, spec, words, out):
+        out[...] = np.asarray(_transform(decode(data), spec, words))
+    return out
+
+
+def _transform(image: Image.Image, spec: Spec, words: list[int]) -> Image.Image:
     if spec.recipe == "val":
         full = resized_shape(*image.size, spec.resize)
-        return np.array(_resize(image, full, center_crop(*full, spec.size), spec))
+        return _resize(image, full, center_crop(*full, spec.size), spec)
     top, left, height, width = random_resized_crop_box(*image.size, spec.scale, spec.ratio, words)
     image = image.crop((left, top, left + width, top + height))
     image = _resize(image, (spec.size, spec.size), (0, 0), spec)
     if horizontal_flip(words):
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.array(image)
+    return image
 
 
 def native() -> ModuleType | None:
@@ -278,12 +297,12 @@ def center_crop(width: int, height: int, size: int) -> tuple[int, int]:
     return round((width - size) / 2), round((height - size) / 2)
 
 
-def _transform_natively(data: bytes, spec: Spec, words: list[int]) -> np.ndarray | None:
-    """As transform(), or None for what Pillow must do: any file but a plain baseline JPEG without a defect."""
+def _transform_natively(data: bytes, spec: Spec, words: list[int], out: np.ndarray) -> bool:
+    """As transform(), or False for what Pillow must do: any file but a plain baseline JPEG without a defect."""
     module = native()
     shape: tuple[int, int] | None = module.size(data) if module is not None else None
     if module is None or shape is None:
-        return None
+        return False
     box, full, window, flip = (0, 0, *shape), (spec.size, spec.size), (0, 0, spec.size, spec.size), False
     if spec.recipe == "train":
         top, left, height, width = random_resized_crop_box(*shape, spec.scale, spec.ratio, words)
@@ -291,9 +310,8 @@ def _transform_natively(data: bytes, spec: Spec, words: list[int]) -> np.ndarray
     else:
         full = resized_shape(*shape, spec.resize)
         window = (*center_crop(*full, spec.size), spec.size, spec.size)
-    pixels = np.empty((spec.size, spec.size, 3), np.uint8)
-    handled = module.resample(data, pixels, box, full, window, spec.interpolation == "bicubic", flip)
-    return pixels if handled else None
+    done: bool = module.resample(data, out, box, full, window, spec.interpolation == "bicubic", flip)
+    return done
 
 
 def _resize(image: Image.Image, full: tuple[int, int], start: tuple[int, int], spec: Spec) -> Image.Image:

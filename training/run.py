@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from sources.dataset import Counts
+from sources.batch import Counts
 from sources.errors import UserError
 from sources.text import shell_word
 from training.config.schema import Config
@@ -73,11 +73,11 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         # 1. The directory, before anything that takes long; nothing in it is replaced before step 4.
         directory = take_directory(config, world, console, stack, stop)
         batch_size = micro_batch_size(config, world)
-        workers = worker_count(config, world)
-        if workers:
+        if config.data.workers != 0:
             start_worker_server(config.data.source)
         # 2. Data and model.
-        data = stack.enter_context(open_data(config, batch_size, device, world, console.say))
+        data = stack.enter_context(open_data(config, batch_size, world, console.say))
+        workers = worker_count(config, world, data.val)
         run = assemble(config, world, device, stop, data)
         if config.mode == "train":
             run.environment["content"] = on_main(world, lambda: describe_content(config, data.train, data.val))
@@ -180,11 +180,10 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
 
 def _say_rings(run: Run, loader: Loader, val_loader: Loader) -> None:
     """The memory that batches take, whatever happens: from the first validation on, those of both loaders."""
-    if loader.ring and val_loader.ring:
-        run.console.say(
-            f"{loader.ring.slots} batches of training and {val_loader.ring.slots} of validation in shared memory: "
-            f"{(loader.ring.size + val_loader.ring.size) / 1e6:,.0f} MB a process"
-        )
+    run.console.say(
+        f"{loader.ring.slots} batches of training and {val_loader.ring.slots} of validation in shared memory: "
+        f"{(loader.ring.size + val_loader.ring.size) / 1e6:,.0f} MB a process"
+    )
     if loader.unpinned:
         run.console.say(f"warning: batches are not pinned, so copies to the GPU wait: {loader.unpinned}")
 

@@ -30,6 +30,8 @@ class Access:
     connect_timeout_s: float = 3.0
     read_timeout_s: float = 20.0
     token_file: str = ""
+    option: str = "endpoint"
+    """What the user set to name the endpoint, for messages."""
 
     def __repr__(self) -> str:
         return f"Access({self.endpoint})"
@@ -39,18 +41,19 @@ class Access:
         return Token(self.token, self.token_file)
 
     @classmethod
-    def from_environment(cls, endpoint: str) -> "Access":
+    def from_environment(cls, endpoint: str, option: str = "endpoint", otherwise: str = "") -> "Access":
         """Endpoint, or AIS_ENDPOINT where it is empty; token from AIS_AUTHN_TOKEN, or else from AIS_AUTHN_TOKEN_FILE.
 
+        ``option`` names the endpoint, and ``otherwise`` is what else the user may do about a missing one.
         Raises ClusterError without an endpoint, and for a token that HTTP cannot carry.
         """
         endpoint = endpoint or os.environ.get("AIS_ENDPOINT", "")
         if not endpoint:
             raise ClusterError(
-                "data.endpoint is not set: give the cluster's proxy, data.endpoint=http://HOST:PORT, set AIS_ENDPOINT, "
-                "or use data.endpoint=embedded, which needs no cluster."
+                f"{option} is not set: give the cluster's proxy, {option}=http://HOST:PORT, "
+                f"{'' if otherwise else 'or '}set AIS_ENDPOINT{otherwise}."
             )
-        form = f"data.endpoint={endpoint} is not a URL of the form http://HOST:PORT."
+        form = f"{option}={endpoint} is not a URL of the form http://HOST:PORT."
         try:
             parts = urlsplit(endpoint)
             port = parts.port
@@ -60,11 +63,11 @@ class Access:
             raise ClusterError(form)
         if "@" in parts.netloc:
             raise ClusterError(
-                f"data.endpoint names a user for {parts.hostname}, and everything in it is recorded: leave that out. "
+                f"{option} names a user for {parts.hostname}, and everything in it is recorded: leave that out. "
                 f"AIStore takes tokens, by {TOKEN} or {TOKEN_FILE}."
             )
         token, token_file = os.environ.get(TOKEN, ""), os.environ.get(TOKEN_FILE, "")
-        return cls(endpoint.rstrip("/"), checked_token(token), token_file=token_file)
+        return cls(endpoint.rstrip("/"), checked_token(token), token_file=token_file, option=option)
 
 
 def object_path(bucket: str, name: str, **query: str) -> str:

@@ -136,15 +136,18 @@ def tls_context() -> ssl.SSLContext:
     return context
 
 
-def tls_problem(error: Exception, endpoint: str) -> str | None:
-    """What TLS stumbled over on the way to ``endpoint``, and which setting mends it; None if it was not TLS."""
+def tls_problem(error: Exception, endpoint: str, option: str) -> str | None:
+    """What TLS stumbled over on the way to ``endpoint``, and which setting mends it; None if it was not TLS.
+
+    ``option`` is what names the endpoint.
+    """
     if _HTTP_TO_HTTPS in str(error):
-        return f"{endpoint} speaks https: write data.endpoint=https://{urlsplit(endpoint).netloc}."
+        return f"{endpoint} speaks https: write {option}=https://{urlsplit(endpoint).netloc}."
     cause = _cause(error)
     if cause is None or not endpoint.startswith("https:"):
         return None
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"{endpoint} cannot be trusted: {_verification(cause, endpoint)}"
+        return f"{endpoint} cannot be trusted: {_verification(cause, endpoint, option)}"
     if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError):
         given = os.environ.get("AIS_CRT")
         action = (
@@ -157,7 +160,7 @@ def tls_problem(error: Exception, endpoint: str) -> str | None:
         )
     reason = cause.reason or str(cause)
     if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"):
-        return f"{endpoint} does not speak https: write data.endpoint=http://{urlsplit(endpoint).netloc}."
+        return f"{endpoint} does not speak https: write {option}=http://{urlsplit(endpoint).netloc}."
     if _CLIENT_CERTIFICATE.search(reason):
         if os.environ.get("AIS_CRT"):
             return (
@@ -167,10 +170,10 @@ def tls_problem(error: Exception, endpoint: str) -> str | None:
         return (
             f"{endpoint} wants a client certificate ({reason}): set AIS_CRT and AIS_CRT_KEY to its file and its key's."
         )
-    return f"TLS with {endpoint} fails: {reason}. Check data.endpoint, AIS_CLIENT_CA, AIS_CRT and AIS_CRT_KEY."
+    return f"TLS with {endpoint} fails: {reason}. Check {option}, AIS_CLIENT_CA, AIS_CRT and AIS_CRT_KEY."
 
 
-def _verification(cause: ssl.SSLCertVerificationError, endpoint: str) -> str:
+def _verification(cause: ssl.SSLCertVerificationError, endpoint: str, option: str) -> str:
     code, host = cause.verify_code, urlsplit(endpoint).hostname
     ca = os.environ.get("AIS_CLIENT_CA")
     if code in _UNTRUSTED and ca:
@@ -186,7 +189,7 @@ def _verification(cause: ssl.SSLCertVerificationError, endpoint: str) -> str:
         when = "has expired" if code == _EXPIRED else "is not valid yet"
         return f"a certificate {when}. The cluster or AIS_CLIENT_CA needs a new one, or this machine's clock is wrong."
     if code in _OTHER_NAME:
-        return f"its certificate is not for {host}. Use a name that is in it: data.endpoint or AIS_ENDPOINT."
+        return f"its certificate is not for {host}. Use a name that is in it: {option} or AIS_ENDPOINT."
     return f"{cause.verify_message}. Check AIS_CLIENT_CA and the cluster's certificate."
 
 

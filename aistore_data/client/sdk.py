@@ -93,7 +93,7 @@ def explain(error: Exception, access: Access) -> str:
     said = server_message(error.message.encode()) if isinstance(error, AISError) else getattr(error, "message", "")
     if status in (401, 403):
         return f"the cluster at {access.endpoint} {access.credentials().refused(status, said)}"
-    if problem := tls_problem(error, access.endpoint):
+    if problem := tls_problem(error, access.endpoint, access.option):
         return problem
     return f"status {status} {said}".rstrip(" .") + "." if status else f"{error}."
 
@@ -113,7 +113,7 @@ def connect(access: Access) -> dict[str, Any]:
     Empty where the token may read buckets and nothing else: the cluster map needs the permission SHOW-CLUSTER. Raises
     ClusterError within some 5 seconds.
     """
-    reader = HttpReader(Access(access.endpoint, access.token, _REACH_S, _REACH_S, access.token_file))
+    reader = HttpReader(Access(access.endpoint, access.token, _REACH_S, _REACH_S, access.token_file, access.option))
     try:
         cluster_map: dict[str, Any] = json.loads(reader.get(_MAP))
         targets = {name: node["public_net"]["direct_url"] for name, node in cluster_map["tmap"].items()}
@@ -122,19 +122,19 @@ def connect(access: Access) -> dict[str, Any]:
     except ObjectError as error:
         if error.status == 403:
             return {}
-        if error.status == 401 or tls_problem(error, access.endpoint):
+        if error.status == 401 or tls_problem(error, access.endpoint, access.option):
             raise ClusterError(explain(error, access)) from None
-        raise ClusterError(f"{access.endpoint} answers, but is no AIStore: {error}. Check data.endpoint.") from None
+        raise ClusterError(f"{access.endpoint} answers, but is no AIStore: {error}. Check {access.option}.") from None
     except OSError as error:
-        if problem := tls_problem(error, access.endpoint):
+        if problem := tls_problem(error, access.endpoint, access.option):
             raise ClusterError(problem) from None
         reason = error.strerror or str(error) or type(error).__name__
         raise ClusterError(
-            f"no AIStore answers at {access.endpoint}: {reason}. Check data.endpoint and that the cluster runs."
+            f"no AIStore answers at {access.endpoint}: {reason}. Check {access.option} and that the cluster runs."
         ) from None
     except Exception as error:  # no HTTP, no JSON, or not a cluster map
         raise ClusterError(
-            f"{access.endpoint} answers, but is no AIStore ({type(error).__name__}). Check data.endpoint."
+            f"{access.endpoint} answers, but is no AIStore ({type(error).__name__}). Check {access.option}."
         ) from None
     if not targets:
         raise ClusterError(f"the cluster at {access.endpoint} has no targets yet: wait until it is up.")

@@ -16,22 +16,56 @@ from aistore_data.client.http_reader import Access, HttpReader
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect, explain, make_client
 from aistore_data.dataset.breaker import Breakers
-from aistore_data.dataset.remote import Remote, RemoteDataset, serves_directly
+from aistore_data.dataset.remote import RemoteDataset, serves_directly
+from aistore_data.dataset.split import Remote
 from aistore_data.etls import lifecycle
 from aistore_data.etls.monitor import Keeper
 from aistore_data.etls.tags import knows_tags
 from etl.code import code_sha256
-from etl.sample import Spec
+from sources.cpus import cpu_count
 from sources.errors import ClusterError, ObjectError
 from sources.folder import require_train
 from sources.manifest import Manifest
 from sources.notices import Notices
 from sources.scratch import scratch_folder
 from sources.shared_memory import share
+from sources.source import Specs
 from sources.text import shell_word
-from training.config.schema import Config
-from training.engine.numerics import cpu_count
-from training.processes.distributed import World, on_main
+
+
+@dataclass(frozen=True)
+class BucketOptions:
+    """What the user chose of a bucket and its ETLs; the names are those of the options."""
+
+    endpoint: str
+    """The proxy's address; "embedded": a server on this machine; "": that of AIS_ENDPOINT."""
+    endpoint_option: str
+    """The option's whole name, for messages."""
+    bucket: str
+    val_bucket: str
+    train_prefix: str
+    val_prefix: str
+    embedded_root: Path
+    embedded_layout: str
+    train: bool
+    """Whether training samples are needed."""
+    seed: int
+    transform: str
+    local_share: float
+    wire: str
+    replace: bool
+    patience_s: float
+    audit_every: int
+    deadline_s: float
+    adaptive_deadline: bool
+    etl_names: tuple[str, str]
+    etl: lifecycle.EtlSettings
+    on_exit: str
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the cluster is a server on this machine, for this run alone."""
+        return self.endpoint == "embedded"
 
 
 @dataclass(frozen=True)
@@ -53,15 +87,21 @@ class _Bucket:
 
 @contextmanager
 def open_bucket(
-    config: Config, train_spec: Spec, val_spec: Spec, world: World, say: Callable[[str], None], notices: Notices
+    options: BucketOptions,
+    specs: tuple[Specs, Specs],
+    run_once: Callable[[Callable[[], Any]], Any],
+    is_main: bool,
+    say: Callable[[str], None],
+    notices: Notices,
 ) -> Iterator[tuple[RemoteDataset, RemoteDataset, dict[str, Any]]]:
-    """(train dataset, val dataset, description); rank 0 starts what is missing, repairs it, and stops it.
+    """(train dataset, val dataset, description) with the specs of the two.
 
-    ``notices`` takes what loader workers tell. Raises ClusterError for a cluster, bucket or ETL that cannot be used.
+    The process that ``is_main`` starts what is missing, repairs it, and stops it: ``run_once`` calls a function there,
+    and gives its result to all. ``notices`` takes what loader workers tell. Raises ClusterError for a cluster, bucket
+    or ETL that cannot be used.
     """
     with ExitStack() as stack:
-        bucket = on_main(world, lambda: _prepare(config, train_spec, val_spec, stack, say))
-        data = config.data
+        bucket: _Bucket = run_once(lambda: _prepare(options, specs, stack, say))
         placement = Placement(bucket.cluster_map, bucket.access.endpoint)
         common = Remote(
             bucket.access,
@@ -69,104 +109,89 @@ def open_bucket(
             share(bucket.train),
             placement,
             Breakers(len(placement.hosts)),
-            train_spec,
-            config.seed,
+            specs[0],
+            options.seed,
             direct=bucket.direct,
-            local_share=data.local_share if data.transform == "hybrid" else 0.0,
-            wire=data.wire,
-            deadline_s=data.etl.deadline_s,
-            adaptive_deadline=data.etl.adaptive_deadline,
-            patience_s=data.patience_s,
-            audit_every=data.audit_every,
+            local_share=options.local_share if options.transform == "hybrid" else 0.0,
+            wire=options.wire,
+            deadline_s=options.deadline_s,
+            adaptive_deadline=options.adaptive_deadline,
+            patience_s=options.patience_s,
+            audit_every=options.audit_every,
             notices=notices,
         )
         names = [(name,) if name else () for name in (bucket.train_etl, bucket.val_etl)]
-        train = replace(common, etl_names=names[0], replace=data.on_corrupt == "replace", tags=bucket.tags[0])
+        train = replace(common, etl_names=names[0], replace=options.replace, tags=bucket.tags[0])
         val = replace(
             common,
             uri=bucket.val_uri,
             manifest=share(bucket.val),
-            spec=val_spec,
+            spec=specs[1],
             etl_names=names[1],
             tags=bucket.tags[1],
             breakers=Breakers(len(placement.hosts)),
         )
         if names[1]:
-            repairs = _repairs(config, bucket, say) if world.is_main and data.etl.manage == "auto" else None
+            repairs = _repairs(options, bucket, say) if is_main and options.etl.manage == "auto" else None
             watched = slice(0 if names[0] else 1, 2)
             stack.enter_context(Keeper([train, val][watched], repairs and repairs[watched], say))
         source = bucket.uri if bucket.uri == bucket.val_uri else [bucket.uri, bucket.val_uri]
         description: dict[str, Any] = {
             "source": source,
-            "transform": data.transform,
+            "transform": options.transform,
             "etl": [bucket.train_etl, bucket.val_etl],
         }
         description["answers_proved"] = list(bucket.tags)
         yield RemoteDataset(train), RemoteDataset(val), description | ({"code": code_sha256()} if names[1] else {})
 
 
-def _repairs(config: Config, bucket: _Bucket, say: Callable[[str], None]) -> list[Callable[[], None]]:
+def _repairs(options: BucketOptions, bucket: _Bucket, say: Callable[[str], None]) -> list[Callable[[], None]]:
     """What mends the two ETLs."""
-    client, settings = make_client(bucket.access), _settings(config)
+    client, settings = make_client(bucket.access), options.etl
     return [
         partial(lifecycle.repair, client, bucket.train_etl, "train", settings, say),
         partial(lifecycle.repair, client, bucket.val_etl, "val", settings, say),
     ]
 
 
-def _settings(config: Config) -> lifecycle.EtlSettings:
-    data = config.data
-    workers = data.etl.num_workers
-    return lifecycle.EtlSettings(
-        manage=data.etl.manage,  # type: ignore[arg-type]  # checked with the configuration
-        num_workers=workers if isinstance(workers, int) else _default_workers(data.endpoint == "embedded"),
-        init_timeout_s=data.etl.init_timeout_s,
-        comm_type=data.etl.comm_type,
-        dependencies=tuple(data.etl.dependencies),
-        image=data.etl.image,
-    )
-
-
-def _prepare(config: Config, train_spec: Spec, val_spec: Spec, stack: ExitStack, say: Callable[[str], None]) -> _Bucket:
+def _prepare(
+    options: BucketOptions, specs: tuple[Specs, Specs], stack: ExitStack, say: Callable[[str], None]
+) -> _Bucket:
     """Everything that is done once: the embedded server, the manifests, the ETLs and the proof of their pixels."""
-    data = config.data
-    embedded = data.endpoint == "embedded"
-    access = _embedded(config, stack) if embedded else Access.from_environment(data.endpoint)
+    access = _embedded(options, stack) if options.embedded else _access(options)
     found = connect(access)
     client = make_client(access)
     reader = HttpReader(access)
-    uri, val_uri = data.bucket, data.val_bucket or data.bucket
+    uri, val_uri = options.bucket, options.val_bucket or options.bucket
     try:
-        train = _manifest(access, uri, data.train_prefix, (), say)
-        val = _manifest(access, val_uri, data.val_prefix, train.classes, say)
+        train = _manifest(access, uri, options.train_prefix, (), say)
+        val = _manifest(access, val_uri, options.val_prefix, train.classes, say)
     except NoImagesError:
-        if config.mode == "train":
+        if options.train:
             raise
-        val = _manifest(access, val_uri, data.val_prefix, (), say)
+        val = _manifest(access, val_uri, options.val_prefix, (), say)
         train = Manifest.build([], val.classes)
     where = uri if uri == val_uri else f"{uri} and {val_uri}"
     direct = serves_directly(
         access, *((uri, train) if len(train) else (val_uri, val)), Placement(found, access.endpoint)
     )
     say(f"{where}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
-    if data.transform == "client":
+    if options.transform == "client":
         return _Bucket(access, uri, val_uri, train, val, found, direct, "", "", (False, False))
-    settings = _settings(config)
     names, tags = [], []
-    for recipe, name, spec, where, manifest in (
-        ("train", data.etl.train_name, train_spec, uri, train),
-        ("val", data.etl.val_name, val_spec, val_uri, val),
+    for recipe, name, spec, where, manifest in zip(
+        ("train", "val"), options.etl_names, specs, (uri, val_uri), (train, val), strict=True
     ):
         if not len(manifest):  # nobody asks for its samples
             names.append("")
             tags.append(False)
             continue
         begin = time.monotonic()
-        name, started = lifecycle.ensure(client, name, recipe, settings, say)  # type: ignore[arg-type]
-        if started and (data.etl.on_exit == "stop" or (data.etl.on_exit == "auto" and embedded)):
+        name, started = lifecycle.ensure(client, name, recipe, options.etl, say)  # type: ignore[arg-type]
+        if started and (options.on_exit == "stop" or (options.on_exit == "auto" and options.embedded)):
             stack.callback(_stop_etl, client, name, access, say)
         tags.append(knows_tags(reader, where, manifest, name))
-        compared = lifecycle.prove(reader, where, manifest, name, spec, len(found.get("tmap", {})), tags[-1])
+        compared = lifecycle.prove(reader, where, manifest, name, spec.at(0), len(found.get("tmap", {})), tags[-1])
         took = f"started in {time.monotonic() - begin:.1f} s" if started else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
         if not tags[-1]:
@@ -205,18 +230,21 @@ def _manifest(access: Access, uri: str, prefix: str, classes: tuple[str, ...], s
         ) from None
 
 
-def _embedded(config: Config, stack: ExitStack) -> Access:
+def _access(options: BucketOptions) -> Access:
+    otherwise = f", or use {options.endpoint_option}=embedded, which needs no cluster"
+    return Access.from_environment(options.endpoint, options.endpoint_option, otherwise)
+
+
+def _embedded(options: BucketOptions, stack: ExitStack) -> Access:
     from aistore_data.embedded import EmbeddedAIS
 
-    if config.mode == "train":
-        require_train(Path(config.data.embedded_root))
+    if options.train:
+        require_train(options.embedded_root)
     root = stack.enter_context(scratch_folder())
-    server = stack.enter_context(
-        EmbeddedAIS(root, imagefolder=Path(config.data.embedded_root), layout=config.data.embedded_layout)
-    )
+    server = stack.enter_context(EmbeddedAIS(root, imagefolder=options.embedded_root, layout=options.embedded_layout))
     return Access(server.endpoint, server.token)
 
 
-def _default_workers(embedded: bool) -> int:
-    """On this machine the two ETLs share the CPUs with the trainer; a cluster's pods have cores of their own."""
+def default_workers(embedded: bool) -> int:
+    """Processes of a pod: on this machine the two ETLs share the CPUs with the trainer, a cluster's have their own."""
     return max(1, cpu_count() // 2) if embedded else 4

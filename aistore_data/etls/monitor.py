@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from threading import Event, Thread
 
 from aistore_data.client.http_reader import HttpReader, object_path
-from aistore_data.dataset.remote import Remote, uname
+from aistore_data.dataset.split import Remote, uname
 from etl.code import code_sha256
 from sources.errors import ClusterError, ObjectError
 

@@ -144,7 +144,7 @@ class BucketDestination:
 def open_bucket(uri: str, endpoint: str, create: bool = True) -> AisStore:
     """The bucket of a command line, made if it is missing, where wanted. Raises ConfigError or ClusterError."""
     parse_bucket(uri, "BUCKET=")
-    store = AisStore(uri, Access.from_environment(endpoint))
+    store = AisStore(uri, Access.from_environment(endpoint, "--endpoint"))
     connect(store.access)
     try:
         if create:

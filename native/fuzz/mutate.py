@@ -338,7 +338,8 @@ def mutated(parts: Parts, others: list[Parts], draw: Draw) -> tuple[str, bytes]:
 def difference(data: bytes, spec: Spec, key: Key) -> str | None:
     """ "" where the native module declines the file, "equal", or in what its answer differs from Pillow's."""
     words = sample.random_words(key) if spec.recipe == "train" else []
-    ours = sample._transform_natively(data, spec, words)
+    out = np.empty((spec.size, spec.size, 3), np.uint8)
+    ours = out if sample._transform_natively(data, spec, words, out) else None
     if ours is None:
         return ""
     os.environ[sample.NATIVE_VARIABLE] = "0"

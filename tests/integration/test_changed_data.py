@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.conftest import TINY, Result
 from training.config.schema import Config
@@ -59,7 +58,7 @@ def test_what_is_found_and_what_cannot_be(small_folder: Path, tmp_path: Path, sp
 def facts(root: Path) -> dict[str, object]:
     config = Config()
     config.data.root = str(root)
-    with open_data(config, 4, torch.device("cpu"), World(), print) as data:
+    with open_data(config, 4, World(), print) as data:
         return describe_content(config, data.train, data.val)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from sources.dataset import SampleDataset
 from sources.errors import DataError
+from sources.samples import SampleDataset
 from tests.conftest import PROJECT, TINY, ForkedTrain, Result, make_small_folder, write_image
 from training.engine import evaluation, loop
 
@@ -100,9 +100,7 @@ def test_a_fault_costs_no_step(train: Train, small: Path, whole: Result, broken:
     """The seventh batch is the fifth of training. Inside a step BatchNorm's statistics have been touched by the forward pass, which will be repeated."""
     kind, expected = FAULTS[name]
     error = copy.copy(kind)  # without the notes of another run
-    undo = (
-        broken(SampleDataset, "__getitems__", 7, error) if place == "between steps" else broken(loop, "_loss", 5, error)
-    )
+    undo = broken(SampleDataset, "fill", 7, error) if place == "between steps" else broken(loop, "_loss", 5, error)
     ended = train(f"data.root={small}", *RUN)
     undo()
     assert ended.code == 1 and "Traceback" not in ended.output, ended.output

@@ -16,15 +16,18 @@ from aistore_data.client.http_reader import Access
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect, make_client
 from aistore_data.dataset.breaker import Breakers
-from aistore_data.dataset.remote import Remote, RemoteDataset
+from aistore_data.dataset.remote import RemoteDataset
+from aistore_data.dataset.split import Remote
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.etls import lifecycle
 from etl import Spec
-from sources.dataset import BatchDataset, SampleDataset
 from sources.folder import FolderReader, scan_folder
+from sources.samples import SampleDataset
+from sources.source import Source
 from tests.conftest import TINY, Result
 from tests.integration.test_aistore import embedded
 from training.loader.loader import Feed, open_loader
+from training.loader.ring import Wanted
 from training.loader.workers import start_worker_server
 
 Train = Callable[..., Result]
@@ -44,12 +47,12 @@ SHARE = 20
 """``make test`` takes one pair in this many."""
 
 
-class Lists(list[list[tuple[int, int]]]):
+class Lists(list[Wanted]):
     """Batches as they are."""
 
     @property
     def batch_size(self) -> int:
-        return max(map(len, self))
+        return max(len(wanted.keys) for wanted in self)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Places:
     access: Access
     names: dict[str, str]
 
-    def datasets(self, spec: Spec, wire: str) -> dict[str, BatchDataset]:
+    def datasets(self, spec: Spec, wire: str) -> dict[str, Source]:
         """Every way to a sample."""
         split = scan_folder(self.folder)[0]
         bucket = read_manifest(AisStore("ais://imagenet", self.access), "train/")
@@ -97,12 +100,12 @@ def test_every_way_gives_the_same_bytes(places: Places, seed: int, case: str, re
     draw = random.Random(f"{seed}/{case}")
     count = count if request.config.getoption("--all") else count // SHARE
     keys = [(draw.randrange(90), index) for index in draw.sample(range(1000), count)]
-    batches = Lists(keys[begin : begin + 25] for begin in range(0, count, 25))
+    batches = Lists(Wanted(keys[begin : begin + 25], range(begin, begin + 25)) for begin in range(0, count, 25))
     datasets = places.datasets(spec, wire)
     start_worker_server()
     with open_loader(datasets["folder"], batches, 2, 2, torch.device("cpu")) as loader:
         feed = Feed(loader)
-        for batch_keys in batches:
+        for batch_keys, _ in batches:
             expected = datasets["folder"].__getitems__(batch_keys)
             assert expected.indices.tolist() == [index for _, index in batch_keys]
             assert len({image.numpy().tobytes() for image in expected.images}) == len(batch_keys)

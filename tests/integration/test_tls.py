@@ -110,7 +110,7 @@ def test_a_server_that_cannot_be_trusted(
 @pytest.mark.parametrize(
     ("subject", "days", "expected"),
     [
-        ("DNS:elsewhere", 1, "its certificate is not for 127.0.0.1. Use a name that is in it: data.endpoint"),
+        ("DNS:elsewhere", 1, "its certificate is not for 127.0.0.1. Use a name that is in it: --endpoint"),
         ("IP:127.0.0.1", -1, "a certificate has expired"),
     ],
 )
@@ -120,7 +120,7 @@ def test_a_certificate_that_does_not_fit(
     pair = authority.sign("unfit", subject, days)
     trust(authority.root.certificate)
     with EmbeddedAIS(tmp_path, tls=Tls(pair.certificate, pair.key)) as server:
-        (reason,) = reasons(Access(server.endpoint, server.token))
+        (reason,) = reasons(Access(server.endpoint, server.token, option="--endpoint"))
     assert expected in reason
 
 
@@ -130,10 +130,10 @@ def test_http_and_https_taken_for_each_other(
     trust(authority.root.certificate)
     http_url = secured.endpoint.replace("https", "http")
     with pytest.raises(ClusterError, match=f"{http_url} speaks https: write data.endpoint={secured.endpoint}"):
-        connect(Access(http_url, secured.token))
+        connect(Access(http_url, secured.token, option="data.endpoint"))
     with EmbeddedAIS(tmp_path) as plain:
         https_url = plain.endpoint.replace("http", "https")
-        (reason,) = reasons(Access(https_url, plain.token))
+        (reason,) = reasons(Access(https_url, plain.token, option="data.endpoint"))
         assert f"{https_url} does not speak https: write data.endpoint={plain.endpoint}" in reason
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.engine import numerics
+from sources import cpus
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ def test_a_containers_limit_counts(
     content: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpu.max").write_text(content)
-    monkeypatch.setattr(numerics, "_CPU_MAX", tmp_path / "cpu.max")
+    monkeypatch.setattr(cpus, "_CPU_MAX", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    assert numerics.cpu_count() == expected
+    assert cpus.cpu_count() == expected
 
 
 def test_without_cgroups_the_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numerics, "_CPU_MAX", tmp_path / "none")
+    monkeypatch.setattr(cpus, "_CPU_MAX", tmp_path / "none")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
-    assert numerics.cpu_count() == 2
+    assert cpus.cpu_count() == 2

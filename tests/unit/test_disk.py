@@ -16,11 +16,11 @@ import torch
 
 from etl import CorruptSample, Key, Spec, transform
 from sources import disk
-from sources.dataset import SampleDataset
 from sources.errors import DataError, UnreachableError
 from sources.folder import FolderReader, scan_folder
 from sources.notices import Listener, Notices
 from sources.pillow_warnings import collect
+from sources.samples import SampleDataset
 from tests.conftest import TINY, Result, make_small_folder
 from training.loader.loader import Feed, open_loader
 from training.loader.order import ValBatches

@@ -7,20 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from sources.dataset import Batch, Counts
+from sources.batch import Batch, Counts
 from training.loader.fingerprint import Stream, codes_in_order, format_fingerprint, total_over_ranks
 
 
-def batch(order: list[int], seed: int = 0) -> Batch:
+def batch(order: list[int], seed: int = 0, begin: int = 0) -> Batch:
     """Samples whose pixels and labels depend on their index alone."""
     images = [np.random.default_rng([seed, index]).integers(0, 256, (6, 6, 3), np.uint8) for index in order]
     labels = torch.tensor([index % 3 for index in order])
-    return Batch(torch.from_numpy(np.stack(images)), labels, torch.tensor(order), Counts(local=len(order)))
+    counts, positions = Counts(local=len(order)), range(begin, begin + len(order))
+    return Batch(torch.from_numpy(np.stack(images)), labels, torch.tensor(order), counts, positions=positions)
 
 
 def take(mode: str, order: list[int], begin: int = 0) -> tuple[int, list[list[int]]]:
     stream = Stream(mode)
-    stream.add(range(begin, begin + len(order)), batch(order))
+    stream.add(batch(order, begin=begin))
     total, codes = stream.take()
     return total, codes.tolist()
 
@@ -64,13 +65,13 @@ def test_order_index_label_and_pixels_count(mode: str) -> None:
                 field
             ]
             tensor += 1
-            stream.add(range(len(ORDER)), changed)
+            stream.add(changed)
             assert (stream.take()[0] != expected) == (noticed or field != "pixels")
 
 
 def test_off_costs_nothing() -> None:
     stream = Stream("off")
-    stream.add(range(2), batch([1, 2]))
+    stream.add(batch([1, 2]))
     assert not stream.enabled
     assert stream.take()[0] == 0
 
@@ -80,5 +81,5 @@ def test_a_code_is_never_that_of_the_unknown() -> None:
     images = torch.zeros((20000, 1, 1, 3), dtype=torch.uint8)
     numbers = torch.arange(1, 20001)
     for begin in range(0, 200000, 20000):
-        stream.add(range(begin, begin + 20000), Batch(images, numbers, numbers, Counts()))
+        stream.add(Batch(images, numbers, numbers, Counts(), positions=range(begin, begin + 20000)))
     assert stream.take()[1].any(1).all()

@@ -11,10 +11,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets import folder as torchvision_folder
 
 from etl import Key, Spec, transform
-from sources.dataset import SampleDataset
 from sources.errors import ConfigError, DataError
 from sources.folder import FolderReader, scan_folder
 from sources.manifest import IMG_EXTENSIONS, Manifest
+from sources.samples import SampleDataset
 from tests.conftest import write_image
 
 

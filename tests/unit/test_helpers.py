@@ -11,6 +11,7 @@ from aistore_data.dataset import open_bucket
 from aistore_data.etls import lifecycle, monitor
 from aistore_data.etls.monitor import Keeper
 from aistore_data.upload.claim import claim
+from aistore_data.upload.destination import open_bucket as open_destination
 from sources import lease
 from sources.errors import ClusterError, UserError
 from tests.unit.test_mirror import MemoryBucket
@@ -100,3 +101,11 @@ def test_an_etl_that_cannot_be_stopped_hides_nothing(monkeypatch: pytest.MonkeyP
     said: list[str] = []
     open_bucket._stop_etl(None, "imagenet-train", None, said.append)  # type: ignore[arg-type]
     assert said == [f"ETL imagenet-train could not be stopped: {error}"]
+
+
+@pytest.mark.parametrize(("endpoint", "problem"), [("", "is not set"), ("h:1", "=h:1 is not a URL")])
+def test_a_tool_names_its_own_option(monkeypatch: pytest.MonkeyPatch, endpoint: str, problem: str) -> None:
+    monkeypatch.delenv("AIS_ENDPOINT", raising=False)
+    with pytest.raises(ClusterError, match=f"^--endpoint{problem if endpoint else ' ' + problem}") as caught:
+        open_destination("ais://b", endpoint)
+    assert "data." not in str(caught.value)

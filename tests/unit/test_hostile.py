@@ -16,10 +16,11 @@ import aistore_data.dataset.remote
 from aistore_data.client.http_reader import Access
 from aistore_data.client.placement import Placement
 from aistore_data.dataset.breaker import Breakers
-from aistore_data.dataset.remote import Remote, RemoteDataset
+from aistore_data.dataset.remote import RemoteDataset
+from aistore_data.dataset.split import Remote
 from etl.sample import Key, Spec, transform
-from sources.dataset import through_wire
 from sources.manifest import Manifest, checksum_digest
+from sources.samples import through_wire
 from tests.support.certificates import Authority
 from tests.support.hostile import BROKEN, HARMLESS, Hostile
 

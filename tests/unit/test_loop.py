@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sources.dataset import Batch, Counts
+from sources.batch import Batch, Counts
 from training.config.schema import Config, DataConfig, TrainConfig
 from training.engine.loop import _train_step
 from training.loader.fingerprint import Stream
@@ -39,12 +39,22 @@ def batches(accumulate: int) -> Feed:
     return Feed(Loader(_batches(accumulate), None, torch.device("cpu"), held=3))  # type: ignore[arg-type]
 
 
-def _batches(accumulate: int) -> Iterator[Batch]:
+class Ready:
+    """A message whose batch lies in no ring."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def batch(self, ring: None) -> Batch:
+        return self._batch
+
+
+def _batches(accumulate: int) -> Iterator[Ready]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (12, 8, 8, 3), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 6, (12,), generator=generator)
     for part in torch.arange(12).chunk(accumulate):
-        yield Batch(images[part], labels[part], part, Counts(local=len(part)))
+        yield Ready(Batch(images[part], labels[part], part, Counts(local=len(part))))
 
 
 def test_micro_batches_add_up_to_the_batch() -> None:

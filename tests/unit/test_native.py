@@ -53,7 +53,8 @@ def outcome(*arguments: Any) -> Any:
 
 
 def natively(data: bytes, spec: Spec, key: Key) -> np.ndarray | None:
-    return sample._transform_natively(data, spec, sample.random_words(key))
+    out = np.empty((spec.size, spec.size, 3), np.uint8)
+    return out if sample._transform_natively(data, spec, sample.random_words(key), out) else None
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:

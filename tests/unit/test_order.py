@@ -28,13 +28,15 @@ def test_every_world_size_sees_the_same_global_batches(world_size: int, accumula
     assert {len(rank) for rank in ranks} == {len(reference) * accumulate}
     for step, batch in enumerate(reference):
         parts = [ranks[rank][step * accumulate + part] for rank in range(world_size) for part in range(accumulate)]
-        assert {len(part) for part in parts} == {12 // world_size // accumulate}
-        assert [key for part in parts for key in part] == batch
+        assert {len(part.keys) for part in parts} == {12 // world_size // accumulate}
+        assert [key for part in parts for key in part.keys] == batch.keys
+        assert [position for part in parts for position in part.positions] == list(batch.positions)
+        assert list(batch.positions) == list(range(step % 8 * 12, step % 8 * 12 + 12))
 
 
 def test_an_epoch_visits_every_sample_at_most_once_and_drops_the_rest() -> None:
     batches = TrainBatches(103, 12, seed=5, epochs=1)
-    seen = [index for batch in batches for _, index in batch]
+    seen = [index for batch in batches for _, index in batch.keys]
     assert batches.steps_per_epoch == len(batches) == 8
     assert len(seen) == len(set(seen)) == 96
 
@@ -54,6 +56,7 @@ def test_validation_sees_each_sample_exactly_once(length: int, world_size: int) 
     ranks = [ValBatches(length, 3, rank=rank, world_size=world_size, times=2) for rank in range(world_size)]
     for time in range(2):
         each = [list(rank)[time * rank.of_one : (time + 1) * rank.of_one] for rank in ranks]
-        assert sorted(index for rank in each for batch in rank for _, index in batch) == list(range(length))
+        assert sorted(index for rank in each for batch in rank for _, index in batch.keys) == list(range(length))
+    assert all(list(batch.positions) == [index for _, index in batch.keys] for rank in ranks for batch in rank)
     assert all(len(rank) == len(list(rank)) == 2 * rank.of_one for rank in ranks)
     assert min(rank.of_one for rank in ranks) >= length // world_size // 3  # how many batches all ranks have

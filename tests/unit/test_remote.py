@@ -12,7 +12,9 @@ from aistore_data.client.fetch import Fetcher
 from aistore_data.client.http_reader import Access, object_path
 from aistore_data.client.placement import Placement
 from aistore_data.dataset.breaker import FAILURES, Breakers
-from aistore_data.dataset.remote import Remote, RemoteDataset, Sample, Work, etl_paths
+from aistore_data.dataset.policy import Sample, SamplePolicy
+from aistore_data.dataset.remote import RemoteDataset
+from aistore_data.dataset.split import Remote, etl_paths
 from etl.request import Request, encode, statement
 from etl.sample import Key, Spec, transform
 from sources.errors import DataError, ObjectError
@@ -39,7 +41,7 @@ def remote(spec: Spec, wire: str = "raw", uri: str = "ais://b", share: float = 0
 )
 @pytest.mark.parametrize("tags", [False, True])
 def test_paths_are_those_of_whole_requests(spec: Spec, wire: str, uri: str, tags: bool) -> None:
-    paths = etl_paths(replace(remote(spec, wire, uri), tags=tags))
+    paths = etl_paths(replace(remote(spec, wire, uri), tags=tags), spec)
     for index, epoch in ((0, 0), (1, 10), (3, 89)):
         key = Key(7, epoch, index) if spec.recipe == "train" else None
         tag = index if tags else None
@@ -67,18 +69,18 @@ def test_what_an_etl_calls_corrupt_is_looked_at_here(small_folder: Path) -> None
     row = np.zeros((32, 32, 3), np.uint8)
     sample = Sample(row, 2, 0, "train/cat/0.jpg", 0, "h:1", "etl")
     fetcher = Fetcher[Sample](here.access)
-    work = Work(here, fetcher, etl_paths(here))
+    policy = SamplePolicy(here, fetcher, etl_paths(here, spec), spec)
     said = ObjectError(500, 'ETL error: {"detail":"CorruptSample: not an image: 0 bytes"}')
     for _ in range(2 * FAILURES):
         sample.stage = "etl"
-        assert work.done(sample, Get("", "h:1", 1.0, error=said)) == 0.0 and sample.stage == "here"
+        assert policy.on_response(sample, Get("", "h:1", 1.0, error=said)) == 0.0 and sample.stage == "local"
     assert not here.breakers.is_open(0)  # it may well be right
-    assert work.done(sample, Get("", "h:1", 1.0, body=bytearray(photo))) is None
+    assert policy.on_response(sample, Get("", "h:1", 1.0, body=bytearray(photo))) is None
     assert (row == transform(photo, spec, Key(7, 2, 0))).all()
-    assert work.counts["local"] == 1 and work.counts["fallbacks"] == 2 * FAILURES
-    sample.stage = "here"
+    assert policy.counts["local"] == 1 and policy.counts["fallbacks"] == 2 * FAILURES
+    sample.stage = "local"
     with pytest.raises(DataError, match=r"ais://b/train/cat/0\.jpg is truncated|is not an image"):
-        work.done(sample, Get("", "h:1", 1.0, body=bytearray(len(photo))))
+        policy.on_response(sample, Get("", "h:1", 1.0, body=bytearray(len(photo))))
     fetcher.close()
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -16,7 +17,7 @@ from aistore_data.client.access import statement_of
 from etl.files import query_of
 from etl.limits import Limits
 from etl.request import LABEL, PROOF_BYTES, BadRequest, Request, answer, encode, label, parse, proof, proved, statement
-from etl.sample import CorruptSample, Key, Spec, transform
+from etl.sample import RECIPES, CorruptSample, Key, Spec, transform
 from etl.server import TrainETL
 from tests.conftest import PROJECT
 
@@ -168,3 +169,15 @@ def test_the_command_line_makes_the_same(tmp_path: Path) -> None:
 def test_corrupt_bytes_are_named() -> None:
     with pytest.raises(CorruptSample):
         answer(b"no photo", Request(Spec.val()))
+
+
+def test_a_recipe_s_fields_are_all_that_a_spec_has() -> None:
+    """A field that is added to Spec and to a recipe is sent, understood and an option; nothing else lists them."""
+    assert {*RECIPES["train"], *RECIPES["val"]} == {field.name for field in fields(Spec)} - {"recipe", "version"}
+    others = {"size": 100, "resize": 300, "scale": (0.5, 0.75), "ratio": (1.0, 1.5), "interpolation": "bicubic"}
+    for recipe in ("train", "val"):
+        for name in RECIPES[recipe]:
+            spec = Spec.of(recipe, **{name: others[name]})
+            key = Key(0, 0, 0) if recipe == "train" else None
+            text = encode(Request(spec, key))
+            assert f'"{name}":' in text and parse(text, recipe).spec == spec  # type: ignore[arg-type]

@@ -278,3 +278,16 @@ def test_the_vector_pictures_are_untouched() -> None:
 
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in images().values())).hexdigest()
     assert digest.startswith("6067b243285842fc")
+
+
+@pytest.mark.parametrize("spec", [Spec.train(32), Spec.val(32, 40)])
+@pytest.mark.parametrize("kind", ["rgb420", "progressive"])
+def test_a_sample_is_made_in_given_memory(spec: Spec, kind: str) -> None:
+    data, key = (VECTORS / f"{kind}.jpg").read_bytes(), Key(1, 2, 3)
+    rows = np.full((3, 32, 32, 3), 7, np.uint8)
+    made = transform(data, spec, key, rows[1])
+    assert np.shares_memory(made, rows) and np.array_equal(rows[1], transform(data, spec, key))
+    assert (rows[[0, 2]] == 7).all()
+    for wrong in (rows, rows[0, :31], rows[0].astype(np.int8), np.zeros((32, 32, 6), np.uint8)[..., ::2]):
+        with pytest.raises(ValueError, match="out must be uint8"):
+            transform(data, spec, key, wrong)

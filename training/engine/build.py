@@ -6,6 +6,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from sources.errors import ConfigError
+from sources.source import Source
 from training.config.schema import Config
 from training.engine.numerics import cpu_share
 from training.loader.fingerprint import Stream
@@ -32,11 +33,10 @@ def micro_batch_size(config: Config, world: World) -> int:
     return config.train.batch_size // parts
 
 
-def worker_count(config: Config, world: World) -> int:
+def worker_count(config: Config, world: World, source: Source) -> int:
     """Loader processes: one for each CPU where they make samples, a few where they only receive them."""
     share = cpu_share(config.data.workers, world)
-    receive_only = config.data.source == "aistore" and config.data.transform == "etl"
-    return max(1, share // 4) if receive_only and config.data.workers == "auto" else share
+    return share if source.made_here or config.data.workers != "auto" else max(1, share // 4)
 
 
 def _num_classes(config: Config, data: Data) -> int:

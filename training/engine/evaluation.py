@@ -48,7 +48,7 @@ def validator(run: Run, loader: Loader, samples: int, batches: int, common_batch
                     logits = run.eval_model(images)
                     loss = F.cross_entropy(logits, labels)
                 sums.add(loss, logits, labels)
-                stream.add(batch.indices.tolist(), batch)
+                stream.add(batch)
                 if run.console.live and number % 8 == 0:
                     run.console.progress(f"validation  batch {number}/{batches}")
         tally = Tally()

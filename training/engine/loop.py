@@ -137,9 +137,9 @@ def _train_step(run: Run, feed: Feed, sums: Sums) -> None:
     run.scaler.update()
     run.schedule.step()
     run.optimizer.zero_grad(set_to_none=True)
-    for micro_batch, (batch, batch_loss, batch_logits, labels) in enumerate(done):
+    for batch, batch_loss, batch_logits, labels in done:
         run.count(batch)
-        run.stream.add(run.positions(micro_batch), batch)
+        run.stream.add(batch)
         sums.add(batch_loss, batch_logits, labels, run.step)
     run.progress.batches_done += 1
     run.sound = True

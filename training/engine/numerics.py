@@ -1,32 +1,15 @@
 """What decides the bits of a result besides data and code: threads, precision, deterministic algorithms, seeds."""
 
 import os
-from pathlib import Path
 
 import torch
 
+from sources.cpus import cpu_count
 from sources.errors import ConfigError
 from sources.randomness import DROPOUT, stream
 from training.config.schema import Config
 from training.processes.distributed import World
 from training.processes.explain import check_compiler
-
-_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
-
-
-def cpu_count() -> int:
-    """CPUs that this process may use: those that it may run on, and no more than its container's limit."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, _cpu_limit() or cpus)
-
-
-def _cpu_limit() -> int | None:
-    """The CPUs' worth of time that cgroup v2 grants a container: "QUOTA PERIOD" or "max PERIOD"."""
-    try:
-        quota, period = _CPU_MAX.read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else max(1, int(quota) // int(period))
 
 
 def cpu_share(setting: int | str, world: World) -> int:

@@ -9,12 +9,11 @@ tells where two runs part; 0 stands for a sample that is not known.
 
 import hashlib
 import struct
-from collections.abc import Iterable
 
 import numpy as np
 import torch
 
-from sources.dataset import Batch
+from sources.batch import Batch
 from training.processes.distributed import gather_on_main, sum_over_ranks
 
 PIXELS_OF_ONE_IN = {"off": 0, "sampled": 16, "full": 1}
@@ -36,12 +35,12 @@ class Stream:
         """Whether there will be a fingerprint."""
         return self._one_in > 0
 
-    def add(self, positions: Iterable[int], batch: Batch) -> None:
-        """A batch in CPU memory, and the place of each of its samples in the epoch."""
+    def add(self, batch: Batch) -> None:
+        """A batch in CPU memory."""
         if not self.enabled:
             return
         pixels = batch.images.numpy()
-        columns = zip(positions, batch.indices.tolist(), batch.labels.tolist(), strict=True)
+        columns = zip(batch.positions, batch.indices.tolist(), batch.labels.tolist(), strict=True)
         for row, (position, index, label) in enumerate(columns):
             digest = hashlib.sha256(_HEAD.pack(position, index, label))
             if position % self._one_in == 0:

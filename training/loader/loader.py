@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from sources.dataset import Batch, BatchDataset, Waiting
+from sources.batch import Batch
 from sources.errors import DataError, sentence
+from sources.source import Source
 from training.loader.ring import Batches, InPlace, Ring, Slotted
 from training.loader.workers import START_METHOD
 from training.processes.preemption import undisturbed
@@ -31,10 +32,10 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Loader:
-    """A DataLoader of whole batches and, unless these lie ready somewhere, the ring in which it makes them."""
+    """A DataLoader of whole batches, and the ring in which it makes them."""
 
     batches: "DataLoader[Any] | _InThread"
-    ring: Ring | None
+    ring: Ring
     device: torch.device
     held: int
     """Batches that may be in use, or on their way to the device, while the next one is asked for."""
@@ -47,7 +48,7 @@ class Loader:
 
 @contextmanager
 def open_loader(
-    dataset: BatchDataset, batches: Batches, workers: int, prefetch: int, device: torch.device, ahead: int = 1
+    source: Source, batches: Batches, workers: int, prefetch: int, device: torch.device, ahead: int = 1
 ) -> Iterator[Loader]:
     """A loader whose ``workers`` processes live as long as the context.
 
@@ -56,11 +57,11 @@ def open_loader(
     """
     held = ahead + 2
     slots = workers * prefetch + held
-    ring = Ring(slots, batches.batch_size, dataset.side) if dataset.side else None
-    unpinned = ring.pin() if ring and device.type == "cuda" else ""
+    ring = Ring(slots, batches.batch_size, source.specs.largest)
+    unpinned = ring.pin() if device.type == "cuda" else ""
     loader: DataLoader[Any] = DataLoader(
-        InPlace(dataset, ring) if ring else dataset,  # type: ignore[arg-type]  # answers __getitems__, which is enough
-        batch_sampler=Slotted(batches, slots) if ring else batches,  # type: ignore[arg-type]
+        InPlace(source, ring),  # type: ignore[arg-type]  # answers __getitems__, which is enough
+        batch_sampler=Slotted(batches, slots),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=_as_is,
         multiprocessing_context=START_METHOD if workers else None,
@@ -70,16 +71,15 @@ def open_loader(
         timeout=POLL_S if workers else 0,
         generator=torch.Generator(),  # its own, so that starting workers takes nothing from the global one
     )
-    in_thread = _InThread(loader) if ring and not workers else None
+    in_thread = None if workers else _InThread(loader)
     try:
         yield Loader(in_thread or loader, ring, device, held, unpinned)
     finally:
-        if isinstance(dataset, Waiting):
-            dataset.end()
+        source.end()
         if in_thread:
             in_thread.close()
         _stop_workers(loader)
-        if ring and device.type == "cuda" and not unpinned:
+        if device.type == "cuda" and not unpinned:
             ring.unpin()
 
 
@@ -159,8 +159,8 @@ class Feed(Iterator[Batch]):
                 f"a loader worker died ({str(error).splitlines()[0]}). If the machine ran out of memory, lower "
                 "data.workers or data.prefetch."
             ) from error
-        ring = self._loader.ring
-        return message.batch(ring) if ring else message
+        batch: Batch = message.batch(self._loader.ring)
+        return batch
 
 
 class _NotYetError(Exception):

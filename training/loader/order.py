@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sources.randomness import ORDER, stream
+from training.loader.ring import Wanted
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
@@ -18,7 +19,7 @@ def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class TrainBatches:
-    """The batches of one rank from (epoch, batches_done) to the end of the last epoch, as lists of (epoch, index).
+    """The batches of one rank from (epoch, batches_done) to the end of the last epoch.
 
     Global batch b of an epoch is ``order[b * global_batch_size : (b + 1) * global_batch_size]``, whatever the world
     size; rank r takes the r-th of ``world_size`` equal parts, as ``accumulate`` lists of equal length. The last partial
@@ -62,19 +63,20 @@ class TrainBatches:
         epoch, batches_done = self.start
         return ((self.epochs - epoch) * self.steps_per_epoch - batches_done) * self.accumulate
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[Wanted]:
         first_epoch, batches_done = self.start
         share = self.global_batch_size // self.world_size
         for epoch in range(first_epoch, self.epochs):
             order = epoch_order(self.length, self.seed, epoch)
             for batch in range(batches_done if epoch == first_epoch else 0, self.steps_per_epoch):
                 begin = batch * self.global_batch_size + self.rank * share
-                for part in np.split(order[begin : begin + share], self.accumulate):
-                    yield [(epoch, index) for index in part.tolist()]
+                for first in range(begin, begin + share, self.batch_size):
+                    positions = range(first, first + self.batch_size)
+                    yield Wanted([(epoch, index) for index in order[first : positions.stop].tolist()], positions)
 
 
 class ValBatches:
-    """The batches of one rank for ``times`` validations, one after the other, as lists of (0, index).
+    """The batches of one rank for ``times`` validations, one after the other, with the keys of epoch 0.
 
     In each validation every sample exactly once over all ranks; its last batch may be smaller.
     """
@@ -92,7 +94,8 @@ class ValBatches:
     def __len__(self) -> int:
         return self.times * self.of_one
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[Wanted]:
         for _ in range(self.times):
             for begin in range(0, len(self.indices), self.batch_size):
-                yield [(0, index) for index in self.indices[begin : begin + self.batch_size]]
+                part = self.indices[begin : begin + self.batch_size]
+                yield Wanted([(0, index) for index in part], part)

@@ -5,15 +5,21 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from sources.dataset import Batch, BatchDataset, Counts
+from sources.batch import Batch, Counts, Keys
 from sources.shared_memory import SharedMemory
+from sources.source import Source
 from sources.substitutes import Substitution
 
-Keys = list[tuple[int, int]]
+
+class Wanted(NamedTuple):
+    """A batch that a loader is to deliver: its samples, and their places in the order of the epoch."""
+
+    keys: Keys
+    positions: range
 
 
 class Batches(Protocol):
-    """What a loader is to deliver, in order: lists of (epoch, index)."""
+    """What a loader is to deliver, in order."""
 
     @property
     def batch_size(self) -> int:
@@ -22,13 +28,14 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Keys]: ...
+    def __iter__(self) -> Iterator[Wanted]: ...
 
 
 class Ring:
-    """``slots`` batches.
+    """``slots`` batches of up to ``batch_size`` samples of up to ``side`` x ``side`` pixels.
 
-    ``images`` is uint8 [slots, batch_size, side, side, 3]; ``labels`` and ``indices`` are int64 [slots, batch_size].
+    ``images`` is uint8 [slots, batch_size * side * side * 3], of which a batch of smaller samples takes the beginning;
+    ``labels`` and ``indices`` are int64 [slots, batch_size].
     """
 
     def __init__(self, slots: int, batch_size: int, side: int, memory: SharedMemory | None = None) -> None:
@@ -36,7 +43,7 @@ class Ring:
         numbers = -(-pixels // 64) * 64
         self._parts = slots, batch_size, side, memory or SharedMemory(numbers + 16 * count)
         buffer = self._parts[3].buffer
-        self.images = torch.frombuffer(buffer, dtype=torch.uint8, count=pixels).view(slots, batch_size, side, side, 3)
+        self.images = torch.frombuffer(buffer, dtype=torch.uint8, count=pixels).view(slots, -1)
         both = torch.frombuffer(buffer, dtype=torch.int64, count=2 * count, offset=numbers)
         self.labels, self.indices = both.view(2, slots, batch_size)
 
@@ -53,6 +60,10 @@ class Ring:
         """Bytes."""
         return self._parts[3].size
 
+    def rows(self, slot: int, length: int, side: int) -> torch.Tensor:
+        """A slot's memory for ``length`` samples, uint8 [length, side, side, 3]."""
+        return self.images[slot, : length * side * side * 3].view(length, side, side, 3)
+
     def pin(self) -> str:
         """Let copies to a GPU go on beside the trainer; "" or why that cannot be."""
         code = torch.cuda.cudart().cudaHostRegister(self.images.data_ptr(), self.size, 0)  # type: ignore[no-untyped-call]
@@ -64,19 +75,20 @@ class Ring:
 
 
 class Message(NamedTuple):
-    """What crosses from a worker to the trainer: which slot is ready, and what it took."""
+    """What crosses from a worker to the trainer: which slot is ready, of which samples, and what it took."""
 
     slot: int
-    length: int
+    side: int
+    positions: range
     counts: tuple[int, ...]
     latencies: bytes
     replaced: tuple[Substitution, ...]
 
     def batch(self, ring: Ring) -> Batch:
         """The batch, where it lies."""
-        rows = slice(self.length)
-        images, labels, indices = (t[self.slot, rows] for t in (ring.images, ring.labels, ring.indices))
-        return Batch(images, labels, indices, Counts(*self.counts), self.latencies, self.replaced)
+        slot, n = self.slot, len(self.positions)
+        images, labels, indices = ring.rows(slot, n, self.side), ring.labels[slot, :n], ring.indices[slot, :n]
+        return Batch(images, labels, indices, Counts(*self.counts), self.latencies, self.replaced, self.positions)
 
 
 class Slotted:
@@ -90,26 +102,26 @@ class Slotted:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[tuple[int, Keys]]:
-        for keys in self._batches:
+    def __iter__(self) -> Iterator[tuple[int, Wanted]]:
+        for wanted in self._batches:
             slot, self._next = self._next, (self._next + 1) % self._slots
-            yield slot, keys
+            yield slot, wanted
 
 
 class InPlace:
-    """A data set that makes its batches in a ring."""
+    """A source whose batches are made in a ring."""
 
-    def __init__(self, dataset: BatchDataset, ring: Ring) -> None:
-        self._dataset = dataset
+    def __init__(self, source: Source, ring: Ring) -> None:
+        self._source = source
         self._ring = ring
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self._source)
 
-    def __getitems__(self, item: tuple[int, Keys]) -> Message:
-        slot, keys = item
-        ring, n = self._ring, len(keys)
-        batch = self._dataset.__getitems__(keys, ring.images[slot, :n])
-        ring.labels[slot, :n] = batch.labels
-        ring.indices[slot, :n] = batch.indices
-        return Message(slot, n, tuple(batch.counts), batch.latencies, batch.replaced)
+    def __getitems__(self, item: tuple[int, Wanted]) -> Message:
+        slot, (keys, positions) = item
+        ring, n, side = self._ring, len(keys), self._source.specs.at(keys[0][0]).size
+        labels, counts, latencies, replaced = self._source.fill(keys, ring.rows(slot, n, side).numpy())
+        ring.labels[slot, :n] = torch.from_numpy(labels)
+        ring.indices[slot, :n] = torch.tensor([index for _, index in keys])
+        return Message(slot, side, positions, tuple(counts), latencies, replaced)

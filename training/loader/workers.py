@@ -10,12 +10,16 @@ START_METHOD = "forkserver"
 """Named, not the platform's default: forking a process that has threads or a GPU context is not safe."""
 
 
+_PRELOADED = {"aistore": ["aistore_data.dataset.remote"]}
+"""By data source, the modules that its workers need beside those that all need."""
+
+
 def start_worker_server(source: str = "imagefolder") -> None:
     """Begin importing what workers of a data source need, while this process imports torch itself and builds the model.
 
     Does nothing where the server runs already.
     """
-    modules = ["sources.dataset"] + ["aistore_data.dataset.remote"] * (source == "aistore")
+    modules = ["sources.samples", *_PRELOADED.get(source, ())]
     multiprocessing.get_context(START_METHOD).set_forkserver_preload(modules)
     for helper in (multiprocessing.resource_tracker, multiprocessing.forkserver):
         with signals_blocked():  # anew for each: the resource tracker unblocks some of them when it has started

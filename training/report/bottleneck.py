@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sources.dataset import Counts
+from sources.batch import Counts
 from sources.latency import SOURCES, Latencies
 
 _WAITING = 0.05

@@ -275,7 +275,7 @@ def _open_store(config: Config) -> ObjectStore:
         )
     uri = config.run_mirror.rstrip("/")
     prefix = split_uri(uri, "run_mirror=")[1]
-    store = AisStore(uri, Access.from_environment(endpoint), _ANSWER_S)
+    store = AisStore(uri, Access.from_environment(endpoint, "data.endpoint"), _ANSWER_S)
     try:
         connect(store.access)
         store.head()

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sources.dataset import Counts
+from sources.batch import Counts
 from training.report.metrics import Tally
 from training.state.progress import Progress
 

@@ -25,17 +25,18 @@ from typing import Any
 
 import numpy as np
 
-from sources.dataset import BatchDataset, SampleDataset
 from sources.errors import ObjectError, UserError
 from sources.folder import FolderReader
 from sources.manifest import Manifest
+from sources.samples import SampleDataset
+from sources.source import Source
 from training.config.schema import Config
 
 _PROBED = 64
 _NAMED = 5
 
 
-def describe_content(config: Config, train: BatchDataset, val: BatchDataset) -> dict[str, Any]:
+def describe_content(config: Config, train: Source, val: Source) -> dict[str, Any]:
     """The facts of both splits, by their names; what cannot be known is left out."""
     return {name: _describe(config, split) for name, split in (("train", train), ("val", val))}
 
@@ -58,7 +59,7 @@ def changes_of_content(before: dict[str, Any], now: dict[str, Any]) -> list[tupl
     return changes
 
 
-def _describe(config: Config, split: BatchDataset) -> dict[str, Any]:
+def _describe(config: Config, split: Source) -> dict[str, Any]:
     if isinstance(split, SampleDataset) and isinstance(split.reader, FolderReader):
         reader = split.reader
         folder = Path(reader.root)

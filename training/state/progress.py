@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from sources.dataset import Counts
+from sources.batch import Counts
 from training.report.metrics import Tally
 
 

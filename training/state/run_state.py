@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from sources.dataset import Batch, Counts
+from sources.batch import Batch, Counts
 from sources.errors import UserError
 from sources.latency import Latencies
 from sources.substitutes import Substitution
@@ -90,14 +90,6 @@ class Run:
         if batch.latencies:
             self.latencies.add(Latencies.from_bytes(batch.latencies))
         self.pending_replaced += batch.replaced
-
-    def positions(self, micro_batch: int) -> range:
-        """The places in the epoch of the samples that this rank's next micro-batch has."""
-        config = self.config.train
-        share = config.batch_size // self.world.size
-        size = share // config.accumulate
-        begin = self.progress.batches_done * config.batch_size + self.world.rank * share + micro_batch * size
-        return range(begin, begin + size)
 
     def collect_stream(self) -> None:
         """Add the pending hashes of all ranks to the epoch's, and write the samples' codes."""

@@ -6,7 +6,7 @@ import hashlib
 
 import etl
 from etl.sample import Key, Spec, transform
-from sources.dataset import through_wire
+from sources.samples import through_wire
 
 _JPEG = base64.b64decode(
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABALDA4MChAODQ4SERATGCgaGBYWGDEjJR0oOjM9PDkzODdASFxOQERXRTc4UG1RV19i"

@@ -1,0 +1,252 @@
+"""Samples of a bucket: made by the cluster's ETL, or here from the objects' bytes; whatever fails, the same samples.
+
+What becomes of a sample is one of these: the ETL makes it; the ETL fails, is late or is known to be broken, and it is
+made here of the object's bytes; they cannot be had either, and it is waited for, up to ``patience_s``.
+
+An answer is believed only if it is that to its request. The ETL's has a proof of 16 bytes over the sample's index,
+bucket and object, all arguments and both ends of the content: another answer passes with a probability of 2^-128 for
+each row. An object has the size, and where the manifest has a checksum, the checksum with which it was listed. A
+verdict (the object is gone, or is another one by now) is believed only on a new connection, on which nothing has been
+before.
+"""
+
+import ssl
+import time
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Literal
+
+from aistore_data.bucket.content import object_problem
+from aistore_data.client.connection import Get
+from aistore_data.client.fetch import Fetcher
+from aistore_data.client.http_reader import object_path
+from aistore_data.client.placement import Placement
+from aistore_data.client.sdk import cluster_map, explain
+from aistore_data.dataset.split import Remote
+from aistore_data.etls.request_paths import EtlPaths
+from etl.sample import CorruptSample, Key, Spec
+from sources.errors import DataError, ObjectError, UnreachableError
+from sources.latency import Latencies
+from sources.pillow_warnings import collect
+from sources.samples import from_wire, make
+from sources.substitutes import advice, substitutes
+from sources.text import shell_word
+
+RAW_TIMEOUT_S = 5.0
+"""Seconds for the bytes of an object."""
+
+_TRIES = 2
+"""Requests to the ETL for one sample, if the first one fails at once: a connection that was reset is no broken ETL."""
+
+_DOUBTS = 4
+"""Answers, all but the first on new connections, that must agree that an object is another one by now."""
+
+
+class Sample:
+    """One sample on its way into its row of the batch."""
+
+    __slots__ = (
+        *("epoch", "host", "index", "name", "node", "others", "reason", "row"),
+        *("doubts", "room", "since", "source_index", "stage", "tries"),
+    )
+
+    def __init__(
+        self, row: Any, epoch: int, index: int, name: str, node: int, host: str, stage: Literal["etl", "local"]
+    ) -> None:
+        self.row, self.epoch, self.index, self.name = row, epoch, index, name
+        self.node, self.host, self.stage = node, host, stage
+        self.room: memoryview | None = None  # the row's memory
+        self.tries = 0
+        self.doubts = 0  # answers that were not, or may not have been, about it
+        self.since = 0.0  # when its bytes were first asked for in vain
+        self.source_index = index  # whose bytes it is made of
+        self.others: Iterator[int] | None = None
+        self.reason = ""
+
+
+class SamplePolicy:
+    """The rules: what a sample asks next, and what an answer means for it."""
+
+    def __init__(self, remote: Remote, fetcher: Fetcher[Sample], paths: EtlPaths, spec: Spec) -> None:
+        self.remote = remote
+        self.fetcher = fetcher
+        self.paths = paths
+        self.spec = spec
+        self.counts = Counter[str]()  # by the names of Counts
+        self.latencies = Latencies()
+        self._nodes, self._took_s = list[int](), list[float]()  # the ETL's answers: whose, and how long they took
+        self._late_nodes = list[int]()
+        self._etl_bytes = 0
+        self._objects_took_s = list[float]()
+        self._is_jpeg = remote.wire != "raw"
+        self._largest_jpeg = 3 * spec.size**2 + (1 << 16)
+        limit_s = remote.deadline_s
+        self.deadline_s = remote.breakers.deadline_s(limit_s) if remote.adaptive_deadline else limit_s
+
+    def plus(self, other: "SamplePolicy", counts: bool = True) -> "SamplePolicy":
+        """Both together."""
+        if counts:
+            self.counts.update(other.counts)
+        self.latencies.add(other.latencies)
+        return self
+
+    def note_times(self) -> None:
+        """At the end: how long requests took, and how many bytes the ETL has made."""
+        self.counts["etl"], self.counts["etl_bytes"] = len(self._took_s), self._etl_bytes
+        self.latencies.count("etl", self._took_s)
+        self.latencies.count("object", self._objects_took_s)
+        late_s = [self.deadline_s] * len(self._late_nodes)
+        self.remote.breakers.took(self._nodes + self._late_nodes, self._took_s + late_s)
+
+    def next_request(self, sample: Sample) -> Get:
+        """The next request of a sample."""
+        remote = self.remote
+        if sample.stage == "etl" and remote.breakers.is_open(sample.node):
+            self._give_up_on_the_etl(sample)
+        direct = remote.direct and sample.tries == 0 and sample.doubts < 2
+        host = remote.placement.hosts[sample.node] if direct else self.fetcher.proxy
+        if sample.stage == "local":
+            host = host if sample.source_index == sample.index else self.fetcher.proxy
+            get = Get(object_path(remote.uri, remote.manifest.name(sample.source_index)), host, RAW_TIMEOUT_S)
+            get.most = int(remote.manifest.sizes[sample.source_index])
+            get.check = partial(object_problem, remote.manifest, sample.source_index)
+        else:
+            path, stated = self.paths.ask(sample)
+            row = None if self._is_jpeg else sample.room or memoryview(sample.row).cast("B")
+            get = Get(path, host, self.deadline_s, row, stated, self._largest_jpeg)
+        if sample.doubts:
+            get.fresh = True
+        return get
+
+    def on_response(self, sample: Sample, get: Get) -> float | None:
+        """What an answer means: None if the sample is made, else the seconds until it goes on."""
+        return self._etl_answered(sample, get) if sample.stage == "etl" else self._object_came(sample, get)
+
+    def _etl_answered(self, sample: Sample, get: Get) -> float | None:
+        error: Exception | None = get.error
+        if error is None and get.row is None:
+            try:
+                sample.row[:] = from_wire(bytes(get.body), self.spec)
+            except ObjectError as problem:
+                error = problem
+        if error is None:
+            self.remote.breakers.worked(sample.node)
+            self._nodes.append(sample.node)
+            self._took_s.append(get.took_s)
+            self._etl_bytes += len(get.body if get.row is None else get.row)
+            return None
+        if isinstance(error, ObjectError) and error.corrupt_sample:
+            self._give_up_on_the_etl(sample)  # whether the object is bad, or what the ETL was given of it, is seen here
+            return 0.0
+        if isinstance(error, TimeoutError):
+            self._late_nodes.append(sample.node)
+        if isinstance(error, ObjectError) and error.out_of_step:
+            self.remote.breakers.out_of_step()
+            sample.doubts += 1
+        self.counts["opened"] += self.remote.breakers.failed(sample.node)
+        sample.tries += 1
+        lost = isinstance(error, ConnectionError) or getattr(error, "status", 0) in (200, 429, 502, 503)
+        if sample.tries < _TRIES and lost and get.took_s < self.deadline_s / 2:
+            self.counts["retries"] += 1
+            return 0.05
+        self._give_up_on_the_etl(sample)
+        return 0.0
+
+    def _give_up_on_the_etl(self, sample: Sample) -> None:
+        sample.stage, sample.tries, sample.doubts = "local", 0, 0
+        self.counts["fallbacks"] += 1
+
+    def _object_came(self, sample: Sample, get: Get) -> float | None:
+        remote, error = self.remote, get.error
+        if isinstance(error, ObjectError) and error.out_of_step:
+            remote.breakers.out_of_step()
+            listed = get.check is not None and get.check(get) == error.message
+            words = error.message if listed else f"did not come as it was listed: {error.message}"
+            return self._doubt(sample, get, words)
+        if error is not None:
+            return self._wait(sample, get, error)
+        if problem := object_problem(remote.manifest, sample.source_index, get):
+            return self._doubt(sample, get, problem)
+        self._objects_took_s.append(get.took_s)
+        try:
+            make(sample.row, bytes(get.body), self.spec, self._key(sample), remote.wire)
+        except CorruptSample as error:
+            return self._substitute(sample, f"is {error}")
+        self._hear(sample)
+        self.counts["local"] += 1
+        self.counts["object_bytes"] += len(get.body)
+        return None
+
+    def _hear(self, sample: Sample) -> None:
+        """What Pillow has said of the object of a sample that was made here."""
+        said = collect()
+        self.counts["odd"] += bool(said)
+        if self.remote.notices:
+            for what in said:
+                self.remote.notices.odd(self._locate(sample.source_index), what)
+
+    def _doubt(self, sample: Sample, get: Get, problem: str) -> float:
+        """The bytes are not the object's: another answer's, or the object is another one by now."""
+        sample.doubts += 1
+        if sample.doubts < _DOUBTS:
+            self.counts["retries"] += 1
+            return 0.05
+        length, listed = get.headers.get("content-length", ""), int(self.remote.manifest.sizes[sample.source_index])
+        if length.isdecimal() and int(length) > listed:  # none of it was received
+            problem = f"has {length} bytes, and had {listed} when it was listed: somebody has replaced it"
+        return self._substitute(sample, problem)
+
+    def _wait(self, sample: Sample, get: Get, error: ObjectError | OSError) -> float | None:
+        """The bytes cannot be had now. Raises UnreachableError after ``patience_s``, DataError if waiting is no use."""
+        remote, now = self.remote, time.monotonic()
+        sample.since = sample.since or now
+        sample.tries += 1
+        status = error.status if isinstance(error, ObjectError) else 0
+        if status in (401, 403, 404) and not get.fresh:  # who knows which request it is the answer to
+            sample.doubts += 1
+            self.counts["retries"] += 1
+            return 0.0
+        lasting = status == 403 or (status == 401 and not remote.access.token_file)  # a file may get another token yet
+        if lasting or isinstance(error, ssl.SSLCertVerificationError):
+            raise DataError(f"{self._locate(sample.source_index)} cannot be read: {explain(error, remote.access)}")
+        if status == 404 and "does not exist" in str(error) and self._all_targets_are_there():
+            return self._substitute(sample, "does not exist any more, and did when it was listed")
+        if now - sample.since > remote.patience_s:
+            raise UnreachableError(
+                f"{self._locate(sample.source_index)} could not be had for {remote.patience_s:g} s (data.patience_s): "
+                f"{explain(error, remote.access)}"
+            )
+        if now - sample.since > 1:
+            remote.breakers.waits()
+        self.counts["retries"] += 1
+        return float(min(1.0, 0.05 * 2**sample.tries))
+
+    def _all_targets_are_there(self) -> bool:
+        """Whether the cluster has the storage nodes that it had at the start; else what is missing may come back."""
+        access = self.remote.access
+        found = cluster_map(access)
+        return found is not None and set(self.remote.placement.hosts) <= set(Placement(found, access.endpoint).hosts)
+
+    def _substitute(self, sample: Sample, problem: str) -> float:
+        """Go on with another sample of the class. Raises DataError where that is not wanted, or there is none."""
+        remote = self.remote
+        collect()  # what Pillow has said of this object belongs to no other
+        where = self._locate(sample.source_index)
+        look = f"ais get {shell_word(where)} - | file -"
+        if not remote.replace:
+            raise DataError(f"{where} {problem}. Look at it with: {look}. {advice(self.spec)}")
+        if sample.others is None:
+            sample.others = substitutes(remote.manifest, sample.index, remote.seed)
+            sample.reason = f"{where} {problem}"
+        by = next(sample.others, None)
+        if by is None:
+            raise DataError(f"{where} {problem}, and no other sample of its class can be had in its place.")
+        sample.source_index, sample.stage, sample.tries, sample.doubts, sample.since = by, "local", 0, 0, 0.0
+        return 0.0
+
+    def _key(self, sample: Sample) -> Key | None:
+        return Key(self.remote.seed, sample.epoch, sample.index) if self.spec.recipe == "train" else None
+
+    def _locate(self, index: int) -> str:
+        return f"{self.remote.uri}/{self.remote.manifest.name(index)}"

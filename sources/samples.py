@@ -1,0 +1,111 @@
+"""Samples that are made here, of bytes from any reader."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etl import CorruptSample, Key, Spec, decode, transform
+from etl.request import DEFAULT_QUALITY, encode_jpeg
+from sources.batch import Counts, Filled, Keys
+from sources.errors import DataError, ObjectError
+from sources.manifest import Manifest
+from sources.notices import Notices
+from sources.pillow_warnings import collect
+from sources.source import Reader, Source, Specs
+from sources.substitutes import Substitution, advice, substitutes
+
+
+class SampleDataset(Source):
+    """Samples made here: bytes from ``reader``, pixels by ``etl.transform``."""
+
+    made_here = True
+
+    def __init__(
+        self,
+        reader: Reader,
+        manifest: Manifest,
+        spec: Spec | Specs,
+        seed: int,
+        wire: str = "raw",
+        replace: bool = False,
+        notices: Notices | None = None,
+    ) -> None:
+        self.reader = reader
+        self.manifest = manifest
+        self.specs = Specs.of(spec)
+        self.seed = seed
+        self.wire = wire
+        self.replace = replace
+        self.notices = notices
+        self._odd = 0
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def locate(self, index: int) -> str:
+        """As ``Source``."""
+        return self.reader.locate(index)
+
+    def end(self) -> None:
+        """As ``Source``."""
+        self.reader.end()
+
+    def fill(self, keys: Keys, rows: NDArray[np.uint8]) -> Filled:
+        """As ``Source``."""
+        self._odd, retries = 0, self.reader.retries
+        collect()
+        found = [self._fill(row, *key) for row, key in zip(rows, keys, strict=True)]
+        retries = self.reader.retries - retries
+        replaced = tuple(substitution for substitution in found if substitution)
+        counts = Counts(local=len(keys), retries=retries, replaced=len(replaced), odd=self._odd)
+        return Filled(self.manifest.labels[[index for _, index in keys]], counts, replaced=replaced)
+
+    def _fill(self, row: NDArray[np.uint8], epoch: int, index: int) -> Substitution | None:
+        """Make a sample, or that which is taken in its place, with the key of the first."""
+        reason, by, others = "", index, substitutes(self.manifest, index, self.seed)
+        spec = self.specs.at(epoch)
+        while True:
+            try:
+                make(row, self.reader.read(by), spec, Key(self.seed, epoch, index), self.wire)
+            except CorruptSample as error:
+                collect()  # what Pillow has said of this file belongs to no other
+                problem = f"{self.locate(by)} is {error}"
+                if not self.replace:
+                    raise DataError(f"{problem}. {advice(spec)}") from None
+                reason, other = reason or problem, next(others, None)
+                if other is None:
+                    raise DataError(f"{problem}, and no other sample of its class can be read.") from None
+                by = other
+            else:
+                self._hear(by)
+                return Substitution(epoch, index, by, reason) if reason else None
+
+    def _hear(self, index: int) -> None:
+        """What Pillow has said of the file of sample ``index``."""
+        said = collect()
+        self._odd += bool(said)
+        if self.notices:
+            for what in said:
+                self.notices.odd(self.locate(index), what)
+
+
+def make(row: NDArray[np.uint8], data: bytes, spec: Spec, key: Key | None, wire: str) -> None:
+    """Make a sample in ``row`` as it arrives over a wire format; errors as ``transform``."""
+    transform(data, spec, key, row)
+    if wire != "raw":
+        row[:] = through_wire(row, wire)
+
+
+def through_wire(pixels: np.ndarray, wire: str) -> np.ndarray:
+    """What arrives of uint8 [H, W, 3] over a wire format: ``jpeg`` loses the same everywhere, ``raw`` nothing."""
+    return pixels if wire == "raw" else np.asarray(decode(encode_jpeg(pixels, DEFAULT_QUALITY)))
+
+
+def from_wire(data: bytes, spec: Spec) -> np.ndarray:
+    """Pixels uint8 [spec.size, spec.size, 3] from an ETL's JPEG. Raises ObjectError for anything else."""
+    try:
+        pixels = np.asarray(decode(data))
+    except CorruptSample as error:
+        raise ObjectError(200, f"the ETL answered {error}") from None
+    if pixels.shape != (spec.size, spec.size, 3):
+        raise ObjectError(200, f"the ETL answered an image of {pixels.shape[:2]}, not of {spec.size} pixels")
+    return pixels

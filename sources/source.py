@@ -1,0 +1,88 @@
+"""What the loader needs of a source of samples: every source slots in here, and nothing downstream knows which."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from etl import Spec
+from sources.batch import Batch, Filled, Keys
+
+
+@dataclass(frozen=True)
+class Specs:
+    """Which spec the samples of an epoch have: ``first``, and from the epochs of ``later`` on, in their order, others.
+
+    Samples of one recipe, whose size, for example, may grow with the epochs.
+    """
+
+    first: Spec
+    later: tuple[tuple[int, Spec], ...] = ()
+
+    @classmethod
+    def of(cls, given: "Spec | Specs") -> "Specs":
+        """One spec for all epochs, or what is given."""
+        return cls(given) if isinstance(given, Spec) else given
+
+    def at(self, epoch: int) -> Spec:
+        """The spec of an epoch."""
+        return next((spec for begin, spec in reversed(self.later) if begin <= epoch), self.first)
+
+    @property
+    def largest(self) -> int:
+        """Pixels of the largest side of all epochs."""
+        return max(spec.size for spec in (self.first, *(spec for _, spec in self.later)))
+
+
+class Source(Protocol):
+    """A split of a data set. Its classes name it as their base, for the sake of the methods that it has already."""
+
+    specs: Specs
+    made_here: bool
+    """Whether samples cost this machine's CPUs, and are not merely received."""
+
+    def __len__(self) -> int: ...
+
+    def fill(self, keys: Keys, rows: NDArray[np.uint8]) -> Filled:
+        """Make the samples of ``keys``, all of one epoch, in ``rows``, uint8 [n, side, side, 3] of the epoch's spec.
+
+        Raises DataError that names the sample.
+        """
+        ...
+
+    def locate(self, index: int) -> str:
+        """Where sample ``index`` lies, for messages."""
+        ...
+
+    def end(self) -> None:
+        """Let no worker that makes a batch wait any more: nobody wants it."""
+        return
+
+    def __getitems__(self, keys: Keys) -> Batch:
+        """The samples of ``keys`` in memory of their own, for who has no ring. Errors as ``fill``."""
+        side = self.specs.at(keys[0][0]).size
+        images = torch.zeros((len(keys), side, side, 3), dtype=torch.uint8)
+        labels, counts, latencies, replaced = self.fill(keys, images.numpy())
+        indices = torch.tensor([index for _, index in keys])
+        return Batch(images, torch.from_numpy(labels), indices, counts, latencies, replaced)
+
+
+class Reader(Protocol):
+    """Where the bytes of a sample come from."""
+
+    retries: int
+    """Attempts so far that were in vain, and were followed by another one."""
+
+    def read(self, index: int) -> bytes:
+        """The bytes of sample ``index``. Raises DataError that names it, CorruptSample for what is not the sample."""
+        ...
+
+    def locate(self, index: int) -> str:
+        """Where sample ``index`` lies, for messages."""
+        ...
+
+    def end(self) -> None:
+        """Let no process that has this reader wait any more."""
+        ...
