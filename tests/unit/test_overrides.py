@@ -105,7 +105,10 @@ def train_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], tuple[in
         monkeypatch.setattr("training.run.run", lambda config: configs.append(config) or 0)
         monkeypatch.setattr("training.loader.workers.start_worker_server", lambda _: None)
         monkeypatch.setattr("sys.argv", ["train.py", *words])
-        for name in ("report.output.never_fail", "processes.preemption.silence"):  # they are for a process that ends with the program
+        for name in (
+            "report.output.never_fail",
+            "processes.preemption.silence",
+        ):  # they are for a process that ends with the program
             monkeypatch.setattr(f"training.{name}", lambda: None)
         interrupt = signal.getsignal(signal.SIGINT)
         with pytest.raises(SystemExit) as ended:
@@ -216,11 +219,11 @@ def test_values_of_other_options_and_lists_keep_their_meaning() -> None:
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("train.lr=0.1;", "train.lr takes a value such as 0.1, not '0.1;'"),
+        ("optim.lr=0.1;", "optim.lr takes a value such as 0.1, not '0.1;'"),
         ("train.epochs=90)", "train.epochs takes a value such as 90, not '90)'"),
         ("run_dir=${HOME}/x", "run_dir: ${…} in a value is the value of another option, and this cannot be had"),
         ("resnet50", "'resnet50' is not of the form name=value"),
-        ("lr=0.1;", "there is no option lr: did you mean train.lr"),
+        ("lr=0.1;", "there is no option lr: did you mean optim.lr"),
     ],
 )
 def test_what_hydra_cannot_read_is_named(word: str, expected: str) -> None:

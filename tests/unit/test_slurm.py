@@ -193,11 +193,11 @@ def test_a_submission_leaves_the_configuration_and_says_how_to_follow(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = site.job("data.root=photos", "train.lr=0.25")
+    folder = site.job("data.root=photos", "optim.lr=0.25")
     said = capsys.readouterr().out
     assert "submitted job 17: 2 x 1 processes" in said and "tail -F" in said and "scancel 17" in said
     config = composed(folder=folder)
-    assert (config.train.lr, config.data.root) == (0.25, str(tmp_path / "photos"))
+    assert (config.optim.lr, config.data.root) == (0.25, str(tmp_path / "photos"))
     assert config.run_dir == str(site.run_dir)
     assert site.calls.read_text() == f"sbatch --parsable {folder}/job.sbatch\n"
 
@@ -255,11 +255,11 @@ def test_a_begun_run_with_other_options_is_not_queued(
     assert train("experiment=smoke", "train.epochs=1", f"run_dir={site.run_dir}").code == 0  # type: ignore[attr-defined]
     words = ["slurm", "experiment=smoke", f"run_dir={site.run_dir}"]
     assert main([*words, "train.epochs=2", "submit.nodes=2"]) == 0  # may change
-    assert main([*words, "train.lr=1"]) == 2
+    assert main([*words, "optim.lr=1"]) == 2
     assert (
-        f"the run in {site.run_dir} was begun with other options:\n  train.lr: 0.1 → 1.0\n" in capsys.readouterr().err
+        f"the run in {site.run_dir} was begun with other options:\n  optim.lr: 0.1 → 1.0\n" in capsys.readouterr().err
     )
-    assert main([*words, "train.lr=1", "allow_changes=true"]) == 0
+    assert main([*words, "optim.lr=1", "allow_changes=true"]) == 0
 
 
 def test_an_attempt_starts_the_trainer_once_each_node_sees_the_run(site: Site) -> None:
