@@ -6,6 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from scripts.submission import Submission
 from sources.errors import ConfigError
 from tests.conftest import PROJECT
 from training.config.compose import EXPECTED_ERRORS, check, explain, option_help, register
@@ -15,8 +16,10 @@ from training.run_dir.records import config_yaml
 FROZEN = Path(__file__).parent / "command_line.txt"
 
 
-def composed(*overrides: str, folder: Path = PROJECT / "conf", name: str = "config") -> Config:
-    register()
+def composed(
+    *overrides: str, folder: Path = PROJECT / "conf", name: str = "config", schema: type[Config] = Config
+) -> Config:
+    register(schema)
     with initialize_config_dir(str(folder), version_base="1.3"):
         return check(compose(name, overrides=list(overrides)))
 
@@ -32,7 +35,7 @@ def sentence(*overrides: str) -> str:
 
 
 def test_names_and_defaults_are_frozen() -> None:
-    now = "".join(f"{name}={default}\n" for name, default, _ in describe_options())
+    now = "".join(f"{name}={default}\n" for name, default, _ in describe_options(Submission))
     assert now == FROZEN.read_text(), "the command line changed: say so in CHANGELOG.md and update command_line.txt"
 
 
@@ -72,6 +75,13 @@ def test_the_published_defaults_of_pytorch_examples() -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
+        ("train.lr=1", "train.lr is called optim.lr now."),
+        ("+train.step_gamma=1", "train.step_gamma is called optim.step_gamma now."),
+        (
+            "submit.nodes=2",
+            "submit.… is of a job and not of a run: leave it out, or python -m scripts.submit slurm|k8s",
+        ),
+        ("+submit.nodez=2", "submit.… is of a job and not of a run"),
         ("train.lrr=1", "there is no option train.lrr: did you mean optim.lr?"),
         ("trian.lr=1", "there is no option trian: did you mean one of the group train, such as train.epochs?"),
         ("+train.foo=1", "there is no option train.foo"),
@@ -113,7 +123,7 @@ def test_a_missing_root_is_named() -> None:
 
 def test_a_recorded_configuration_composes_to_itself(tmp_path: Path) -> None:
     config = composed("experiment=smoke", "run_dir=/runs/a", "data.scale=[0.3,0.9]", "threads=3", "optim.lr=0.25")
-    config.submit.setup = ["export PATH=${HOME}/bin:$PATH"]
+    config.data.etl.dependencies = ["export PATH=${HOME}/bin:$PATH==1"]
     (tmp_path / "config.yaml").write_text(config_yaml(config))
     assert composed(folder=tmp_path) == config
     assert composed("run_dir=NEW", folder=tmp_path).run_dir == "NEW"

@@ -48,7 +48,7 @@ FREE = {
     *("optim.betas", "optim.eps", "optim.warmup_start", "optim.min_lr"),  # see below
     *("train.epochs", "train.checkpoint_every", "train.checkpoint_every_s", "train.keep", "train.log_every"),
 }
-"""Besides ``data.etl`` and ``submit``: what may change when a run of the default configuration goes on."""
+"""Besides ``data.etl``: what may change when a run of the default configuration goes on."""
 
 OPTIONS = [name for name, _, _ in describe_options()]
 
@@ -60,7 +60,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_is_free_or_decides(name: str) -> None:
     """Every option is compared; a new one counts as deciding the result until it is said to be free."""
-    free = name in FREE or name.startswith(("data.etl.", "submit."))
+    free = name in FREE or name.startswith("data.etl.")
     for value in ("something else", None, 5, [1]):
         if value != getattr_path(name):
             assert changes(side(), put(side(), f"config.{name}", value)) == ([] if free else [name])
@@ -86,7 +86,7 @@ def test_an_option_that_the_checkpoint_does_not_know_counts_as_its_default(name:
         inner = inner[part]
     del inner[last]
     assert changes(older, side()) == []
-    free = name in FREE or name.startswith(("data.etl.", "submit."))
+    free = name in FREE or name.startswith("data.etl.")
     assert changes(older, put(side(), f"config.{name}", "new")) == ([] if free else [name])
 
 

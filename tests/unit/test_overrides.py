@@ -20,11 +20,13 @@ from sources.errors import ConfigError, DataError
 from sources.text import shell_word, visible
 from tests.conftest import PROJECT
 from training.config.compose import EXPECTED_ERRORS, check, explain, register
-from training.config.overrides import PATHS, STRINGS, quote_overrides
+from training.config.overrides import PATHS, names_of, quote_overrides
 from training.config.schema import Config, DataConfig
 from training.report.console import Console
 from training.run_dir.records import config_yaml, rerun_command
 from training.state.compatibility import flatten
+
+STRINGS = names_of(str, Config)
 
 VALUES = [
     *(f"/data/a{character}b" for character in "()[]{};&!^<>'\"=#,:%$@*? \t\\|~`+"),
@@ -211,8 +213,9 @@ def test_values_of_other_options_and_lists_keep_their_meaning() -> None:
     assert config.run_dir == "runs/alexnet-3"
     config = typed(["data=synthetic", "data.etl.dependencies=[numpy==1.26.4, pillow==11.0]", "data.scale=[0.1,1]"])
     assert config.data.etl.dependencies == ["numpy==1.26.4", "pillow==11.0"] and config.data.scale == [0.1, 1]
-    config = typed(["data=synthetic", "submit.setup=[. venv/bin/activate; module load a=b,'x, y']"])
-    assert config.submit.setup == [". venv/bin/activate; module load a=b", "x, y"]
+    words = ["data=synthetic", "submit.setup=[. venv/bin/activate; module load a=b,'x, y']", "submit.mem=a (b"]
+    [job] = resolve(words, multirun=False)
+    assert job.submit.mem == "a (b" and job.submit.setup == [". venv/bin/activate; module load a=b", "x, y"]
     assert typed(["data=synthetic", "++data.root=/a b", "++run_dir=/c (d)"]).data.root == "/a b"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from scripts import slurm
+from scripts.submission import Submission
 from scripts.submit import main
 from sources.errors import ConfigError
 from tests.unit.test_command_line import composed
@@ -22,7 +23,8 @@ BASE = ["data.root=/data", "submit.nodes=2"]
 
 
 def rendered(*overrides: str, folder: Path = Path("/runs/a/submitted/now")) -> str:
-    config = composed("data.root=/data", "run_dir=/runs/a", *overrides)
+    config = composed("data.root=/data", "run_dir=/runs/a", *overrides, schema=Submission)
+    assert isinstance(config, Submission)
     slurm.check(config)
     script = slurm.render(config, folder)
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
