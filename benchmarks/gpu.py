@@ -23,7 +23,7 @@ from benchmarks.measure import Session, reply
 from benchmarks.receive import ready_samples, static_server
 from benchmarks.results import Row, Table, begin, parser
 from sources.source import Source
-from training.config.schema import Config, DataConfig, ModelConfig, TrainConfig
+from training.config.schema import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from training.engine.loop import Clock, train_epoch
 from training.engine.numerics import set_numerics
 from training.loader.loader import Feed
@@ -68,7 +68,8 @@ def measure(kind: str, options: argparse.Namespace, compiled: bool) -> Iterator[
     config = Config(
         data=DataConfig(source="synthetic", image_size=SIZE, val_image_size=SIZE, train_samples=samples),
         model=ModelConfig(options.model),
-        train=TrainConfig(batch_size=options.batch, channels_last=True, compile=compiled, lr=1e-3),
+        train=TrainConfig(batch_size=options.batch, channels_last=True, compile=compiled),
+        optim=OptimConfig(lr=1e-3),
         precision=options.precision,
     )
     set_numerics(config, device, World())

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from sources.errors import ConfigError
 from sources.text import visible
@@ -67,7 +66,7 @@ def read(path: Path) -> Record:
     if not is_run_directory(path):
         raise ConfigError(f"{path} is not the directory of a run: it has no config.yaml of ours.")
     try:
-        config: Any = OmegaConf.to_container(load_file(path / "config.yaml"))
+        config = load_file(path / "config.yaml")
         rows = read_lines(path / "metrics.jsonl")
         summary = path / "summary.json"
         return Record(

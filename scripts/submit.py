@@ -20,21 +20,22 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from scripts import k8s, slurm
+from scripts.submission import Submission
 from sources.errors import ConfigError, UserError
-from training.config.compose import EXPECTED_ERRORS, check, explain, register
+from training.config.compose import EXPECTED_ERRORS, check, explain, register, table
 from training.config.files import check_words
 from training.config.overrides import quote_overrides
-from training.config.schema import Config
+from training.config.schema import describe_options
 
 _START = time.strftime("%Y%m%d-%H%M%S")
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
-def resolve(overrides: list[str], multirun: bool) -> list[Config]:
+def resolve(overrides: list[str], multirun: bool) -> list[Submission]:
     """The configuration of each job, each with a run directory of its own. Raises ConfigError."""
-    register()
+    register(Submission)
     check_words(overrides)
-    overrides = quote_overrides(overrides, sweep=multirun)
+    overrides = quote_overrides(overrides, sweep=multirun, schema=Submission)
     try:
         jobs: list[list[str]] = [overrides]
         if multirun:
@@ -51,20 +52,22 @@ def resolve(overrides: list[str], multirun: bool) -> list[Config]:
     return configs
 
 
-def _compose(overrides: list[str], suffix: str) -> Config:
+def _compose(overrides: list[str], suffix: str) -> Submission:
     """With a run id of its own, as a job that Hydra sweeps over has."""
     former = os.environ.get("RUN_ID")
     os.environ["RUN_ID"] = (former or _START) + suffix
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return check(compose("config", overrides=overrides))
+            config = check(compose("config", overrides=overrides))
+            assert isinstance(config, Submission)
+            return config
     finally:
         os.environ.pop("RUN_ID")
         if former is not None:
             os.environ["RUN_ID"] = former
 
 
-def _check(config: Config) -> None:
+def _check(config: Submission) -> None:
     if config.mode != "train":
         raise ConfigError("only mode=train is submitted: an evaluation takes minutes, run it in an allocation.")
     if config.resume != "auto":
@@ -89,14 +92,20 @@ def _check(config: Config) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
+    own = [(name, default, text[2:]) for name, default, text in describe_options(Submission) if "submit." in name]
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.submit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m scripts.submit",
+        description=__doc__,
+        epilog=f"options of the job (name=value; the default is shown):\n{table(own)}".replace("%", "%%"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    targets: dict[str, Callable[[Config, bool], None]] = {"slurm": slurm.submit, "k8s": k8s.submit}
+    targets: dict[str, Callable[[Submission, bool], None]] = {"slurm": slurm.submit, "k8s": k8s.submit}
     parser.add_argument("target", choices=targets)
     parser.add_argument("--dry-run", action="store_true", help="show what would be submitted")
     parser.add_argument("--multirun", action="store_true", help="a job for each combination")
-    parser.add_argument("overrides", nargs="*", metavar="name=value", help="options of train.py and submit.…")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="name=value", help="options of train.py (its --help lists them) and of the job"
+    )
     options = parser.parse_intermixed_args(arguments)
     try:
         for config in resolve(options.overrides, options.multirun):

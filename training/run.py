@@ -161,7 +161,7 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         f"{config.precision}; {data.num_classes} classes, {training}{len(data.val):,} validation images"
     )
     run.console.say(
-        f"batch {config.train.batch_size} = {' '.join(parts)} {batch_size}, lr {config.train.lr:g}; {workers} loader "
+        f"batch {config.train.batch_size} = {' '.join(parts)} {batch_size}, lr {config.optim.lr:g}; {workers} loader "
         f"workers and {torch.get_num_threads()} threads for each of {world.size} processes"
     )
     if run.device.type == "cuda" and world.size == 1 and torch.cuda.device_count() > 1:

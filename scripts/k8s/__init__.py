@@ -7,15 +7,15 @@ from dataclasses import fields
 
 from scripts.k8s.manifests import job_name, render
 from scripts.k8s.pod import configuration_in_pod
+from scripts.submission import Submission, SubmitConfig
 from sources.errors import ClusterError
 from sources.text import shell_word
-from training.config.schema import Config, SubmitConfig
 from training.run_dir.plain_yaml import dump
 
 _SLURM_ONLY = ("time", "signal_s", "partition", "account", "qos", "constraint", "container_image", "setup", "extra")
 
 
-def submit(config: Config, dry_run: bool) -> None:
+def submit(config: Submission, dry_run: bool) -> None:
     """Render the job of a resolved configuration and apply it; with ``dry_run`` print its manifests instead.
 
     Raises ConfigError for a configuration that cannot run in pods, ClusterError without kubectl or if the cluster
@@ -62,7 +62,7 @@ def _tell_what_has_no_effect(options: SubmitConfig) -> None:
         print(f"note: no effect on Kubernetes, only on SLURM: {', '.join(changed)}", file=sys.stderr)
 
 
-def _how_to_follow(config: Config) -> str:
+def _how_to_follow(config: Submission) -> str:
     name = job_name(config)
     kubectl = f"kubectl -n {shell_word(config.submit.k8s.namespace)}"
     rank_0 = f"batch.kubernetes.io/job-name={name},batch.kubernetes.io/job-completion-index=0"

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from scripts.k8s.volumes import CONFIG, environment, mounts, volumes
-from training.config.schema import Config
+from scripts.submission import Submission
 from training.processes.preemption import EXIT_CODE
 from training.run_dir.records import config_yaml
 
@@ -20,14 +20,14 @@ _NAME_LENGTH = 52
 """Of a Job: the names of its pods append an index and five random characters, and have 63."""
 
 
-def render(config: Config) -> list[Manifest]:
+def render(config: Submission) -> list[Manifest]:
     """ConfigMap, headless Service, NetworkPolicy and Indexed Job of a configuration of ``configuration_in_pod``."""
     name = job_name(config)
     policy = [_network_policy(config, name)] if config.submit.k8s.network_policy else []
     return [_config_map(config, name), _service(config, name), *policy, _job(config, name)]
 
 
-def job_name(config: Config) -> str:
+def job_name(config: Submission) -> str:
     """submit.name and the run's id; if Kubernetes does not take the id as it is, shortened, with a hash of it."""
     run_id = PurePosixPath(config.run_dir).name
     slug = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
@@ -38,7 +38,7 @@ def job_name(config: Config) -> str:
     return f"{name[: _NAME_LENGTH - 9].rstrip('-')}-{digest}"
 
 
-def _metadata(config: Config, name: str) -> Manifest:
+def _metadata(config: Submission, name: str) -> Manifest:
     return {"name": name, "namespace": config.submit.k8s.namespace, "labels": _labels(name)}
 
 
@@ -50,18 +50,18 @@ def _labels(name: str) -> dict[str, str]:
     }
 
 
-def _config_map(config: Config, name: str) -> Manifest:
+def _config_map(config: Submission, name: str) -> Manifest:
     """Immutable: another job of the same name is refused, instead of changing what a restarted pod reads."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _metadata(config, name),
         "immutable": True,
-        "data": {"config.yaml": config_yaml(config)},
+        "data": {"config.yaml": config_yaml(config.run)},
     }
 
 
-def _service(config: Config, name: str) -> Manifest:
+def _service(config: Submission, name: str) -> Manifest:
     """Gives pod N the name NAME-N.NAME, before it is ready too, so that the others find the first one."""
     return {
         "apiVersion": "v1",
@@ -76,7 +76,7 @@ def _service(config: Config, name: str) -> Manifest:
     }
 
 
-def _network_policy(config: Config, name: str) -> Manifest:
+def _network_policy(config: Submission, name: str) -> Manifest:
     """Only the job's own pods reach its ports: torch's rendezvous, NCCL and gloo ask nobody for a name."""
     pods = {"matchLabels": {"app.kubernetes.io/instance": name}}
     return {
@@ -87,7 +87,7 @@ def _network_policy(config: Config, name: str) -> Manifest:
     }
 
 
-def _job(config: Config, name: str) -> Manifest:
+def _job(config: Submission, name: str) -> Manifest:
     options = config.submit.k8s
     metadata = _metadata(config, name)
     spec: Manifest = {
@@ -119,7 +119,7 @@ def _failure_rules() -> list[Manifest]:
     return [{"action": "Ignore", "onPodConditions": disrupted}, on_exit("Ignore", EXIT_CODE), on_exit("FailJob", 2)]
 
 
-def _pod(config: Config, name: str) -> Manifest:
+def _pod(config: Submission, name: str) -> Manifest:
     options = config.submit.k8s
     pod: Manifest = {
         "subdomain": name,
@@ -151,7 +151,7 @@ def _pod_security(user: int) -> Manifest:
     }
 
 
-def _container(config: Config, name: str) -> Manifest:
+def _container(config: Submission, name: str) -> Manifest:
     return {
         "name": CONTAINER,
         "image": config.submit.k8s.image,
@@ -168,7 +168,7 @@ def _container(config: Config, name: str) -> Manifest:
     }
 
 
-def _arguments(config: Config, name: str) -> list[str]:
+def _arguments(config: Submission, name: str) -> list[str]:
     """Of the launcher. Places are fixed by the completion index: a pod that comes back takes the same one again."""
     return [
         f"--nnodes={config.submit.nodes}",
@@ -181,7 +181,7 @@ def _arguments(config: Config, name: str) -> list[str]:
     ]
 
 
-def _resources(config: Config) -> Manifest:
+def _resources(config: Submission) -> Manifest:
     """Requests equal limits: nothing is taken from a pod that it was promised, and it takes nothing from others."""
     options = config.submit
     cpus = options.cpus_per_task * options.tasks_on_a_node

@@ -7,12 +7,12 @@ import sys
 from copy import deepcopy
 from pathlib import PurePosixPath
 
+from scripts.submission import KubernetesConfig, Submission
 from sources.errors import ConfigError
 from training.config.options import require
-from training.config.schema import Config, KubernetesConfig
 
 
-def configuration_in_pod(config: Config) -> Config:
+def configuration_in_pod(config: Submission) -> Submission:
     """A copy of the configuration as the pods need it. Raises ConfigError for what cannot run there."""
     inside = deepcopy(config)
     options = inside.submit.k8s

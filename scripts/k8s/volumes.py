@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from training.config.schema import Config
+from scripts.submission import Submission
 
 CONFIG = "/etc/imagenet-ais"
 _TOKEN = "/etc/ais-token"  # noqa: S105  # a folder
@@ -23,12 +23,12 @@ class _Volume:
     read_only: bool = False
 
 
-def volumes(config: Config, name: str) -> list[dict[str, Any]]:
+def volumes(config: Submission, name: str) -> list[dict[str, Any]]:
     """``spec.volumes`` of the pod."""
     return [{"name": volume.name, **volume.source} for volume in _all(config, name)]
 
 
-def mounts(config: Config, name: str) -> list[dict[str, Any]]:
+def mounts(config: Submission, name: str) -> list[dict[str, Any]]:
     """``volumeMounts`` of the container."""
     return [
         {"name": volume.name, "mountPath": volume.path} | ({"readOnly": True} if volume.read_only else {})
@@ -36,7 +36,7 @@ def mounts(config: Config, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def environment(config: Config) -> list[dict[str, Any]]:
+def environment(config: Submission) -> list[dict[str, Any]]:
     """``env`` of the container; secrets by reference."""
     options = config.submit.k8s
     # Between SIGTERM and SIGKILL torch's launcher waits for its processes to save, 30 s unless told.
@@ -56,7 +56,7 @@ def environment(config: Config) -> list[dict[str, Any]]:
     return entries
 
 
-def _all(config: Config, name: str) -> list[_Volume]:
+def _all(config: Submission, name: str) -> list[_Volume]:
     options = config.submit.k8s
     disk: dict[str, Any] = {"emptyDir": {"sizeLimit": options.ephemeral_storage}}
     listed = [

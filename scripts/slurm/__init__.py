@@ -11,9 +11,9 @@ import time
 import uuid
 from pathlib import Path
 
+from scripts.submission import Submission, SubmitConfig
 from sources.errors import ClusterError, ConfigError
 from training.config.options import require
-from training.config.schema import Config, SubmitConfig
 from training.run_dir.run_id import own_directory
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -25,7 +25,7 @@ _MEETING_POINT = (
 )
 
 
-def submit(config: Config, dry_run: bool) -> None:
+def submit(config: Submission, dry_run: bool) -> None:
     """Render, check and queue the job of a resolved configuration. Raises UserError."""
     config = with_absolute_paths(config)
     check(config)
@@ -45,7 +45,7 @@ def submit(config: Config, dry_run: bool) -> None:
     try:
         folder.mkdir(parents=True)
         (folder.parent.parent / "logs").mkdir(exist_ok=True)
-        (folder / "config.yaml").write_text(config_yaml(config), encoding="utf-8")
+        (folder / "config.yaml").write_text(config_yaml(config.run), encoding="utf-8")
         (folder / "job.sbatch").write_text(script, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"run_dir={config.run_dir} cannot be written to: {error.strerror}.") from None
@@ -67,7 +67,7 @@ def submit(config: Config, dry_run: bool) -> None:
     )
 
 
-def with_absolute_paths(config: Config) -> Config:
+def with_absolute_paths(config: Submission) -> Submission:
     """A copy that means the same from anywhere, and without this shell's AIS_ENDPOINT."""
     data, model = config.data, config.model
     return dataclasses.replace(
@@ -84,7 +84,7 @@ def with_absolute_paths(config: Config) -> Config:
     )
 
 
-def check(config: Config) -> None:
+def check(config: Submission) -> None:
     """Raise ConfigError for what would fail in the queue, or on a node."""
     options = config.submit
     for name in ("partition", "account", "qos", "constraint", "mem"):
@@ -133,7 +133,7 @@ def seconds(limit: str) -> int | None:
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + secs
 
 
-def _check_run(config: Config) -> None:
+def _check_run(config: Submission) -> None:
     """Raise ConfigError if ``run_dir`` holds something else or another run, or the model does not exist."""
     from training.model import torchvision_models
     from training.run_dir import records
@@ -144,7 +144,7 @@ def _check_run(config: Config) -> None:
     recorded = records.recorded(Path(config.run_dir))
     if recorded is None or config.allow_changes:
         return
-    now = recorded | {"config": dataclasses.asdict(config)}
+    now = recorded | {"config": dataclasses.asdict(config.run)}
     if changes := compatibility.changes_of_result(recorded, now):
         listed = "".join(f"\n  {change}" for change in changes)
         raise ConfigError(
@@ -153,7 +153,7 @@ def _check_run(config: Config) -> None:
         )
 
 
-def render(config: Config, folder: Path) -> str:
+def render(config: Submission, folder: Path) -> str:
     """The job script, which reads its configuration from ``folder``."""
     options = config.submit
     lines = [f"#SBATCH {option}" for option in [*_sbatch_options(options, config.run_dir), *options.extra]]
@@ -187,7 +187,7 @@ def _sbatch_options(options: SubmitConfig, run_dir: str) -> list[str]:
     return [*words, f"--signal=USR1@{options.signal_s}", "--requeue", "--open-mode=append", f'--output="{log}"']
 
 
-def _srun_options(config: Config) -> list[str]:
+def _srun_options(config: Submission) -> list[str]:
     options = config.submit
     words = [f"--cpus-per-task={options.cpus_per_task}"]
     if options.container_image:

@@ -30,7 +30,7 @@ SMALL = [
     *("data=synthetic", "data.image_size=32", "data.val_image_size=32", "data.val_resize=36", "data.val_samples=16"),
     *("data.train_samples=2400", "model.name=shufflenet_v2_x0_5", "train.batch_size=8", "train.epochs=8"),
     *(
-        "train.lr=0.001",
+        "optim.lr=0.001",
         "train.log_every=10",
         "threads=1",
         "submit.cpus_per_task=1",

@@ -126,7 +126,7 @@ def test_real_photos_from_the_folder_and_through_the_etls(train: Train, hymenopt
         "threads=1",
     ]
     results = [
-        train(*source, *size, "train.lr=0.01", f"run_dir=run{number}")
+        train(*source, *size, "optim.lr=0.01", f"run_dir=run{number}")
         for number, source in enumerate(
             [
                 [f"data.root={hymenoptera}"],

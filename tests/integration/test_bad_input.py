@@ -40,7 +40,7 @@ def test_a_bad_jpeg_is_named_with_its_path(train: Train, small_folder: Path, con
         (["device=cuda"], 2, "torch sees no GPU"),
         (["run_dir=/proc/run"], 2, "run_dir=/proc/run cannot be written to"),
         (["resume=nowhere.pt"], 1, "the checkpoint nowhere.pt does not exist"),
-        (["train.lr=1e38", "train.epochs=9"], 1, "the loss is not finite at step"),
+        (["optim.lr=1e38", "train.epochs=9"], 1, "the loss is not finite at step"),
         (["data.root=/nowhere"], 2, "error: /nowhere is not a folder: it must hold train/ and val/"),
         (
             ["data=aistore", "data.endpoint=embedded", "data.embedded_root=/no"],
@@ -61,7 +61,7 @@ def test_a_sentence(train: Train, small_folder: Path, overrides: list[str], code
 def test_a_loss_that_is_not_finite_names_step_rate_and_checkpoint(train: Train, small_folder: Path) -> None:
     train(f"data.root={small_folder}", *TINY, "train.epochs=1")
     message = error(
-        train(f"data.root={small_folder}", *TINY, "train.lr=1e38", "train.epochs=9", "allow_changes=true"), 1
+        train(f"data.root={small_folder}", *TINY, "optim.lr=1e38", "train.epochs=9", "allow_changes=true"), 1
     )
     assert "lr 1e+38" in message and "the last checkpoint is run/checkpoints/last.pt" in message
 
@@ -133,7 +133,7 @@ def test_an_operation_that_is_not_deterministic_is_named(
 
 def test_a_process_says_it_too(train_py: Train, small_folder: Path) -> None:
     assert "there is no option train.foo" in error(train_py(f"data.root={small_folder}", "+train.foo=1"), 2)
-    assert "did you mean train.lr" in error(train_py(f"data.root={small_folder}", "train.lrr=1"), 2)
+    assert "did you mean optim.lr" in error(train_py(f"data.root={small_folder}", "train.lrr=1"), 2)
     path = small_folder / "train" / "dog" / "3.jpg"
     path.write_bytes(b"no photo")
     assert str(path) in error(train_py(f"data.root={small_folder}", *TINY, "data.workers=2"), 1)

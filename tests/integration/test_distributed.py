@@ -17,12 +17,12 @@ RUN = [*TINY, BATCH_NORM, "train.log_every=1"]
 
 def test_ranks_that_differ_are_named(fork_train: ForkedTrain, small_folder: Path) -> None:
     words = [f"data.root={small_folder}", *RUN]
-    codes, result = fork_train.ranks([words, [*words, "train.lr=0.5", "seed=3"]])
+    codes, result = fork_train.ranks([words, [*words, "optim.lr=0.5", "seed=3"]])
     assert codes == [2, 2]
     errors = [line for line in result.output.splitlines() if "error: " in line]
     assert len(errors) == 1, result.output
     assert re.match(
-        r"rank 0: error: rank 1 on \S+ is not like rank 0: seed: 0 → 3; train.lr: 0.01 → 0.5\. All", errors[0]
+        r"rank 0: error: rank 1 on \S+ is not like rank 0: seed: 0 → 3; optim.lr: 0.01 → 0.5\. All", errors[0]
     )
     assert not result.run_dir.exists()
 

@@ -145,7 +145,7 @@ def test_a_step_that_fails_in_the_optimiser_is_not_saved(train: Train, small: Pa
 def test_weights_that_are_not_finite_never_replace_others(train: Train, small: Path, broken: Any) -> None:
     first = train(f"data.root={small}", *RUN, "train.epochs=1")
     before = (first.run_dir / "checkpoints" / "last.pt").read_bytes()
-    words = [f"data.root={small}", *RUN, "train.lr=1e38", "train.epochs=3", "allow_changes=true"]
+    words = [f"data.root={small}", *RUN, "optim.lr=1e38", "train.epochs=3", "allow_changes=true"]
     for extra in ([], ["train.checkpoint_every=1"]):
         ended = train(*words, *extra)
         assert ended.code == 1 and "not finite" in ended.output, ended.output

@@ -23,7 +23,7 @@ REAL = [
     *(
         "train.batch_size=48",
         "train.epochs=2",
-        "train.lr=0.01",
+        "optim.lr=0.01",
         "train.checkpoint_every=2",
         "train.log_every=1",
         BATCH_NORM,
@@ -158,7 +158,7 @@ def test_one_two_and_one_processes_see_the_same_stream(
 
 def test_ranks_validate_with_the_same_statistics_and_count_each_sample_once(fork_train: Train, small: Path) -> None:
     """17 validation images over 2 processes; a BatchNorm has other running statistics in each until they are shared."""
-    words = [f"data.root={small}", *TINY, BATCH_NORM, "train.lr=0.1"]
+    words = [f"data.root={small}", *TINY, BATCH_NORM, "optim.lr=0.1"]
     two = fork_train(*words, world=2)
     assert two.code == 0, two.output
     alone = fork_train(*words, "mode=evaluate", "model.weights=run/checkpoints/last.pt", "run_dir=alone")

@@ -23,23 +23,23 @@ def test_a_change_stops_a_resumed_run_unless_allowed(train: Train, small_folder:
     words = [f"data.root={small_folder}", *TINY]
     first = train(*words, "train.epochs=1")
     before = (first.run_dir / "checkpoints" / "last.pt").read_bytes(), first.metrics("train_step")
-    refused = train(*words, "train.lr=0.02", "seed=1", "data.workers=1", "train.log_every=1")
+    refused = train(*words, "optim.lr=0.02", "seed=1", "data.workers=1", "train.log_every=1")
     assert "to go on from run/checkpoints/last.pt would not be the same run" in error(refused, 2)
-    assert "\n  seed: 0 → 1\n  train.lr: 0.01 → 0.02\nUndo these changes" in refused.output
+    assert "\n  seed: 0 → 1\n  optim.lr: 0.01 → 0.02\nUndo these changes" in refused.output
     write_image(small_folder / "train" / "dog" / "99.jpg", 99)
     assert "\n  data set train.samples: 36 → 37\n  data set train.sha256: " in train(*words).output
     assert ((first.run_dir / "checkpoints" / "last.pt").read_bytes(), first.metrics("train_step")) == before
 
-    allowed = train(*words, "train.lr=0.02", "allow_changes=true")
+    allowed = train(*words, "optim.lr=0.02", "allow_changes=true")
     assert allowed.code == 0, allowed.output
-    assert "allowed changes since run/checkpoints/last.pt was written:\n  train.lr: 0.01 → 0.02\n" in allowed.output
+    assert "allowed changes since run/checkpoints/last.pt was written:\n  optim.lr: 0.01 → 0.02\n" in allowed.output
     assert {line["lr"] for line in allowed.metrics("train_step") if line["epoch"] == 1} == {0.02}
     recorded = json.loads((allowed.run_dir / "environment.json").read_text())["changes"]
     assert [(entry["epoch"], entry["step"], entry["changes"][0]) for entry in recorded] == [
-        (1, 3, "train.lr: 0.01 → 0.02")
+        (1, 3, "optim.lr: 0.01 → 0.02")
     ]
 
-    longer = train(*words, "train.lr=0.02", "train.epochs=3")
+    longer = train(*words, "optim.lr=0.02", "train.epochs=3")
     assert longer.code == 0, longer.output
     assert json.loads((longer.run_dir / "environment.json").read_text())["changes"] == recorded
 

@@ -204,7 +204,7 @@ def test_evaluation_of_torchvisions_weights_on_a_thousand_classes(
 def test_real_photos_train_and_validate(train: Train, hymenoptera: Path) -> None:
     result = train(
         f"data.root={hymenoptera}", "data.image_size=64", "data.val_image_size=64", "data.val_resize=72",
-        "train.batch_size=32", "train.epochs=1", "train.lr=0.01", "data.workers=1", "threads=1",
+        "train.batch_size=32", "train.epochs=1", "optim.lr=0.01", "data.workers=1", "threads=1",
     )  # fmt: skip
     assert result.code == 0, result.output
     assert "2 classes, 244 training and 153 validation images" in result.output

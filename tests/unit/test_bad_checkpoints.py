@@ -28,7 +28,7 @@ def problem(state: Any) -> str:
         check_format(state)
         state = migrated(state)
         check(state)
-        check_fits(model, optimizer, state)
+        check_fits(model, optimizer, state, "sgd")
         load_weights(model, state["model"], "it", "linear")
     except (ValueError, UserError) as error:
         return str(error)

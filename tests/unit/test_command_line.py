@@ -6,6 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from scripts.submission import Submission
 from sources.errors import ConfigError
 from tests.conftest import PROJECT
 from training.config.compose import EXPECTED_ERRORS, check, explain, option_help, register
@@ -15,8 +16,10 @@ from training.run_dir.records import config_yaml
 FROZEN = Path(__file__).parent / "command_line.txt"
 
 
-def composed(*overrides: str, folder: Path = PROJECT / "conf", name: str = "config") -> Config:
-    register()
+def composed(
+    *overrides: str, folder: Path = PROJECT / "conf", name: str = "config", schema: type[Config] = Config
+) -> Config:
+    register(schema)
     with initialize_config_dir(str(folder), version_base="1.3"):
         return check(compose(name, overrides=list(overrides)))
 
@@ -32,7 +35,7 @@ def sentence(*overrides: str) -> str:
 
 
 def test_names_and_defaults_are_frozen() -> None:
-    now = "".join(f"{name}={default}\n" for name, default, _ in describe_options())
+    now = "".join(f"{name}={default}\n" for name, default, _ in describe_options(Submission))
     assert now == FROZEN.read_text(), "the command line changed: say so in CHANGELOG.md and update command_line.txt"
 
 
@@ -58,31 +61,44 @@ def test_every_source_composes(source: str) -> None:
 
 def test_the_published_defaults_of_pytorch_examples() -> None:
     config = composed("experiment=pytorch_example", "data.root=/data")
-    train = config.train
-    assert (config.model.name, train.epochs, train.batch_size, train.lr) == ("resnet18", 90, 256, 0.1)
-    assert (train.momentum, train.nesterov, train.weight_decay, train.decay_norms_and_biases) == (
+    train, optim = config.train, config.optim
+    assert (config.model.name, train.epochs, train.batch_size, optim.lr) == ("resnet18", 90, 256, 0.1)
+    assert (optim.momentum, optim.nesterov, optim.weight_decay, optim.decay_norms_and_biases) == (
         0.9,
         False,
         1e-4,
         True,
     )
-    assert (train.schedule, train.step_epochs, train.step_gamma, train.warmup_epochs) == ("step", 30, 0.1, 0.0)
+    assert (optim.schedule, optim.step_epochs, optim.step_gamma, optim.warmup_epochs) == ("step", 30, 0.1, 0.0)
 
 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("train.lrr=1", "there is no option train.lrr: did you mean train.lr?"),
+        ("train.lr=1", "train.lr is called optim.lr now."),
+        ("+train.step_gamma=1", "train.step_gamma is called optim.step_gamma now."),
+        (
+            "submit.nodes=2",
+            "submit.… is of a job and not of a run: leave it out, or python -m scripts.submit slurm|k8s",
+        ),
+        ("+submit.nodez=2", "submit.… is of a job and not of a run"),
+        ("train.lrr=1", "there is no option train.lrr: did you mean optim.lr?"),
         ("trian.lr=1", "there is no option trian: did you mean one of the group train, such as train.epochs?"),
         ("+train.foo=1", "there is no option train.foo"),
         ("+foo.bar=1", "there is no option foo"),
         ("batch_size=3", "did you mean train.batch_size"),
-        ("train.lr=high", "train.lr: Value 'high' of type 'str' could not be converted to Float"),
+        ("optim.lr=high", "optim.lr: Value 'high' of type 'str' could not be converted to Float"),
         ("train.epochs=1.5", "train.epochs: Value '1.5'"),
         ("train.epochs=0", "train.epochs must be 1 or more, not 0."),
         ("train.batch_size=0", "train.batch_size must be 1 or more, not 0."),
-        ("train.schedule=cosin", "train.schedule must be one of step, cosine, not 'cosin'."),
-        ("train.nesterov=true train.momentum=0", "needs train.momentum above 0"),
+        ("optim.schedule=cosin", "optim.schedule must be one of step, cosine, linear, constant, not 'cosin'."),
+        ("optim.nesterov=true optim.momentum=0", "needs optim.momentum above 0"),
+        ("optim.name=adam", "optim.name must be one of sgd, adamw, not 'adam'."),
+        ("optim.betas=[0.9]", "optim.betas takes two numbers from 0 to below 1, such as [0.9,0.999], not [0.9]."),
+        ("optim.betas=[0.9,1]", "optim.betas takes two numbers from 0 to below 1"),
+        ("optim.min_lr=0.2", "optim.min_lr=0.2 must not be more than the peak, optim.lr=0.1."),
+        ("optim.warmup_start=0.2", "optim.warmup_start=0.2 must not be more than the peak, optim.lr=0.1."),
+        ("optim.clip_norm=-1", "optim.clip_norm must be 0 or more, not -1"),
         ("model=resnet50", "model is a group of options: set model.name"),
         ("data=bucket", "there is no data=bucket: choose one of aistore, imagefolder, synthetic."),
         ("experiment=none", "there is no experiment=none: choose one of"),
@@ -106,8 +122,8 @@ def test_a_missing_root_is_named() -> None:
 
 
 def test_a_recorded_configuration_composes_to_itself(tmp_path: Path) -> None:
-    config = composed("experiment=smoke", "run_dir=/runs/a", "data.scale=[0.3,0.9]", "threads=3", "train.lr=0.25")
-    config.submit.setup = ["export PATH=${HOME}/bin:$PATH"]
+    config = composed("experiment=smoke", "run_dir=/runs/a", "data.scale=[0.3,0.9]", "threads=3", "optim.lr=0.25")
+    config.data.etl.dependencies = ["export PATH=${HOME}/bin:$PATH==1"]
     (tmp_path / "config.yaml").write_text(config_yaml(config))
     assert composed(folder=tmp_path) == config
     assert composed("run_dir=NEW", folder=tmp_path).run_dir == "NEW"

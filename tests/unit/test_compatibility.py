@@ -45,9 +45,10 @@ FREE = {
     *("data.val_prefix", "data.embedded_root", "data.embedded_layout", "data.transform", "data.local_share"),
     *("data.workers", "data.prefetch", "data.max_replaced", "data.patience_s", "data.audit_every"),
     *("data.train_samples", "data.val_samples", "data.on_corrupt"),  # see below
+    *("optim.betas", "optim.eps", "optim.warmup_start", "optim.min_lr"),  # see below
     *("train.epochs", "train.checkpoint_every", "train.checkpoint_every_s", "train.keep", "train.log_every"),
 }
-"""Besides ``data.etl`` and ``submit``: what may change when a run of the default configuration goes on."""
+"""Besides ``data.etl``: what may change when a run of the default configuration goes on."""
 
 OPTIONS = [name for name, _, _ in describe_options()]
 
@@ -59,7 +60,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_is_free_or_decides(name: str) -> None:
     """Every option is compared; a new one counts as deciding the result until it is said to be free."""
-    free = name in FREE or name.startswith(("data.etl.", "submit."))
+    free = name in FREE or name.startswith("data.etl.")
     for value in ("something else", None, 5, [1]):
         if value != getattr_path(name):
             assert changes(side(), put(side(), f"config.{name}", value)) == ([] if free else [name])
@@ -85,7 +86,7 @@ def test_an_option_that_the_checkpoint_does_not_know_counts_as_its_default(name:
         inner = inner[part]
     del inner[last]
     assert changes(older, side()) == []
-    free = name in FREE or name.startswith(("data.etl.", "submit."))
+    free = name in FREE or name.startswith("data.etl.")
     assert changes(older, put(side(), f"config.{name}", "new")) == ([] if free else [name])
 
 
@@ -99,9 +100,17 @@ def test_an_option_that_is_no_more_counts_unless_it_was_at_its_default(monkeypat
 @pytest.mark.parametrize(
     ("name", "value", "when", "elsewhere"),
     [
-        ("train.epochs", 100, {"config.train.schedule": "cosine"}, {"config.train.schedule": "step"}),
-        ("train.step_epochs", 5, {"config.train.schedule": "step"}, {"config.train.schedule": "cosine"}),
-        ("train.step_gamma", 0.5, {"config.train.schedule": "step"}, {"config.train.schedule": "cosine"}),
+        ("train.epochs", 100, {"config.optim.schedule": "cosine"}, {"config.optim.schedule": "step"}),
+        ("train.epochs", 100, {"config.optim.schedule": "linear"}, {"config.optim.schedule": "constant"}),
+        ("optim.momentum", 0.5, {"config.optim.name": "sgd"}, {"config.optim.name": "adamw"}),
+        ("optim.nesterov", True, {"config.optim.name": "sgd"}, {"config.optim.name": "adamw"}),
+        ("optim.betas", [0.5, 0.9], {"config.optim.name": "adamw"}, {"config.optim.name": "sgd"}),
+        ("optim.eps", 0.5, {"config.optim.name": "adamw"}, {"config.optim.name": "sgd"}),
+        ("optim.warmup_start", 0.5, {"config.optim.warmup_epochs": 1.0}, {"config.optim.warmup_epochs": 0.0}),
+        ("optim.min_lr", 0.05, {"config.optim.schedule": "cosine"}, {"config.optim.schedule": "step"}),
+        ("optim.min_lr", 0.05, {"config.optim.schedule": "linear"}, {"config.optim.schedule": "constant"}),
+        ("optim.step_epochs", 5, {"config.optim.schedule": "step"}, {"config.optim.schedule": "cosine"}),
+        ("optim.step_gamma", 0.5, {"config.optim.schedule": "step"}, {"config.optim.schedule": "cosine"}),
         ("data.train_samples", 5, {"config.data.source": "synthetic"}, {"config.data.source": "aistore"}),
         ("data.val_samples", 5, {"config.data.source": "synthetic"}, {"config.data.source": "aistore"}),
         ("data.on_corrupt", "replace", {"replaced": [3]}, {"replaced": []}),
@@ -119,12 +128,12 @@ def test_an_option_that_decides_only_at_times(
 
 
 def test_a_change_of_the_schedule_makes_its_other_options_count() -> None:
-    now = put(put(side(), "config.train.schedule", "cosine"), "config.train.epochs", 100)
-    assert changes(side(), now) == ["train.epochs", "train.schedule"]
+    now = put(put(side(), "config.optim.schedule", "cosine"), "config.train.epochs", 100)
+    assert changes(side(), now) == ["optim.schedule", "train.epochs"]
 
 
 def test_more_epochs_are_free_unless_the_schedule_ends_with_them() -> None:
-    cosine = put(side(), "config.train.schedule", "cosine")
+    cosine = put(side(), "config.optim.schedule", "cosine")
     longer = put(copy.deepcopy(cosine), "config.train.epochs", 100)
     assert [str(difference) for difference in changes_of_result(cosine, longer)] == ["train.epochs: 90 → 100"]
 

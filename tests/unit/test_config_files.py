@@ -12,7 +12,10 @@ from sources.errors import ConfigError
 from tests.conftest import PROJECT
 from training.config.compose import EXPECTED_ERRORS, check, explain, register
 from training.config.files import check_words, load_file
+from training.config.former import MOVED, with_present_names
+from training.config.options import options_of
 from training.config.schema import Config
+from training.run_dir.files import MARK
 from training.run_dir.records import config_yaml
 
 HEADER = """\
@@ -49,6 +52,57 @@ def write(folder: Path, content: str | bytes, name: str = "config.yaml") -> Path
 def test_what_a_run_records_is_taken(tmp_path: Path) -> None:
     write(tmp_path, config_yaml(Config()))
     assert sentence(tmp_path) == ""
+
+
+def with_schema(content: str | bytes) -> bytes:
+    return b"defaults: [/schema, _self_]\n" + (content if isinstance(content, bytes) else content.encode())
+
+
+FORMER = "train: {lr: 0.3, schedule: cosine, epochs: 7}\nsubmit: {nodes: 2, setup: ['echo \\${x}'], k8s: {image: a}}\n"
+"""As versions recorded it that had these options in a run's configuration."""
+
+
+def recorded(content: str) -> bytes:
+    return f"{MARK}: python train.py\n".encode() + with_schema(content)
+
+
+def test_what_an_older_version_recorded_is_read_by_todays_names(tmp_path: Path) -> None:
+    path = write(tmp_path, recorded(FORMER))
+    assert sentence(tmp_path) == "" and sentence(tmp_path, "train.lr=1") == "train.lr is called optim.lr now."
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        config = check(compose("config", overrides=["data.root=/data"]))
+    assert (config.optim.lr, config.optim.schedule, config.train.epochs) == (0.3, "cosine", 7)
+    record = load_file(path)
+    assert record["optim"] == {"lr": 0.3, "schedule": "cosine"} and record["train"] == {"epochs": 7}
+    assert "submit" not in record
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (with_schema("train: {lr: 0.3}\n"), "train.lr is called optim.lr now."),
+        (with_schema("submit: {nodes: 2}\n"), "submit.… is of a job and not of a run"),
+        (recorded("train: {lrr: 0.3}\n"), "there is no option train.lrr"),
+        (recorded("train: {lr: {a: 1}}\n"), "optim.lr: "),
+        (recorded("train: {lr: many}\n"), "optim.lr: Value 'many'"),
+        (recorded("optim: 5\ntrain: {lr: 1}\n"), "optim is a group of options"),
+    ],
+)
+def test_a_file_is_a_record_only_if_it_says_so(tmp_path: Path, content: bytes, expected: str) -> None:
+    write(tmp_path, content)
+    said = sentence(tmp_path)
+    assert expected in said and len(said.splitlines()) == 1
+
+
+def test_present_names_stay_and_what_is_no_group_does_too() -> None:
+    present = {"optim": {"lr": 1}, "train": {"epochs": 2}, "seed": 0}
+    assert with_present_names(present) == present
+    assert with_present_names({"train": {"lr": 1}, "optim": 5}) == {"train": {}, "optim": 5}
+    assert with_present_names({"train": [1], "submit": 3, 4: "x"}) == {"train": [1], 4: "x"}
+    before = {"train": {"lr": 1}}
+    assert with_present_names(before) == {"train": {}, "optim": {"lr": 1}} and before == {"train": {"lr": 1}}
+    names = {item.name for item in options_of(Config)}
+    assert not names & set(MOVED) and set(MOVED.values()) <= names
 
 
 CODE = {
@@ -155,8 +209,8 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "a wrong type": ("train: {epochs: many}\n", "train.epochs: Value 'many'"),
     "a secret": ("run_dir: ${oc.env:AIS_AUTHN_TOKEN}\n", "its value would be recorded"),
     "a hidden secret": ("run_dir: ${${data.bucket}:HOME}\ndata: {bucket: oc.env}\n", "its value would be recorded"),
-    "a secret with a default": ("submit: {setup: ['export A=${oc.env:B,x}']}\n", "its value would be recorded"),
-    "decoded": ("train: {lr: '${oc.decode:0.5}'}\n", "its value would be recorded"),
+    "a secret with a default": ("data: {etl: {dependencies: ['a==${oc.env:B,x}']}}\n", "its value would be recorded"),
+    "decoded": ("optim: {lr: '${oc.decode:0.5}'}\n", "its value would be recorded"),
     "an unknown resolver": ("run_dir: ${evil:x}\n", "evil"),
     "a missing value": ("run_dir: ${nothing}\n", "nothing"),
 }
@@ -178,10 +232,6 @@ NO_SCHEMA = {
     *("empty", "comments alone", "null", "a list", "text", "code", "large", "deep maps", "not UTF-8", "NUL"),
     *("two documents", "twice", "twice inside", "deep lines"),
 }
-
-
-def with_schema(content: str | bytes) -> bytes:
-    return b"defaults: [/schema, _self_]\n" + (content if isinstance(content, bytes) else content.encode())
 
 
 def lines_shifted(said: str) -> str:
@@ -211,18 +261,21 @@ def experiment(tmp_path: Path) -> Callable[[str], tuple[Path, str]]:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("# @package _global_\ntrain:\n\tlr: 0.1\n", "line 3: a tab begins the line"),
+        ("# @package _global_\noptim:\n\tlr: 0.1\n", "line 3: a tab begins the line"),
         (
-            "# @package _global_\ntrain:\n  lr: 0.1\n  epoch: 1\n",
+            "# @package _global_\ntrain:\n  keep: 1\n  epoch: 1\n",
             "line 4: there is no option train.epoch: did you mean",
         ),
         (
-            "train:\n  lr: 0.1\n",
+            "optim:\n  lr: 0.1\n",
             "line 1: its options would be those of a group experiment, which there is not. Make the",
         ),
-        ("# @package _global_\ntrain:\n  lr: 0.1\n", ""),
-        ("# @package train\nlr: 0.1\n", ""),
-        ("# @package train\nlrr: 0.1\n", "line 2: there is no option train.lrr"),
+        ("# @package _global_\noptim:\n  lr: 0.1\n", ""),
+        ("# @package _global_\ntrain:\n  lr: 0.1\n", "line 3: train.lr is called optim.lr now."),
+        ("# @package _global_\nsubmit: {nodes: 2}\n", "line 2: submit.… is of a job and not of a run"),
+        ("# @package optim\nlr: 0.1\n", ""),
+        ("# @package train\nlr: 0.1\n", "line 2: train.lr is called optim.lr now."),
+        ("# @package optim\nlrr: 0.1\n", "line 2: there is no option optim.lrr"),
     ],
 )
 def test_an_experiment_of_ones_own(experiment: Callable[[str], tuple[Path, str]], content: str, expected: str) -> None:
@@ -240,6 +293,8 @@ def test_reading_a_file_of_a_run_is_as_careful(tmp_path: Path) -> None:
     assert load_file(path)["seed"] == 0
 
 
-@pytest.mark.parametrize("word", ["run_dir=${oc.env:HOME}", "+submit.setup=['${oc.env:HOME}']", "seed=${oc.decode:1}"])
+@pytest.mark.parametrize(
+    "word", ["run_dir=${oc.env:HOME}", "+data.etl.dependencies=['${oc.env:HOME}']", "seed=${oc.decode:1}"]
+)
 def test_secrets_are_refused_on_the_command_line(word: str) -> None:
     assert "its value would be recorded" in sentence(PROJECT / "conf", word)

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from scripts.submission import Submission
 from tests.conftest import PROJECT
 from training.config.compose import register
+from training.config.schema import Config
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 
@@ -31,11 +33,12 @@ def test_commands(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             module = words[words.index("-m") + 1].strip("`)")
             if not module.startswith(("pip", "torch")):
                 assert importlib.util.find_spec(module), f"{page.name}: {module}"
-        if "train.py" not in words or "--config-path" in words:
+        program = next((word for word in ("train.py", "scripts.submit") if word in words), "")
+        if not program or "--config-path" in words:
             continue
-        overrides = [word for word in words[words.index("train.py") + 1 :] if "=" in word and not word.startswith("-")]
+        overrides = [word for word in words[words.index(program) + 1 :] if "=" in word and not word.startswith("-")]
         overrides = [re.sub(r"=([^\[\"',]*),.*", r"=\1", word) for word in overrides]  # the first of a sweep
-        register()
+        register(Submission if program == "scripts.submit" else Config)
         with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
             compose("config", overrides=overrides)
 

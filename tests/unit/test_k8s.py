@@ -17,8 +17,8 @@ from scripts import submit
 from scripts.k8s import to_yaml
 from scripts.k8s.manifests import job_name, render
 from scripts.k8s.pod import configuration_in_pod, memory_quantity
+from scripts.submission import Submission
 from training.config.compose import check, register
-from training.config.schema import Config
 from training.processes.preemption import EXIT_CODE
 
 Manifests = dict[str, dict[str, Any]]
@@ -49,12 +49,12 @@ def run_id(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @functools.cache
-def resolved(*overrides: str) -> Config:
+def resolved(*overrides: str) -> Submission:
     [config] = submit.resolve(list(overrides), multirun=False)
     return config
 
 
-def configure(*overrides: str) -> Config:
+def configure(*overrides: str) -> Submission:
     return configuration_in_pod(resolved(*overrides))
 
 
@@ -114,7 +114,7 @@ def test_what_train_py_composes_in_the_pod_is_what_was_resolved(overrides: list[
     register()
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         composed = check(compose("config"))
-    assert composed == configure(*overrides)
+    assert composed == configure(*overrides).run
 
 
 @JOBS

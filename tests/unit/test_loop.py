@@ -12,7 +12,8 @@ from training.config.schema import Config, DataConfig, TrainConfig
 from training.engine.loop import _train_step
 from training.loader.fingerprint import Stream
 from training.loader.loader import Feed, Loader
-from training.optim.optimizers import build_optimizer, build_schedule
+from training.optim.optimizers import build_optimizer
+from training.optim.schedule import build_schedule
 from training.processes.distributed import World
 from training.report.console import Console
 from training.report.metrics import Sums, Tally
@@ -21,14 +22,12 @@ from training.state.run_state import Run
 
 def make_run(accumulate: int) -> Run:
     torch.manual_seed(0)
-    config = Config(
-        data=DataConfig(source="synthetic"), train=TrainConfig(batch_size=12, accumulate=accumulate, lr=0.1)
-    )
+    config = Config(data=DataConfig(source="synthetic"), train=TrainConfig(batch_size=12, accumulate=accumulate))
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6))
-    optimizer = build_optimizer(model, config.train)
+    optimizer = build_optimizer(model, config.optim)
     return Run(
         config=config, world=World(), device=torch.device("cpu"), model=model, train_model=model, eval_model=model,
-        optimizer=optimizer, schedule=build_schedule(optimizer, config.train, 4),
+        optimizer=optimizer, schedule=build_schedule(optimizer, config.optim, config.train.epochs, 4),
         scaler=torch.amp.GradScaler("cpu", enabled=False), steps_per_epoch=4,
         stop=None,  # type: ignore[arg-type]  # not asked within a step
         console=Console(enabled=False), stream=Stream("off"), environment={},

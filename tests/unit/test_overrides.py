@@ -20,11 +20,13 @@ from sources.errors import ConfigError, DataError
 from sources.text import shell_word, visible
 from tests.conftest import PROJECT
 from training.config.compose import EXPECTED_ERRORS, check, explain, register
-from training.config.overrides import PATHS, STRINGS, quote_overrides
+from training.config.overrides import PATHS, names_of, quote_overrides
 from training.config.schema import Config, DataConfig
 from training.report.console import Console
 from training.run_dir.records import config_yaml, rerun_command
 from training.state.compatibility import flatten
+
+STRINGS = names_of(str, Config)
 
 VALUES = [
     *(f"/data/a{character}b" for character in "()[]{};&!^<>'\"=#,:%$@*? \t\\|~`+"),
@@ -211,19 +213,20 @@ def test_values_of_other_options_and_lists_keep_their_meaning() -> None:
     assert config.run_dir == "runs/alexnet-3"
     config = typed(["data=synthetic", "data.etl.dependencies=[numpy==1.26.4, pillow==11.0]", "data.scale=[0.1,1]"])
     assert config.data.etl.dependencies == ["numpy==1.26.4", "pillow==11.0"] and config.data.scale == [0.1, 1]
-    config = typed(["data=synthetic", "submit.setup=[. venv/bin/activate; module load a=b,'x, y']"])
-    assert config.submit.setup == [". venv/bin/activate; module load a=b", "x, y"]
+    words = ["data=synthetic", "submit.setup=[. venv/bin/activate; module load a=b,'x, y']", "submit.mem=a (b"]
+    [job] = resolve(words, multirun=False)
+    assert job.submit.mem == "a (b" and job.submit.setup == [". venv/bin/activate; module load a=b", "x, y"]
     assert typed(["data=synthetic", "++data.root=/a b", "++run_dir=/c (d)"]).data.root == "/a b"
 
 
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("train.lr=0.1;", "train.lr takes a value such as 0.1, not '0.1;'"),
+        ("optim.lr=0.1;", "optim.lr takes a value such as 0.1, not '0.1;'"),
         ("train.epochs=90)", "train.epochs takes a value such as 90, not '90)'"),
         ("run_dir=${HOME}/x", "run_dir: ${…} in a value is the value of another option, and this cannot be had"),
         ("resnet50", "'resnet50' is not of the form name=value"),
-        ("lr=0.1;", "there is no option lr: did you mean train.lr"),
+        ("lr=0.1;", "there is no option lr: did you mean optim.lr"),
     ],
 )
 def test_what_hydra_cannot_read_is_named(word: str, expected: str) -> None:

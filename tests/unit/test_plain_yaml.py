@@ -245,7 +245,7 @@ def test_every_option_of_text_comes_back_from_config_yaml(
         begin = seed + start * -(-len(strings) // starts)
         texts = itertools.cycle(strings[begin % len(strings) :] + strings[: begin % len(strings)])
         config = with_texts(Config(), texts)
-        assert {config.submit.k8s.near, config.data.etl.dependencies[1], config.threads} <= set(strings)
+        assert {config.data.bucket, config.data.etl.dependencies[1], config.threads} <= set(strings)
         for name in PATHS:  # a home folder's sign is replaced there
             *groups, leaf = name.split(".")
             holder = functools.reduce(getattr, groups, config)
@@ -260,7 +260,8 @@ def test_every_option_of_text_comes_back_from_config_yaml(
 def test_a_rerun_leaves_the_same_file(tmp_path: Path) -> None:
     register()
     config = dataclasses.replace(Config(), run_dir="1e3")
-    config.data.root, config.submit.account, config.submit.setup = "/data", "0123", ["on", "PATH=$HOME:\\${x}", "1_000"]
+    config.data.root, config.model.weights = "/data", "0123"
+    config.data.etl.dependencies = ["on==1", "PATH=$HOME:\\${x}==1", "1_000==1"]
     first = config_yaml(config)
     (tmp_path / "config.yaml").write_text(first, encoding="utf-8")
     with initialize_config_dir(str(tmp_path), version_base="1.3"):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scripts import submit
+from scripts.submission import Submission
 from sources.errors import ConfigError
 from training.config.recorded import check_texts
 from training.config.schema import Config
@@ -36,9 +37,9 @@ def places(config: Any, prefix: str = "") -> list[tuple[Any, str, str]]:
 
 @pytest.mark.parametrize("secret", [TOKEN, JWT, f"{TOKEN}\x1b", "http://me:pass-word@ais:51080"])
 def test_a_secret_in_any_option_is_refused(secret: str) -> None:
-    assert len(places(Config())) > 50
-    for number, (_, _, name) in enumerate(places(Config())):
-        config = Config()
+    assert len(places(Submission())) > 50
+    for number, (_, _, name) in enumerate(places(Submission())):
+        config = Submission()
         holder, field, _ = places(config)[number]
         text = f"ais://a/{secret}/b" if "://" not in secret else secret
         setattr(holder, field, ["echo", text] if isinstance(getattr(holder, field), list) else text)
@@ -79,7 +80,7 @@ def test_a_token_of_a_file_is_refused_too(tmp_path: Path, monkeypatch: pytest.Mo
 )
 @pytest.mark.parametrize("name", ["setup", "extra"])
 def test_a_secret_that_a_command_sets_is_refused(name: str, line: str) -> None:
-    config = Config()
+    config = Submission()
     setattr(config.submit, name, ["module load cuda", line])
     with pytest.raises(ConfigError, match=f"^submit.{name} (sets|holds) .*a file that you alone can read") as raised:
         check_texts(config)
@@ -101,7 +102,7 @@ def test_a_secret_that_a_command_sets_is_refused(name: str, line: str) -> None:
     ],
 )
 def test_what_holds_no_secret_is_taken(line: str) -> None:
-    config = Config()
+    config = Submission()
     config.submit.setup = [line]
     check_texts(config)
 

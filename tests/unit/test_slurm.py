@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from scripts import slurm
+from scripts.submission import Submission
 from scripts.submit import main
 from sources.errors import ConfigError
 from tests.unit.test_command_line import composed
@@ -22,7 +23,8 @@ BASE = ["data.root=/data", "submit.nodes=2"]
 
 
 def rendered(*overrides: str, folder: Path = Path("/runs/a/submitted/now")) -> str:
-    config = composed("data.root=/data", "run_dir=/runs/a", *overrides)
+    config = composed("data.root=/data", "run_dir=/runs/a", *overrides, schema=Submission)
+    assert isinstance(config, Submission)
     slurm.check(config)
     script = slurm.render(config, folder)
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
@@ -193,11 +195,11 @@ def test_a_submission_leaves_the_configuration_and_says_how_to_follow(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = site.job("data.root=photos", "train.lr=0.25")
+    folder = site.job("data.root=photos", "optim.lr=0.25")
     said = capsys.readouterr().out
     assert "submitted job 17: 2 x 1 processes" in said and "tail -F" in said and "scancel 17" in said
     config = composed(folder=folder)
-    assert (config.train.lr, config.data.root) == (0.25, str(tmp_path / "photos"))
+    assert (config.optim.lr, config.data.root) == (0.25, str(tmp_path / "photos"))
     assert config.run_dir == str(site.run_dir)
     assert site.calls.read_text() == f"sbatch --parsable {folder}/job.sbatch\n"
 
@@ -255,11 +257,11 @@ def test_a_begun_run_with_other_options_is_not_queued(
     assert train("experiment=smoke", "train.epochs=1", f"run_dir={site.run_dir}").code == 0  # type: ignore[attr-defined]
     words = ["slurm", "experiment=smoke", f"run_dir={site.run_dir}"]
     assert main([*words, "train.epochs=2", "submit.nodes=2"]) == 0  # may change
-    assert main([*words, "train.lr=1"]) == 2
+    assert main([*words, "optim.lr=1"]) == 2
     assert (
-        f"the run in {site.run_dir} was begun with other options:\n  train.lr: 0.1 → 1.0\n" in capsys.readouterr().err
+        f"the run in {site.run_dir} was begun with other options:\n  optim.lr: 0.1 → 1.0\n" in capsys.readouterr().err
     )
-    assert main([*words, "train.lr=1", "allow_changes=true"]) == 0
+    assert main([*words, "optim.lr=1", "allow_changes=true"]) == 0
 
 
 def test_an_attempt_starts_the_trainer_once_each_node_sees_the_run(site: Site) -> None:

@@ -6,7 +6,7 @@ import functools
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -18,16 +18,14 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from sources.errors import ConfigError
 from training.config.files import watch_hydra
-from training.config.options import literal
+from training.config.former import MOVED, OF_JOBS
+from training.config.options import Names, literal
 from training.config.overrides import PATHS, expand_user
 from training.config.schema import Config, describe_options
 from training.run_dir.run_id import base_name, hand_out
 
 EXPECTED_ERRORS = (HydraException, OmegaConfBaseException, ValueError, ConfigError)
 """What Hydra raises for a wrong command line."""
-
-_OPTIONS = [name for name, _, _ in describe_options()]
-_GROUPS = {name.rpartition(".")[0] for name in _OPTIONS} - {""}
 
 _HELP = """\
 Train torchvision's classification models on ImageNet, repeatably.
@@ -36,6 +34,7 @@ Train torchvision's classification models on ImageNet, repeatably.
     python train.py data=synthetic                                 the model's speed without a loader
     python train.py mode=evaluate model.name=resnet50 model.weights=IMAGENET1K_V1 data.root=/data/imagenet
     torchrun --nproc-per-node=8 train.py data.root=/data/imagenet  eight processes
+    python -m scripts.submit slurm|k8s data.root=/data/imagenet    a job with the same options; its own: --help
 
 == Groups (group=choice) ==
 {groups}
@@ -48,15 +47,24 @@ Exit codes: 0 done, 1 error, 2 wrong usage or configuration, 85 stopped on reque
 """
 
 
-def register() -> None:
-    """Make the schema and the resolvers known to Hydra."""
-    watch_hydra(unknown_option)
-    ConfigStore.instance().store(name="schema", node=Config)
+def register(schema: type[Config] = Config) -> None:
+    """Make the schema and the resolvers known to Hydra; ``schema`` has at least the options of a run."""
+    watch_hydra(_names, unknown_option)
+    ConfigStore.instance().store(name="schema", node=schema)
     OmegaConf.register_new_resolver("run_id", run_id, replace=True)
     OmegaConf.register_new_resolver("option_help", option_help, replace=True)
     OmegaConf.register_new_resolver("scratch_dir", scratch_dir, replace=True)
     for name in ("oc.env", "oc.decode"):
         OmegaConf.register_new_resolver(name, functools.partial(_refuse_resolver, name), replace=True)
+
+
+def _schema() -> type[Config]:
+    """The one that Hydra knows."""
+    return OmegaConf.get_type(ConfigStore.instance().load("schema.yaml").node)  # type: ignore[return-value]
+
+
+def _names() -> Names:
+    return Names(_schema())
 
 
 def _refuse_resolver(name: str, *arguments: Any) -> None:
@@ -89,10 +97,13 @@ def scratch_dir() -> str:
 
 def option_help() -> str:
     """The text of ``--help``, from the schema; Hydra fills in ``$FLAGS_HELP``."""
-    rows = describe_options()
+    return _HELP.format(groups="$APP_CONFIG_GROUPS", options=table(describe_options()).replace("$", "$$"))
+
+
+def table(rows: Sequence[tuple[str, str, str]]) -> str:
+    """(name, default, help) of options, one in a line."""
     width = max(len(f"{name}={default}") for name, default, _ in rows)
-    options = "\n".join(f"{f'{name}={default}':<{width}}  {text}" for name, default, text in rows)
-    return _HELP.format(groups="$APP_CONFIG_GROUPS", options=options.replace("$", "$$"))
+    return "\n".join(f"{f'{name}={default}':<{width}}  {text}" for name, default, text in rows)
 
 
 def check(cfg: DictConfig) -> Config:
@@ -100,11 +111,12 @@ def check(cfg: DictConfig) -> Config:
 
     Hydra lets ``+name=value`` through even against a schema, so names are compared again here.
     """
+    schema, names = _schema(), _names()
     try:
         container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(container, dict)
-        _refuse_unknown(container)
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), literal(container)))
+        _refuse_unknown(names, container)
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), literal(container)))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from None
     assert isinstance(config, Config)
@@ -140,9 +152,9 @@ def explain(error: Exception) -> str:
             f"{key}: ${{…}} in a value is the value of another option, and this cannot be had: "
             f"{str(cause).strip().splitlines()[0]}. As plain text it is written \\${{…}}."
         )
-    first = str(cause).strip().splitlines()[0]
-    if key in _GROUPS:
-        return f"{key} is a group of options: set {' or '.join(_members(key)[:3])}, …"
+    first, names = str(cause).strip().splitlines()[0], _names()
+    if key in names.groups:
+        return f"{key} is a group of options: set {' or '.join(names.members(key)[:3])}, …"
     if key and ("is not in struct" in first or "not in '" in first):
         return unknown_option(key)
     return f"{key}: {first}." if key else str(error).strip()
@@ -158,38 +170,41 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _explain_word(word: str) -> str:
     name, equals, value = word.partition("=")
     name = name.lstrip("+~")
-    default = next((default for option, default, _ in describe_options() if option == name), None)
+    default = next((default for option, default, _ in describe_options(_schema()) if option == name), None)
     if not equals:
         return f"{word!r} is not of the form name=value: python train.py --help lists the options."
     if default is not None:
         return f"{name} takes a value such as {default or 'NAME'}, not {value!r}: python train.py --help tells more."
-    if "." not in name and "/" not in name and name not in _GROUPS:
+    if "." not in name and "/" not in name and name not in _names().groups:
         return unknown_option(name)
     quoted = shlex.quote(f'{name}="{value}"')
     return f"{word!r}: Hydra cannot read {value!r}. Put it into quotes: {quoted}."
 
 
 def unknown_option(name: str) -> str:
-    """A sentence for an option that does not exist, with the nearest ones that do."""
+    """A sentence for an option that does not exist, with its present name or the nearest ones that do."""
+    names = _names()
+    if name in MOVED:
+        return f"{name} is called {MOVED[name]} now."
+    if name.split(".")[0] == OF_JOBS and OF_JOBS not in names.groups:
+        return (
+            f"{OF_JOBS}.… is of a job and not of a run: leave it out, or python -m scripts.submit slurm|k8s takes it."
+        )
     leaves: dict[str, list[str]] = {}
-    for option in _OPTIONS:
+    for option in names.options:
         leaves.setdefault(option.rpartition(".")[2], []).append(option)
-    for group in difflib.get_close_matches(name, sorted(_GROUPS), n=1, cutoff=0.75) if "." not in name else ():
-        return f"there is no option {name}: did you mean one of the group {group}, such as {_members(group)[0]}?"
+    for group in difflib.get_close_matches(name, sorted(names.groups), n=1, cutoff=0.75) if "." not in name else ():
+        return f"there is no option {name}: did you mean one of the group {group}, such as {names.members(group)[0]}?"
     matches = difflib.get_close_matches(name.rpartition(".")[2], leaves, n=3, cutoff=0.6)
     near = [option for match in matches for option in leaves[match]]
     hint = f"did you mean {' or '.join(near[:3])}?" if near else "python train.py --help lists them."
     return f"there is no option {name}: {hint}"
 
 
-def _members(group: str) -> list[str]:
-    return [option for option in _OPTIONS if option.startswith(f"{group}.")]
-
-
-def _refuse_unknown(container: dict[Any, Any], prefix: str = "") -> None:
+def _refuse_unknown(names: Names, container: dict[Any, Any], prefix: str = "") -> None:
     for key, value in container.items():
         name = f"{prefix}{key}"
-        if name in _GROUPS and isinstance(value, dict):
-            _refuse_unknown(value, f"{name}.")
-        elif name not in _OPTIONS:
+        if name in names.groups and isinstance(value, dict):
+            _refuse_unknown(names, value, f"{name}.")
+        elif name not in names.options:
             raise ConfigError(unknown_option(name))

@@ -8,6 +8,7 @@ holds, so all is counted before it is built.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import yaml  # type: ignore[import-untyped]
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from sources.errors import ConfigError
-from training.config.options import options_of
-from training.config.schema import Config
+from training.config.former import is_former, with_present_names
+from training.config.options import Names
+from training.run_dir.files import is_recorded
 
 _LARGEST = 1 << 20
 _DEEPEST = 20
@@ -40,14 +42,21 @@ _DEFAULTS = re.compile(r"(override )?/?hydra/(job_logging|hydra_logging): none")
 _NAME = re.compile(r"[A-Za-z_][\w./@:-]*")
 _TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
 
-_OPTIONS = {item.name for item in options_of(Config)}
-_GROUPS = {name.rpartition(".")[0] for name in _OPTIONS}
+
+@dataclass(frozen=True)
+class _Rules:
+    """What a file may hold. A run's own record may be of an older version, and is read by today's names."""
+
+    path: Path
+    names: Names
+    unknown_option: Callable[[str], str]
+    is_recorded: bool
 
 
-def watch_hydra(unknown_option: Callable[[str], str]) -> None:
+def watch_hydra(names: Callable[[], Names], unknown_option: Callable[[str], str]) -> None:
     """From here on Hydra's reading of a file raises ConfigError for what this module refuses.
 
-    ``unknown_option`` is the sentence about an option that does not exist.
+    ``names`` answers what options there are; ``unknown_option`` is the sentence about one that does not exist.
     """
     Plugins.instance()  # registers the kinds of sources
     kind: Any = SourcesRegistry.instance().types["file"]
@@ -62,7 +71,10 @@ def watch_hydra(unknown_option: Callable[[str], str]) -> None:
         node = read_nodes(path)
         result: ConfigResult = load(source, config_path)
         group = config_path.rpartition("/")[0].strip("/")
-        _check_content(path, node, group, str(result.header.get("package") or "_group_"), unknown_option)
+        rules = _Rules(path, names(), unknown_option, is_recorded(path))
+        _check_content(rules, node, group, str(result.header.get("package") or "_group_"))
+        if rules.is_recorded:
+            result.config = OmegaConf.create(with_present_names(_plain(result.config)))
         return result
 
     load_config.is_watched = True  # type: ignore[attr-defined]
@@ -83,12 +95,16 @@ def check_words(words: Sequence[str]) -> None:
         )
 
 
-def load_file(path: Path) -> DictConfig:
-    """A configuration file of a run. Raises ConfigError for one that ``read_nodes`` refuses, and OSError."""
+def load_file(path: Path) -> dict[Any, Any]:
+    """What a run recorded, by today's names. Raises ConfigError for a file that ``read_nodes`` refuses, and OSError."""
     read_nodes(path)
-    content = OmegaConf.load(path)
-    assert isinstance(content, DictConfig)  # since the file is a mapping
-    return content
+    return with_present_names(_plain(OmegaConf.load(path)))
+
+
+def _plain(content: Any) -> dict[Any, Any]:
+    plain = OmegaConf.to_container(content)
+    assert isinstance(plain, dict)  # since the file is a mapping
+    return plain
 
 
 def read_nodes(path: Path) -> Any:
@@ -167,25 +183,25 @@ def _count(path: Path, node: Any, known: dict[int, int]) -> int:
     return total
 
 
-def _check_content(path: Path, node: Any, group: str, package: str, unknown_option: Callable[[str], str]) -> None:
+def _check_content(rules: _Rules, node: Any, group: str, package: str) -> None:
     """Raise ConfigError for what is neither an option nor what our own files set."""
     prefix = "" if package == "_global_" else group.replace("/", ".") if package == "_group_" else package
     prefix = prefix.removeprefix("_global_.")
-    where = f"{path}, line 1"
+    where = f"{rules.path}, line 1"
     if group.split("/")[0] == "hydra" or prefix.split(".")[0] == "hydra":
         raise ConfigError(f"{where}: settings of Hydra's can run code, and are not taken from files.")
-    if prefix and prefix not in _GROUPS:
+    if prefix and prefix not in rules.names.groups:
         raise ConfigError(
             f"{where}: its options would be those of a group {prefix}, which there is not. Make the first line "
             "# @package _global_ and write options by their whole names."
         )
     for name, key, value in _entries(node):
         if name == "defaults":
-            _check_defaults(path, value)
+            _check_defaults(rules.path, value)
         elif name.split(".")[0] == "hydra" and not prefix:
-            _check_hydra(path, key, value)
+            _check_hydra(rules.path, key, value)
         else:
-            _check_options(path, f"{prefix}.{name}" if prefix else name, key, value, unknown_option)
+            _check_options(rules, f"{prefix}.{name}" if prefix else name, key, value)
 
 
 def _entries(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -198,16 +214,18 @@ def _entries(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
             yield f"{prefix}{key.value}", key, value
 
 
-def _check_options(path: Path, name: str, key: Any, value: Any, unknown_option: Callable[[str], str]) -> None:
+def _check_options(rules: _Rules, name: str, key: Any, value: Any) -> None:
     """Raise ConfigError unless ``name`` is an option, or a group of options that all exist."""
-    where = f"{path}, line {_line(key)}"
-    if name in _GROUPS:
+    where = f"{rules.path}, line {_line(key)}"
+    if rules.is_recorded and is_former(name):
+        return
+    if name in rules.names.groups:
         if not isinstance(value, yaml.MappingNode):
             raise ConfigError(f"{where}: {name} is a group of options: write them below it, one in a line.")
         for inner, inner_key, inner_value in _entries(value, f"{name}."):
-            _check_options(path, inner, inner_key, inner_value, unknown_option)
-    elif name not in _OPTIONS:
-        raise ConfigError(f"{where}: {unknown_option(name)}")
+            _check_options(rules, inner, inner_key, inner_value)
+    elif name not in rules.names.options:
+        raise ConfigError(f"{where}: {rules.unknown_option(name)}")
     elif isinstance(value, yaml.MappingNode):
         raise ConfigError(f"{where}: {name} is an option, and takes a value.")
 

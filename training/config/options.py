@@ -25,6 +25,7 @@ class Option:
     above: float | None = None
     below: float | None = None
     changes_result: ChangesResult = True
+    is_command: bool = False
 
     @property
     def is_free(self) -> bool:
@@ -71,15 +72,17 @@ def option(
     above: float | None = None,
     below: float | None = None,
     changes_result: ChangesResult = True,
+    is_command: bool = False,
 ) -> Any:
     """A dataclass field that says of itself its help, its choices or bounds, and whether it changes the result.
 
     ``low`` and ``high`` are allowed themselves, ``above`` and ``below`` are not. A number with a default of "auto" may
-    be "auto" too. An option changes the result until it says that it does not.
+    be "auto" too. An option changes the result until it says that it does not. ``is_command``: a line of it is run by a
+    shell or is one of sbatch's, in which people set variables; line ends and tabs may be in it.
     """
     metadata = {
         **{"help": help, "choices": tuple(choices), "low": low, "high": high, "above": above, "below": below},
-        "changes_result": changes_result,
+        **{"changes_result": changes_result, "is_command": is_command},
     }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -101,6 +104,18 @@ def options_of(config: type, prefix: str = "", changes_result: bool = True) -> I
         else:
             metadata = dict(item.metadata) | ({} if changes_result else {"changes_result": False})
             yield Option(f"{prefix}{item.name}", default, **metadata)
+
+
+class Names:
+    """The names of a schema's options and of their groups, dotted."""
+
+    def __init__(self, kind: type) -> None:
+        self.options = [item.name for item in options_of(kind)]
+        self.groups = {name.rpartition(".")[0] for name in self.options} - {""}
+
+    def members(self, group: str) -> list[str]:
+        """The options of a group."""
+        return [name for name in self.options if name.startswith(f"{group}.")]
 
 
 def check_options(config: Any) -> None:

@@ -31,43 +31,38 @@ _FUNCTION = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|str|int|fl
 _KEYWORDS = ("true", "false", "inf", "nan")
 
 
-def _options_of(kind: object, config: type = Config, prefix: str = "") -> set[str]:
-    """The names of all options whose type is ``kind``."""
+def names_of(kind: object, config: type, prefix: str = "") -> set[str]:
+    """The names of all options of a schema whose type is ``kind``."""
     names: set[str] = set()
     types = typing.get_type_hints(config)
     for item in fields(config):
         if is_dataclass(types[item.name]):
-            names |= _options_of(kind, types[item.name], f"{prefix}{item.name}.")
+            names |= names_of(kind, types[item.name], f"{prefix}{item.name}.")
         elif types[item.name] == kind:
             names.add(f"{prefix}{item.name}")
     return names
 
 
-STRINGS = frozenset(_options_of(str))
-"""Options that hold a string."""
-
-LISTS = frozenset(_options_of(list[str]))
-"""Options that hold a list of strings."""
-
-
-def quote_overrides(words: Sequence[str], sweep: bool | None = None) -> list[str]:
+def quote_overrides(words: Sequence[str], sweep: bool | None = None, schema: type[Config] = Config) -> list[str]:
     """The words of a command line, with the values of string options quoted for Hydra where they need it.
 
-    ``sweep``: whether commas separate the values of a sweep; None: if ``--multirun`` is among the words.
+    ``sweep``: whether commas separate the values of a sweep; None: if ``--multirun`` is among the words. ``schema`` has
+    the options.
     """
     if sweep is None:
         sweep = any(word in ("-m", "hydra.mode=MULTIRUN") or word.startswith("--mul") for word in words)
-    return [_quote_override(word, sweep) for word in words]
+    strings, lists = names_of(str, schema), names_of(list[str], schema)
+    return [_quote_override(word, sweep, strings, lists) for word in words]
 
 
-def _quote_override(word: str, sweep: bool) -> str:
+def _quote_override(word: str, sweep: bool, strings: set[str], lists: set[str]) -> str:
     match = _NAMED.match(word)
     if match is None:
         return word
     name, value = match[2], word[match.end() :]
-    if name in STRINGS:
+    if name in strings:
         quoted = _quote_sweep(value) if sweep else _quote(value)
-    elif name in LISTS and not _is_readable(word):
+    elif name in lists and not _is_readable(word):
         quoted = (
             f"[{','.join(_quote(item.strip()) for item in _split(value.strip()[1:-1]))}]" if _is_list(value) else value
         )

@@ -1,4 +1,4 @@
-"""What may be recorded: every option lies in config.yaml, the job's script and each checkpoint, for others to read."""
+"""What may be recorded: every option lies in config.yaml and each checkpoint, or in a job's script, for others."""
 
 import dataclasses
 import os
@@ -9,9 +9,6 @@ from typing import Any
 from aistore_data.client.credentials import TOKEN, TOKEN_FILE, Token
 from sources.errors import ClusterError, ConfigError
 from sources.text import visible
-
-_COMMANDS = ("submit.setup", "submit.extra")
-"""Options of shell commands and of sbatch, in which people set variables. Line ends and tabs may be in them."""
 
 _SHORTEST = 8
 """Characters of a token that is looked for: a shorter one may be part of any word."""
@@ -29,31 +26,31 @@ def check_texts(config: Any, prefix: str = "") -> None:
     A sentence about a secret does not repeat it.
     """
     tokens = list(_tokens())
-    for name, text in _texts(config, prefix):
+    for name, text, is_command in _texts(config, prefix):
         if any(token in text for token in tokens) or _JWT.search(text):
             raise ConfigError(
-                f"{name} holds a token, and every option is recorded in config.yaml and in the checkpoints: leave it "
-                f"out, and name a file that you alone can read, {TOKEN_FILE}=PATH."
+                f"{name} holds a token, and every option is recorded, in config.yaml and the checkpoints or in a job's "
+                f"script: leave it out, and name a file that you alone can read, {TOKEN_FILE}=PATH."
             )
         if _IN_URL.search(text):
             raise ConfigError(
-                f"{name} holds a URL with a password, and every option is recorded in config.yaml and in the "
-                "checkpoints: leave it out."
+                f"{name} holds a URL with a password, and every option is recorded, in config.yaml and the checkpoints "
+                "or in a job's script: leave it out."
             )
-        if name in _COMMANDS:
+        if is_command:
             _check_command(name, text)
-        _check_characters(name, text)  # last, since it shows the text
+        _check_characters(name, text, "\n\t" if is_command else "\t")  # last, since it shows the text
 
 
-def _texts(config: Any, prefix: str) -> Iterator[tuple[str, str]]:
-    """(name, text) of every option of text, and of every item of a list."""
+def _texts(config: Any, prefix: str) -> Iterator[tuple[str, str, bool]]:
+    """(name, text, whether it is a command) of every option of text, and of every item of a list."""
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
             yield from _texts(value, f"{prefix}{item.name}.")
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str):
-                yield f"{prefix}{item.name}", text
+                yield f"{prefix}{item.name}", text, item.metadata.get("is_command", False)
 
 
 def _tokens() -> Iterator[str]:
@@ -66,8 +63,7 @@ def _tokens() -> Iterator[str]:
         yield token
 
 
-def _check_characters(name: str, text: str) -> None:
-    kept = "\n\t" if name in _COMMANDS else "\t"
+def _check_characters(name: str, text: str, kept: str) -> None:
     if visible(text, keep=kept) != text:
         raise ConfigError(
             f"{name}={visible(text, keep='')} holds a line end or another character that cannot be shown, which no "
@@ -80,12 +76,12 @@ def _check_command(name: str, line: str) -> None:
         read = variable != TOKEN and value.lstrip("\"'")[:1] in ("$", "`")  # it is elsewhere, and not recorded
         if _SECRET.fullmatch(variable.upper()) and not read:
             raise ConfigError(
-                f"{name} sets {variable}, and every line is recorded in config.yaml, the job's script and the "
-                f"checkpoints: keep it in a file that you alone can read, and let the line name that file, as "
+                f"{name} sets {variable}, and every line is recorded in the job's script: keep it in a file that "
+                "you alone can read, and let the line name that file, as "
                 f"export {TOKEN_FILE}=PATH does for AIStore's token."
             )
     if _BEARER.search(line):
         raise ConfigError(
-            f"{name} holds a token or a password, and every line is recorded in config.yaml, the job's script and the "
-            "checkpoints: keep it in a file that you alone can read."
+            f"{name} holds a token or a password, and every line is recorded in the job's script: keep it in a "
+            "file that you alone can read."
         )

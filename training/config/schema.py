@@ -1,7 +1,7 @@
 """The configuration: every option, its type, default and help, checked once; plain dataclasses from there on."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,17 +9,13 @@ from training.config.options import Option, check_options, group, option, option
 from training.config.recorded import check_texts
 
 
-def _schedule_ends_with_the_epochs(values: Mapping[str, Any]) -> bool:
-    """More epochs of a step schedule begin with the same steps; a cosine to another end is another one."""
-    return values.get("train.schedule") != "step"
+def _where(name: str, *values: str) -> Callable[[Mapping[str, Any]], bool]:
+    """An option that changes the result only where another one has one of these values."""
+    return lambda options: options.get(name) in values
 
 
-def _steps_count(values: Mapping[str, Any]) -> bool:
-    return values.get("train.schedule") == "step"
-
-
-def _samples_are_made_up(values: Mapping[str, Any]) -> bool:
-    return values.get("data.source") == "synthetic"
+def _warms_up(values: Mapping[str, Any]) -> bool:
+    return values.get("optim.warmup_epochs") != 0
 
 
 def _something_was_replaced(values: Mapping[str, Any]) -> bool:
@@ -126,9 +122,11 @@ class DataConfig:
     )
     etl: EtlConfig = group(EtlConfig, changes_result=False)
     train_samples: int = option(
-        1281167, "synthetic: training samples in an epoch", low=1, changes_result=_samples_are_made_up
+        1281167, "synthetic: training samples in an epoch", low=1, changes_result=_where("data.source", "synthetic")
     )
-    val_samples: int = option(50000, "synthetic: validation samples", low=1, changes_result=_samples_are_made_up)
+    val_samples: int = option(
+        50000, "synthetic: validation samples", low=1, changes_result=_where("data.source", "synthetic")
+    )
     image_size: int = option(224, "side of a training sample in pixels (random resized crop, horizontal flip)")
     val_image_size: int = option(224, "side of a validation sample in pixels (central crop)")
     val_resize: int = option(256, "short side of a validation image in pixels before the crop")
@@ -216,20 +214,14 @@ class ModelConfig:
 
 @dataclass
 class TrainConfig:
-    """How it is trained: SGD, as ImageNet is trained since 2015."""
+    """How it is trained."""
 
-    epochs: int = option(90, "passes over the training data", low=1, changes_result=_schedule_ends_with_the_epochs)
+    epochs: int = option(
+        90, "passes over the training data", low=1, changes_result=_where("optim.schedule", "cosine", "linear")
+    )
+    """More epochs of the other schedules begin with the same steps."""
     batch_size: int = option(256, "global batch: images in one optimiser step, over all processes", low=1)
-    lr: float = option(0.1, "peak learning rate, for the global batch", low=0)
-    momentum: float = option(0.9, "momentum of SGD", low=0)
-    nesterov: bool = option(False, "Nesterov's momentum")
-    weight_decay: float = option(1e-4, "L2 penalty", low=0)
-    decay_norms_and_biases: bool = option(True, "apply the weight decay to normalisation layers and biases too")
     label_smoothing: float = option(0.0, "share of each target that goes to all classes alike", low=0, below=1)
-    warmup_epochs: float = option(0.0, "epochs in which the learning rate rises linearly to its peak", low=0)
-    schedule: str = option("step", "step|cosine", choices=("step", "cosine"))
-    step_epochs: int = option(30, "schedule=step: epochs between two drops", low=1, changes_result=_steps_count)
-    step_gamma: float = option(0.1, "schedule=step: factor of each drop", low=0, changes_result=_steps_count)
     accumulate: int = option(
         1, "micro-batches in an optimiser step of each process, for batches larger than memory", low=1
     )
@@ -244,80 +236,56 @@ class TrainConfig:
     )
     log_every: int = option(50, "steps between two log lines", low=1, changes_result=False)
 
-    def check(self) -> None:
-        """Raise ConfigError for values that make no sense."""
-        require(not self.nesterov or self.momentum > 0, "train.nesterov=true needs train.momentum above 0.")
-
 
 @dataclass
-class KubernetesConfig:
-    """submit k8s: where the pods run and what they mount."""
+class OptimConfig:
+    """The optimiser and its learning rate. An option of one optimiser or schedule changes nothing of the others."""
 
-    namespace: str = option("default", "namespace of the Job")
-    image: str = option("", "image of the trainer, built from the Dockerfile")
-    data_claim: str = option("", "PersistentVolumeClaim with the data, mounted read-only at data_mount; empty: none")
-    data_mount: str = option("/data", "where data_claim is mounted")
-    runs_claim: str = option("", "PersistentVolumeClaim for run directories, mounted at runs_mount; empty: run_mirror")
-    runs_mount: str = option("/runs", "where runs_claim is mounted; run_dir lies in it")
-    shm_size: str = option("16Gi", "size of /dev/shm, which NCCL uses; batches need none of it")
-    ephemeral_storage: str = option("20Gi", "disk of the node that a pod may fill: /tmp, and /runs without runs_claim")
-    network_policy: bool = option(True, "let nobody but the job's own pods reach its ports; false: no NetworkPolicy")
-    gpu_resource: str = option("nvidia.com/gpu", "name of the GPU resource")
-    resources: list[str] = option([], "further resources, such as ['rdma/hca=1']")
-    queue: str = option("", "Kueue's local queue; empty: no queue")
-    ais_token_secret: str = option("", "Secret whose key token is AIS_AUTHN_TOKEN_FILE")
-    ais_ca_secret: str = option("", "Secret whose key ca.crt is AIS_CLIENT_CA")
-    ais_cert_secret: str = option("", "Secret whose keys tls.crt and tls.key are AIS_CRT and AIS_CRT_KEY")
-    node_selector: list[str] = option([], "labels that nodes must have, such as ['zone=a']")
-    near: str = option("", "label of pods to be close to, such as 'app=ais': preferred, not required")
-    grace_s: int = option(120, "seconds from SIGTERM to SIGKILL: must exceed a step and a save", low=1)
-    backoff_limit: int = option(6, "failed attempts after which the Job is given up; stops on request do not count")
-    run_as_user: int = option(1000, "user and group of the pods; never 0", low=1)
-
-
-@dataclass
-class SubmitConfig:
-    """python -m scripts.submit: what to ask a cluster for, by sbatch's own names."""
-
-    name: str = option("imagenet", "name of the job")
-    nodes: int = option(1, "machines", low=1)
-    gpus_per_node: int = option(0, "GPUs of each, and processes; 0: tasks_per_node processes on CPUs", low=0)
-    tasks_per_node: int = option(1, "processes of each machine without GPUs", low=1)
-    cpus_per_task: int = option(4, "CPUs of each process", low=1)
-    mem: str = option(
-        "", "memory of each machine, such as 200G; empty: the site's default, on Kubernetes 4 GiB for each CPU"
+    name: str = option("sgd", "sgd|adamw, torch's own", choices=("sgd", "adamw"))
+    lr: float = option(0.1, "peak learning rate, for the global batch", low=0)
+    momentum: float = option(0.9, "sgd: momentum", low=0, changes_result=_where("optim.name", "sgd"))
+    nesterov: bool = option(False, "sgd: Nesterov's momentum", changes_result=_where("optim.name", "sgd"))
+    betas: list[float] = option(
+        [0.9, 0.999],
+        "adamw: decay of the mean gradient and of the mean square, each from 0 to below 1",
+        changes_result=_where("optim.name", "adamw"),
     )
-    time: str = option("", "time limit of an attempt, such as 24:00:00; the job goes on in the next")
-    signal_s: int = option(120, "seconds before the time limit at which the run saves and stops", low=1)
-    max_restarts: int = option(
-        3, "SLURM: attempts in a row that may end without a new checkpoint before the job gives up", low=0
+    eps: float = option(
+        1e-8, "adamw: added to the root of the mean square", low=0, changes_result=_where("optim.name", "adamw")
     )
-    partition: str = option("", "SLURM's partition")
-    account: str = option("", "account to be charged")
-    qos: str = option("", "quality of service")
-    constraint: str = option("", "features that the nodes must have")
-    container_image: str = option("", "SLURM with Pyxis: the image to run in")
-    setup: list[str] = option(
-        [], "lines of the job before training, such as 'module load cuda' or '. venv/bin/activate'"
+    weight_decay: float = option(1e-4, "sgd: L2 penalty; adamw: decoupled from the gradient", low=0)
+    decay_norms_and_biases: bool = option(True, "apply the weight decay to normalisation layers and biases too")
+    clip_norm: float = option(0.0, "scale the gradients of a step down to this norm of all together; 0: off", low=0)
+    schedule: str = option(
+        "step", "step|cosine|linear|constant, after the warm-up", choices=("step", "cosine", "linear", "constant")
     )
-    extra: list[str] = option([], "further #SBATCH options, as they are")
-    k8s: KubernetesConfig = group(KubernetesConfig)
+    warmup_epochs: float = option(0.0, "epochs in which the learning rate rises linearly to its peak", low=0)
+    warmup_start: float = option(
+        0.0, "learning rate that the warm-up rises from, with its first step", low=0, changes_result=_warms_up
+    )
+    min_lr: float = option(
+        0.0,
+        "schedule=cosine or linear: learning rate after the last step",
+        low=0,
+        changes_result=_where("optim.schedule", "cosine", "linear"),
+    )
+    step_epochs: int = option(
+        30, "schedule=step: epochs between two drops", low=1, changes_result=_where("optim.schedule", "step")
+    )
+    step_gamma: float = option(
+        0.1, "schedule=step: factor of each drop", low=0, changes_result=_where("optim.schedule", "step")
+    )
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
+        require(not self.nesterov or self.momentum > 0, "optim.nesterov=true needs optim.momentum above 0.")
         require(
-            re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", self.name) is not None,
-            f"submit.name={self.name} must be 1 to 40 of a-z, 0-9 and -, from a letter on: Kubernetes takes no others.",
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            f"optim.betas takes two numbers from 0 to below 1, such as [0.9,0.999], not {self.betas}.",
         )
-        for name in ("resources", "node_selector"):
-            for entry in getattr(self.k8s, name):
-                require("=" in entry, f"submit.k8s.{name}: {entry} is not of the form NAME=VALUE.")
-        require(self.k8s.near == "" or "=" in self.k8s.near, "submit.k8s.near is not of the form NAME=VALUE.")
-
-    @property
-    def tasks_on_a_node(self) -> int:
-        """Processes of each machine: one for each GPU."""
-        return self.gpus_per_node or self.tasks_per_node
+        for name in ("warmup_start", "min_lr"):
+            value = getattr(self, name)
+            require(value <= self.lr, f"optim.{name}={value:g} must not be more than the peak, optim.lr={self.lr:g}.")
 
 
 @dataclass
@@ -353,14 +321,14 @@ class Config:
     )
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)
+    optim: OptimConfig = group(OptimConfig)
     train: TrainConfig = group(TrainConfig)
-    submit: SubmitConfig = group(SubmitConfig, changes_result=False)
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
         check_texts(self)
         check_options(self)
-        for part in (self.data, self.train, self.submit):
+        for part in (self.data, self.optim):
             part.check()
         require(0 <= self.seed < 1 << 63, f"seed must be from 0 to 2**63 - 1, not {self.seed}.")
         require(self.run_dir != "", "run_dir is empty: name the folder that the run writes to.")
@@ -375,9 +343,9 @@ class Config:
         )
 
 
-def describe_options() -> list[tuple[str, str, str]]:
+def describe_options(kind: type[Config] = Config) -> list[tuple[str, str, str]]:
     """(name, default, help) of every option, in order: for ``--help``."""
-    return [(item.name, format_value(item.default), _explained(item)) for item in options_of(Config)]
+    return [(item.name, format_value(item.default), _explained(item)) for item in options_of(kind)]
 
 
 def _explained(item: Option) -> str:

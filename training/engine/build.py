@@ -14,7 +14,8 @@ from training.loader.open_data import Data
 from training.model.class_order import joined, order_warning
 from training.model.image_sizes import check_batch_of_one
 from training.model.torchvision_models import build_model, open_weights, own_preprocessing_note, weights_notes
-from training.optim.optimizers import build_optimizer, build_schedule
+from training.optim.optimizers import build_optimizer
+from training.optim.schedule import build_schedule
 from training.processes.distributed import World
 from training.processes.preemption import StopFlag
 from training.report.console import Console
@@ -89,7 +90,7 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
     model = _model(config, world, data, console).to(device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = build_optimizer(model, config.train)
+    optimizer = build_optimizer(model, config.optim)
     train_model: Any = model
     if world.size > 1 and training:
         train_model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
@@ -101,7 +102,7 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
         train_model=torch.compile(train_model) if config.train.compile else train_model,  # type: ignore[arg-type]
         eval_model=torch.compile(model) if config.train.compile else model,  # type: ignore[arg-type]
         optimizer=optimizer,
-        schedule=build_schedule(optimizer, config.train, max(1, steps_per_epoch)),
+        schedule=build_schedule(optimizer, config.optim, config.train.epochs, max(1, steps_per_epoch)),
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
         steps_per_epoch=steps_per_epoch,
         stop=stop,

@@ -16,6 +16,7 @@ from training.engine.numerics import autocast, seed_step
 from training.loader.fingerprint import format_fingerprint
 from training.loader.loader import Feed, denormalise
 from training.model.image_sizes import AUXILIARY_LOSS_WEIGHT
+from training.optim.clipping import clip_gradients
 from training.processes.rescue import NotFiniteError, give_up, rescue
 from training.report.bottleneck import data_figures, data_sentence
 from training.report.console import format_metrics, train_line
@@ -133,6 +134,7 @@ def _train_step(run: Run, feed: Feed, sums: Sums) -> None:
             done.append((batch, loss.detach(), logits.detach(), labels))
             del loss, logits
     run.sound = False
+    clip_gradients(run.model, run.optimizer, run.scaler, config.optim.clip_norm)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.schedule.step()
@@ -184,7 +186,7 @@ def _collect(run: Run, sums: Sums, clock: Clock) -> None:
         raise NotFiniteError(
             f"the loss is not finite at step {step} (epoch {step // run.steps_per_epoch + 1}, "
             f"lr {run.lr_at(step):.4g}){last_checkpoint(run)}. "
-            "Lower train.lr, lengthen train.warmup_epochs, or use precision=fp32."
+            "Lower optim.lr, lengthen optim.warmup_epochs, or use precision=fp32."
         )
     seconds, wait_s = clock.lap()
     run.progress.train_s += seconds

@@ -34,8 +34,13 @@ FETCHED = "mirror.tmp"
 
 def is_run_directory(path: Path) -> bool:
     """Whether a directory is recognisably a run of this trainer."""
+    return is_recorded(path / "config.yaml")
+
+
+def is_recorded(path: Path) -> bool:
+    """Whether a configuration file was written by this trainer."""
     try:
-        return (path / "config.yaml").read_text(encoding="utf-8").startswith(MARK)
+        return path.read_text(encoding="utf-8").startswith(MARK)
     except (OSError, UnicodeDecodeError):
         return False
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import torchvision
-from omegaconf import OmegaConf
 
 from sources.errors import ConfigError, UserError
 from sources.substitutes import Substitution
@@ -183,7 +182,7 @@ def recorded(path: Path) -> dict[str, Any] | None:
     """The "config" and "environment" of the run in a directory, if it was begun and both can be read."""
     try:
         environment = json.loads((path / "environment.json").read_text(encoding="utf-8"))
-        content: Any = OmegaConf.to_container(load_file(path / "config.yaml"))
+        content = load_file(path / "config.yaml")
         if not is_run_directory(path) or not (path / "checkpoints").exists():
             return None
     except (OSError, ValueError, ConfigError):

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from sources.batch import Counts
+from training.config.former import with_present_names
 from training.report.metrics import Tally
 from training.state.progress import Progress
 
-FORMAT = 1
+FORMAT = 2
 """Of the checkpoints that this version writes. ``migrated`` brings an older one to it; a newer one is refused."""
 
 KEYS = ("model", "optimizer", "schedule", "epoch", "batches_done", "best_acc1", "config", "environment")
@@ -33,6 +34,8 @@ def migrated(state: dict[str, Any]) -> dict[str, Any]:
     for name in ("counts", "counts_before"):
         if isinstance(values[name], list | tuple):  # a version that counted less knows of none
             values[name] = [*values[name], *[0] * (len(Counts()) - len(values[name]))]
+    if isinstance(values["config"], dict):
+        values["config"] = with_present_names(values["config"])
     return values
 
 
@@ -63,8 +66,10 @@ def check(state: dict[str, Any]) -> None:
         _require(isinstance(environment.get(name, {}), dict), f"environment.{name}", environment.get(name), "a dict")
 
 
-def check_fits(model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Raise ValueError unless a checkpoint that ``check`` has seen is of these parameters.
+def check_fits(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], optimizer_name: str
+) -> None:
+    """Raise ValueError unless a checkpoint that ``check`` has seen is of these parameters and this optimiser.
 
     Names and shapes of the model's tensors are compared where they are loaded.
     """
@@ -72,6 +77,13 @@ def check_fits(model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: 
         dtype = state["model"][name].dtype if name in state["model"] else tensor.dtype
         if dtype != tensor.dtype:
             raise ValueError(f"its model.{name} is {dtype}, and the model's is {tensor.dtype}")
+    optim = state["config"].get("optim")
+    theirs = optim.get("name", "sgd") if isinstance(optim, dict) else "sgd"  # there was no other one once
+    if theirs != optimizer_name:
+        raise ValueError(
+            f"its optimizer is {_short(theirs)}, and optim.name={optimizer_name}: give it as model.weights "
+            "to begin with its weights alone"
+        )
     _check_optimizer_fits(optimizer, state["optimizer"])
 
 

@@ -58,11 +58,12 @@ def changes_of_rounding(before: dict[str, Any], now: dict[str, Any]) -> list[Dif
 
 def _changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
     state = {name: before[name] for name in _STATE if name in before}
-    sides = [flatten(side["config"]) | state for side in (before, now)]
     known = {item.name: item for item in options_of(Config)}
+    defaults = {name: item.default for name, item in known.items()}
+    sides = [defaults | flatten(side["config"]) | state for side in (before, now)]
     changed = []
     for name, item in known.items():
-        pair = Difference(name, *(side.get(name, item.default) for side in sides))
+        pair = Difference(name, *(side[name] for side in sides))
         if pair.before != pair.now and any(_matters(item, side) for side in sides):
             changed.append(pair)
     for name in dict.fromkeys(name for side in sides for name in side if name not in (*known, *_STATE)):

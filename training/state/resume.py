@@ -29,7 +29,7 @@ def resume(run: Run) -> Path | None:
     changes = on_main(run.world, lambda: _accept_changes(run, path, state))
     load_weights(run.model, state["model"], f"the checkpoint {path}", run.config.model.name)
     try:
-        check_fits(run.model, run.optimizer, state)
+        check_fits(run.model, run.optimizer, state, run.config.optim.name)
     except ValueError as error:
         raise UserError(f"the checkpoint {path} cannot be gone on from: {error}.") from None
     _take_over_facts(run, path, state)

@@ -14,7 +14,7 @@ from sources.latency import Latencies
 from sources.substitutes import Substitution
 from training.config.schema import Config
 from training.loader.fingerprint import Stream, codes_in_order, total_over_ranks
-from training.optim.optimizers import learning_rate_factor
+from training.optim.schedule import learning_rate_factor
 from training.processes.distributed import World, gather_objects, on_main, sum_over_ranks
 from training.processes.preemption import StopFlag
 from training.report.console import Console
@@ -82,7 +82,8 @@ class Run:
 
     def lr_at(self, step: int) -> float:
         """The learning rate of any step of the run."""
-        return self.config.train.lr * learning_rate_factor(step, self.config.train, self.steps_per_epoch)
+        optim, epochs = self.config.optim, self.config.train.epochs
+        return optim.lr * learning_rate_factor(step, optim, epochs, self.steps_per_epoch)
 
     def count(self, batch: Batch) -> None:
         """Where another batch of this rank came from."""
@@ -172,7 +173,7 @@ def _require_finite(run: Run) -> None:
     if not bool(torch.isfinite(sums).all()):
         raise UserError(
             f"the weights are not finite after step {run.step} (epoch {run.progress.epoch + 1}, lr {run.lr:.4g}), and "
-            f"are not saved{last_checkpoint(run)}. Lower train.lr, lengthen train.warmup_epochs, or use precision=fp32."
+            f"are not saved{last_checkpoint(run)}. Lower optim.lr, lengthen optim.warmup_epochs, or use precision=fp32."
         )
 
 
@@ -230,6 +231,5 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     run.optimizer.load_state_dict(state["optimizer"])
     # The schedule is a function of the step, so the position is all that is taken over.
     run.schedule.load_state_dict(run.schedule.state_dict() | {"last_epoch": run.step, "_step_count": run.step + 1})
-    factor = learning_rate_factor(run.step, run.config.train, run.steps_per_epoch)
     for group, own in zip(run.optimizer.param_groups, settings, strict=True):
-        group.update(own | {"lr": run.config.train.lr * factor})
+        group.update(own | {"lr": run.lr_at(run.step)})

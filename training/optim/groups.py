@@ -1,0 +1,20 @@
+"""Which parameters have which weight decay."""
+
+from typing import Any
+
+from torch import nn
+
+from training.config.schema import OptimConfig
+
+
+def parameter_groups(model: nn.Module, options: OptimConfig) -> list[dict[str, Any]]:
+    """Two groups: matrices and kernels, and the vectors (norms and biases), which may go without decay."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
+        {
+            "params": [p for p in trained if p.ndim <= 1],
+            "weight_decay": options.weight_decay if options.decay_norms_and_biases else 0.0,
+        },
+    ]
+    return [group for group in groups if group["params"]]
