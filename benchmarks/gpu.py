@@ -47,7 +47,7 @@ def steps_of_the_trainer(config: Config, endpoint: str, device: torch.device, st
             (_, begin_s), wait_s = now(device), feed.wait_s
             train_epoch(run, feed, Clock(run, feed))
             seconds = now(device)[1] - begin_s
-            run.progress = run.progress.at_epoch(run.progress.epoch + 1)
+            run.state.progress = run.state.progress.at_epoch(run.state.progress.epoch + 1)
             yield {
                 "img_per_s": steps * config.train.batch_size / seconds,
                 "data_wait": 100 * (feed.wait_s - wait_s) / seconds,

@@ -10,13 +10,14 @@ from torch import nn
 from sources.dataset import Batch, Counts
 from training.config.schema import Config, DataConfig, TrainConfig
 from training.engine.loop import _train_step
-from training.loader.fingerprint import Stream
 from training.loader.loader import Feed, Loader
 from training.optim.optimizers import build_optimizer, build_schedule
 from training.processes.distributed import World
 from training.report.console import Console
 from training.report.metrics import Sums, Tally
+from training.state.consumed import Consumed
 from training.state.run_state import Run
+from training.state.train_state import TrainState
 
 
 def make_run(accumulate: int) -> Run:
@@ -27,11 +28,13 @@ def make_run(accumulate: int) -> Run:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6))
     optimizer = build_optimizer(model, config.train)
     return Run(
-        config=config, world=World(), device=torch.device("cpu"), model=model, train_model=model, eval_model=model,
-        optimizer=optimizer, schedule=build_schedule(optimizer, config.train, 4),
-        scaler=torch.amp.GradScaler("cpu", enabled=False), steps_per_epoch=4,
+        config=config, world=World(), device=torch.device("cpu"), train_model=model, eval_model=model,
+        state=TrainState(
+            model, optimizer, build_schedule(optimizer, config.train, 4), torch.amp.GradScaler("cpu", enabled=False), 4
+        ),
+        consumed=Consumed("off"),
         stop=None,  # type: ignore[arg-type]  # not asked within a step
-        console=Console(enabled=False), stream=Stream("off"), environment={},
+        console=Console(enabled=False), environment={},
     )  # fmt: skip
 
 
@@ -51,11 +54,11 @@ def test_micro_batches_add_up_to_the_batch() -> None:
     results = []
     for accumulate in (1, 3):
         run, sums = make_run(accumulate), Sums(torch.device("cpu"))
-        before = [p.clone() for p in run.model.parameters()]
+        before = [p.clone() for p in run.state.model.parameters()]
         _train_step(run, batches(accumulate), sums)
-        assert all(not torch.equal(a, b) for a, b in zip(before, run.model.parameters(), strict=True))
-        assert run.pending_counts.local == 12
-        results.append((list(run.model.parameters()), Tally(sums.take()).metrics))
+        assert all(not torch.equal(a, b) for a, b in zip(before, run.state.model.parameters(), strict=True))
+        assert run.consumed.counts.local == 12
+        results.append((list(run.state.model.parameters()), Tally(sums.take()).metrics))
     for a, b in zip(results[0][0], results[1][0], strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
     assert results[0][1].loss == pytest.approx(results[1][1].loss, rel=1e-6)

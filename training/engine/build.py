@@ -8,7 +8,6 @@ from torch.nn.parallel import DistributedDataParallel
 from sources.errors import ConfigError
 from training.config.schema import Config
 from training.engine.numerics import cpu_share
-from training.loader.fingerprint import Stream
 from training.loader.open_data import Data
 from training.model.class_order import joined, order_warning
 from training.model.image_sizes import check_batch_of_one
@@ -17,8 +16,10 @@ from training.optim.optimizers import build_optimizer, build_schedule
 from training.processes.distributed import World
 from training.processes.preemption import StopFlag
 from training.report.console import Console
+from training.state.consumed import Consumed
 from training.state.environment import describe_environment
 from training.state.run_state import Run
+from training.state.train_state import TrainState
 
 
 def micro_batch_size(config: Config, world: World) -> int:
@@ -93,20 +94,23 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
     train_model: Any = model
     if world.size > 1 and training:
         train_model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
-    return Run(
-        config=config,
-        world=world,
-        device=device,
+    state = TrainState(
         model=model,
-        train_model=torch.compile(train_model) if config.train.compile else train_model,  # type: ignore[arg-type]
-        eval_model=torch.compile(model) if config.train.compile else model,  # type: ignore[arg-type]
         optimizer=optimizer,
         schedule=build_schedule(optimizer, config.train, max(1, steps_per_epoch)),
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
         steps_per_epoch=steps_per_epoch,
+    )
+    return Run(
+        config=config,
+        world=world,
+        device=device,
+        state=state,
+        train_model=torch.compile(train_model) if config.train.compile else train_model,  # type: ignore[arg-type]
+        eval_model=torch.compile(model) if config.train.compile else model,  # type: ignore[arg-type]
+        consumed=Consumed(config.data.fingerprint),
         stop=stop,
         console=console,
-        stream=Stream(config.data.fingerprint),
         environment=describe_environment(device, world)
         | {"data": data.description, "model": _model_facts(model, data)},
     )

@@ -343,6 +343,13 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def on_any_rank(*flags: bool) -> list[bool]:
+    """Each flag as any rank has it; over gloo on CPU memory, so that nobody waits for a GPU."""
+    if not dist.is_initialized():
+        return list(flags)
+    return [value > 0 for value in sum_over_ranks(torch.tensor([int(flag) for flag in flags])).tolist()]
+
+
 def gather_on_main(values: torch.Tensor) -> list[torch.Tensor] | None:
     """The tensors of all processes, of equal shape and in CPU memory, on rank 0; None elsewhere."""
     if not dist.is_initialized():

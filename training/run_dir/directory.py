@@ -15,12 +15,11 @@ from training.processes.distributed import World, from_main, on_main, sum_over_r
 from training.processes.preemption import StopFlag
 from training.report.console import Console
 from training.run_dir.lock import RunLock
-from training.run_dir.records import claim
+from training.run_dir.records import Records, claim
 from training.run_dir.run_id import own_directory
-from training.state.run_state import Run, finish_mirror
 
 if TYPE_CHECKING:
-    from training.run_dir.mirror import Mirror
+    from training.run_dir.mirror import Mirror, Position
 
 SHARED_WITHIN_S = 20.0
 """In which what one node writes must be seen by the others: network file systems keep listings for a while."""
@@ -51,18 +50,31 @@ def take_directory(config: Config, world: World, console: Console, stack: ExitSt
     return directory
 
 
-def open_mirror(run: Run, directory: Directory, stack: ExitStack, *, fresh: bool) -> None:
-    """From here on, checkpoints are uploaded, if there is a mirror. Raises ClusterError."""
-    if run.config.run_mirror:
-        on_main(run.world, lambda: _open_mirror(run, directory.mirror, stack, fresh))
+def open_mirror(
+    config: Config, world: World, directory: Directory, stop: StopFlag, stack: ExitStack, *, fresh: bool
+) -> None:
+    """From here on, as long as ``stack`` lives, checkpoints are uploaded, if there is a mirror. Raises ClusterError.
+
+    ``stop`` is asked when uploads cannot go on.
+    """
+    if config.run_mirror:
+        on_main(world, lambda: _open_mirror(directory.mirror, stop, stack, fresh))
 
 
-def complete_mirror(run: Run, directory: Directory, stack: ExitStack) -> None:
-    """Upload the end of a run that was killed before it could. Raises ClusterError."""
+def complete_mirror(
+    config: Config, world: World, directory: Directory, stop: StopFlag, stack: ExitStack, position: "Position"
+) -> None:
+    """Upload the end of a run, at ``position``, that was killed before it could. Raises ClusterError."""
     mirror = directory.mirror
-    if on_main(run.world, lambda: mirror is not None and mirror.is_behind(run.position)):
-        open_mirror(run, directory, stack, fresh=False)
-        finish_mirror(run)
+    if on_main(world, lambda: mirror is not None and mirror.is_behind(position)):
+        open_mirror(config, world, directory, stop, stack, fresh=False)
+        on_main(world, lambda: _of_main(mirror).finish(position))
+
+
+def finish_mirror(config: Config, world: World, records: Records, position: "Position") -> None:
+    """Complete the mirror, if there is one. Raises UserError on rank 0 if that failed, and ends the others."""
+    if config.run_mirror:
+        on_main(world, lambda: records.finish_mirror(position))
 
 
 def _take(config: Config, directory: Directory, stack: ExitStack) -> None:
@@ -81,11 +93,15 @@ def _mirror(config: Config, console: Console) -> "Mirror | None":
     return Mirror(config, console.say)
 
 
-def _open_mirror(run: Run, mirror: "Mirror | None", stack: ExitStack, fresh: bool) -> None:
-    assert mirror is not None  # called on rank 0
-    mirror.take_over(fresh=fresh)
-    mirror.on_end = run.stop.request
-    run.mirror = stack.enter_context(mirror)
+def _open_mirror(mirror: "Mirror | None", stop: StopFlag, stack: ExitStack, fresh: bool) -> None:
+    _of_main(mirror).take_over(fresh=fresh)
+    _of_main(mirror).on_end = stop.request
+    stack.enter_context(_of_main(mirror))
+
+
+def _of_main(mirror: "Mirror | None") -> "Mirror":
+    assert mirror is not None  # called on rank 0 of a run that has one
+    return mirror
 
 
 def _require_shared(config: Config, world: World, lock: RunLock | None) -> None:
