@@ -19,7 +19,6 @@ from training.loader.loader import Feed, Loader, open_loader
 from training.loader.open_data import Data, open_data
 from training.loader.order import TrainBatches, ValBatches
 from training.loader.workers import start_worker_server
-from training.model.torchvision_models import preprocessing_note
 from training.processes.distributed import World, choose_device, on_main, process_group, read_world
 from training.processes.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped
 from training.processes.rescue import in_words, notes
@@ -171,11 +170,6 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         run.console.say(
             f"warning: one of {torch.cuda.device_count()} GPUs is used; torchrun --nproc-per-node uses all."
         )
-    note = preprocessing_note(
-        config.model, config.data.val_image_size, config.data.val_resize, config.data.interpolation
-    )
-    if note:
-        run.console.say(note)
     if resumed_from:
         progress = run.state.progress
         done = f"epoch {progress.epoch + 1}, {progress.batches_done} of {run.state.steps_per_epoch} batches done"

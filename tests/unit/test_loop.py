@@ -9,8 +9,11 @@ from torch import nn
 
 from sources.dataset import Batch, Counts
 from training.config.schema import Config, DataConfig, TrainConfig
-from training.engine.loop import _train_step
+from training.engine.loop import train_step
+from training.engine.objective import Objective
 from training.loader.loader import Feed, Loader
+from training.model.bundle import Bundle
+from training.model.normalisation import MEAN, STD
 from training.optim.optimizers import build_optimizer, build_schedule
 from training.processes.distributed import World
 from training.report.console import Console
@@ -32,7 +35,7 @@ def make_run(accumulate: int) -> Run:
         state=TrainState(
             model, optimizer, build_schedule(optimizer, config.train, 4), torch.amp.GradScaler("cpu", enabled=False), 4
         ),
-        consumed=Consumed("off"),
+        objective=Objective(config.train, Bundle(model, MEAN, STD)), consumed=Consumed("off"),
         stop=None,  # type: ignore[arg-type]  # not asked within a step
         console=Console(enabled=False), environment={},
     )  # fmt: skip
@@ -55,7 +58,7 @@ def test_micro_batches_add_up_to_the_batch() -> None:
     for accumulate in (1, 3):
         run, sums = make_run(accumulate), Sums(torch.device("cpu"))
         before = [p.clone() for p in run.state.model.parameters()]
-        _train_step(run, batches(accumulate), sums)
+        train_step(run, batches(accumulate), sums)
         assert all(not torch.equal(a, b) for a, b in zip(before, run.state.model.parameters(), strict=True))
         assert run.consumed.counts.local == 12
         results.append((list(run.state.model.parameters()), Tally(sums.take()).metrics))
@@ -74,4 +77,4 @@ def test_a_step_never_reads_from_the_device(monkeypatch: pytest.MonkeyPatch) -> 
 
     for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, forbidden)
-    _train_step(run, feed, sums)
+    train_step(run, feed, sums)

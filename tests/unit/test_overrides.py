@@ -105,10 +105,7 @@ def train_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], tuple[in
         monkeypatch.setattr("training.run.run", lambda config: configs.append(config) or 0)
         monkeypatch.setattr("training.loader.workers.start_worker_server", lambda _: None)
         monkeypatch.setattr("sys.argv", ["train.py", *words])
-        for name in (
-            "report.output.never_fail",
-            "processes.preemption.silence",
-        ):  # they are for a process that ends with the program
+        for name in ("report.output.never_fail", "processes.preemption.silence"):  # they are for a process that ends with the program
             monkeypatch.setattr(f"training.{name}", lambda: None)
         interrupt = signal.getsignal(signal.SIGINT)
         with pytest.raises(SystemExit) as ended:

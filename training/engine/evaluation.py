@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch.nn import functional as F
 
 from training.engine.numerics import autocast
 from training.loader.fingerprint import Stream, format_fingerprint, total_over_ranks
@@ -43,10 +42,11 @@ def validator(run: Run, loader: Loader, samples: int, batches: int, common_batch
                         break
                 batch = next(feed)
                 run.consumed.count(batch)
-                images, labels = feed.to_device(batch, run.config.train.channels_last)
+                images, labels = feed.to_device(batch)
+                inputs = run.objective.inputs(images)
                 with autocast(run.config.precision, run.device):
-                    logits = run.eval_model(images)
-                    loss = F.cross_entropy(logits, labels)
+                    logits = run.eval_model(inputs)
+                    loss = run.objective.validation_loss(logits, labels)
                 sums.add(loss, logits, labels)
                 stream.add(batch.indices.tolist(), batch)
                 if run.console.live and number % 8 == 0:

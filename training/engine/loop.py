@@ -5,17 +5,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from sources.latency import Latencies
-from training.config.schema import Config
 from training.engine.numerics import autocast, seed_step
+from training.engine.objective import StepKey, main_logits
 from training.loader.fingerprint import format_fingerprint
-from training.loader.loader import Feed, denormalise
-from training.model.image_sizes import AUXILIARY_LOSS_WEIGHT
+from training.loader.loader import Feed
 from training.processes.distributed import on_any_rank
 from training.processes.rescue import NotFiniteError, give_up, rescue
 from training.report.bottleneck import data_figures, data_sentence
@@ -107,7 +104,7 @@ def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums | None = None) ->
         if waiting:
             continue
         seed_step(run.config.seed, progress.epoch, progress.batches_done, run.world.rank, run.device)
-        _train_step(run, feed, sums)
+        train_step(run, feed, sums)
         due = config.checkpoint_every > 0 and progress.batches_done % config.checkpoint_every == 0
         if progress.batches_done == state.steps_per_epoch or progress.batches_done % config.log_every == 0:
             _collect(run, sums, clock)
@@ -115,7 +112,7 @@ def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums | None = None) ->
             run.check_replaced()
 
 
-def _train_step(run: Run, feed: Feed, sums: Sums) -> None:
+def train_step(run: Run, feed: Feed, sums: Sums) -> None:
     """One optimiser step over ``accumulate`` micro-batches. Nothing here waits for the device.
 
     Until the optimiser begins, an error leaves the run as it was before the step.
@@ -125,19 +122,22 @@ def _train_step(run: Run, feed: Feed, sums: Sums) -> None:
     with _undone_on_error(run):
         for micro_batch in range(config.train.accumulate):
             batch = next(feed)
-            images, labels = feed.to_device(batch, config.train.channels_last)
+            positions = _positions(run, micro_batch)
+            images, labels = feed.to_device(batch)
+            inputs, targets = run.objective.prepare(images, labels, StepKey(config.seed, *state.position, positions))
             if state.step == 0 and micro_batch == 0:
-                run.records.images("first_training_batch", denormalise(images[:64]), 0)
+                run.records.images("first_training_batch", run.objective.pictures(inputs[:64]), 0)
             communicate = run.world.size == 1 or micro_batch == config.train.accumulate - 1
             with nullcontext() if communicate else run.train_model.no_sync():  # type: ignore[operator]
                 with autocast(config.precision, run.device):
-                    loss, logits = _loss(run.train_model(images), labels, config)
+                    outputs = run.train_model(inputs)
+                    loss = run.objective.loss(outputs, targets)
                 state.scaler.scale(loss / config.train.accumulate).backward()  # type: ignore[no-untyped-call]
-            done.append((batch, loss.detach(), logits.detach(), labels))
-            del loss, logits
+            done.append((batch, positions, loss.detach(), main_logits(outputs).detach(), labels))
+            del loss, outputs
     state.update()
-    for micro_batch, (batch, batch_loss, batch_logits, labels) in enumerate(done):
-        run.consumed.train(batch, _positions(run, micro_batch))
+    for batch, positions, batch_loss, batch_logits, labels in done:
+        run.consumed.train(batch, positions)
         sums.add(batch_loss, batch_logits, labels, state.step)
     state.step_is_done()
 
@@ -169,17 +169,6 @@ def _undone_on_error(run: Run) -> Iterator[None]:
                 torch._foreach_copy_(group, former[dtype])
         run.state.optimizer.zero_grad(set_to_none=True)
         raise
-
-
-def _loss(outputs: Any, labels: torch.Tensor, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean loss, and the main logits; auxiliary classifiers of inception and googlenet count with their weight."""
-    logits, *auxiliary = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-    smoothing = config.train.label_smoothing
-    loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-    for other in auxiliary:
-        weight = AUXILIARY_LOSS_WEIGHT[config.model.name]
-        loss = loss + weight * F.cross_entropy(other, labels, label_smoothing=smoothing)
-    return loss, logits
 
 
 def _collect(run: Run, sums: Sums, clock: Clock) -> None:

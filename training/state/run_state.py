@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from training.config.schema import Config
+from training.engine.objective import Objective
 from training.processes.distributed import World
 from training.processes.preemption import StopFlag
 from training.report.console import Console
@@ -25,6 +26,7 @@ class Run:
     state: TrainState
     train_model: nn.Module
     eval_model: nn.Module
+    objective: Objective
     consumed: Consumed
     stop: StopFlag
     console: Console
