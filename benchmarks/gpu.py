@@ -28,7 +28,7 @@ from training.engine.loop import Clock, train_epoch
 from training.engine.numerics import set_numerics
 from training.loader.loader import Feed
 from training.loader.order import TrainBatches
-from training.processes.distributed import World
+from training.processes.world import World
 
 BARE, SYNTHETIC, READY = "bare loop", "imagenet-ais, synthetic", "imagenet-ais, ready samples"
 SIZE = 224

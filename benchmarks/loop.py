@@ -33,8 +33,8 @@ from training.loader.loader import Feed, Loader, open_loader
 from training.loader.open_data import Data, open_data
 from training.loader.order import TrainBatches
 from training.model.normalisation import MEAN, STD, normalise
-from training.processes.distributed import World
 from training.processes.preemption import StopFlag
+from training.processes.world import World
 from training.run_dir.lock import RunLock
 from training.run_dir.records import RunDirectory
 from training.state.run_state import Run

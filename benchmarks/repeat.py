@@ -21,8 +21,8 @@ from training.config.schema import Config, DataConfig, ModelConfig, TrainConfig
 from training.engine.build import assemble
 from training.loader.fingerprint import PIXELS_OF_ONE_IN, Stream
 from training.loader.open_data import open_data
-from training.processes.distributed import World
 from training.processes.preemption import StopFlag
+from training.processes.world import World
 from training.run_dir import checkpoint
 from training.state.saving import contents
 

@@ -19,9 +19,11 @@ from training.loader.loader import Feed, Loader, open_loader
 from training.loader.open_data import Data, open_data
 from training.loader.order import TrainBatches, ValBatches
 from training.loader.workers import start_worker_server
-from training.processes.distributed import World, choose_device, on_main, process_group, read_world
+from training.processes.collectives import on_main
 from training.processes.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped
+from training.processes.rendezvous import process_group
 from training.processes.rescue import in_words, notes
+from training.processes.world import World, choose_device, read_world
 from training.report.console import Console, format_duration, format_metrics
 from training.report.metrics import Tally
 from training.report.output import put_error

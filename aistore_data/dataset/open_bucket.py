@@ -32,7 +32,8 @@ from sources.shared_memory import share
 from sources.text import shell_word
 from training.config.schema import Config
 from training.engine.numerics import cpu_count
-from training.processes.distributed import World, on_main
+from training.processes.collectives import on_main
+from training.processes.world import World
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from tests.conftest import TINY, Result
 from training.config.schema import Config
 from training.loader.open_data import open_data
-from training.processes.distributed import World
+from training.processes.world import World
 from training.state.content import changes_of_content, describe_content
 
 Train = Callable[..., Result]

@@ -15,7 +15,7 @@ from training.loader.loader import Feed, Loader
 from training.model.bundle import Bundle
 from training.model.normalisation import MEAN, STD
 from training.optim.optimizers import build_optimizer, build_schedule
-from training.processes.distributed import World
+from training.processes.world import World
 from training.report.console import Console
 from training.report.metrics import Sums, Tally
 from training.state.consumed import Consumed

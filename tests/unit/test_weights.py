@@ -31,7 +31,7 @@ from training.model.torchvision_models import (
 )
 from training.model.weights import read_weights, under_own_names
 from training.model.weights_file import read_safetensors
-from training.processes.distributed import World
+from training.processes.world import World
 from training.report.console import Console
 
 CLASSES = 3

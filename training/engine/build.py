@@ -13,8 +13,8 @@ from training.loader.open_data import Data
 from training.model.bundle import Bundle, Inputs, Preprocessing, builder
 from training.model.class_order import joined, order_warning
 from training.optim.optimizers import build_optimizer, build_schedule
-from training.processes.distributed import World
 from training.processes.preemption import StopFlag
+from training.processes.world import World
 from training.report.console import Console
 from training.state.consumed import Consumed
 from training.state.environment import describe_environment

@@ -8,7 +8,7 @@ import torch
 from training.engine.numerics import autocast
 from training.loader.fingerprint import Stream, format_fingerprint, total_over_ranks
 from training.loader.loader import Feed, Loader
-from training.processes.distributed import broadcast_buffers, on_any_rank
+from training.processes.collectives import broadcast_buffers, on_any_rank
 from training.processes.rescue import give_up
 from training.report.metrics import Sums, Tally
 from training.state.run_state import Run

@@ -13,7 +13,7 @@ from training.engine.numerics import autocast, seed_step
 from training.engine.objective import StepKey, main_logits
 from training.loader.fingerprint import format_fingerprint
 from training.loader.loader import Feed
-from training.processes.distributed import on_any_rank
+from training.processes.collectives import on_any_rank
 from training.processes.rescue import NotFiniteError, give_up, rescue
 from training.report.bottleneck import data_figures, data_sentence
 from training.report.console import format_metrics, train_line

@@ -8,8 +8,8 @@ import torch
 from sources.errors import ConfigError
 from sources.randomness import DROPOUT, stream
 from training.config.schema import Config
-from training.processes.distributed import World
 from training.processes.explain import check_compiler
+from training.processes.world import World
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 

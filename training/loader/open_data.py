@@ -18,7 +18,7 @@ from sources.manifest import Manifest
 from sources.notices import Listener, Notices
 from sources.shared_memory import share
 from training.config.schema import Config
-from training.processes.distributed import World
+from training.processes.world import World
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import NoReturn
 import torch
 
 from sources.errors import UserError
-from training.processes.distributed import from_main, is_lost_peer
+from training.processes.collectives import from_main, is_lost_peer
 from training.processes.explain import explain_runtime_error
 from training.state.consumed import UNKNOWN
 from training.state.run_state import Run

@@ -11,8 +11,9 @@ import torch
 
 from sources.errors import UserError
 from training.config.schema import Config
-from training.processes.distributed import World, from_main, on_main, sum_over_ranks
+from training.processes.collectives import from_main, on_main, sum_over_ranks
 from training.processes.preemption import StopFlag
+from training.processes.world import World
 from training.report.console import Console
 from training.run_dir.lock import RunLock
 from training.run_dir.records import Records, claim

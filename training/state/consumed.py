@@ -10,7 +10,7 @@ from sources.latency import Latencies
 from sources.substitutes import Substitution
 from training.config.schema import Config
 from training.loader.fingerprint import Stream, codes_in_order, total_over_ranks
-from training.processes.distributed import gather_objects, sum_over_ranks
+from training.processes.collectives import gather_objects, sum_over_ranks
 from training.run_dir.records import Records
 from training.state.progress import Progress
 

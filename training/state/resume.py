@@ -10,7 +10,8 @@ from training.config.schema import Config
 from training.model.class_order import order_warning
 from training.model.torchvision_models import is_name_of_weights
 from training.model.weights import Weights, load_weights
-from training.processes.distributed import World, on_main
+from training.processes.collectives import on_main
+from training.processes.world import World
 from training.run_dir import checkpoint
 from training.state import compatibility
 from training.state.train_state import TrainState

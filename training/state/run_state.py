@@ -8,8 +8,8 @@ from torch import nn
 
 from training.config.schema import Config
 from training.engine.objective import Objective
-from training.processes.distributed import World
 from training.processes.preemption import StopFlag
+from training.processes.world import World
 from training.report.console import Console
 from training.run_dir.records import NoRecords, Records
 from training.state.consumed import Consumed
