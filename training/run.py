@@ -28,7 +28,7 @@ from training.report.console import Console, format_duration, format_metrics
 from training.report.metrics import Tally
 from training.report.output import put_error
 from training.run_dir import checkpoint
-from training.run_dir.directory import Directory, complete_mirror, finish_mirror, open_mirror, take_directory
+from training.run_dir.directory import Directory, take_directory
 from training.run_dir.records import RunDirectory, rerun_command
 from training.state.content import describe_content
 from training.state.environment import common_facts
@@ -87,7 +87,7 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         if config.mode == "train":
             path = resume(config, world, run.state, run.environment, console.say)
         if path and run.state.progress.epoch >= config.train.epochs:
-            _complete(run, directory, stack)
+            _complete(run, directory)
             console.say(
                 f"nothing to do: {path} is at the end of epoch {run.state.progress.epoch} of {config.train.epochs}. "
                 "Raise train.epochs to train on, or start over with resume=never."
@@ -98,7 +98,7 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
             records = RunDirectory(config, directory.lock, run.state.step, directory.mirror)
             run.records = stack.enter_context(records)
         run.records.environment(run.environment, run.state.progress.changes)
-        open_mirror(config, world, directory, stop, stack, fresh=path is None)
+        directory.open_mirror(fresh=path is None)
         times = 1 if config.mode == "evaluate" else config.train.epochs - run.state.progress.epoch
         val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size, times=times)
         loader = stack.enter_context(open_loader(data.val, val_batches, workers, config.data.prefetch, device))
@@ -111,13 +111,13 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         return _train(run, data, workers, loader, validate)
 
 
-def _complete(run: Run, directory: Directory, stack: ExitStack) -> None:
+def _complete(run: Run, directory: Directory) -> None:
     """What a run lacks that was killed after its last checkpoint: the summary, and its mirror's end."""
     if directory.lock and not (directory.lock.folder / "summary.json").exists():
         with RunDirectory(run.config, directory.lock) as run.records:
             run.records.environment(run.environment, run.state.progress.changes)
             _summarise(run)
-    complete_mirror(run.config, run.world, directory, run.stop, stack, run.state.position)
+    directory.complete_mirror(run.state.position)
 
 
 def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Callable[[], Tally | None]) -> int:
@@ -139,11 +139,11 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         metrics = train(run, Feed(loader), validate)
         run.stop.ignore_from_now_on()
     if metrics is None:
-        finish_mirror(config, run.world, run.records, run.state.position)
+        _finish_mirror(run)
         run.console.say(f"stopped on request; the same command goes on from {config.run_dir}/checkpoints/last.pt")
         return EXIT_CODE
     _summarise(run)
-    finish_mirror(config, run.world, run.records, run.state.position)
+    _finish_mirror(run)
     run.console.say(
         f"done: acc@1 {metrics.acc1:.2f} (best {run.state.progress.best_acc1:.2f}), "
         f"{format_duration(run.state.progress.train_s)} of training\n"
@@ -152,6 +152,12 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         f"  repeat it      {rerun_command(config)}"
     )
     return 0
+
+
+def _finish_mirror(run: Run) -> None:
+    """Complete the mirror, if there is one. Raises UserError on rank 0 if that failed, and ends the others."""
+    if run.config.run_mirror:
+        on_main(run.world, lambda: run.records.finish_mirror(run.state.position))
 
 
 def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from: Path | None) -> None:

@@ -14,7 +14,6 @@ from training.engine.objective import Objective
 from training.loader.loader import Feed, Loader
 from training.model.bundle import Bundle
 from training.model.normalisation import MEAN, STD
-from training.optim.optimizers import build_optimizer, build_schedule
 from training.processes.world import World
 from training.report.console import Console
 from training.report.metrics import Sums, Tally
@@ -29,12 +28,9 @@ def make_run(accumulate: int) -> Run:
         data=DataConfig(source="synthetic"), train=TrainConfig(batch_size=12, accumulate=accumulate, lr=0.1)
     )
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6))
-    optimizer = build_optimizer(model, config.train)
     return Run(
         config=config, world=World(), device=torch.device("cpu"), train_model=model, eval_model=model,
-        state=TrainState(
-            model, optimizer, build_schedule(optimizer, config.train, 4), torch.amp.GradScaler("cpu", enabled=False), 4
-        ),
+        state=TrainState.begin(config, model, torch.device("cpu"), 4),
         objective=Objective(config.train, Bundle(model, MEAN, STD)), consumed=Consumed("off"),
         stop=None,  # type: ignore[arg-type]  # not asked within a step
         console=Console(enabled=False), environment={},

@@ -12,7 +12,6 @@ from training.engine.objective import Objective
 from training.loader.open_data import Data
 from training.model.bundle import Bundle, Inputs, Preprocessing, builder
 from training.model.class_order import joined, order_warning
-from training.optim.optimizers import build_optimizer, build_schedule
 from training.processes.preemption import StopFlag
 from training.processes.world import World
 from training.report.console import Console
@@ -79,22 +78,14 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
     model = bundle.module.to(device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = build_optimizer(model, config.train)
     train_model: Any = model
     if world.size > 1 and training:
         train_model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
-    state = TrainState(
-        model=model,
-        optimizer=optimizer,
-        schedule=build_schedule(optimizer, config.train, max(1, steps_per_epoch)),
-        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
-        steps_per_epoch=steps_per_epoch,
-    )
     return Run(
         config=config,
         world=world,
         device=device,
-        state=state,
+        state=TrainState.begin(config, model, device, steps_per_epoch),
         train_model=torch.compile(train_model) if config.train.compile else train_model,  # type: ignore[arg-type]
         eval_model=torch.compile(model) if config.train.compile else model,  # type: ignore[arg-type]
         objective=Objective(config.train, bundle),

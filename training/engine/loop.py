@@ -125,6 +125,7 @@ def train_step(run: Run, feed: Feed, sums: Sums) -> None:
             positions = _positions(run, micro_batch)
             images, labels = feed.to_device(batch)
             inputs, targets = run.objective.prepare(images, labels, StepKey(config.seed, *state.position, positions))
+            del images
             if state.step == 0 and micro_batch == 0:
                 run.records.images("first_training_batch", run.objective.pictures(inputs[:64]), 0)
             communicate = run.world.size == 1 or micro_batch == config.train.accumulate - 1
@@ -137,7 +138,7 @@ def train_step(run: Run, feed: Feed, sums: Sums) -> None:
             del loss, outputs
     state.update()
     for batch, positions, batch_loss, batch_logits, labels in done:
-        run.consumed.train(batch, positions)
+        run.consumed.add(batch, positions)
         sums.add(batch_loss, batch_logits, labels, state.step)
     state.step_is_done()
 

@@ -38,7 +38,7 @@ class Consumed:
             self.latencies.add(Latencies.from_bytes(batch.latencies))
         self._replaced += batch.replaced
 
-    def train(self, batch: Batch, positions: Iterable[int]) -> None:
+    def add(self, batch: Batch, positions: Iterable[int]) -> None:
         """A batch that was trained on, and the places of its samples in the epoch."""
         self.count(batch)
         self.stream.add(positions, batch)

@@ -1,7 +1,7 @@
 """All that training changes, which is what a checkpoint holds: the model, what steps it, and how far the run has come.
 
-A further member, such as averaged weights, is a field here, an entry in ``state_dict`` and ``load_state_dict``, and a
-line in ``update``.
+A further member, such as averaged weights, is a field here, and a line in ``begin``, ``update``, ``state_dict`` and
+``load_state_dict``.
 """
 
 import dataclasses
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from training.config.schema import Config
+from training.optim.optimizers import build_optimizer, build_schedule
 from training.state.checkpoint_contents import FORMAT, check_fits
 from training.state.progress import Progress
 
@@ -27,6 +29,14 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
     sound: bool = True
     """Whether the members belong together, so that they may be saved; False in the midst of a step."""
+
+    @classmethod
+    def begin(cls, config: Config, model: nn.Module, device: torch.device, steps_per_epoch: int) -> "TrainState":
+        """The state before the first step of a model that is on the device."""
+        optimizer = build_optimizer(model, config.train)
+        schedule = build_schedule(optimizer, config.train, max(1, steps_per_epoch))
+        scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        return cls(model, optimizer, schedule, scaler, steps_per_epoch)
 
     @property
     def step(self) -> int:
