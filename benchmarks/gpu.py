@@ -28,7 +28,7 @@ from training.engine.loop import Clock, train_epoch
 from training.engine.numerics import set_numerics
 from training.loader.loader import Feed
 from training.loader.order import TrainBatches
-from training.processes.distributed import World
+from training.processes.world import World
 
 BARE, SYNTHETIC, READY = "bare loop", "imagenet-ais, synthetic", "imagenet-ais, ready samples"
 SIZE = 224
@@ -47,7 +47,7 @@ def steps_of_the_trainer(config: Config, endpoint: str, device: torch.device, st
             (_, begin_s), wait_s = now(device), feed.wait_s
             train_epoch(run, feed, Clock(run, feed))
             seconds = now(device)[1] - begin_s
-            run.progress = run.progress.at_epoch(run.progress.epoch + 1)
+            run.state.progress = run.state.progress.at_epoch(run.state.progress.epoch + 1)
             yield {
                 "img_per_s": steps * config.train.batch_size / seconds,
                 "data_wait": 100 * (feed.wait_s - wait_s) / seconds,

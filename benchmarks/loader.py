@@ -51,7 +51,7 @@ def torchvision_transform() -> Callable[[Any], Any]:
     """The default of torchvision's users, and of pytorch/examples."""
     from torchvision import transforms
 
-    from training.loader.loader import MEAN, STD
+    from training.model.normalisation import MEAN, STD
 
     steps = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
     return transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
@@ -75,9 +75,10 @@ def ours(root: Path, workers: int, images: int, to_float: bool) -> Iterator[Any]
     from sources.folder import FolderReader, scan_folder
     from sources.samples import SampleDataset
     from sources.shared_memory import share
-    from training.loader.loader import Feed, normalise, open_loader
+    from training.loader.loader import Feed, open_loader
     from training.loader.order import TrainBatches
     from training.loader.workers import start_worker_server
+    from training.model.normalisation import MEAN, STD, normalise
 
     start_worker_server()
     manifest = share(scan_folder(root)[0])
@@ -85,7 +86,7 @@ def ours(root: Path, workers: int, images: int, to_float: bool) -> Iterator[Any]
     order = TrainBatches(len(manifest), BATCH, seed=0, epochs=1 + images // len(manifest))
     with open_loader(dataset, order, workers, PREFETCH, torch.device("cpu")) as loader:
         for batch in Feed(loader):
-            yield (normalise(batch.images, channels_last=True) if to_float else batch.images), batch.labels
+            yield (normalise(batch.images, MEAN, STD, channels_last=True) if to_float else batch.images), batch.labels
 
 
 def webdataset(root: Path, workers: int, images: int) -> Iterator[Any]:
@@ -135,7 +136,7 @@ def dali(root: Path, workers: int, images: int) -> Iterator[Any]:
     from nvidia.dali import fn, pipeline_def, types
     from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
-    from training.loader.loader import MEAN, STD
+    from training.model.normalisation import MEAN, STD
 
     @pipeline_def(batch_size=BATCH, num_threads=workers, device_id=None)  # type: ignore[untyped-decorator]
     def graph() -> Any:

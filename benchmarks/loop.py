@@ -29,11 +29,12 @@ from training.config.schema import Config, DataConfig, ModelConfig, TrainConfig
 from training.engine.build import assemble
 from training.engine.loop import Clock, train_epoch
 from training.engine.numerics import autocast
-from training.loader.loader import Feed, Loader, normalise, open_loader
+from training.loader.loader import Feed, Loader, open_loader
 from training.loader.open_data import Data, open_data
 from training.loader.order import TrainBatches
-from training.processes.distributed import World
+from training.model.normalisation import MEAN, STD, normalise
 from training.processes.preemption import StopFlag
+from training.processes.world import World
 from training.run_dir.lock import RunLock
 from training.run_dir.records import RunDirectory
 from training.state.run_state import Run
@@ -69,7 +70,7 @@ def bare(config: Config, steps: int, device: torch.device, model: nn.Module | No
     """A loop of ``steps`` steps that is as short as it gets, of ``model`` or else the configuration's."""
     data = synthetic(config)
     batch = data.train.__getitems__([(0, index) for index in range(config.train.batch_size)])
-    images, labels = normalise(batch.images.to(device), channels_last=True), batch.labels.to(device)
+    images, labels = normalise(batch.images.to(device), MEAN, STD, channels_last=True), batch.labels.to(device)
     model = (model or assemble(config, World(), device, StopFlag(), data).train_model).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=1e-4)
     criterion = nn.CrossEntropyLoss()

@@ -21,10 +21,10 @@ from training.config.schema import Config, DataConfig, ModelConfig, TrainConfig
 from training.engine.build import assemble
 from training.loader.fingerprint import PIXELS_OF_ONE_IN, Stream
 from training.loader.open_data import open_data
-from training.processes.distributed import World
 from training.processes.preemption import StopFlag
+from training.processes.world import World
 from training.run_dir import checkpoint
-from training.state.run_state import state_of
+from training.state.saving import contents
 
 
 def main() -> int:
@@ -51,9 +51,9 @@ def main() -> int:
         batch = data.train.__getitems__(keys)
     step = bare(config, 1, device)
     step()  # the momentum is made, and the kernels are chosen
-    for parameter in run.model.parameters():
+    for parameter in run.state.model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    run.optimizer.step()
+    run.state.optimizer.step()
     per_image, per_save = defaultdict(list), defaultdict(list)
     size = 0
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -67,7 +67,7 @@ def main() -> int:
                 stream.take()
                 per_image[f"fingerprint={mode}"].append(1e3 * (time.process_time() - start) / 20 / options.batch)
             start = time.perf_counter()
-            size = checkpoint.save(Path(folder), state_of(run)).stat().st_size
+            size = checkpoint.save(Path(folder), contents(run)).stat().st_size
             per_save["checkpoint"].append(time.perf_counter() - start)
     what = f"{options.model} on {device}, batch {options.batch}"
     result.add(Table("step", f"A step and what repeatability adds: {what}", "ms per image", rows(per_image)))

@@ -19,20 +19,21 @@ from training.loader.loader import Feed, Loader, open_loader
 from training.loader.open_data import Data, open_data
 from training.loader.order import TrainBatches, ValBatches
 from training.loader.workers import start_worker_server
-from training.model.torchvision_models import preprocessing_note
-from training.processes.distributed import World, choose_device, on_main, process_group, read_world
+from training.processes.collectives import on_main
 from training.processes.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped
+from training.processes.rendezvous import process_group
 from training.processes.rescue import in_words, notes
+from training.processes.world import World, choose_device, read_world
 from training.report.console import Console, format_duration, format_metrics
 from training.report.metrics import Tally
 from training.report.output import put_error
 from training.run_dir import checkpoint
-from training.run_dir.directory import Directory, complete_mirror, open_mirror, take_directory
+from training.run_dir.directory import Directory, take_directory
 from training.run_dir.records import RunDirectory, rerun_command
 from training.state.content import describe_content
 from training.state.environment import common_facts
 from training.state.resume import resume
-from training.state.run_state import Run, finish_mirror
+from training.state.run_state import Run
 
 
 def run(config: Config) -> int:
@@ -82,20 +83,23 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         if config.mode == "train":
             run.environment["content"] = on_main(world, lambda: describe_content(config, data.train, data.val))
         # 3. Where to go on.
-        path = resume(run) if config.mode == "train" else None
-        if path and run.progress.epoch >= config.train.epochs:
-            _complete(run, directory, stack)
+        path = None
+        if config.mode == "train":
+            path = resume(config, world, run.state, run.environment, console.say)
+        if path and run.state.progress.epoch >= config.train.epochs:
+            _complete(run, directory)
             console.say(
-                f"nothing to do: {path} is at the end of epoch {run.progress.epoch} of {config.train.epochs}. "
+                f"nothing to do: {path} is at the end of epoch {run.state.progress.epoch} of {config.train.epochs}. "
                 "Raise train.epochs to train on, or start over with resume=never."
             )
             return 0
         # 4. Train, or evaluate alone.
         if directory.lock:
-            run.records = stack.enter_context(RunDirectory(config, directory.lock, run.step))
-            run.records.environment(run.environment, run.progress.changes)
-        open_mirror(run, directory, stack, fresh=path is None)
-        times = 1 if config.mode == "evaluate" else config.train.epochs - run.progress.epoch
+            records = RunDirectory(config, directory.lock, run.state.step, directory.mirror)
+            run.records = stack.enter_context(records)
+        run.records.environment(run.environment, run.state.progress.changes)
+        directory.open_mirror(fresh=path is None)
+        times = 1 if config.mode == "evaluate" else config.train.epochs - run.state.progress.epoch
         val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size, times=times)
         loader = stack.enter_context(open_loader(data.val, val_batches, workers, config.data.prefetch, device))
         _say_what(run, data, batch_size, workers, path)
@@ -107,13 +111,13 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         return _train(run, data, workers, loader, validate)
 
 
-def _complete(run: Run, directory: Directory, stack: ExitStack) -> None:
+def _complete(run: Run, directory: Directory) -> None:
     """What a run lacks that was killed after its last checkpoint: the summary, and its mirror's end."""
     if directory.lock and not (directory.lock.folder / "summary.json").exists():
         with RunDirectory(run.config, directory.lock) as run.records:
-            run.records.environment(run.environment, run.progress.changes)
+            run.records.environment(run.environment, run.state.progress.changes)
             _summarise(run)
-    complete_mirror(run, directory, stack)
+    directory.complete_mirror(run.state.position)
 
 
 def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Callable[[], Tally | None]) -> int:
@@ -126,7 +130,7 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         rank=run.world.rank,
         world_size=run.world.size,
         accumulate=config.train.accumulate,
-        start=(run.progress.epoch, run.progress.batches_done),
+        start=run.state.position,
     )
     prefetch, accumulate = config.data.prefetch, config.train.accumulate
     with open_loader(data.train, batches, workers, prefetch, run.device, accumulate) as loader:
@@ -135,19 +139,25 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         metrics = train(run, Feed(loader), validate)
         run.stop.ignore_from_now_on()
     if metrics is None:
-        finish_mirror(run)
+        _finish_mirror(run)
         run.console.say(f"stopped on request; the same command goes on from {config.run_dir}/checkpoints/last.pt")
         return EXIT_CODE
     _summarise(run)
-    finish_mirror(run)
+    _finish_mirror(run)
     run.console.say(
-        f"done: acc@1 {metrics.acc1:.2f} (best {run.progress.best_acc1:.2f}), "
-        f"{format_duration(run.progress.train_s)} of training\n"
+        f"done: acc@1 {metrics.acc1:.2f} (best {run.state.progress.best_acc1:.2f}), "
+        f"{format_duration(run.state.progress.train_s)} of training\n"
         f"  run directory  {config.run_dir}\n"
         f"  TensorBoard    tensorboard --logdir {shell_word(config.run_dir)}/tensorboard\n"
         f"  repeat it      {rerun_command(config)}"
     )
     return 0
+
+
+def _finish_mirror(run: Run) -> None:
+    """Complete the mirror, if there is one. Raises UserError on rank 0 if that failed, and ends the others."""
+    if run.config.run_mirror:
+        on_main(run.world, lambda: run.records.finish_mirror(run.state.position))
 
 
 def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from: Path | None) -> None:
@@ -157,7 +167,7 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
     run.console.say(f"run directory: {config.run_dir}")
     training = f"{len(data.train):,} training and " if len(data.train) else ""
     run.console.say(
-        f"{config.model.name} ({sum(p.numel() for p in run.model.parameters()):,} parameters) on {run.device}, "
+        f"{config.model.name} ({sum(p.numel() for p in run.state.model.parameters()):,} parameters) on {run.device}, "
         f"{config.precision}; {data.num_classes} classes, {training}{len(data.val):,} validation images"
     )
     run.console.say(
@@ -168,13 +178,9 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         run.console.say(
             f"warning: one of {torch.cuda.device_count()} GPUs is used; torchrun --nproc-per-node uses all."
         )
-    note = preprocessing_note(
-        config.model, config.data.val_image_size, config.data.val_resize, config.data.interpolation
-    )
-    if note:
-        run.console.say(note)
     if resumed_from:
-        done = f"epoch {run.progress.epoch + 1}, {run.progress.batches_done} of {run.steps_per_epoch} batches done"
+        progress = run.state.progress
+        done = f"epoch {progress.epoch + 1}, {progress.batches_done} of {run.state.steps_per_epoch} batches done"
         run.console.say(f"going on from {resumed_from}: {done}")
 
 
@@ -194,30 +200,30 @@ def _evaluate(run: Run, validate: Callable[[], Tally | None]) -> int:
     run.check_replaced()
     assert validation is not None  # without deferred signals, a request to stop has raised Stopped
     metrics = validation.metrics
-    run.progress.best_acc1, run.progress.validation = metrics.acc1, dataclasses.asdict(metrics)
+    run.state.progress.best_acc1, run.state.progress.validation = metrics.acc1, dataclasses.asdict(metrics)
     run.console.say(f"validation  {format_metrics(metrics)}  ({metrics.count:,} images)")
-    if run.records:
-        run.records.validation(0, 0, validation)
+    run.records.validation(0, 0, validation)
     _summarise(run, validation.img_per_s)
     return 0
 
 
 def _summarise(run: Run, val_img_per_s: float = 0.0) -> None:
     """Write summary.json; its figures are the last validation's."""
-    progress = run.progress
-    seen = progress.epoch * run.steps_per_epoch * run.config.train.batch_size
+    if not run.world.is_main:  # whose weights need not be hashed
+        return
+    progress = run.state.progress
+    seen = progress.epoch * run.state.steps_per_epoch * run.config.train.batch_size
     counts = Counts(*progress.counts)
-    if run.records:
-        run.records.summary(
-            **{name: progress.validation[name] for name in ("acc1", "acc5", "loss")},
-            best_acc1=progress.best_acc1,
-            epochs=progress.epoch,
-            samples_seen=seen,
-            img_per_s=seen / progress.train_s if progress.train_s else val_img_per_s,
-            state_sha256=checkpoint.state_sha256(run.model.state_dict()),
-            samples_by_source={"local": counts.local, "etl": counts.etl},
-            retries=counts.retries,
-            fallbacks=counts.fallbacks,
-            audits=counts.audits,
-            replaced=len(progress.replaced),
-        )
+    run.records.summary(
+        **{name: progress.validation[name] for name in ("acc1", "acc5", "loss")},
+        best_acc1=progress.best_acc1,
+        epochs=progress.epoch,
+        samples_seen=seen,
+        img_per_s=seen / progress.train_s if progress.train_s else val_img_per_s,
+        state_sha256=checkpoint.state_sha256(run.state.model.state_dict()),
+        samples_by_source={"local": counts.local, "etl": counts.etl},
+        retries=counts.retries,
+        fallbacks=counts.fallbacks,
+        audits=counts.audits,
+        replaced=len(progress.replaced),
+    )

@@ -135,11 +135,11 @@ def seconds(limit: str) -> int | None:
 
 def _check_run(config: Submission) -> None:
     """Raise ConfigError if ``run_dir`` holds something else or another run, or the model does not exist."""
-    from training.model import torchvision_models
+    from training.model.bundle import builder
     from training.run_dir import records
     from training.state import compatibility  # here, so that a typing error need not wait for torch
 
-    torchvision_models.require_model(config.model.name)
+    builder(config.model.name).require_model(config.model.name)
     records.require_ours(config)
     recorded = records.recorded(Path(config.run_dir))
     if recorded is None or config.allow_changes:

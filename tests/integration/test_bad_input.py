@@ -119,14 +119,14 @@ def test_an_operation_that_is_not_deterministic_is_named(
     train: Train, small_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No model of torchvision has one on a CPU: the message is that of torch, for adaptive pooling on a GPU.
-    import training.engine.loop
+    from training.engine.objective import Objective
 
     def refuse(*_: object) -> None:
         raise RuntimeError(
             "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set …"
         )
 
-    monkeypatch.setattr(training.engine.loop, "_train_step", refuse)
+    monkeypatch.setattr(Objective, "loss", refuse)
     message = error(train(f"data.root={small_folder}", *TINY, "deterministic=true"), 1)
     assert message.startswith("error: deterministic=true: adaptive_avg_pool2d_backward_cuda does not have")
 

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import TINY, Result
 from training.config.schema import Config
 from training.loader.open_data import open_data
-from training.processes.distributed import World
+from training.processes.world import World
 from training.state.content import changes_of_content, describe_content
 
 Train = Callable[..., Result]

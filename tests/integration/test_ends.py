@@ -16,7 +16,7 @@ import torch
 from sources.errors import DataError
 from sources.samples import SampleDataset
 from tests.conftest import PROJECT, TINY, ForkedTrain, Result, make_small_folder, write_image
-from training.engine import evaluation, loop
+from training.engine.objective import Objective
 
 Train = Callable[..., Result]
 RUN = [*TINY, "train.log_every=50"]
@@ -100,7 +100,7 @@ def test_a_fault_costs_no_step(train: Train, small: Path, whole: Result, broken:
     """The seventh batch is the fifth of training. Inside a step BatchNorm's statistics have been touched by the forward pass, which will be repeated."""
     kind, expected = FAULTS[name]
     error = copy.copy(kind)  # without the notes of another run
-    undo = broken(SampleDataset, "fill", 7, error) if place == "between steps" else broken(loop, "_loss", 5, error)
+    undo = broken(SampleDataset, "fill", 7, error) if place == "between steps" else broken(Objective, "loss", 5, error)
     ended = train(f"data.root={small}", *RUN)
     undo()
     assert ended.code == 1 and "Traceback" not in ended.output, ended.output
@@ -110,7 +110,7 @@ def test_a_fault_costs_no_step(train: Train, small: Path, whole: Result, broken:
 
 
 def test_a_mistake_of_ours_keeps_its_traceback_and_saves(train: Train, small: Path, whole: Result, broken: Any) -> None:
-    undo = broken(loop, "_loss", 3, ZeroDivisionError("a mistake"))
+    undo = broken(Objective, "loss", 3, ZeroDivisionError("a mistake"))
     with pytest.raises(ZeroDivisionError) as raised:
         train(f"data.root={small}", *RUN)
     undo()
@@ -121,7 +121,7 @@ def test_a_mistake_of_ours_keeps_its_traceback_and_saves(train: Train, small: Pa
 
 
 def test_a_fault_in_validation_costs_no_epoch(train: Train, small: Path, whole: Result, broken: Any) -> None:
-    undo = broken(evaluation, "autocast", 3, DataError("val/x.jpg is no image"))  # of the second epoch
+    undo = broken(Objective, "validation_loss", 3, DataError("val/x.jpg is no image"))  # of the second epoch
     ended = train(f"data.root={small}", *RUN)
     undo()
     assert ended.code == 1 and f"error: val/x.jpg is no image {SAVED}" in ended.output, ended.output
@@ -150,7 +150,7 @@ def test_weights_that_are_not_finite_never_replace_others(train: Train, small: P
         ended = train(*words, *extra)
         assert ended.code == 1 and "not finite" in ended.output, ended.output
         assert (first.run_dir / "checkpoints" / "last.pt").read_bytes() == before
-    undo = broken(loop, "_loss", 3, MemoryError())  # when nobody has looked at the loss yet
+    undo = broken(Objective, "loss", 3, MemoryError())  # when nobody has looked at the loss yet
     ended = train(*words)
     undo()
     assert "What was trained since the last checkpoint is not saved: the loss is not finite" in ended.output, (

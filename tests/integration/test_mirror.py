@@ -224,17 +224,17 @@ def test_a_stop_whose_upload_fails_is_an_error(train_here: Train, monkeypatch: p
         monkeypatch.setattr(mirror._bucket, "read", fail)
         finish(mirror, position)
 
-    from training.engine import loop
+    from training.engine.objective import Objective
 
     steps = iter(range(100))
-    seed_step = loop.seed_step
+    prepare = Objective.prepare
 
-    def stop_at_the_fourth(*arguments: Any) -> None:
+    def stop_at_the_fourth(*arguments: Any) -> Any:
         if next(steps) == 3:
             signal.raise_signal(signal.SIGTERM)
-        seed_step(*arguments)
+        return prepare(*arguments)
 
-    monkeypatch.setattr(loop, "seed_step", stop_at_the_fourth)
+    monkeypatch.setattr(Objective, "prepare", stop_at_the_fourth)
     monkeypatch.setattr(Mirror, "finish", without_a_cluster)
     result = train_here("run_mirror=ais://runs/late")
     assert "no answer. That was the last upload of this run" in error(result, 1)

@@ -66,16 +66,16 @@ def _half_written(accident: Callable[[], None]) -> None:
 
 def _moments() -> dict[str, Callable[[Callable[[], None]], None]]:
     from aistore_data.etls import lifecycle
-    from training.engine import evaluation, loop
-    from training.run_dir import checkpoint, records
+    from training.engine.objective import Objective
+    from training.run_dir import records
 
     return {
-        "between steps": lambda accident: _before(loop, "seed_step", accident),
-        "inside a step": lambda accident: _before(loop, "_loss", accident),
+        "between steps": lambda accident: _before(Objective, "prepare", accident),
+        "inside a step": lambda accident: _before(Objective, "loss", accident),
         "a checkpoint half written": _half_written,
-        "before a checkpoint is in place": lambda accident: _before(checkpoint.os, "fsync", accident),  # type: ignore[attr-defined]
-        "before best.pt is in place": lambda accident: _before(checkpoint, "_link", accident),
-        "during validation": lambda accident: _before(evaluation, "autocast", accident),
+        "before a checkpoint is in place": lambda accident: _before(os, "fsync", accident),
+        "before best.pt is in place": lambda accident: _before(Path, "hardlink_to", accident),
+        "during validation": lambda accident: _before(Objective, "validation_loss", accident),
         "after the last save": lambda accident: _before(records.RunDirectory, "summary", accident),
         "during ETL start": lambda accident: _before(lifecycle, "_init", accident),
     }
@@ -89,12 +89,18 @@ def _without_dropout() -> None:
 
 
 def _in_float64() -> None:
-    from training.engine import build
-    from training.loader import loader
+    from training.engine.objective import Objective
+    from training.model import torchvision_models
 
-    build_model, normalise = build.build_model, loader.normalise
-    build.build_model = lambda *a: build_model(*a).double()
-    loader.normalise = lambda images, channels_last: normalise(images, channels_last).double()
+    build, inputs = torchvision_models.build, Objective.inputs
+
+    def build_in_float64(*arguments: Any) -> Any:
+        bundle = build(*arguments)
+        bundle.module.double()
+        return bundle
+
+    torchvision_models.build = build_in_float64
+    Objective.inputs = lambda self, images: inputs(self, images).double()  # type: ignore[method-assign]
 
 
 def _impatient() -> None:

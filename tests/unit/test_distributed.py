@@ -11,17 +11,10 @@ import pytest
 import torch.distributed as dist
 
 from sources.errors import ConfigError, UserError
-from training.processes import distributed
-from training.processes.distributed import (
-    World,
-    _agree,
-    _meet,
-    _slurm_world,
-    _tasks_of_nodes,
-    choose_device,
-    is_lost_peer,
-    read_world,
-)
+from training.processes import rendezvous
+from training.processes.collectives import is_lost_peer
+from training.processes.rendezvous import agree, meet
+from training.processes.world import World, choose_device, read_world, slurm_world, tasks_of_nodes
 
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -80,8 +73,8 @@ def test_the_world_is_read_from_the_environment(
 
 
 def test_tasks_of_nodes() -> None:
-    assert _tasks_of_nodes("8") == [8]
-    assert _tasks_of_nodes("2(x3),1,4(x2)") == [2, 2, 2, 1, 4, 4]
+    assert tasks_of_nodes("8") == [8]
+    assert tasks_of_nodes("2(x3),1,4(x2)") == [2, 2, 2, 1, 4, 4]
 
 
 def test_without_scontrol_the_address_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +93,7 @@ def test_a_port_in_use_is_named() -> None:
         with pytest.raises(
             UserError, match=rf"2 processes could not meet at tcp://127.0.0.1:{port}: .*set MASTER_PORT"
         ):
-            _meet(World(0, 2, meeting_point=f"tcp://127.0.0.1:{port}"))
+            meet(World(0, 2, meeting_point=f"tcp://127.0.0.1:{port}"))
 
 
 def test_nothing_is_read_that_a_former_attempt_wrote() -> None:
@@ -111,7 +104,7 @@ def test_nothing_is_read_that_a_former_attempt_wrote() -> None:
         return [dist.TCPStore("127.0.0.1", store.port, wait_for_workers=False) for _ in range(3)]
 
     def join(client: dist.TCPStore, rank: int, version: str) -> dist.Store:
-        group: dist.Store = _agree(client, World(rank, 3), {"version": version})
+        group: dist.Store = agree(client, World(rank, 3), {"version": version})
         return group
 
     with ThreadPoolExecutor() as pool:
@@ -138,7 +131,7 @@ def test_a_rank_that_does_not_come_back_is_waited_for_as_long_as_the_store_says(
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=2))
     store.set("facts/1", json.dumps({"name": "of one that has ended"}))
     with pytest.raises(dist.DistError):
-        _agree(store, World(0, 2), {})
+        agree(store, World(0, 2), {})
 
 
 @pytest.mark.parametrize(
@@ -184,7 +177,7 @@ def test_a_task_may_see_its_own_gpu_alone(
 
 
 def test_ports_stay_below_those_that_linux_gives_out() -> None:
-    ports = {int(_slurm_world(SLURM | {"SLURM_JOB_ID": str(number)}).meeting_point.rsplit(":", 1)[1])
+    ports = {int(slurm_world(SLURM | {"SLURM_JOB_ID": str(number)}).meeting_point.rsplit(":", 1)[1])
              for number in range(0, 50_000, 7)}  # fmt: skip
     assert min(ports) >= 20000 and max(ports) < 32768
 
@@ -192,17 +185,17 @@ def test_ports_stay_below_those_that_linux_gives_out() -> None:
 def test_who_is_waited_for_is_said_and_the_wait_ends(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(distributed, "TELL_S", 0.1)
+    monkeypatch.setattr(rendezvous, "TELL_S", 0.1)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     world = World(1, 2, meeting_point=f"tcp://127.0.0.1:{port}")
     with pytest.raises(UserError, match="2 processes could not meet"):
-        _meet(world, 0.5)
+        meet(world, 0.5)
     assert f"rank 1 waits at tcp://127.0.0.1:{port} for rank 0: for " in capsys.readouterr().err
     first = World(0, 2, meeting_point=f"tcp://127.0.0.1:{port}", one_host=True)
     with pytest.raises(UserError, match=r"rank 0 waits for rank 1 of 2 processes: in vain for 1.5 s \(meet_s\)"):
-        _agree(_meet(first, 1.5), first, {})
+        agree(meet(first, 1.5), first, {})
     assert "rank 0 waits for rank 1 of 2 processes: for " in capsys.readouterr().err
 
 
@@ -210,11 +203,11 @@ def test_processes_of_one_machine_meet_on_the_loopback_alone() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    store = _meet(World(0, 2, meeting_point=f"tcp://no-such-host.invalid:{port}", one_host=True), 30)
+    store = meet(World(0, 2, meeting_point=f"tcp://no-such-host.invalid:{port}", one_host=True), 30)
     rows = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
     listening = [row.split()[1] for row in rows[0] + rows[1] if row.split()[3] == "0A"]
     assert [place for place in listening if place.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
-    other = _meet(World(1, 2, meeting_point=f"tcp://no-such-host.invalid:{port}", one_host=True), 30)
+    other = meet(World(1, 2, meeting_point=f"tcp://no-such-host.invalid:{port}", one_host=True), 30)
     store.set("a", "b")
     assert other.get("a") == b"b"
 
@@ -224,4 +217,4 @@ def test_a_meeting_point_that_is_none(monkeypatch: pytest.MonkeyPatch, host: str
     monkeypatch.setenv("MASTER_ADDR", host)
     monkeypatch.setenv("MASTER_PORT", port)
     with pytest.raises(ConfigError, match="do not say where the processes meet"):
-        _meet(World(0, 2))
+        meet(World(0, 2))

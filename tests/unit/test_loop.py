@@ -9,28 +9,29 @@ from torch import nn
 
 from sources.batch import Batch, Counts
 from training.config.schema import Config, DataConfig, TrainConfig
-from training.engine.loop import _train_step
-from training.loader.fingerprint import Stream
+from training.engine.loop import train_step
+from training.engine.objective import Objective
 from training.loader.loader import Feed, Loader
-from training.optim.optimizers import build_optimizer
-from training.optim.schedule import build_schedule
-from training.processes.distributed import World
+from training.model.bundle import Bundle
+from training.model.normalisation import MEAN, STD
+from training.processes.world import World
 from training.report.console import Console
 from training.report.metrics import Sums, Tally
+from training.state.consumed import Consumed
 from training.state.run_state import Run
+from training.state.train_state import TrainState
 
 
 def make_run(accumulate: int) -> Run:
     torch.manual_seed(0)
     config = Config(data=DataConfig(source="synthetic"), train=TrainConfig(batch_size=12, accumulate=accumulate))
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6))
-    optimizer = build_optimizer(model, config.optim)
     return Run(
-        config=config, world=World(), device=torch.device("cpu"), model=model, train_model=model, eval_model=model,
-        optimizer=optimizer, schedule=build_schedule(optimizer, config.optim, config.train.epochs, 4),
-        scaler=torch.amp.GradScaler("cpu", enabled=False), steps_per_epoch=4,
+        config=config, world=World(), device=torch.device("cpu"), train_model=model, eval_model=model,
+        state=TrainState.begin(config, model, torch.device("cpu"), 4),
+        objective=Objective(config.train, Bundle(model, MEAN, STD)), consumed=Consumed("off"),
         stop=None,  # type: ignore[arg-type]  # not asked within a step
-        console=Console(enabled=False), stream=Stream("off"), environment={},
+        console=Console(enabled=False), environment={},
     )  # fmt: skip
 
 
@@ -60,11 +61,11 @@ def test_micro_batches_add_up_to_the_batch() -> None:
     results = []
     for accumulate in (1, 3):
         run, sums = make_run(accumulate), Sums(torch.device("cpu"))
-        before = [p.clone() for p in run.model.parameters()]
-        _train_step(run, batches(accumulate), sums)
-        assert all(not torch.equal(a, b) for a, b in zip(before, run.model.parameters(), strict=True))
-        assert run.pending_counts.local == 12
-        results.append((list(run.model.parameters()), Tally(sums.take()).metrics))
+        before = [p.clone() for p in run.state.model.parameters()]
+        train_step(run, batches(accumulate), sums)
+        assert all(not torch.equal(a, b) for a, b in zip(before, run.state.model.parameters(), strict=True))
+        assert run.consumed.counts.local == 12
+        results.append((list(run.state.model.parameters()), Tally(sums.take()).metrics))
     for a, b in zip(results[0][0], results[1][0], strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
     assert results[0][1].loss == pytest.approx(results[1][1].loss, rel=1e-6)
@@ -80,4 +81,4 @@ def test_a_step_never_reads_from_the_device(monkeypatch: pytest.MonkeyPatch) -> 
 
     for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, forbidden)
-    _train_step(run, feed, sums)
+    train_step(run, feed, sums)

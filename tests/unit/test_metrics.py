@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import normalize, to_tensor
 
 from training.engine.numerics import seed_step
-from training.loader.loader import MEAN, STD, denormalise, normalise
+from training.model.normalisation import MEAN, STD, denormalise, normalise
 from training.report.console import format_duration
 from training.report.metrics import Metrics, Sums, Tally
 
@@ -53,12 +53,12 @@ def test_a_tally_knows_speed_and_waiting() -> None:
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_normalisation_is_torchvisions(channels_last: bool) -> None:
     images = torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8)
-    ours = normalise(images, channels_last)
+    ours = normalise(images, MEAN, STD, channels_last)
     theirs = torch.stack([normalize(to_tensor(image.numpy()), list(MEAN), list(STD)) for image in images])
     torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-5)
     assert ours.dtype == torch.float32
     assert ours.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    torch.testing.assert_close(denormalise(ours), images.permute(0, 3, 1, 2) / 255, atol=1e-6, rtol=0)
+    torch.testing.assert_close(denormalise(ours, MEAN, STD), images.permute(0, 3, 1, 2) / 255, atol=1e-6, rtol=0)
 
 
 def test_step_seeds_differ_in_every_part_and_repeat() -> None:

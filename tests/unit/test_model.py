@@ -7,10 +7,11 @@ import torch
 import torchvision
 
 from sources.errors import ConfigError, UserError
-from training.config.schema import Config, ModelConfig
-from training.engine.loop import _loss
+from training.config.schema import ModelConfig, TrainConfig
+from training.engine.objective import Objective, main_logits
+from training.model.bundle import Inputs, Preprocessing, preprocessing_note
 from training.model.image_sizes import builder_options, check_sizes
-from training.model.torchvision_models import build_model, preprocessing_note
+from training.model.torchvision_models import build, build_model, evaluated
 
 
 def test_an_unknown_model_gets_the_nearest_names() -> None:
@@ -58,10 +59,10 @@ def test_a_size_that_a_model_cannot_take_is_said_at_once(name: str, train: int, 
 
 @pytest.mark.parametrize(("name", "size", "weights"), [("inception_v3", 299, [0.4]), ("googlenet", 64, [0.3, 0.3])])
 def test_auxiliary_classifiers_count_with_their_weight(name: str, size: int, weights: list[float]) -> None:
-    model = build_model(ModelConfig(name), 5, size, size).train()
-    outputs = model(torch.randn(2, 3, size, size))
+    bundle = build(ModelConfig(name), 5, Inputs(size, Preprocessing(size, size, "bilinear")))
+    outputs = bundle.module.train()(torch.randn(2, 3, size, size))
     labels = torch.tensor([1, 4])
-    loss, logits = _loss(outputs, labels, Config(model=ModelConfig(name)))
+    loss, logits = Objective(TrainConfig(), bundle).loss(outputs, labels), main_logits(outputs)
     main, *auxiliary = outputs
     cross_entropy = torch.nn.functional.cross_entropy
     expected = cross_entropy(main, labels) + sum(
@@ -126,7 +127,8 @@ def test_a_failed_download_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_another_preprocessing_than_the_weights_is_noted() -> None:
-    assert preprocessing_note(ModelConfig("resnet50", "IMAGENET1K_V1"), 224, 256, "bilinear") is None
-    note = preprocessing_note(ModelConfig("resnet50", "IMAGENET1K_V2"), 224, 256, "bilinear")
+    ours = Preprocessing(224, 256, "bilinear")
+    assert preprocessing_note(*evaluated(ModelConfig("resnet50", "IMAGENET1K_V1"), None), ours) is None
+    note = preprocessing_note(*evaluated(ModelConfig("resnet50", "IMAGENET1K_V2"), None), ours)
     assert note is not None and "data.val_resize=232" in note
-    assert preprocessing_note(ModelConfig("resnet50", ""), 224, 256, "bilinear") is None
+    assert preprocessing_note(*evaluated(ModelConfig("resnet50", ""), None), ours) is None

@@ -19,18 +19,19 @@ import torchvision
 
 from sources.errors import ConfigError, UserError
 from training.config.schema import Config, ModelConfig
-from training.engine.build import _model
+from training.engine.build import build_bundle
 from training.loader.open_data import Data
+from training.model.bundle import Preprocessing, preprocessing_note
 from training.model.torchvision_models import (
     build_model,
+    evaluated,
     open_weights,
-    preprocessing_note,
     transforms_input,
     weights_notes,
 )
 from training.model.weights import read_weights, under_own_names
 from training.model.weights_file import read_safetensors
-from training.processes.distributed import World
+from training.processes.world import World
 from training.report.console import Console
 
 CLASSES = 3
@@ -426,11 +427,12 @@ def test_how_inputs_are_read_is_recorded_or_decided_and_said(
 def test_preprocessing_is_noted_for_a_known_file_too(tmp_path: Path) -> None:
     path = tmp_path / "resnet50-11ad3fa6.pth"
     path.write_bytes(b"x")
-    note = preprocessing_note(ModelConfig("resnet50", str(path)), 224, 256, "bilinear")
+    ours = Preprocessing(224, 256, "bilinear")
+    note = preprocessing_note(*evaluated(ModelConfig("resnet50", str(path)), None), ours)
     assert note is not None and "IMAGENET1K_V2 with data.val_image_size=224 data.val_resize=232" in note
     other = tmp_path / "mine.pth"
     other.write_bytes(b"x")
-    assert preprocessing_note(ModelConfig("resnet50", str(other)), 224, 256, "bilinear") is None
+    assert preprocessing_note(*evaluated(ModelConfig("resnet50", str(other)), None), ours) is None
 
 
 def test_names_under_a_prefix_are_found() -> None:
@@ -450,7 +452,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         console = Console(enabled=True)
         monkeypatch.setattr(console, "say", lines.append)
         empty: Any = []
-        _model(config, World(0, 1, 0, 1), Data(empty, empty, len(folders), {}, folders), console)
+        build_bundle(config, World(0, 1, 0, 1), Data(empty, empty, len(folders), {}, folders), console)
         return lines
 
     return call

@@ -9,18 +9,17 @@ from sources.errors import ConfigError
 from sources.source import Source
 from training.config.schema import Config
 from training.engine.numerics import cpu_share
-from training.loader.fingerprint import Stream
+from training.engine.objective import Objective
 from training.loader.open_data import Data
+from training.model.bundle import Bundle, Inputs, Preprocessing, builder
 from training.model.class_order import joined, order_warning
-from training.model.image_sizes import check_batch_of_one
-from training.model.torchvision_models import build_model, open_weights, own_preprocessing_note, weights_notes
-from training.optim.optimizers import build_optimizer
-from training.optim.schedule import build_schedule
-from training.processes.distributed import World
 from training.processes.preemption import StopFlag
+from training.processes.world import World
 from training.report.console import Console
+from training.state.consumed import Consumed
 from training.state.environment import describe_environment
 from training.state.run_state import Run
+from training.state.train_state import TrainState
 
 
 def micro_batch_size(config: Config, world: World) -> int:
@@ -47,34 +46,22 @@ def _num_classes(config: Config, data: Data) -> int:
     return wanted or data.num_classes
 
 
-def _model(config: Config, world: World, data: Data, console: Console) -> Any:
-    """The model on the CPU; says what one should know of the weights that it begins with."""
-    training, num_classes = config.mode == "train", _num_classes(config, data)
-    size, val_size = config.data.image_size if training else None, config.data.val_image_size
-    given = open_weights(config.model)
-    parts = world.size * config.train.accumulate
-    if size and config.train.batch_size == parts:
-        check_batch_of_one(config.model.name, num_classes, size, val_size, parts)
-    model = build_model(config.model, num_classes, size, val_size, given)
-    if config.model.weights:
-        source = f"model.weights={config.model.weights}"
-        notes = weights_notes(config.model.name, given, model, num_classes) if given else []
-        if given:
-            notes.append(
-                own_preprocessing_note(given, val_size, config.data.val_resize, config.data.interpolation) or ""
-            )
-        notes.append(order_warning(source, given, num_classes, data.class_names) or "")
-        for note in filter(None, notes):
-            console.say(note)
-    return model
-
-
-def _model_facts(model: Any, data: Data) -> dict[str, Any]:
-    """What a checkpoint must tell of its model, for who uses its weights: the classes, and how it reads its inputs."""
-    facts: dict[str, Any] = {"classes": joined(data.class_names)}
-    if hasattr(model, "transform_input"):
-        facts["transform_input"] = model.transform_input
-    return facts
+def build_bundle(config: Config, world: World, data: Data, console: Console) -> Bundle:
+    """The model on the CPU, with what belongs to it; says what one should know of it."""
+    num_classes, parts = _num_classes(config, data), world.size * config.train.accumulate
+    inputs = Inputs(
+        train_size=config.data.image_size if config.mode == "train" else None,
+        val=Preprocessing(config.data.val_image_size, config.data.val_resize, config.data.interpolation),
+        passes_of_one=parts if config.train.batch_size == parts else 0,
+    )
+    bundle = builder(config.model.name).build(config.model, num_classes, inputs)
+    for note in bundle.notes:
+        console.say(note)
+    source = f"model.weights={config.model.weights}"
+    warning = order_warning(source, bundle.weights, num_classes, data.class_names) if config.model.weights else None
+    if warning:
+        console.say(warning)
+    return bundle
 
 
 def assemble(config: Config, world: World, device: torch.device, stop: StopFlag, data: Data) -> Run:
@@ -87,10 +74,10 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
         )
     torch.manual_seed(config.seed)
     console = Console(enabled=world.is_main)
-    model = _model(config, world, data, console).to(device)
+    bundle = build_bundle(config, world, data, console)
+    model = bundle.module.to(device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = build_optimizer(model, config.optim)
     train_model: Any = model
     if world.size > 1 and training:
         train_model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
@@ -98,16 +85,13 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
         config=config,
         world=world,
         device=device,
-        model=model,
+        state=TrainState.begin(config, model, device, steps_per_epoch),
         train_model=torch.compile(train_model) if config.train.compile else train_model,  # type: ignore[arg-type]
         eval_model=torch.compile(model) if config.train.compile else model,  # type: ignore[arg-type]
-        optimizer=optimizer,
-        schedule=build_schedule(optimizer, config.optim, config.train.epochs, max(1, steps_per_epoch)),
-        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
-        steps_per_epoch=steps_per_epoch,
+        objective=Objective(config.train, bundle),
+        consumed=Consumed(config.data.fingerprint),
         stop=stop,
         console=console,
-        stream=Stream(config.data.fingerprint),
         environment=describe_environment(device, world)
-        | {"data": data.description, "model": _model_facts(model, data)},
+        | {"data": data.description, "model": {"classes": joined(data.class_names), **bundle.facts}},
     )

@@ -4,12 +4,11 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch.nn import functional as F
 
 from training.engine.numerics import autocast
 from training.loader.fingerprint import Stream, format_fingerprint, total_over_ranks
 from training.loader.loader import Feed, Loader
-from training.processes.distributed import broadcast_buffers
+from training.processes.collectives import broadcast_buffers, on_any_rank
 from training.processes.rescue import give_up
 from training.report.metrics import Sums, Tally
 from training.state.run_state import Run
@@ -28,13 +27,13 @@ def validator(run: Run, loader: Loader, samples: int, batches: int, common_batch
             feeds.append(Feed(loader))
         feed, sums, stream = feeds[0], Sums(run.device), Stream(run.config.data.fingerprint)
         begin, wait_s = time.perf_counter(), feed.wait_s
-        broadcast_buffers(run.model)
+        broadcast_buffers(run.state.model)
         run.eval_model.eval()
         with torch.inference_mode():
             for number in range(1, batches + 1):
                 while number <= common_batches:
                     missing = not (run.stop.requested or feed.fill())
-                    stop, waiting, lost = run.agree(run.stop.requested, missing, feed.lost is not None)
+                    stop, waiting, lost = on_any_rank(run.stop.requested, missing, feed.lost is not None)
                     if stop:
                         return None
                     if lost:
@@ -42,11 +41,12 @@ def validator(run: Run, loader: Loader, samples: int, batches: int, common_batch
                     if not waiting:
                         break
                 batch = next(feed)
-                run.count(batch)
-                images, labels = feed.to_device(batch, run.config.train.channels_last)
+                run.consumed.count(batch)
+                images, labels = feed.to_device(batch)
+                inputs = run.objective.inputs(images)
                 with autocast(run.config.precision, run.device):
-                    logits = run.eval_model(images)
-                    loss = F.cross_entropy(logits, labels)
+                    logits = run.eval_model(inputs)
+                    loss = run.objective.validation_loss(logits, labels)
                 sums.add(loss, logits, labels)
                 stream.add(batch)
                 if run.console.live and number % 8 == 0:

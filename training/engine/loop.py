@@ -5,23 +5,22 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from sources.latency import Latencies
-from training.config.schema import Config
 from training.engine.numerics import autocast, seed_step
+from training.engine.objective import StepKey, main_logits
 from training.loader.fingerprint import format_fingerprint
-from training.loader.loader import Feed, denormalise
-from training.model.image_sizes import AUXILIARY_LOSS_WEIGHT
-from training.optim.clipping import clip_gradients
+from training.loader.loader import Feed
+from training.processes.collectives import on_any_rank
 from training.processes.rescue import NotFiniteError, give_up, rescue
 from training.report.bottleneck import data_figures, data_sentence
 from training.report.console import format_metrics, train_line
 from training.report.metrics import Metrics, Sums, Tally
-from training.state.run_state import UNKNOWN, Run, last_checkpoint, save
+from training.state.consumed import UNKNOWN
+from training.state.run_state import Run
+from training.state.saving import last_checkpoint, save
 
 
 class Clock:
@@ -29,7 +28,7 @@ class Clock:
 
     def __init__(self, run: Run, feed: Feed) -> None:
         self.feed = feed
-        self.first_step = run.step
+        self.first_step = run.state.step
         self.begin = self.read = time.perf_counter()
         self.wait_s = feed.wait_s
 
@@ -42,12 +41,12 @@ class Clock:
 
     def eta_s(self, run: Run) -> float:
         """Seconds to the end of the run, at the mean pace since it was started, validations included."""
-        left = run.config.train.epochs * run.steps_per_epoch - run.step
-        return (time.perf_counter() - self.begin) / max(1, run.step - self.first_step) * left
+        left = run.config.train.epochs * run.state.steps_per_epoch - run.state.step
+        return (time.perf_counter() - self.begin) / max(1, run.state.step - self.first_step) * left
 
 
 def train(run: Run, feed: Feed, validate: Callable[[], Tally | None]) -> Metrics | None:
-    """Train from ``run.progress`` to the last epoch, of which it answers the validation metrics.
+    """Train from ``run.state`` to the last epoch, of which it answers the validation metrics.
 
     ``validate`` and this function answer None when the run was asked to stop; its state is saved then. The end of an
     epoch is saved before its validation too, which is then all that a fault in it costs. Whatever else is raised, what
@@ -55,14 +54,14 @@ def train(run: Run, feed: Feed, validate: Callable[[], Tally | None]) -> Metrics
     nothing.
     """
     clock, sums = Clock(run, feed), Sums(run.device)
-    run.saved = run.attempted = run.position
+    run.saved = run.attempted = run.state.position
     metrics = None
     try:
-        while run.progress.epoch < run.config.train.epochs:
+        while run.state.progress.epoch < run.config.train.epochs:
             if not train_epoch(run, feed, clock, sums):
                 return None
             _record_epoch(run)
-            if run.saved != run.position:
+            if run.saved != run.state.position:
                 save(run)
             validation = validate()
             run.collect_counts()
@@ -81,16 +80,16 @@ def train(run: Run, feed: Feed, validate: Callable[[], Tally | None]) -> Metrics
 def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums | None = None) -> bool:
     """The rest of an epoch, with its figures in ``sums``. False if the run was asked to stop."""
     sums = sums or Sums(run.device)
-    progress, config = run.progress, run.config.train
+    state, progress, config = run.state, run.state.progress, run.config.train
     saved, due = time.monotonic(), False
     run.train_model.train()
     clock.lap()
     while True:
-        last = progress.batches_done == run.steps_per_epoch
+        last = progress.batches_done == state.steps_per_epoch
         # The next step's data first: a rank that has none yet says so, and all wait, ready to stop.
         missing = not (last or run.stop.requested or feed.fill(config.accumulate))
         due_s = config.checkpoint_every_s > 0 and time.monotonic() - saved >= config.checkpoint_every_s
-        stop, due_s, waiting, lost = run.agree(run.stop.requested, due_s, missing, feed.lost is not None)
+        stop, due_s, waiting, lost = on_any_rank(run.stop.requested, due_s, missing, feed.lost is not None)
         if lost:
             _collect(run, sums, clock)
             give_up(run, feed.lost)
@@ -105,53 +104,50 @@ def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums | None = None) ->
         if waiting:
             continue
         seed_step(run.config.seed, progress.epoch, progress.batches_done, run.world.rank, run.device)
-        _train_step(run, feed, sums)
+        train_step(run, feed, sums)
         due = config.checkpoint_every > 0 and progress.batches_done % config.checkpoint_every == 0
-        if progress.batches_done == run.steps_per_epoch or progress.batches_done % config.log_every == 0:
+        if progress.batches_done == state.steps_per_epoch or progress.batches_done % config.log_every == 0:
             _collect(run, sums, clock)
             _log(run, clock)
             run.check_replaced()
 
 
-def _train_step(run: Run, feed: Feed, sums: Sums) -> None:
+def train_step(run: Run, feed: Feed, sums: Sums) -> None:
     """One optimiser step over ``accumulate`` micro-batches. Nothing here waits for the device.
 
     Until the optimiser begins, an error leaves the run as it was before the step.
     """
-    config = run.config
+    config, state = run.config, run.state
     done = []
     with _undone_on_error(run):
         for micro_batch in range(config.train.accumulate):
             batch = next(feed)
-            images, labels = feed.to_device(batch, config.train.channels_last)
-            if run.records and run.step == 0 and micro_batch == 0:
-                run.records.images("first_training_batch", denormalise(images[:64]).cpu(), 0)
+            images, labels = feed.to_device(batch)
+            key = StepKey(config.seed, *state.position, batch.positions)
+            inputs, targets = run.objective.prepare(images, labels, key)
+            del images
+            if state.step == 0 and micro_batch == 0:
+                run.records.images("first_training_batch", run.objective.pictures(inputs[:64]), 0)
             communicate = run.world.size == 1 or micro_batch == config.train.accumulate - 1
             with nullcontext() if communicate else run.train_model.no_sync():  # type: ignore[operator]
                 with autocast(config.precision, run.device):
-                    loss, logits = _loss(run.train_model(images), labels, config)
-                run.scaler.scale(loss / config.train.accumulate).backward()  # type: ignore[no-untyped-call]
-            done.append((batch, loss.detach(), logits.detach(), labels))
-            del loss, logits
-    run.sound = False
-    clip_gradients(run.model, run.optimizer, run.scaler, config.optim.clip_norm)
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    run.schedule.step()
-    run.optimizer.zero_grad(set_to_none=True)
+                    outputs = run.train_model(inputs)
+                    loss = run.objective.loss(outputs, targets)
+                state.scaler.scale(loss / config.train.accumulate).backward()  # type: ignore[no-untyped-call]
+            done.append((batch, loss.detach(), main_logits(outputs).detach(), labels))
+            del loss, outputs
+    state.update()
     for batch, batch_loss, batch_logits, labels in done:
-        run.count(batch)
-        run.stream.add(batch)
-        sums.add(batch_loss, batch_logits, labels, run.step)
-    run.progress.batches_done += 1
-    run.sound = True
+        run.consumed.add(batch)
+        sums.add(batch_loss, batch_logits, labels, state.step)
+    state.step_is_done()
 
 
 @contextmanager
 def _undone_on_error(run: Run) -> Iterator[None]:
     """Give the model its buffers back, such as BatchNorm's running statistics, and drop the gradients."""
     buffers: dict[torch.dtype, list[torch.Tensor]] = {}  # by type, for which a GPU takes one call
-    for buffer in run.model.buffers():
+    for buffer in run.state.model.buffers():
         buffers.setdefault(buffer.dtype, []).append(buffer)
     former = {dtype: [torch.empty_like(buffer) for buffer in group] for dtype, group in buffers.items()}
     with torch.no_grad():
@@ -163,78 +159,70 @@ def _undone_on_error(run: Run) -> Iterator[None]:
         with torch.no_grad():
             for dtype, group in buffers.items():
                 torch._foreach_copy_(group, former[dtype])
-        run.optimizer.zero_grad(set_to_none=True)
+        run.state.optimizer.zero_grad(set_to_none=True)
         raise
-
-
-def _loss(outputs: Any, labels: torch.Tensor, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean loss, and the main logits; auxiliary classifiers of inception and googlenet count with their weight."""
-    logits, *auxiliary = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-    smoothing = config.train.label_smoothing
-    loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-    for other in auxiliary:
-        weight = AUXILIARY_LOSS_WEIGHT[config.model.name]
-        loss = loss + weight * F.cross_entropy(other, labels, label_smoothing=smoothing)
-    return loss, logits
 
 
 def _collect(run: Run, sums: Sums, clock: Clock) -> None:
     """Bring the sums from the device. Raises NotFiniteError on every rank at the same step."""
-    values = sums.take()
+    state, values = run.state, sums.take()
     if not math.isfinite(values[0].item()):
         step = sums.first_bad_step()
         raise NotFiniteError(
-            f"the loss is not finite at step {step} (epoch {step // run.steps_per_epoch + 1}, "
-            f"lr {run.lr_at(step):.4g}){last_checkpoint(run)}. "
+            f"the loss is not finite at step {step} (epoch {step // state.steps_per_epoch + 1}, "
+            f"lr {state.lr_at(step):.4g}){last_checkpoint(run)}. "
             "Lower optim.lr, lengthen optim.warmup_epochs, or use precision=fp32."
         )
     seconds, wait_s = clock.lap()
-    run.progress.train_s += seconds
-    run.progress.epoch_tally.add(values, seconds, wait_s)
-    run.progress.interval_tally.add(values, seconds, wait_s)
+    state.progress.train_s += seconds
+    state.progress.epoch_tally.add(values, seconds, wait_s)
+    state.progress.interval_tally.add(values, seconds, wait_s)
     run.collect_counts()
-    run.collect_stream()
+    batch_size = run.config.train.batch_size
+    run.consumed.collect_stream(
+        state.progress, run.records, samples=state.step * batch_size, share=batch_size // run.world.size
+    )
 
 
 def _log(run: Run, clock: Clock) -> None:
     """The interval since the last log: a line on the console, one in metrics.jsonl, points in TensorBoard."""
-    progress = run.progress
+    state, progress = run.state, run.state.progress
     tally = progress.interval_tally
-    run.console.progress(train_line(run, tally, clock.eta_s(run)))
-    if run.records:
-        run.records.metric("train_step", progress.epoch, run.step, tally.metrics, **_speed(run, tally))
+    epoch = progress.epoch + 1, run.config.train.epochs
+    step = progress.batches_done, state.steps_per_epoch
+    run.console.progress(train_line(epoch, step, tally, state.lr, clock.eta_s(run)))
+    run.records.metric("train_step", progress.epoch, state.step, tally.metrics, **_speed(run, tally))
     progress.interval_tally = Tally()
 
 
 def _record_epoch(run: Run) -> None:
-    total = run.progress.stream_total
-    fingerprint = format_fingerprint(total) if run.stream.enabled and total != UNKNOWN else ""
-    tally = dataclasses.replace(run.progress.epoch_tally, fingerprint=fingerprint)
-    counts, latencies = run.data_of_the_epoch()
-    if run.records:
-        figures = _speed(run, tally) | data_figures(counts, latencies)
-        run.records.metric("train_epoch", run.progress.epoch, run.step, tally.metrics, **figures)
+    progress = run.state.progress
+    known = run.consumed.stream.enabled and progress.stream_total != UNKNOWN
+    fingerprint = format_fingerprint(progress.stream_total) if known else ""
+    tally = dataclasses.replace(progress.epoch_tally, fingerprint=fingerprint)
+    counts, latencies = run.consumed.of_the_epoch(progress)
+    figures = _speed(run, tally) | data_figures(counts, latencies)
+    run.records.metric("train_epoch", progress.epoch, run.state.step, tally.metrics, **figures)
     run.console.end_progress()
     if sentence := data_sentence(counts, latencies, tally.img_per_s, tally.data_wait):
-        run.console.say(f"epoch {run.progress.epoch + 1}/{run.config.train.epochs}  {sentence}")
+        run.console.say(f"epoch {progress.epoch + 1}/{run.config.train.epochs}  {sentence}")
 
 
 def _finish_epoch(run: Run, validation: Tally) -> None:
     """Record the validation, move on to the next epoch, and save."""
-    done, metrics = run.progress, validation.metrics
+    done, metrics = run.state.progress, validation.metrics
     best = done.epoch == 0 or metrics.acc1 > done.best_acc1
     best_acc1 = metrics.acc1 if best else done.best_acc1
-    if run.records:
-        run.records.validation(done.epoch, run.step, validation)
+    run.records.validation(done.epoch, run.state.step, validation)
     run.console.say(
         f"epoch {done.epoch + 1}/{run.config.train.epochs}  validation  {format_metrics(metrics)}  best {best_acc1:.2f}"
     )
-    run.progress = done.at_epoch(done.epoch + 1)
-    run.latencies = Latencies()
-    run.progress.best_acc1 = best_acc1
-    run.progress.validation = dataclasses.asdict(metrics)
+    run.state.progress = done.at_epoch(done.epoch + 1)
+    run.state.progress.best_acc1 = best_acc1
+    run.state.progress.validation = dataclasses.asdict(metrics)
+    run.consumed.latencies = Latencies()
     save(run, best=best, finished_epoch=done.epoch)
 
 
 def _speed(run: Run, tally: Tally) -> dict[str, float]:
-    return {"lr": run.lr, "img_per_s": tally.img_per_s, "data_wait": tally.data_wait}
+    return {"lr": run.state.lr, "img_per_s": tally.img_per_s, "data_wait": tally.data_wait}

@@ -8,8 +8,8 @@ from sources.cpus import cpu_count
 from sources.errors import ConfigError
 from sources.randomness import DROPOUT, stream
 from training.config.schema import Config
-from training.processes.distributed import World
 from training.processes.explain import check_compiler
+from training.processes.world import World
 
 
 def cpu_share(setting: int | str, world: World) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sources.batch import Batch
-from training.processes.distributed import gather_on_main, sum_over_ranks
+from training.processes.collectives import gather_on_main, sum_over_ranks
 
 PIXELS_OF_ONE_IN = {"off": 0, "sampled": 16, "full": 1}
 """How often the pixels are part of a sample's hash: where the position is a multiple of this. 0: no hashes at all."""

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -24,10 +23,6 @@ from training.processes.preemption import undisturbed
 
 POLL_S = 1
 """Seconds after which waiting for a batch is interrupted, to see whether the run is to stop."""
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""Of ImageNet's RGB values in [0, 1], as torchvision's weights expect them."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +118,8 @@ class Feed(Iterator[Batch]):
                 raise self.lost
         return self._ready.popleft()
 
-    def to_device(self, batch: Batch, channels_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """(normalised images float32 [n, 3, H, W], labels int64 [n]) on the device; does not wait for it.
+    def to_device(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """(images uint8 [n, H, W, 3], labels int64 [n]) on the device; does not wait for it.
 
         For a GPU every batch goes through here, in its turn.
         """
@@ -135,7 +130,7 @@ class Feed(Iterator[Batch]):
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record()
             self._copies.append(copied)
-        return normalise(images, channels_last), labels
+        return images, labels
 
     def _poll(self) -> Batch:
         # The loader may fill the slot that it gave ``held`` batches ago as soon as it is asked for the next one.
@@ -213,29 +208,6 @@ class _InThread:
                 self._made.put((next(batches), None))
             except BaseException as error:
                 self._made.put((None, error))
-
-
-def normalise(images: torch.Tensor, channels_last: bool) -> torch.Tensor:
-    """uint8 [n, H, W, 3] to float32 [n, 3, H, W], (x / 255 - MEAN) / STD, on the images' device."""
-    mean, std = _of_a_row(images.device, images.shape[2])
-    # By whole rows: over an axis of three channels a CPU takes four times as long.
-    scaled = images.float().flatten(2).sub_(mean).div_(std).reshape(images.shape)
-    nchw = scaled.permute(0, 3, 1, 2)  # NHWC memory seen as NCHW is exactly torch.channels_last
-    return nchw if channels_last else nchw.contiguous()
-
-
-@lru_cache
-def _of_a_row(device: torch.device, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """255 times ``MEAN`` and ``STD`` for each value of a row of ``width`` pixels, float32 [3 * width]."""
-    mean, std = (torch.tensor(values, device=device).mul(255).repeat(width) for values in (MEAN, STD))
-    return mean, std
-
-
-def denormalise(images: torch.Tensor) -> torch.Tensor:
-    """float [n, 3, H, W] as the model sees it, to [0, 1] for a person."""
-    mean = torch.tensor(MEAN, device=images.device)[:, None, None]
-    std = torch.tensor(STD, device=images.device)[:, None, None]
-    return (images * std + mean).clamp(0, 1)
 
 
 def _stop_workers(loader: Any) -> None:

@@ -20,7 +20,8 @@ from sources.shared_memory import share
 from sources.source import Source, Specs
 from sources.synthetic import SyntheticDataset
 from training.config.schema import Config
-from training.processes.distributed import World, on_main
+from training.processes.collectives import on_main
+from training.processes.world import World
 
 
 @dataclass(frozen=True)

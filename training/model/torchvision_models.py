@@ -12,11 +12,34 @@ from torch import nn
 
 from sources.errors import ConfigError, UserError
 from training.config.schema import ModelConfig
-from training.model.image_sizes import AUXILIARY_LOSS_WEIGHT, builder_options, check_sizes
+from training.model.bundle import Bundle, Inputs, Preprocessing, preprocessing_note
+from training.model.image_sizes import AUXILIARY_LOSS_WEIGHT, builder_options, check_batch_of_one, check_sizes
+from training.model.normalisation import MEAN, STD
 from training.model.weights import Weights, load_weights, other_classes, read_weights, under_own_names
 
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 """What the names of auxiliary classifiers begin with."""
+
+
+def build(config: ModelConfig, num_classes: int, inputs: Inputs) -> Bundle:
+    """The model, with random weights or those of ``model.weights``; all of torchvision's have the same mean and std."""
+    given = open_weights(config)
+    if inputs.train_size and inputs.passes_of_one:
+        check_batch_of_one(config.name, num_classes, inputs.train_size, inputs.val.image_size, inputs.passes_of_one)
+    model = build_model(config, num_classes, inputs.train_size, inputs.val.image_size, given)
+    who, images = evaluated(config, given)
+    notes = weights_notes(config.name, given, model, num_classes) if given else []
+    notes.append(preprocessing_note(who, images, inputs.val) or "")
+    return Bundle(
+        module=model,
+        mean=MEAN,
+        std=STD,
+        auxiliary_weight=AUXILIARY_LOSS_WEIGHT.get(config.name, 0.0),
+        weights=given,
+        evaluated=images,
+        notes=tuple(filter(None, notes)),
+        facts={"transform_input": model.transform_input} if hasattr(model, "transform_input") else {},
+    )
 
 
 def build_model(
@@ -100,35 +123,21 @@ def torchvision_weights(config: ModelConfig) -> Any:
     return published(config.name, Path(config.weights)) if config.weights and Path(config.weights).is_file() else None
 
 
-def preprocessing_note(config: ModelConfig, size: int, resize: int, interpolation: str) -> str | None:
-    """A sentence if torchvision's weights were evaluated with another preprocessing than the configured one."""
+def evaluated(config: ModelConfig, given: Weights | None) -> tuple[str, Preprocessing | None]:
+    """Who has evaluated ``model.weights`` on which images, in words; ("", None) where that is not known.
+
+    ``given``: what their file holds, if they are a file's.
+    """
     weights = torchvision_weights(config)
-    if weights is None:
-        return None
-    preset = weights.transforms()
-    theirs = (preset.crop_size[0], preset.resize_size[0], preset.interpolation.value)
-    return _preprocessing_note(
-        f"torchvision evaluated {config.name} {weights.name}", theirs, (size, resize, interpolation)
-    )
-
-
-def own_preprocessing_note(weights: Weights, size: int, resize: int, interpolation: str) -> str | None:
-    """A sentence if a checkpoint of this trainer was validated with another preprocessing than the configured one."""
-    data = weights.config.get("data", {})
+    if weights is not None:
+        preset = weights.transforms()
+        images = Preprocessing(preset.crop_size[0], preset.resize_size[0], preset.interpolation.value)
+        return f"torchvision evaluated {config.name} {weights.name}", images
+    data = given.config.get("data", {}) if given else {}
     names = ("val_image_size", "val_resize", "interpolation")
-    if not isinstance(data, dict) or not all(name in data for name in names):
-        return None
-    theirs = (data["val_image_size"], data["val_resize"], data["interpolation"])
-    return _preprocessing_note(f"{weights.path} was validated", theirs, (size, resize, interpolation))
-
-
-def _preprocessing_note(who: str, theirs: tuple[int, int, str], ours: tuple[int, int, str]) -> str | None:
-    if theirs == ours:
-        return None
-    return (
-        f"note: {who} with data.val_image_size={theirs[0]} data.val_resize={theirs[1]} data.interpolation={theirs[2]}; "
-        f"this run uses {ours[0]}, {ours[1]} and {ours[2]}."
-    )
+    if given is None or not isinstance(data, dict) or not all(name in data for name in names):
+        return "", None
+    return f"{given.path} was validated", Preprocessing(*(data[name] for name in names))
 
 
 def transforms_input(name: str, weights: Weights, num_classes: int) -> bool:

@@ -12,9 +12,11 @@ from typing import NoReturn
 import torch
 
 from sources.errors import UserError
-from training.processes.distributed import from_main, is_lost_peer
+from training.processes.collectives import from_main, is_lost_peer
 from training.processes.explain import explain_runtime_error
-from training.state.run_state import UNKNOWN, Run, last_checkpoint, save
+from training.state.consumed import UNKNOWN
+from training.state.run_state import Run
+from training.state.saving import last_checkpoint, last_path, save
 
 DEVICE_S = 10.0
 """In which a GPU finishes the steps that it was given; one that waits for a lost peer never does."""
@@ -89,35 +91,33 @@ def rescue(run: Run, error: Exception, collect: Callable[[], None], uncollected:
     ``collect`` adds the figures of the ``uncollected`` last steps to the run's progress, which takes all ranks: where
     there are several, the epoch goes without a fingerprint instead.
     """
-    if run.records is None or isinstance(error, NotFiniteError) or getattr(error, "__notes__", None):
+    if not run.world.is_main or isinstance(error, NotFiniteError) or getattr(error, "__notes__", None):
         return
-    run.sound = run.sound and (run.position == run.saved or _device_is_through(run))
-    if run.sound and uncollected and run.world.size == 1:
+    run.state.sound = run.state.sound and (run.state.position == run.saved or _device_is_through(run))
+    if run.state.sound and uncollected and run.world.size == 1:
         try:
             collect()
         except Exception as another:  # also a loss that is not finite
             error.add_note(f"What was trained since the last checkpoint is not saved: {another}")
             return
-    elif uncollected and run.stream.enabled:
-        run.progress.stream_total = UNKNOWN
+    elif uncollected and run.consumed.stream.enabled:
+        run.state.progress.stream_total = UNKNOWN
     if said := _save(run):
         error.add_note(said)
 
 
 def _save(run: Run) -> str:
-    """A sentence about what is saved now; nothing is said on ranks that do not write."""
-    if run.records is None:
-        return ""
-    if not run.sound:
+    """Save, and answer a sentence about what is saved now, for rank 0 to say."""
+    if not run.state.sound:
         return f"The state is in the midst of a step and is not saved{last_checkpoint(run)}."
-    if run.position != run.saved:
-        if run.position == run.attempted:
+    if run.state.position != run.saved:
+        if run.state.position == run.attempted:
             return ""  # the error is that it cannot be written
         try:
             save(run)
         except Exception as error:  # the run ends for another reason, which must be told
             return f"What was trained since the last checkpoint could not be saved: {error}"
-    last = run.records.checkpoints / "last.pt"
+    last = last_path(run)
     return f"What was done is saved in {last}: the same command goes on." if last.exists() else ""
 
 

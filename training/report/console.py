@@ -8,7 +8,6 @@ from training.report.output import put
 
 if TYPE_CHECKING:
     from training.report.metrics import Metrics, Tally
-    from training.state.run_state import Run
 
 
 class Console:
@@ -47,11 +46,13 @@ def _is_terminal() -> bool:
         return False
 
 
-def train_line(run: "Run", tally: "Tally", eta_s: float) -> str:
-    """The progress line of training, in the words of pytorch/examples' log."""
+def train_line(epoch: tuple[int, int], step: tuple[int, int], tally: "Tally", lr: float, eta_s: float) -> str:
+    """The progress line of training, in the words of pytorch/examples' log.
+
+    ``epoch`` and ``step``: how many are done or begun, of how many.
+    """
     return (
-        f"epoch {run.progress.epoch + 1}/{run.config.train.epochs}  "
-        f"step {run.progress.batches_done}/{run.steps_per_epoch}  {format_metrics(tally.metrics)}  lr {run.lr:.4g}  "
+        f"epoch {epoch[0]}/{epoch[1]}  step {step[0]}/{step[1]}  {format_metrics(tally.metrics)}  lr {lr:.4g}  "
         f"{tally.img_per_s:,.0f} img/s  data wait {100 * tally.data_wait:.0f} %  ETA {format_duration(eta_s)}"
     )
 

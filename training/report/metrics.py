@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from training.processes.distributed import min_over_ranks, sum_over_ranks
+from training.processes.collectives import min_over_ranks, sum_over_ranks
 
 _NEVER = 1 << 62
 

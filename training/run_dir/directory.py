@@ -11,16 +11,16 @@ import torch
 
 from sources.errors import UserError
 from training.config.schema import Config
-from training.processes.distributed import World, from_main, on_main, sum_over_ranks
+from training.processes.collectives import from_main, on_main, sum_over_ranks
 from training.processes.preemption import StopFlag
+from training.processes.world import World
 from training.report.console import Console
 from training.run_dir.lock import RunLock
 from training.run_dir.records import claim
 from training.run_dir.run_id import own_directory
-from training.state.run_state import Run, finish_mirror
 
 if TYPE_CHECKING:
-    from training.run_dir.mirror import Mirror
+    from training.run_dir.mirror import Mirror, Position
 
 SHARED_WITHIN_S = 20.0
 """In which what one node writes must be seen by the others: network file systems keep listings for a while."""
@@ -28,10 +28,32 @@ SHARED_WITHIN_S = 20.0
 
 @dataclass(frozen=True)
 class Directory:
-    """What rank 0 holds for all; the other ranks have neither."""
+    """What rank 0 holds for all as long as ``stack`` lives; the other ranks have neither lock nor mirror."""
 
-    lock: RunLock | None
-    mirror: "Mirror | None"
+    world: World
+    stop: StopFlag
+    stack: ExitStack
+    lock: RunLock | None = None
+    mirror: "Mirror | None" = None
+
+    def open_mirror(self, *, fresh: bool) -> None:
+        """From here on, checkpoints can be uploaded, if there is a mirror; ``fresh`` as there. Raises ClusterError."""
+        on_main(self.world, lambda: self._open_mirror(fresh))
+
+    def complete_mirror(self, position: "Position") -> None:
+        """Upload the end of a run, at ``position``, that was killed before it could. Raises ClusterError."""
+        on_main(self.world, lambda: self._complete_mirror(position))
+
+    def _open_mirror(self, fresh: bool) -> None:
+        if self.mirror:
+            self.mirror.take_over(fresh=fresh)
+            self.mirror.on_end = self.stop.request
+            self.stack.enter_context(self.mirror)
+
+    def _complete_mirror(self, position: "Position") -> None:
+        if self.mirror and self.mirror.is_behind(position):
+            self._open_mirror(fresh=False)
+            self.mirror.finish(position)
 
 
 def take_directory(config: Config, world: World, console: Console, stack: ExitStack, stop: StopFlag) -> Directory:
@@ -41,34 +63,19 @@ def take_directory(config: Config, world: World, console: Console, stack: ExitSt
     Raises UserError where it is in use, not ours, not writable, or not shared by all nodes, or the mirror fails.
     """
     config.run_dir = from_main(own_directory(config.run_dir) if world.is_main else "")
-    directory = Directory(None, None)
+    lock, mirror = None, None
     if world.is_main:
-        directory = Directory(
-            RunLock(Path(config.run_dir), console.say, on_loss=stop.request), _mirror(config, console)
-        )
-    on_main(world, lambda: _take(config, directory, stack))
-    _require_shared(config, world, directory.lock)
+        lock, mirror = RunLock(Path(config.run_dir), console.say, on_loss=stop.request), _mirror(config, console)
+    directory = Directory(world, stop, stack, lock, mirror)
+    on_main(world, lambda: _take(config, directory))
+    _require_shared(config, world, lock)
     return directory
 
 
-def open_mirror(run: Run, directory: Directory, stack: ExitStack, *, fresh: bool) -> None:
-    """From here on, checkpoints are uploaded, if there is a mirror. Raises ClusterError."""
-    if run.config.run_mirror:
-        on_main(run.world, lambda: _open_mirror(run, directory.mirror, stack, fresh))
-
-
-def complete_mirror(run: Run, directory: Directory, stack: ExitStack) -> None:
-    """Upload the end of a run that was killed before it could. Raises ClusterError."""
-    mirror = directory.mirror
-    if on_main(run.world, lambda: mirror is not None and mirror.is_behind(run.position)):
-        open_mirror(run, directory, stack, fresh=False)
-        finish_mirror(run)
-
-
-def _take(config: Config, directory: Directory, stack: ExitStack) -> None:
+def _take(config: Config, directory: Directory) -> None:
     assert directory.lock is not None  # called on rank 0
     claim(config)
-    stack.enter_context(directory.lock)
+    directory.stack.enter_context(directory.lock)
     if directory.mirror:
         directory.mirror.fetch(wanted=config.resume != "never")
 
@@ -79,13 +86,6 @@ def _mirror(config: Config, console: Console) -> "Mirror | None":
     from training.run_dir.mirror import Mirror  # here, since the SDK's import takes a second
 
     return Mirror(config, console.say)
-
-
-def _open_mirror(run: Run, mirror: "Mirror | None", stack: ExitStack, fresh: bool) -> None:
-    assert mirror is not None  # called on rank 0
-    mirror.take_over(fresh=fresh)
-    mirror.on_end = run.stop.request
-    run.mirror = stack.enter_context(mirror)
 
 
 def _require_shared(config: Config, world: World, lock: RunLock | None) -> None:

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torchvision
@@ -39,18 +39,23 @@ from training.run_dir.lock import PREFIX as LOCK
 from training.run_dir.lock import RunLock
 from training.run_dir.plain_yaml import dump
 
+if TYPE_CHECKING:
+    from training.run_dir.mirror import Mirror, Position
+
 
 class RunDirectory:
     """Appends metrics, writes the records, and mirrors figures to TensorBoard. Close it when done."""
 
-    def __init__(self, config: Config, lock: RunLock, step: int = 0) -> None:
+    def __init__(self, config: Config, lock: RunLock, step: int = 0, mirror: "Mirror | None" = None) -> None:
         """Open ``config.run_dir``, which ``claim`` has approved; resume=never empties it. Raises UserError.
 
-        ``step``: how many steps of the run are done; what TensorBoard has of later ones is replaced.
+        ``step``: how many steps of the run are done; what TensorBoard has of later ones is replaced. ``mirror``: where
+        the directory is mirrored, which must be open before a checkpoint is.
         """
         self.path = Path(config.run_dir)
         self.checkpoints = self.path / "checkpoints"
         self.lock = lock
+        self._mirror = mirror
         self._board: Any = None
         self._purge_step = step + 1 if step else 0
         with _writing(self.path):
@@ -97,9 +102,9 @@ class RunDirectory:
         self.metric("val_epoch", epoch, step, tally.metrics, img_per_s=tally.img_per_s, data_wait=tally.data_wait)
 
     def images(self, tag: str, images: torch.Tensor, step: int) -> None:
-        """A grid of images float [n, 3, H, W] in [0, 1] for TensorBoard."""
+        """A grid of images float [n, 3, H, W] in [0, 1], on any device, for TensorBoard."""
         with _writing(self.path / "tensorboard"), undisturbed():
-            self.board.add_image(tag, torchvision.utils.make_grid(images, nrow=8), step)
+            self.board.add_image(tag, torchvision.utils.make_grid(images.cpu(), nrow=8), step)
 
     def stream(self, position: int, codes: torch.Tensor) -> None:
         """Write the codes uint8 [samples, 2] of the samples from ``position`` on, counted from the run's first one."""
@@ -122,7 +127,19 @@ class RunDirectory:
         """Leave the mark of a run that was stopped with its state saved."""
         _write(self.path / "PREEMPTED", f"stopped on request {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n")
 
-    def flush(self) -> None:
+    def mirror(self, position: "Position") -> None:
+        """Hand the directory over to its mirror, if it has one, as it is at ``position``; raises as ``Mirror.push``."""
+        if self._mirror:
+            self._flush()
+            self._mirror.push(position)
+
+    def finish_mirror(self, position: "Position") -> None:
+        """The same for the last time, and wait until it is there; raises as ``Mirror.finish``."""
+        if self._mirror:
+            self._flush()
+            self._mirror.finish(position)
+
+    def _flush(self) -> None:
         """Write what TensorBoard's writer holds back."""
         if self._board is not None:
             with _writing(self.path / "tensorboard"), undisturbed():
@@ -137,6 +154,18 @@ class RunDirectory:
             threading.excepthook = _quiet_about_tensorboard
             self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._purge_step)
         return self._board
+
+
+class NoRecords:
+    """The records of a rank other than 0: it has the methods of ``RunDirectory``, and they do nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        if not callable(getattr(RunDirectory, name, None)):
+            raise AttributeError(f"the records of a rank other than 0 have no {name}")
+        return lambda *_, **__: None
+
+
+Records: TypeAlias = RunDirectory | NoRecords
 
 
 def _quiet_about_tensorboard(raised: threading.ExceptHookArgs) -> None:

@@ -20,7 +20,7 @@ import etl
 from etl.code import code_sha256
 from etl.sample import native
 from training.config.schema import Config
-from training.processes.distributed import World
+from training.processes.world import World
 from training.state.compatibility import flatten
 from training.state.sample_hash import samples_sha256
 

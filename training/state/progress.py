@@ -1,5 +1,6 @@
 """How far a run has come: what of its state is neither in the model nor in the optimiser."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,14 @@ class Progress:
     validation: dict[str, Any] = field(default_factory=dict)
     epoch_tally: Tally = field(default_factory=Tally)
     interval_tally: Tally = field(default_factory=Tally)
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> "Progress":
+        """From the entries of a checkpoint."""
+        fields = {item.name: state[item.name] for item in dataclasses.fields(cls)}
+        for name in ("epoch_tally", "interval_tally"):
+            fields[name] = Tally(**{item.name: fields[name][item.name] for item in dataclasses.fields(Tally)})
+        return cls(**fields)
 
     def at_epoch(self, epoch: int) -> "Progress":
         """At the beginning of an epoch, with what outlives one."""

@@ -1,6 +1,7 @@
 """Where a run goes on: the checkpoint, and whether it is still the same run."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,46 +10,55 @@ from training.config.schema import Config
 from training.model.class_order import order_warning
 from training.model.torchvision_models import is_name_of_weights
 from training.model.weights import Weights, load_weights
-from training.processes.distributed import on_main
+from training.processes.collectives import on_main
+from training.processes.world import World
 from training.run_dir import checkpoint
 from training.state import compatibility
-from training.state.checkpoint_contents import check_fits
-from training.state.run_state import Run, restore
+from training.state.train_state import TrainState
+
+Say = Callable[[str], None]
 
 
-def resume(run: Run) -> Path | None:
-    """Take over the checkpoint that ``resume`` says, if any; answer its path. Raises UserError if it does not fit."""
+def resume(config: Config, world: World, train_state: TrainState, environment: dict[str, Any], say: Say) -> Path | None:
+    """Take over the checkpoint that ``resume`` says, if any; answer its path. Raises UserError if it does not fit.
+
+    ``environment`` is that of this process; what the checkpoint knows of the model takes its place in it.
+    """
     found: list[dict[str, Any]] = []  # on rank 0, which has read it to know that it can be
-    path = on_main(run.world, lambda: _find(run.config, found))
+    path = on_main(world, lambda: _find(config, found))
     if path is None:
         return None
-    if run.config.run_mirror:  # the machines share no disk: rank 0 alone has it
-        state = on_main(run.world, lambda: found[0])
-    else:
+    if not config.run_mirror:
         state = found[0] if found else checkpoint.load(path)
-    changes = on_main(run.world, lambda: _accept_changes(run, path, state))
-    load_weights(run.model, state["model"], f"the checkpoint {path}", run.config.model.name)
+    else:  # the machines share no disk: rank 0 alone has it
+        state = on_main(world, lambda: found[0])
+    changes = on_main(world, lambda: _accept_changes(config, environment, path, state, say))
+    load_weights(train_state.model, state["model"], f"the checkpoint {path}", config.model.name)
     try:
-        check_fits(run.model, run.optimizer, state, run.config.optim.name)
+        train_state.load_state_dict(state)
     except ValueError as error:
         raise UserError(f"the checkpoint {path} cannot be gone on from: {error}.") from None
-    _take_over_facts(run, path, state)
-    restore(run, state)
+    _take_over_facts(config, train_state.model, environment["model"], path, state, say)
+    progress, steps = train_state.progress, train_state.steps_per_epoch
+    if progress.batches_done != state["batches_done"]:
+        say(f"epoch {progress.epoch + 1} begins again, since it has {steps} steps now")
     if changes:
-        run.progress.changes.append({"epoch": run.progress.epoch, "step": run.step, "changes": changes})
+        progress.changes.append({"epoch": progress.epoch, "step": train_state.step, "changes": changes})
     return path
 
 
-def _take_over_facts(run: Run, path: Path, state: dict[str, Any]) -> None:
+def _take_over_facts(
+    config: Config, model: Any, now: dict[str, Any], path: Path, state: dict[str, Any], say: Say
+) -> None:
     """The model reads its inputs as before, and other names of classes are told."""
-    facts, now = state["environment"].get("model", {}), run.environment["model"]
+    facts = state["environment"].get("model", {})
     if "transform_input" in now:  # a checkpoint without a record began as torchvision's weights, or from scratch
-        before = facts.get("transform_input", is_name_of_weights(run.config.model))
-        now["transform_input"] = run.model.transform_input = before
+        before = facts.get("transform_input", is_name_of_weights(config.model))
+        now["transform_input"] = model.transform_input = before
     classes = now["classes"].split("/") if now["classes"] else []
     warning = order_warning(f"the checkpoint {path}", Weights(path, {}, environment={"model": facts}), 0, classes)
     if warning:
-        run.console.say(warning)
+        say(warning)
 
 
 def _find(config: Config, found: list[dict[str, Any]]) -> Path | None:
@@ -68,21 +78,23 @@ def _find(config: Config, found: list[dict[str, Any]]) -> Path | None:
     return path
 
 
-def _accept_changes(run: Run, path: Path, state: dict[str, Any]) -> list[str]:
+def _accept_changes(
+    config: Config, environment: dict[str, Any], path: Path, state: dict[str, Any], say: Say
+) -> list[str]:
     """What is not as it was when the checkpoint was written. Raises ConfigError for what nobody has allowed."""
-    now = {"config": dataclasses.asdict(run.config), "environment": run.environment}
+    now = {"config": dataclasses.asdict(config), "environment": environment}
     of_result, of_rounding = compatibility.changes_of_result(state, now), compatibility.changes_of_rounding(state, now)
     listed = "".join(f"\n  {difference}" for difference in of_result)
-    if of_result and not run.config.allow_changes:
+    if of_result and not config.allow_changes:
         raise ConfigError(
             f"to go on from {path} would not be the same run:{listed}\nUndo these changes, begin another run by "
             "run_dir=NEW, replace this one by resume=never, or accept them with allow_changes=true; environment.json "
             "will then list them."
         )
     if of_result:
-        run.console.say(f"allowed changes since {path} was written:{listed}")
+        say(f"allowed changes since {path} was written:{listed}")
     if of_rounding:
-        run.console.say(
+        say(
             f"since {path} was written: {', '.join(map(str, of_rounding))}. The samples stay the same; "
             "sums of floats may differ in their last bits."
         )
