@@ -34,8 +34,7 @@ BENCHMARKS = (
     Benchmark("receive", "--repeats 3", "--repeats 1 --images 2048"),
     Benchmark("etl_server", "--repeats 2 --seconds 1 --memory", "--repeats 1 --seconds 0.1"),
     Benchmark("loop", "--repeats 4", "--repeats 1 --size 64"),
-    Benchmark("start", "--repeats 2"),
-    Benchmark("manifest", "--load --repeats 5"),
+    Benchmark("manifest", "--repeats 5"),
     Benchmark("growth", "--repeats 1 --images 1000"),
     Benchmark("repeat", "--repeats 3 --model resnet18"),
 )

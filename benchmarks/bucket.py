@@ -9,7 +9,6 @@ of 224 px: data=imagefolder (decoding here), data.transform=client (the same, of
 so has the loader unless --workers says otherwise.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import compare, cpu_and_wall, photo_folder, reply
-from benchmarks.results import Table, begin, parser
+from benchmarks.results import Table, alone, begin, parser
 
 BATCH = 50
 PREFETCH = 4
@@ -97,12 +96,7 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
 
 def main() -> int:
     """The command line."""
-    arguments = parser(__doc__)
-    arguments.add_argument("--workers", type=int, default=1)
-    arguments.add_argument("--repeats", type=int, default=3)
-    arguments.add_argument("--images", type=int, default=400)
-    arguments.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
-    args = arguments.parse_args()
+    args = parser(__doc__, workers=1, repeats=3, images=400).parse_args()
     from aistore_data.bucket.store import AisStore
     from aistore_data.client.http_reader import Access
     from aistore_data.client.sdk import make_client
@@ -116,7 +110,6 @@ def main() -> int:
         reply(cpu_and_wall(endless, args.images // BATCH, BATCH, PREFETCH * args.workers))
         return 0
     result = begin(args)
-    words = ("--workers", str(args.workers), "--images", str(args.images))
     with photo_folder() as root, ExitStack() as stack:
         if not os.environ.get("AIS_ENDPOINT"):
             server = stack.enter_context(EmbeddedAIS(root / "ais"))
@@ -128,11 +121,7 @@ def main() -> int:
         bucket.create()
         upload(root, bucket, "folders", 4)
         stack.callback(lifecycle.stop, client, lifecycle.ensure(client, "bench-train", "train", settings, print)[0])
-
-        def command(kind: str) -> tuple[str, ...]:
-            return "benchmarks.bucket", *words, "--one", kind, str(root)
-
-        figures = compare(KINDS, args.repeats, command, {SDK: "aistore"})
+        figures = compare(KINDS, args.repeats, alone(args, root), {SDK: "aistore"})
     for figure, unit in (("cpu_ms", "CPU ms per image on the training node"), ("wall_ms", "ms per image")):
         result.add(Table(figure, f"From a bucket to batches, {args.workers} workers", unit, figures[figure], KINDS[0]))
     return 0

@@ -114,11 +114,7 @@ def table(split: str, paths: Sequence[Path], repeats: int) -> Table:
 
 def main() -> int:
     """The command line."""
-    arguments = parser(__doc__)
-    arguments.add_argument("--repeats", type=int, default=3)
-    arguments.add_argument("--val-repeats", type=int, help="default: as --repeats")
-    arguments.add_argument("--images", type=int, default=1000)
-    options = arguments.parse_args()
+    options = parser(__doc__, repeats=3, val_repeats=0, images=1000).parse_args()
     import torch
 
     torch.set_num_threads(1)

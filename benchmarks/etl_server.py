@@ -4,14 +4,13 @@
 
 FOLDER holds imagenet-sample.tar. Both run under uvicorn with as many processes as cores and the same transform: ours,
 in the container image or by class, and the SDK's, a subclass of its FastAPIServer that has ``transform`` alone.
-Requests name the photos' files, as a storage target does. "Overhead" is the processes' CPU time for a sample, all
-threads, less what the thread's clock says of its transform (reading the file, making the sample, its bytes); "bare
-loop" is the same work in a process without a server. "No-op" transforms answer ready bytes of the same size. Health
-is polled every 20 ms in rounds of their own, since an answer of the SDK's route costs as much as a sample's. Rounds
-are interleaved; medians are printed with the smallest and largest.
+Requests name the photos' files, as a storage target does; a round takes --seconds. "Overhead" is the CPU time of the
+processes for a sample, all threads, less what the thread's clock says of its transform (reading the file, making the
+sample, its bytes); "bare loop" is the same work in a process without a server. "No-op" transforms answer ready bytes of
+the same size. Health is polled every 20 ms in rounds of their own, since an answer of the SDK's route costs as much as
+a sample's. Rounds are interleaved; medians are printed with the smallest and largest.
 """
 
-import argparse
 import os
 import selectors
 import socket
@@ -254,14 +253,9 @@ def print_memory(requests: Sequence[bytes], seconds: float) -> None:
 
 def main() -> int:
     """The command line."""
-    arguments = parser(__doc__)
-    arguments.add_argument("--seconds", type=float, default=3, help="of each round")
-    arguments.add_argument("--repeats", type=int, default=3)
-    arguments.add_argument("--memory", action="store_true", help="print that of the processes too")
-    arguments.add_argument("--bare", metavar="ROOT", help=argparse.SUPPRESS)
-    options = arguments.parse_args()
-    if options.bare:
-        bare(sorted(Path(options.bare).rglob("*.JPEG")))
+    options = parser(__doc__, seconds=3.0, repeats=3, memory=False).parse_args()
+    if options.one:
+        bare(sorted(Path(options.one[0]).rglob("*.JPEG")))
         return 0
     result = begin(options)
     rows: dict[tuple[int, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -273,7 +267,7 @@ def main() -> int:
         for running in servers.values():
             load(running.port, requests, 8, min(1, options.seconds))
         for _ in range(options.repeats):
-            bare_ms.append(in_own_session("benchmarks.etl_server", "--bare", str(root / "photos"))["cpu_ms"])
+            bare_ms.append(in_own_session("benchmarks.etl_server", "--one", str(root / "photos"))["cpu_ms"])
             for in_flight in IN_FLIGHT:
                 for kind, running in servers.items():
                     for name, value in measure(running, requests, in_flight, options.seconds).items():

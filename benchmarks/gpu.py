@@ -1,12 +1,12 @@
 """Images a second of a model on a GPU, and how long its steps wait for data: eager and compiled.
 
-    python -m benchmarks.gpu [--model resnet50] [--batch 256] [--precision bf16] [--steps 50] [--repeats 3]
+    python -m benchmarks.gpu [--model resnet50] [--batch 256] [--precision bf16] [--steps 50] [--repeats 3] [--eager]
 
-Three loops, each without and with torch.compile, all channels_last: a bare loop on a batch that lies on the device
-(``benchmarks.loop``); the trainer on ready-made random pixels in pinned memory (data=synthetic), which it copies and
-normalises; and the trainer on ready samples of 224 pixels from ``benchmarks.static_server``, which come by HTTP as
-from an ETL (data.transform=etl). Each loop has a process of its own, one after the other, and warms up for ``--steps``
-steps.
+Three loops, each without and with torch.compile (--eager leaves it out), all channels_last: a bare loop on a batch that
+lies on the device (``benchmarks.loop``); the trainer on ready-made random pixels in pinned memory (data=synthetic),
+which it copies and normalises; and the trainer on ready samples of 224 pixels from ``benchmarks.static_server``, which
+come by HTTP as from an ETL (data.transform=etl). Each loop has a process of its own, one after the other, and warms up
+for ``--steps`` steps.
 
 Without a GPU it measures the CPU: python -m benchmarks.gpu --model squeezenet1_1 --batch 4 --steps 2 --precision fp32
 """
@@ -21,7 +21,7 @@ import torch
 from benchmarks.loop import bare, best_device, now, open_run, synthetic
 from benchmarks.measure import Session, reply
 from benchmarks.receive import ready_samples, static_server
-from benchmarks.results import Row, Table, begin, parser
+from benchmarks.results import Row, Table, alone, begin, parser
 from sources.source import Source
 from training.config.schema import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from training.engine.loop import Clock, train_epoch
@@ -61,7 +61,7 @@ def steps_of_the_bare_loop(config: Config, device: torch.device, steps: int) -> 
         yield {"img_per_s": steps * config.train.batch_size / loop()[1], "data_wait": 0.0}
 
 
-def measure(kind: str, options: argparse.Namespace, compiled: bool) -> Iterator[dict[str, float]]:
+def measure(kind: str, options: argparse.Namespace, compiled: bool, endpoint: str) -> Iterator[dict[str, float]]:
     """Of the loop ``kind``, after one measurement that warms up."""
     device = best_device()
     samples = options.steps * options.batch
@@ -76,37 +76,27 @@ def measure(kind: str, options: argparse.Namespace, compiled: bool) -> Iterator[
     if kind == BARE:
         figures = steps_of_the_bare_loop(config, device, options.steps)
     else:
-        figures = steps_of_the_trainer(config, options.endpoint if kind == READY else "", device, options.steps)
+        figures = steps_of_the_trainer(config, endpoint if kind == READY else "", device, options.steps)
     next(figures)
     yield from figures
 
 
 def main() -> int:
     """The command line."""
-    arguments = parser(__doc__)
-    arguments.add_argument("--model", default="resnet50")
-    arguments.add_argument("--batch", type=int, default=256)
-    arguments.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="bf16")
-    arguments.add_argument("--steps", type=int, default=50, help="of one measurement")
-    arguments.add_argument("--repeats", type=int, default=3)
-    arguments.add_argument("--eager", action="store_true", help="leave torch.compile out")
-    arguments.add_argument("--endpoint", help=argparse.SUPPRESS)
-    arguments.add_argument("--one", nargs=2, metavar=("KIND", "COMPILED"), help=argparse.SUPPRESS)
-    options = arguments.parse_args()
+    defaults = {"model": "resnet50", "batch": 256, "precision": "bf16", "steps": 50, "repeats": 3, "eager": False}
+    options = parser(__doc__, **defaults).parse_args()
     if options.one:
-        reply(measure(options.one[0], options, options.one[1] == "compiled"))
+        kind, mode, endpoint = options.one
+        reply(measure(kind, options, mode == "compiled", endpoint))
         return 0
     result = begin(options)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    words = ("--model", options.model, "--batch", str(options.batch), "--precision", options.precision)
-    words += ("--steps", str(options.steps))
     modes = ("eager",) if options.eager else ("eager", "compiled")
     with static_server() as ports:
         for mode in modes:
             for kind in (BARE, SYNTHETIC, READY):
-                endpoint = f"http://127.0.0.1:{ports[0]}"
-                session = Session("benchmarks.gpu", *words, "--endpoint", endpoint, "--one", kind, mode)
+                session = Session(*alone(options, mode, f"http://127.0.0.1:{ports[0]}")(kind))
                 try:
                     for _ in range(options.repeats):
                         for name, value in session.measure().items():

@@ -7,26 +7,28 @@ processes, or threads where the peer has threads. ImageFolder, webdataset and mo
 default transforms on Pillow and yield normalised floats, as their users have it. Ours are uint8 batches, as they go to
 a GPU; "+ normalise" adds what a CPU then has to do. The table says who does other work. Rounds are interleaved; each
 way has processes of its own, stopped while others are measured, and counts between two moments of one long epoch, when
-its workers are up and ahead.
+its workers are up and ahead. ``benchmarks.growth`` asks for other batches, sizes and numbers of names.
 """
 
-import argparse
+import itertools
 import multiprocessing
 import os
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import compare, heap_mb, photo_folder, reply, session_cpu_s
-from benchmarks.results import Row, Table, begin, parser
+import numpy as np
 
-BATCH = 50
+from benchmarks.measure import compare, heap_mb, photo_folder, reply, session_cpu_s, session_pss_mb
+from benchmarks.results import Row, Table, alone, begin, parser
+from sources.manifest import Manifest
+
+BATCH, SIZE = 50, 224
 PREFETCH = 4
-WARM_UP = 500
-"""Images before the first moment: more than may lie ready, which is most of ours, PREFETCH batches for each worker."""
 BASELINE = "ImageFolder + DataLoader"
 OURS, NORMALISED = "imagenet-ais", "imagenet-ais + normalise"
 PEERS = {
@@ -57,18 +59,34 @@ def torchvision_transform() -> Callable[[Any], Any]:
     return transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
 
 
-def imagefolder(root: Path, workers: int, images: int, batch_size: int = BATCH) -> Iterator[Any]:
-    """torchvision's ImageFolder behind a DataLoader."""
+def imagefolder(root: Path, workers: int, images: int, batch_size: int = BATCH, names: int = 0) -> Iterator[Any]:
+    """torchvision's ImageFolder behind a DataLoader; its list has at least so many names."""
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
 
     dataset = ImageFolder(str(root / "train"), torchvision_transform())
-    dataset.samples *= 1 + images // len(dataset)
+    paths = itertools.islice(itertools.cycle(dataset.samples), max(names, images + batch_size))
+    # Strings of their own, as a folder of so many files makes them.
+    dataset.samples = [(path[:1] + path[1:], label) for path, label in paths]
     yield from DataLoader(dataset, batch_size, shuffle=True, num_workers=workers)
 
 
-def ours(root: Path, workers: int, images: int, to_float: bool) -> Iterator[Any]:
-    """data=imagefolder."""
+def repeated(manifest: Manifest, names: int) -> Manifest:
+    """A manifest of ``names`` samples over the same files, in flat arrays as any other."""
+    times = -(-names // len(manifest))
+    lengths = np.tile(np.diff(manifest.offsets), times)[:names]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return Manifest(
+        np.tile(manifest.names, times)[: offsets[-1]], offsets, np.tile(manifest.labels, times)[:names],
+        np.tile(manifest.sizes, times)[:names], np.tile(manifest.checksums, times)[:names], manifest.classes,
+    )  # fmt: skip
+
+
+def ours(
+    root: Path, workers: int, images: int, batch_size: int = BATCH, names: int = 0, size: int = SIZE,
+    to_float: bool = False,
+) -> Iterator[Any]:  # fmt: skip
+    """data=imagefolder, of a manifest of so many names."""
     import torch
 
     from etl import Spec
@@ -80,10 +98,12 @@ def ours(root: Path, workers: int, images: int, to_float: bool) -> Iterator[Any]
     from training.loader.workers import start_worker_server
     from training.model.normalisation import MEAN, STD, normalise
 
-    start_worker_server()
-    manifest = share(scan_folder(root)[0])
-    dataset = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(224), seed=0)
-    order = TrainBatches(len(manifest), BATCH, seed=0, epochs=1 + images // len(manifest))
+    if workers:
+        start_worker_server()
+    found = scan_folder(root)[0]
+    manifest = share(repeated(found, names or len(found)))
+    dataset = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(size), seed=0)
+    order = TrainBatches(len(manifest), batch_size, seed=0, epochs=2 + images // len(manifest))
     with open_loader(dataset, order, workers, PREFETCH, torch.device("cpu")) as loader:
         for batch in Feed(loader):
             yield (normalise(batch.images, MEAN, STD, channels_last=True) if to_float else batch.images), batch.labels
@@ -179,9 +199,9 @@ def ffcv(root: Path, workers: int, images: int) -> Iterator[Any]:
     yield from loader
 
 
-BATCHES: dict[str, Callable[[Path, int, int], Iterator[Any]]] = {
+BATCHES: dict[str, Callable[..., Iterator[Any]]] = {
     BASELINE: imagefolder,
-    OURS: partial(ours, to_float=False),
+    OURS: ours,
     NORMALISED: partial(ours, to_float=True),
     "webdataset": webdataset,
     "mosaicml-streaming": streaming,
@@ -190,15 +210,24 @@ BATCHES: dict[str, Callable[[Path, int, int], Iterator[Any]]] = {
 }
 
 
-def measure(kind: str, root: Path, workers: int, images: int, repeats: int) -> Iterator[dict[str, float]]:
-    """Figures over ``images`` images, ``repeats`` times, each time from the WARM_UP-th on.
+def warm_up(workers: int, batch: int) -> int:
+    """Images before the first moment: more than may lie ready, which is most of ours."""
+    return batch * (PREFETCH * workers + 2)
+
+
+def measure(kind: str, root: Path, options: Namespace) -> Iterator[dict[str, float]]:
+    """Figures over ``images`` images, ``repeats`` times, each time after those that warm up.
 
     It stops well before the epoch ends, so that at both moments the workers are ahead of the consumer by as much.
     """
     import torch
 
     torch.set_num_threads(1)
-    batches = BATCHES[kind](root, workers, repeats * (WARM_UP + images) + 1000)
+    warm, images = warm_up(options.workers, options.batch), options.images
+    length = options.repeats * (warm + images + options.batch) + 2 * warm
+    what = {"batch_size": options.batch, "names": options.names} if kind in (BASELINE, OURS) else {}
+    what |= {"size": options.size} if kind == OURS else {}
+    batches = BATCHES[kind](root, options.workers, length, **what)
 
     def moment(after: int) -> tuple[int, float, float, float]:
         seen = 0
@@ -209,14 +238,15 @@ def measure(kind: str, root: Path, workers: int, images: int, repeats: int) -> I
         return seen, session_cpu_s(), time.perf_counter(), sum(map(heap_mb, pids)) / len(pids)
 
     first_mb = 0.0
-    for _ in range(repeats):
-        (_, cpu_s, wall_s, begin_mb), (count, end_cpu_s, end_wall_s, end_mb) = moment(WARM_UP), moment(images)
+    for _ in range(options.repeats):
+        (_, cpu_s, wall_s, begin_mb), (count, end_cpu_s, end_wall_s, end_mb) = moment(warm), moment(images)
         first_mb = first_mb or begin_mb
         yield {
             "img_per_s": count / (end_wall_s - wall_s),
             "cpu_ms": 1e3 * (end_cpu_s - cpu_s) / count,
             "end_mb": end_mb,
             "grown_mb": end_mb - first_mb,
+            "pss_mb": session_pss_mb(),
         }
 
 
@@ -227,8 +257,9 @@ def tables(figures: dict[str, list[Row]], workers: int, images: int) -> list[Tab
     def noted(figure: str, notes: dict[str, str]) -> list[Row]:
         return [dataclasses.replace(row, note=notes.get(row.name, "")) for row in figures[figure]]
 
+    warm = warm_up(workers, BATCH)
     grown = {
-        row.name: f"{row.values[-1]:+.1f} MB over {len(row.values) * (WARM_UP + images) - WARM_UP:,} images"
+        row.name: f"{row.values[-1]:+.1f} MB over {len(row.values) * (warm + images) - warm:,} images"
         for row in figures["grown_mb"]
         if row.values
     }
@@ -242,24 +273,13 @@ def tables(figures: dict[str, list[Row]], workers: int, images: int) -> list[Tab
 
 def main() -> int:
     """The command line."""
-    arguments = parser(__doc__)
-    arguments.add_argument("--workers", type=int, default=2)
-    arguments.add_argument("--repeats", type=int, default=3)
-    arguments.add_argument("--images", type=int, default=2000)
-    arguments.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
-    options = arguments.parse_args()
+    options = parser(__doc__, workers=2, repeats=3, images=2000, batch=BATCH, size=SIZE, names=0).parse_args()
     if options.one:
-        kind, root = options.one[0], Path(options.one[1])
-        reply(measure(kind, root, options.workers, options.images, options.repeats))
+        reply(measure(options.one[0], Path(options.one[1]), options))
         return 0
     result = begin(options)
-    words = "--workers", str(options.workers), "--images", str(options.images), "--repeats", str(options.repeats)
     with photo_folder() as root:
-
-        def command(kind: str) -> tuple[str, ...]:
-            return "benchmarks.loader", *words, "--one", kind, str(root)
-
-        figures = compare(list(BATCHES), options.repeats, command, PEERS)
+        figures = compare(list(BATCHES), options.repeats, alone(options, root), PEERS)
     for table in tables(figures, options.workers, options.images):
         result.add(table)
     return 0

@@ -161,14 +161,7 @@ def turns(config: Config, steps: int, count: int, device: torch.device, tiny: bo
 
 def main() -> int:
     """The command line."""
-    arguments = parser(__doc__)
-    arguments.add_argument("--model", default="resnet18")
-    arguments.add_argument("--size", type=int, default=96)
-    arguments.add_argument("--batch", type=int, default=8)
-    arguments.add_argument("--steps", type=int, default=1, help="of a turn")
-    arguments.add_argument("--repeats", type=int, default=4, help=f"of {TURNS} turns of each loop")
-    arguments.add_argument("--threads", type=int, default=1)
-    options = arguments.parse_args()
+    options = parser(__doc__, model="resnet18", size=96, batch=8, steps=1, repeats=4, threads=1).parse_args()
     result = begin(options)
     torch.set_num_threads(options.threads)
     device = best_device()

@@ -1,29 +1,20 @@
-"""Seconds to a bucket's manifest at ImageNet's size: when it is loaded, made, or kept; beside the SDK's listing.
+"""Seconds to load a bucket's manifest at ImageNet's size, and the memory that it takes.
 
-    python -m benchmarks.manifest [--load] [--samples 1281167] [--layouts folders pairs] [--repeats 5]
+    python -m benchmarks.manifest [--samples 1281167] [--repeats 5]
 
-Loading is timed in a fresh process each time, of a manifest with ImageNet's names; --load leaves it at that. For the
-rest, a folder of so many hard links to one small photo a class is served by an embedded server, in both layouts.
+Each time in a fresh process, of a manifest with ImageNet's names.
 """
 
-import argparse
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from aistore_data.bucket.listing import read_manifest
-from aistore_data.bucket.store import AisStore
-from aistore_data.client.http_reader import Access
-from aistore_data.embedded import EmbeddedAIS
 from benchmarks.measure import in_own_session, reply, rollup_mb
-from benchmarks.results import Row, Table, begin, parser, rows
-from benchmarks.resume import make_folder
+from benchmarks.results import Row, Table, begin, parser
 from sources.manifest import Manifest
 
 CLASSES = 1000
@@ -51,66 +42,21 @@ def load(file: Path) -> dict[str, float]:
     return {"s": took_s, "mb": rollup_mb(os.getpid(), "Pss:") - before_mb}
 
 
-def loading(samples: int, repeats: int) -> list[Table]:
-    """The tables of a manifest that is there already."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "manifest"
-        file.write_bytes(imagenet_like(samples).to_bytes())
-        found = [in_own_session("benchmarks.manifest", "--one", str(file)) for _ in range(repeats)]
-        name = f"{samples:,} samples, {file.stat().st_size / 1e6:.0f} MB as an object"
-    seconds, memory = ([Row(name, [answer[key] for answer in found])] for key in ("s", "mb"))
-    title = "Loading a manifest, in shared memory for all loader workers"
-    return [Table("load", title, "s", seconds), Table("memory", title, "MB in all processes", memory)]
-
-
-def making(access: Access, layout: str, samples: int) -> Table:
-    """Seconds of what a first run does, and a later one."""
-    objects = samples * (2 if layout == "pairs" else 1)
-    store = AisStore("ais://imagenet", access, 600)
-    took: dict[str, list[float]] = {}
-
-    def timed(what: str, call: Callable[[], Any]) -> Any:
-        start_s = time.perf_counter()
-        answer = call()
-        took[what] = [time.perf_counter() - start_s]
-        return answer
-
-    def manifest() -> Manifest:
-        return read_manifest(store, "train/")
-
-    timed("SDK list_all_objects", lambda: store.bucket.list_all_objects(prefix="train/"))
-    first = timed("manifest: listed, labels read, built, kept", manifest)
-    again = timed("manifest: listed, the kept one loaded", manifest)
-    assert len(first) == samples and again.sha256() == first.sha256()
-    return Table(
-        layout, f"layout {layout}: {samples:,} samples, {objects:,} objects", "s", rows(took), next(iter(took))
-    )
-
-
 def main() -> int:
     """The command line."""
-    arguments = parser(__doc__)
-    arguments.add_argument("--samples", type=int, default=1281167)
-    arguments.add_argument("--repeats", type=int, default=5)
-    arguments.add_argument("--load", action="store_true", help="loading alone")
-    arguments.add_argument("--layouts", nargs="+", choices=("folders", "pairs"), default=["folders", "pairs"])
-    arguments.add_argument("--one", type=Path, help=argparse.SUPPRESS)
-    args = arguments.parse_args()
-    if args.one:
-        reply(iter([load(args.one)]))
+    options = parser(__doc__, samples=1281167, repeats=5).parse_args()
+    if options.one:
+        reply(iter([load(Path(options.one[0]))]))
         return 0
-    result = begin(args)
-    for table in loading(args.samples, args.repeats):
-        result.add(table)
-    if args.load:
-        return 0
+    result = begin(options)
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"  # a served folder is read-only: its manifests are kept here
-        root = Path(folder) / "data"
-        make_folder(root, args.samples)
-        for layout in args.layouts:
-            with EmbeddedAIS(Path(folder) / layout, imagefolder=root, layout=layout) as server:
-                result.add(making(Access(server.endpoint, server.token), layout, args.samples))
+        file = Path(folder) / "manifest"
+        file.write_bytes(imagenet_like(options.samples).to_bytes())
+        found = [in_own_session("benchmarks.manifest", "--one", str(file)) for _ in range(options.repeats)]
+        name = f"{options.samples:,} samples, {file.stat().st_size / 1e6:.0f} MB as an object"
+    title = "Loading a manifest, in shared memory for all loader workers"
+    for table, figure, unit in (("load", "s", "s"), ("memory", "mb", "MB in all processes")):
+        result.add(Table(table, title, unit, [Row(name, [answer[figure] for answer in found])]))
     return 0
 
 

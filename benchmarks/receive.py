@@ -6,10 +6,9 @@ FOLDER holds imagenet-sample.tar. ``benchmarks.static_server`` sends ready sampl
 counted. Beside each other: ImageFolder and DataLoader with torchvision's default transforms and two workers, which is
 what making samples on the training node costs; ours with one worker, from answers in chunks (as AIStore's targets give
 them), of known length, and after a redirect; and aistore.pytorch.AISMapDataset with an ETL behind a DataLoader with
-one worker, from answers in chunks. Batches of 256.
+one worker, from answers in chunks. Batches of 256; --images of ours, and a 16th of the others.
 """
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from typing import Any
 
 from benchmarks.loader import BASELINE, imagefolder
 from benchmarks.measure import compare, cpu_and_wall, photo_folder, reply
-from benchmarks.results import Row, Table, begin, parser
+from benchmarks.results import Row, Table, alone, begin, parser
 from benchmarks.static_server import SAMPLES, WAYS, sample
 
 BATCH = 256
@@ -141,26 +140,16 @@ def static_server() -> Iterator[list[str]]:
 
 def main() -> int:
     """The command line."""
-    arguments = parser(__doc__)
-    arguments.add_argument("--repeats", type=int, default=5)
-    arguments.add_argument("--images", type=int, default=16384, help="of ours; of the others a 16th")
-    arguments.add_argument("--ports", nargs=len(WAYS), type=int, help=argparse.SUPPRESS)
-    arguments.add_argument("--one", nargs=2, metavar=("KIND", "ROOT"), help=argparse.SUPPRESS)
-    args = arguments.parse_args()
+    args = parser(__doc__, repeats=5, images=16384).parse_args()
     if args.one:
-        kind, root = args.one[0], Path(args.one[1])
+        kind, root, ports = args.one[0], Path(args.one[1]), list(map(int, args.one[2:]))
         count = args.images // BATCH // (16 if kind in (BASELINE, SDK) else 1)
         count = max(2, count // 2 * 2)  # as many of each of the two workers, which are at work at the same time
-        reply(cpu_and_wall(checked(kind, batches(kind, root, args.ports)), count, BATCH, PREFETCH))
+        reply(cpu_and_wall(checked(kind, batches(kind, root, ports)), count, BATCH, PREFETCH))
         return 0
     result = begin(args)
-    with photo_folder() as root, static_server() as ports:
-        words = ("--images", str(args.images), "--ports", *ports)
-
-        def command(kind: str) -> tuple[str, ...]:
-            return "benchmarks.receive", *words, "--one", kind, str(root)
-
-        figures = compare(KINDS, args.repeats, command, {SDK: "aistore"})
+    with photo_folder() as root, static_server() as open_ports:
+        figures = compare(KINDS, args.repeats, alone(args, root, *open_ports), {SDK: "aistore"})
     speeds = [Row(row.name, [1e3 / ms for ms in row.values], failed=row.failed) for row in figures["wall_ms"]]
     title = "Ready samples from the socket to a batch in the trainer"
     result.add(Table("cpu", title, "CPU ms per image on the training node", figures["cpu_ms"], BASELINE))

@@ -29,15 +29,7 @@ from training.state.saving import contents
 
 def main() -> int:
     """The command line."""
-    arguments = parser(__doc__)
-    arguments.add_argument("--model", default="resnet50")
-    arguments.add_argument("--size", type=int, default=224)
-    arguments.add_argument("--batch", type=int, default=16)
-    arguments.add_argument("--repeats", type=int, default=5)
-    arguments.add_argument(
-        "--folder", type=Path, help="where checkpoints are written; the default is a temporary folder"
-    )
-    options = arguments.parse_args()
+    options = parser(__doc__, model="resnet50", size=224, batch=16, repeats=5, folder="").parse_args()
     result = begin(options)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = Config(
@@ -56,7 +48,7 @@ def main() -> int:
     run.state.optimizer.step()
     per_image, per_save = defaultdict(list), defaultdict(list)
     size = 0
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=options.folder or None) as folder:
         for _ in range(options.repeats):
             per_image["training step"].append(1e3 * step()[1] / options.batch)
             for mode in PIXELS_OF_ONE_IN:

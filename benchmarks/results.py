@@ -15,7 +15,7 @@ import platform
 import shlex
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -115,11 +115,28 @@ class Result:
         return {name: getattr(self, name) for name in kept} | {"tables": [table.as_dict() for table in self.tables]}
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """The command line that every benchmark has; the description is its docstring."""
+def parser(description: str | None, **defaults: str | float | bool) -> argparse.ArgumentParser:
+    """The command line that every benchmark has: its docstring, and an option for each of its ``defaults``.
+
+    ``--one WAY …`` has a process measure one way alone and answer by ``measure.reply``.
+    """
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    made.add_argument("--one", nargs="+", metavar="WAY", help=argparse.SUPPRESS)
+    for name, value in defaults.items():
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            made.add_argument(option, action="store_true")
+        else:
+            made.add_argument(option, type=type(value), default=value, help="default: %(default)s")
     return made
+
+
+def alone(options: argparse.Namespace, *where: object) -> Callable[[str], Sequence[str]]:
+    """Answers the module and its arguments by which this benchmark measures one way alone, with the same options."""
+    given = {name: value for name, value in vars(options).items() if name not in ("json", "one") and value is not False}
+    words = [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
+    return lambda way: (f"benchmarks.{Path(sys.argv[0]).stem}", *words, "--one", way, *map(str, where))
 
 
 def begin(options: argparse.Namespace) -> Result:

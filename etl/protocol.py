@@ -8,8 +8,9 @@ closing one just when it does fails its request.
 
 import asyncio
 import re
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, unquote_plus
 
 import uvicorn
@@ -18,14 +19,14 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from etl.files import is_own_file, normal_path
-from etl.limits import HEAD_BYTES, HEAD_S
+from etl.limits import HEAD_BYTES, HEAD_S, Unread
 from etl.request import LABEL, label, statement
-
-if TYPE_CHECKING:
-    from etl.server import ImageETL
 
 Answer = tuple[int, str, bytes]
 """(status, media type, body)."""
+
+Ask = Callable[[bytes | str, str, str, Callable[[Answer], None]], None]
+"""``etl.server.ImageETL.ask``."""
 
 TESTED = ((0, 32), (0, 54))
 """Oldest and newest version of uvicorn whose protocol this one is known to extend; others keep their own."""
@@ -48,11 +49,12 @@ def label_header(path: str, etl_args: str) -> list[tuple[bytes, bytes]]:
     return [(LABEL.encode(), value)] if value else []
 
 
-def take_connections(etl: "ImageETL", application: ASGIApp, receive: Receive) -> None:
-    """Have ``etl`` answer new connections before ``application`` does, where uvicorn serves that and nothing around it.
+def take_connections(ask: Ask, unread: Unread, application: ASGIApp, receive: Receive) -> None:
+    """Have ``ask`` answer new connections before ``application`` does, where uvicorn serves that and nothing around it.
 
-    ``receive`` is of ASGI's lifespan, which comes before all connections: uvicorn's belongs to an object that has its
-    configuration. A command line could name a protocol too, but that of AIStore's runtime does not.
+    ``unread`` counts the answers' bytes. ``receive`` is of ASGI's lifespan, which comes before all connections:
+    uvicorn's belongs to an object that has its configuration. A command line could name a protocol too, but that of
+    AIStore's runtime does not.
     """
     config = getattr(getattr(receive, "__self__", None), "config", None)
     if not isinstance(config, uvicorn.Config) or config.http_protocol_class is not HttpToolsProtocol:
@@ -62,15 +64,16 @@ def take_connections(etl: "ImageETL", application: ASGIApp, receive: Receive) ->
         served = served.app
     version = tuple(int(number) for number in re.findall(r"\d+", uvicorn.__version__)[:2])
     if served is application and TESTED[0] <= version <= TESTED[1]:
-        config.http_protocol_class = partial(ObjectProtocol, etl)  # type: ignore[assignment]  # it is only called
+        config.http_protocol_class = partial(ObjectProtocol, ask, unread)  # type: ignore[assignment]  # it is only called
 
 
 class ObjectProtocol(HttpToolsProtocol):
-    """A connection, whose requests for objects ``etl`` answers."""
+    """A connection, whose requests for objects ``ask`` answers."""
 
-    def __init__(self, etl: "ImageETL", *arguments: Any, **keywords: Any) -> None:
+    def __init__(self, ask: Ask, unread: Unread, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self._etl = etl
+        self._answer = ask
+        self._unread = unread
         self._ours = True
         self._asked = False
         self._early = b""
@@ -129,7 +132,7 @@ class ObjectProtocol(HttpToolsProtocol):
         if not is_own_file(match[1].decode(), path, source):
             return False  # refused by the application
         self._asked = True
-        self._etl.ask(source, path, etl_args, partial(self._tell, label_header(path, etl_args)))
+        self._answer(source, path, etl_args, partial(self._tell, label_header(path, etl_args)))
         return True
 
     def _tell(self, label: list[tuple[bytes, bytes]], answer: Answer) -> None:
@@ -144,7 +147,7 @@ class ObjectProtocol(HttpToolsProtocol):
         ]
         head = b"".join(b"%b: %b\r\n" % header for header in headers)
         self.transport.writelines([STATUS_LINE[status] + head + b"\r\n", body])
-        self._etl.unread.add(self.transport, len(body))
+        self._unread.add(self.transport, len(body))
         self._asked = False
         if self._last:
             self.transport.close()

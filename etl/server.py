@@ -153,7 +153,7 @@ def _application(server: ImageETL, sdk: ASGIApp) -> ASGIApp:
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            take_connections(server, application, receive)
+            take_connections(server.ask, server.unread, application, receive)
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": "this ETL answers HTTP alone"})
             return

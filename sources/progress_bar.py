@@ -5,9 +5,9 @@ import sys
 import time
 from types import TracebackType
 
-_SILENT_S = 1.0
+SILENT_S = 1.0
 _LIVE_S = 0.5
-_PLAIN_S = 10.0
+PLAIN_S = 10.0
 
 
 class Progress:
@@ -24,7 +24,7 @@ class Progress:
         self._live = sys.stderr.isatty()
         self._enabled = os.environ.get("RANK", "0") == "0"
         self._begin = time.monotonic()
-        self._due = self._begin + (_SILENT_S if self._live else _PLAIN_S)
+        self._due = self._begin + (SILENT_S if self._live else PLAIN_S)
 
     def __enter__(self) -> "Progress":
         return self
@@ -33,7 +33,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Say how much it was in the end, also if an error ended it."""
-        if time.monotonic() - self._begin >= _SILENT_S:
+        if time.monotonic() - self._begin >= SILENT_S:
             self._print("\n")
 
     def add(self, count: int, size: int = 0) -> None:
@@ -42,7 +42,7 @@ class Progress:
         self.size += size
         now = time.monotonic()
         if now >= self._due:
-            self._due = now + (_LIVE_S if self._live else _PLAIN_S)
+            self._due = now + (_LIVE_S if self._live else PLAIN_S)
             self._print("" if self._live else "\n")
 
     def _print(self, end: str) -> None:

@@ -13,7 +13,7 @@ from sources.manifest import IMG_EXTENSIONS
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".7z", ".rar")
 
-_PATIENCE_S = 5.0
+PATIENCE_S = 5.0
 """Seconds for which a folder is asked for again that a network file system does not give."""
 
 APPLE_DOUBLE = b"\0\5\x16\7"
@@ -62,7 +62,7 @@ def top_of(folder: Path) -> Top:
 def is_folder(path: Path) -> bool:
     """Whether a folder is there, or a link to one. Raises ConfigError or DataError if that cannot be known."""
     try:
-        return stat.S_ISDIR(patiently(lambda: path.stat(), _PATIENCE_S).st_mode)
+        return stat.S_ISDIR(patiently(lambda: path.stat(), PATIENCE_S).st_mode)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR) and not Path(path).is_symlink():
             return False
@@ -153,7 +153,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
             return list(listing)
 
     try:
-        return patiently(listed, _PATIENCE_S)
+        return patiently(listed, PATIENCE_S)
     except OSError as error:
         raise cannot_read(folder, error) from None
 
@@ -169,7 +169,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _stat(path: str) -> os.stat_result:
     """Follows links. Raises as ``top_of``."""
     try:
-        return patiently(lambda: os.stat(path), _PATIENCE_S)  # noqa: PTH116  # a path of any bytes
+        return patiently(lambda: os.stat(path), PATIENCE_S)  # noqa: PTH116  # a path of any bytes
     except OSError as error:
         raise cannot_read(path, error) from None
 

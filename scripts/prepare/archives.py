@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from aistore_data.upload.items import Photo, Split
-from scripts.prepare.matlab import read_synsets
+from scripts.prepare.synsets import wnids_by_id
 from sources.errors import ConfigError, DataError
 from sources.manifest import IMG_EXTENSIONS
 from sources.progress_bar import Progress
 
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
-META = "data/meta.mat"
 
 DEVKIT_BYTES = 64 << 20
 """Of the devkit, unpacked, at most: ImageNet's has 3 MB."""
@@ -63,7 +62,7 @@ def cut_short(path: str) -> DataError:
 
 def index_archives(train: str, val: str, devkit: str) -> list[Split]:
     """Both splits, by headers alone. Raises DataError for archives that are damaged or do not belong together."""
-    names, labels = read_devkit(devkit)
+    labels = read_devkit(devkit)
     with Progress("photos found") as progress:
         photos = list(_training_photos(train, progress))
         val_photos = [(name, place) for name, place in _members(val) if _is_photo(name)]
@@ -75,8 +74,8 @@ def index_archives(train: str, val: str, devkit: str) -> list[Split]:
             f"{val} holds {len(val_photos):,} photos and {devkit} {len(labels):,} labels: they do not belong together."
         )
     # The devkit numbers the validation photos in the order of their names.
-    wnid_of = dict(zip(sorted(name for name, _ in val_photos), (names.get(label, "") for label in labels), strict=True))
-    unknown = sorted({wnid or "?" for wnid in wnid_of.values()} - set(classes))
+    wnid_of = dict(zip(sorted(name for name, _ in val_photos), labels, strict=True))
+    unknown = sorted(set(labels) - set(classes))
     if unknown:
         raise DataError(
             f"{devkit} names the class {unknown[0]}, which {train} does not have: they do not belong together."
@@ -155,9 +154,8 @@ def _is_photo(name: str) -> bool:
     return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith("._")
 
 
-def read_devkit(path: str) -> tuple[dict[int, str], list[int]]:
-    """ILSVRC2012_ID → wnid, and the ids of the validation photos in the order of their names."""
-    wanted: dict[str, bytes] = {}
+def read_devkit(path: str) -> list[str]:
+    """The wnids of the validation photos in the order of their names."""
     try:
         with gzip.open(path) as packed:
             content = packed.read(DEVKIT_BYTES + 1)
@@ -167,21 +165,22 @@ def read_devkit(path: str) -> tuple[dict[int, str], list[int]]:
             for member in tar:
                 if not 0 <= member.size <= len(content) or member.issparse():
                     raise ValueError(f"{member.name!r} is larger than the archive")
-                for name in (GROUND_TRUTH, META):
-                    if member.name.endswith(f"/{name}") and (file := tar.extractfile(member)):
-                        wanted[name] = file.read()
-        return devkit_labels(wanted[META], wanted[GROUND_TRUTH])
-    except KeyError as error:
-        raise DataError(f"{path} has no {error.args[0]}: it is not ILSVRC2012_devkit_t12.tar.gz.") from None
+                if member.name.endswith(f"/{GROUND_TRUTH}") and (file := tar.extractfile(member)):
+                    return devkit_labels(file.read())
     except (gzip.BadGzipFile, *_DAMAGED) as error:
         raise DataError(f"{path} cannot be read as ImageNet's devkit: {error}. Download it again.") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+    raise DataError(f"{path} has no {GROUND_TRUTH}: it is not ILSVRC2012_devkit_t12.tar.gz.")
 
 
-def devkit_labels(meta: bytes, ground_truth: bytes) -> tuple[dict[int, str], list[int]]:
-    """As ``read_devkit``, of its two files. Raises ValueError."""
-    return read_synsets(meta), [int(line) for line in ground_truth.split()]
+def devkit_labels(ground_truth: bytes) -> list[str]:
+    """As ``read_devkit``, of its file. Raises ValueError."""
+    wnids = wnids_by_id()
+    numbers = [int(line) for line in ground_truth.split()]
+    if wrong := [number for number in numbers if not 0 < number < len(wnids)]:
+        raise ValueError(f"it has the label {wrong[0]}, and ImageNet's labels are 1 to {len(wnids) - 1:,}")
+    return [wnids[number] for number in numbers]
 
 
 def kind_of(path: Path) -> str:

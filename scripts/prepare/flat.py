@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aistore_data.upload.items import File, Photo, Split
-from scripts.prepare.archives import GROUND_TRUTH, META, devkit_labels, read_devkit
+from scripts.prepare.archives import GROUND_TRUTH, devkit_labels, read_devkit
 from scripts.prepare.kaggle import SOLUTION, solution, text_of
 from sources.errors import ConfigError, DataError
 from sources.folder import classes_of, manifest_of
@@ -87,7 +87,7 @@ def _labels(path: Path, names: Sequence[str], classes: Sequence[str]) -> dict[st
             return _of_devkit(path, names)
         with open(path, "rb") as file:
             if file.read(2) == b"\x1f\x8b":
-                return _by_number(path, *read_devkit(str(path)), names)
+                return _in_order(path, read_devkit(str(path)), names)
             file.seek(0)
             text = text_of(file, str(path))
     except OSError as error:
@@ -107,14 +107,9 @@ def _labels(path: Path, names: Sequence[str], classes: Sequence[str]) -> dict[st
 
 def _of_devkit(folder: Path, names: Sequence[str]) -> dict[str, str]:
     try:
-        files = [(folder / name).read_bytes() for name in (META, GROUND_TRUTH)]
-        return _by_number(folder, *devkit_labels(*files), names)
+        return _in_order(folder, devkit_labels((folder / GROUND_TRUTH).read_bytes()), names)
     except ValueError as error:
         raise DataError(f"{folder} cannot be read as ImageNet's devkit: {error}. Download it again.") from None
-
-
-def _by_number(path: Path, wnids: dict[int, str], numbers: Sequence[int], names: Sequence[str]) -> dict[str, str]:
-    return _in_order(path, [wnids.get(number, "?") for number in numbers], names)
 
 
 def _in_order(path: Path, labels: Sequence[str], names: Sequence[str]) -> dict[str, str]:

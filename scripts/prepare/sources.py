@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aistore_data.upload.items import Split, index_folder
-from scripts.prepare.archives import META, index_archives, kind_of
+from scripts.prepare.archives import GROUND_TRUTH, index_archives, kind_of
 from scripts.prepare.flat import index_flat, labels_in, lies_flat
 from scripts.prepare.kaggle import index_kaggle, is_kaggle
 from scripts.prepare.parquet import index_parquet, parquet_files
@@ -60,7 +60,7 @@ def open_source(paths: Sequence[Path]) -> Source:
 
 def _flat(paths: Sequence[Path]) -> Source | None:
     """Training photos in class folders, validation photos that lie flat, and their labels: in one folder, or apart."""
-    folders = [path for path in paths if path.is_dir() and not (path / META).is_file()]
+    folders = [path for path in paths if path.is_dir() and not (path / GROUND_TRUTH).is_file()]
     others = [path for path in paths if path not in folders]
     if len(folders) == 1 and len(others) < 2:
         train, val, labels = folders[0] / "train", folders[0] / "val", others[0] if others else labels_in(folders[0])

@@ -1,8 +1,7 @@
 """ImageNet as people download it, small: archives, Kaggle's folder and zip, Parquet files; of real photos.
 
 All four hold the same photos under the names that each of them gives: six training and three validation photos of each
-of four classes. ``data/meta.mat`` was written by ``scipy.io.savemat`` (compressed) with the fields of the devkit's:
-these classes with the ids 1 to 4 in the order of ``BY_ID``, and two synsets that have children.
+of four classes.
 """
 
 import csv
@@ -12,9 +11,11 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-META = Path(__file__).parent.parent / "data" / "meta.mat"
-BY_ID = ("n02129165", "n01440764", "n03085013", "n02120079")
-WNIDS = tuple(sorted(BY_ID))
+IDS = {"n02129165": 190, "n01440764": 449, "n03085013": 543, "n02120079": 159}
+"""Their numbers in the devkit."""
+
+BY_ID = tuple(IDS)
+WNIDS = tuple(sorted(IDS))
 TRAIN, VAL = 6, 3
 
 
@@ -64,10 +65,9 @@ def archives(photos: Sequence[Path], folder: Path) -> Path:
     with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as tar:
         for _, name, data in reversed(rows):
             _add(tar, name, data)
-    truth = "".join(f"{BY_ID.index(wnid) + 1}\n" for wnid, _, _ in rows)
+    truth = "".join(f"{IDS[wnid]}\n" for wnid, _, _ in rows)
     with tarfile.open(folder / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as tar:
         _add(tar, "ILSVRC2012_devkit_t12/readme.txt", b"hello")
-        _add(tar, "ILSVRC2012_devkit_t12/data/meta.mat", META.read_bytes())
         _add(tar, "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", truth.encode())
     return folder
 

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from aistore_data.upload.destination import Folder
-from scripts.prepare import archives, flat, kaggle, matlab
+from scripts.prepare import archives, flat, kaggle
 from scripts.prepare.kaggle import Zipped
-from scripts.prepare.matlab import read_synsets
 from scripts.prepare_imagenet import main
 from sources.errors import UserError
 from sources.folder import scan_folder
@@ -62,62 +61,6 @@ def add(tar: tarfile.TarFile, name: str, data: bytes, size: int | None = None, k
     member.size, member.type = len(data) if size is None else size, kind
     tar.fileobj.write(member.tobuf(tarfile.GNU_FORMAT))  # type: ignore[union-attr]
     tar.fileobj.write(data + bytes(-len(data) % 512))  # type: ignore[union-attr]
-
-
-def element(kind: int, data: bytes) -> bytes:
-    return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
-
-
-def mat(*elements: bytes) -> bytes:
-    return bytes(126) + b"IM" + b"".join(elements)
-
-
-def packed(data: bytes) -> bytes:
-    body = zlib.compress(data)
-    return struct.pack("<II", 15, len(body)) + body
-
-
-def nested(times: int) -> bytes:
-    data = element(9, bytes(8))
-    for _ in range(times):
-        data = packed(data)
-    return data
-
-
-def cells(times: int) -> bytes:
-    """A matrix of structures in structures."""
-    flags, dims, name = element(6, struct.pack("<II", 2, 0)), element(5, bytes(8)), element(1, b"synsets")
-    fields = element(5, struct.pack("<i", 8)) + element(1, b"a\0\0\0\0\0\0\0")
-    data = element(14, element(6, struct.pack("<II", 6, 0)) + dims + name + element(9, bytes(8)))
-    for _ in range(times):
-        data = element(14, flags + dims + name + fields + data)
-    return data
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (mat(nested(2000)), "too deep"),
-        (mat(cells(2000)), "too deep"),
-        (mat(packed(bytes(1 << 20))), "unpacks to more than"),
-        (
-            mat(element(14, element(6, struct.pack("<II", 2, 0)) * 3 + element(5, bytes(4)) + element(1, b"x"))),
-            "it",
-        ),
-        (mat(packed(b"")[:-3]), "cut short"),
-        (b"\x89HDF\r\n" + bytes(300), "no little-endian MAT file"),
-        (mat(struct.pack("<II", 14, 0xFFFFFFFF)), "cut short"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_a_bad_mat_file_is_a_value_error(monkeypatch: pytest.MonkeyPatch, content: bytes, why: str) -> None:
-    monkeypatch.setattr(matlab, "MOST_BYTES", 1 << 16)
-    with pytest.raises(ValueError, match=why):
-        read_synsets(content)
-
-
-def test_the_devkits_own_mat_file_is_read() -> None:
-    assert set(read_synsets(downloads.META.read_bytes()).values()) == set(downloads.WNIDS)
 
 
 def test_a_devkit_that_unpacks_without_end(refused: Prepare, three: Path, monkeypatch: pytest.MonkeyPatch) -> None:

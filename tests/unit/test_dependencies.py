@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -10,13 +11,21 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from benchmarks.environment import package_of, requirement_lines
 from tests.conftest import PROJECT
 
-NAMES = {"PIL": "pillow", "yaml": "pyyaml", "hydra": "hydra-core", "kubernetes_validate": "kubernetes-validate"}
+NAMES = {
+    "PIL": "pillow",
+    "hydra": "hydra-core",
+    "nvidia": "nvidia-dali-cuda120",
+    "streaming": "mosaicml-streaming",
+    "yaml": "pyyaml",
+}
 """Packages whose modules have another name."""
 
 OPTIONAL = {
     "imagenet_ais_native": "built from native/",
+    "webdataset": "of aistore[pytorch], which the extra dev brings",
     "websockets": "of uvicorn[standard], which aistore[etl] brings",
 }
 OURS = {"training", "aistore_data", "sources", "etl", "scripts", "tests", "benchmarks", "native", "train"}
@@ -43,11 +52,17 @@ def imported(folder: str) -> dict[str, Path]:
     return found
 
 
-@pytest.mark.parametrize("folder", ["train.py", "training", "aistore_data", "sources", "etl", "scripts", "tests"])
+FOLDERS = ("train.py", "training", "aistore_data", "sources", "etl", "scripts", "tests", "benchmarks")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_what_is_imported_is_declared(folder: str) -> None:
     declared = {canonicalize_name(requirement.name) for requirement in project()["run"]}
     if folder in ("scripts", "tests"):  # preparation reads Parquet where pyarrow is installed
         declared |= {canonicalize_name(requirement.name) for requirement in project()["extras"]}
+    if folder == "benchmarks":  # the peers, in an environment of their own
+        lines = requirement_lines((PROJECT / "benchmarks" / "requirements.txt").read_text())
+        declared |= {canonicalize_name(package_of(word)) for words in lines for word in words}
     found = imported(folder)
     assert found, f"{folder} imports nothing"
     missing = {
@@ -56,6 +71,24 @@ def test_what_is_imported_is_declared(folder: str) -> None:
         if canonicalize_name(NAMES.get(name, name)) not in declared and name not in OPTIONAL
     }
     assert missing == {}
+
+
+def test_what_is_declared_is_imported() -> None:
+    found = {canonicalize_name(NAMES.get(name, name)) for folder in FOLDERS[:-2] for name in imported(folder)}
+    declared = {canonicalize_name(requirement.name) for requirement in project()["run"]}
+    assert declared - found == {"tensorboard"}  # torch.utils.tensorboard imports it
+
+
+def test_the_oldest_versions_are_those_of_the_ranges() -> None:
+    lines = subprocess.run([sys.executable, ".ci/oldest.py"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    oldest = [Requirement(line) for line in lines.stdout.splitlines()]
+    for requirement, pinned in zip(project()["run"], oldest, strict=True):
+        [version] = [clause.version for clause in requirement.specifier if clause.operator == ">="]
+        assert (pinned.name, pinned.extras, str(pinned.specifier)) == (
+            requirement.name,
+            requirement.extras,
+            f"=={version}",
+        )
 
 
 def test_pinned_versions_lie_in_the_ranges() -> None:

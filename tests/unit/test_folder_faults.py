@@ -127,7 +127,7 @@ def test_a_disk_that_fails_once_is_asked_again(root: Path, monkeypatch: pytest.M
     monkeypatch.setattr(disk.time, "sleep", lambda s: None)
     assert len(scan_folder(root)[0]) == 2
     monkeypatch.setattr(os, "scandir", lambda path: (_ for _ in ()).throw(OSError(number, os.strerror(number), path)))
-    monkeypatch.setattr(walk, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(walk, "PATIENCE_S", 0.0)
     assert f"{root / 'train'} cannot be read: {os.strerror(number)}" in wrong(root, DataError)
 
 
