@@ -28,9 +28,10 @@ from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 
 from aistore_data.bucket.layout import METADATA_PREFIX, classes_name
+from aistore_data.bucket.store import AisStore
 from aistore_data.client.http_reader import HttpReader, object_path
 from aistore_data.client.sdk import explain, make_client
-from aistore_data.upload.destination import SPLITS, BucketDestination, Folder, open_bucket, opened
+from aistore_data.upload.destination import SPLITS, Folder, open_bucket, opened, present, put
 from aistore_data.upload.items import Item, index_folder, items_of
 from aistore_data.upload.transfer import plan, transfer
 from etl.sample import CorruptSample, Key, Spec, transform
@@ -70,7 +71,7 @@ def shrink_folder(source: Path, dest: Folder, how: Shrink, workers: int, check: 
     planned = plan(items, dest, replace=False)
     record = how.record(str(source.absolute()))
     _check_record(dest.root / RECORD, record, any(entry.existing for entry in planned))
-    dest.put(RECORD, record)
+    put(dest, RECORD, record)
     transfer(
         [entry for entry in planned if entry.existing is None], dest, workers, replace=False, transform=how, check=check
     )
@@ -89,16 +90,16 @@ def _check_record(path: Path, expected: bytes, begun: bool) -> None:
 
 
 def shrink_bucket(
-    source: BucketDestination,
-    dest: BucketDestination,
+    source: AisStore,
+    dest: AisStore,
     how: Shrink,
     workers: int,
     init_timeout_s: int,
     check: Callable[[], None],
 ) -> int:
     """A bucket into another, by an ETL; answers the number of objects. Raises UserError."""
-    present = source.present()
-    names = {name for name in present if name.startswith(SPLITS)}
+    there = present(source)
+    names = {name for name in there if name.startswith(SPLITS)}
     if not names:
         raise ConfigError(f"{source.uri} has no objects below {' and '.join(SPLITS)}.")
     odd = sorted(name for name in names if re.search("[?#%]", name))
@@ -107,24 +108,24 @@ def shrink_bucket(
             f"{source.uri}/{odd[0]} and {len(odd) - 1:,} more names hold ?, # or %, whose objects AIStore's transforms "
             "lose: shrink a folder, and upload that, or upload with --layout pairs."
         )
-    strangers = sorted(name for name in dest.present() if name.startswith(SPLITS) and name not in names)
+    strangers = sorted(name for name in present(dest) if name.startswith(SPLITS) and name not in names)
     if strangers:
         raise ConfigError(f"{dest.uri} holds other data, like {strangers[0]!r}: use another bucket.")
-    client = make_client(source.store.access, init_timeout_s + _POLL_S)
+    client = make_client(source.access, init_timeout_s + _POLL_S)
     try:
         with _etl(client, how, workers, init_timeout_s) as etl:
             for prefix in SPLITS:
                 count = sum(name.startswith(prefix) for name in names)
-                job = client.job(source.store.bucket.transform(etl, dest.store.bucket, prefix_filter=prefix), "etl-bck")
+                job = client.job(source.bucket.transform(etl, dest.bucket, prefix_filter=prefix), "etl-bck")
                 _wait(job, count, f"objects of {prefix}", check)
-            for name in filter(present.__contains__, map(classes_name, SPLITS)):
-                dest.put(name, bytes(source.store.bucket.object(name).get_reader().read_all()))
-            dest.put(RECORD, how.record(source.uri))
+            for name in filter(there.__contains__, map(classes_name, SPLITS)):
+                put(dest, name, bytes(source.bucket.object(name).get_reader().read_all()))
+            put(dest, RECORD, how.record(source.uri))
     except (AISError, RequestException) as error:
         raise ClusterError(
-            f"{source.uri} could not be shrunk: {explain(error, source.store.access)} The same command begins again."
+            f"{source.uri} could not be shrunk: {explain(error, source.access)} The same command begins again."
         ) from None
-    if missing := sorted(names - set(dest.present())):
+    if missing := sorted(names - set(present(dest))):
         raise ClusterError(f"{dest.uri} lacks {missing[0]!r} and {len(missing) - 1:,} more: start the command again.")
     return len(names)
 
@@ -229,17 +230,17 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> None:
     how = Shrink(options.side, options.quality)
     with opened(options.dest, options.endpoint) as (dest, check):
-        if isinstance(dest, BucketDestination):
-            source = BucketDestination(open_bucket(options.source, options.endpoint, create=False))
+        if isinstance(dest, AisStore):
+            source = open_bucket(options.source, options.endpoint)
             count = shrink_bucket(source, dest, how, options.workers, options.init_timeout_s, check)
             print(f"{options.dest}: {count:,} objects")
-            names = sorted(name for name in dest.present() if name.startswith(SPLITS[0]))
-            reader = HttpReader(source.store.access)
+            names = sorted(name for name in present(dest) if name.startswith(SPLITS[0]))
+            reader = HttpReader(source.access)
             reads = [lambda name, uri=uri: reader.get(object_path(uri, name)) for uri in (source.uri, dest.uri)]
         else:
             stored, kept = shrink_folder(Path(options.source), dest, how, options.workers, check)
             print(f"{options.dest}: {stored:,} photos stored, {kept:,} were there already")
-            names = sorted(name for name in dest.present() if name.startswith(SPLITS[0]))
+            names = sorted(name for name in present(dest) if name.startswith(SPLITS[0]))
             reads = [lambda name, root=root: Path(root, name).read_bytes() for root in (options.source, dest.root)]
     photos = _spread([name for name in names if name.lower().endswith(IMG_EXTENSIONS)], options.measure)
     before, after = measure(reads, photos)

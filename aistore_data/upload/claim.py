@@ -14,32 +14,29 @@ from sources.owner import myself
 CLAIMS = f"{METADATA_PREFIX}uploads/"
 
 
-def claim(store: ObjectStore, say: Callable[[str], None]) -> Lease:
-    """A bucket, held for an upload as long as the context. Raises ConfigError, and ClusterError for other faults."""
-    return Lease(_Bucket(store), say)
+class Claim(Lease):
+    """Holds a bucket for an upload. Raises ClusterError for what fails."""
 
-
-class _Bucket:
-    """As ``sources.lease`` wants it; an entry's text is another one after each renewal."""
-
-    prefix = CLAIMS
+    advice = "use another bucket"
+    loss = (
+        f"the upload stood still for {STALE_S:.0f} s or more, and another one has taken the bucket over. The same "
+        "command goes on."
+    )
     is_strict = True
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, say: Callable[[str], None]) -> None:
+        super().__init__(CLAIMS, say)
         self._store = store
         self.where = self.title = store.uri
         self.in_use = f"another upload to {store.uri} is going on"
-        self.advice = "use another bucket"
-        self.loss = (
-            f"the upload stood still for {STALE_S:.0f} s or more, and another one has taken the bucket over. The same "
-            "command goes on."
-        )
 
-    def names(self) -> list[str]:
+    def entries(self) -> list[str]:
+        """As in ``Lease``."""
         with self._asking():
             return [entry.name for entry in self._store.list(CLAIMS)]
 
     def read(self, name: str) -> tuple[str, object] | None:
+        """As in ``Lease``."""
         with self._asking():
             try:
                 text = self._store.get(name).decode("utf-8", "replace")
@@ -49,16 +46,19 @@ class _Bucket:
                 raise
         return text, text
 
-    def put(self, name: str) -> None:
+    def put(self) -> None:
+        """As in ``Lease``."""
         with self._asking():
-            self._store.put(name, json.dumps(myself() | {"beat": time.monotonic()}).encode())
+            self._store.put(self.name, json.dumps(myself() | {"beat": time.monotonic()}).encode())
 
-    def renew(self, name: str) -> None:
-        if self.read(name) is None:
-            raise FileNotFoundError(name)
-        self.put(name)
+    def touch(self) -> None:
+        """As in ``Lease``."""
+        if self.read(self.name) is None:
+            raise FileNotFoundError(self.name)
+        self.put()
 
     def delete(self, name: str) -> None:
+        """As in ``Lease``."""
         with self._asking():
             try:
                 self._store.delete(name)

@@ -12,7 +12,7 @@ import pytest
 from aistore_data.bucket.store import AisStore
 from aistore_data.client.access import Access
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.upload.claim import CLAIMS, claim
+from aistore_data.upload.claim import CLAIMS, Claim
 from sources import lease
 from sources.errors import ConfigError, UserError
 from sources.lease import Lease
@@ -51,7 +51,7 @@ def claims(bucket: AisStore) -> list[str]:
 
 
 def take(bucket: AisStore) -> Lease:
-    return claim(bucket, print)
+    return Claim(bucket, print)
 
 
 def test_it_is_held_and_given_back(bucket: AisStore) -> None:
