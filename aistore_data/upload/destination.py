@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from aistore_data.client.access import Access
 from aistore_data.client.sdk import connect
 from aistore_data.upload.claim import Claim
 from sources.command_line import print_line
+from sources.disk import replace_file
 from sources.errors import ClusterError, ConfigError, DataError, ObjectError
 from sources.lease import FolderLease
 from sources.progress_bar import Progress
@@ -79,23 +79,22 @@ class Folder:
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """All files below ``prefix``, which ends with a slash, whatever their names, but those half written."""
-        for path, size in _files(str(self.root / prefix)):
-            if not path.startswith(f"{self._partial}/"):
-                yield Entry(os.path.relpath(path, self.root), size)
+        try:
+            listing = os.scandir(self.root / prefix)
+        except FileNotFoundError:
+            return
+        with listing:
+            for entry in listing:
+                if not entry.is_dir(follow_symlinks=False):
+                    yield Entry(prefix + entry.name, entry.stat(follow_symlinks=False).st_size)
+                elif Path(entry.path) != self._partial:
+                    yield from self.list(f"{prefix}{entry.name}/")
 
     def put(self, name: str, data: bytes) -> None:
         """By renaming. Raises OSError."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._partial, delete=False) as file:
-            try:
-                file.write(data)
-                file.flush()
-                Path(file.name).chmod(0o644)
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink()
-                raise
+        replace_file(path, data, self._partial, 0o644)
 
     def explain(self, error: Exception) -> str:
         """An error as the end of a sentence."""
@@ -145,17 +144,3 @@ def opened_folder(dest: str) -> Iterator[tuple[Folder, Callable[[], None]]]:
         folder.prepare()
         yield folder, held.check
         folder.finish()
-
-
-def _files(folder: str) -> Iterator[tuple[str, int]]:
-    """(path, size) of all files below a folder, which may be missing."""
-    try:
-        listing = os.scandir(folder)
-    except FileNotFoundError:
-        return
-    with listing:
-        for entry in listing:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(entry.path)
-            else:
-                yield entry.path, entry.stat(follow_symlinks=False).st_size
