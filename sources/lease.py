@@ -36,7 +36,7 @@ _PAUSE_S = 0.1
 class Lease(ABC):
     """Holds a place as long as its context. A subclass says what the place is, and how entries lie in it.
 
-    Its methods raise OSError or UserError for what fails.
+    Its methods raise FileNotFoundError for an entry that is gone, OSError or UserError for what else fails.
     """
 
     where: str
@@ -64,8 +64,8 @@ class Lease(ABC):
         """The names of all entries."""
 
     @abstractmethod
-    def read(self, name: str) -> tuple[str, object] | None:
-        """An entry's text, and what is another one after each renewal; None if the entry is gone."""
+    def read(self, name: str) -> tuple[str, object]:
+        """An entry's text, and what is another one after each renewal."""
 
     @abstractmethod
     def put(self) -> None:
@@ -73,11 +73,11 @@ class Lease(ABC):
 
     @abstractmethod
     def touch(self) -> None:
-        """Renew our entry. Raises FileNotFoundError if it is gone."""
+        """Renew our entry."""
 
     @abstractmethod
     def delete(self, name: str) -> None:
-        """Remove an entry, which may be gone."""
+        """Remove an entry."""
 
     def __enter__(self) -> Self:
         """Raises ConfigError if another process holds the place, or it is a folder that cannot be written to."""
@@ -98,14 +98,14 @@ class Lease(ABC):
         self._done.set()
         self._renewer.join()
         try:
-            self.delete(self.name)
+            self._remove(self.name)
         except (OSError, UserError) as error:  # it goes stale
             self._say(f"{self.where}/{self.name} could not be removed: {error}")
 
     def check(self) -> None:
         """Raises UserError if another process has taken the place over, as while this one stood still for long."""
         with suppress(OSError, UserError):  # who cannot tell now does not say that it is lost
-            if self.read(self.name) is None:
+            if self._look(self.name) is None:
                 self._lost = f"{self.where}/{self.name} is gone: {self.loss}"
         if self._lost:
             raise UserError(self._lost)
@@ -129,12 +129,21 @@ class Lease(ABC):
         """Descriptions of the living owners of other entries; entries of dead ones are removed."""
         living = []
         for name in self._others():
-            found = self.read(name)
+            found = self._look(name)
             if found and self._is_alive(name, *found):
                 living.append(describe(found[0]))
             elif found:
-                self.delete(name)
+                self._remove(name)
         return living
+
+    def _look(self, name: str) -> tuple[str, object] | None:
+        with suppress(FileNotFoundError):
+            return self.read(name)
+        return None
+
+    def _remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self.delete(name)
 
     def _is_alive(self, name: str, text: str, sign: object) -> bool:
         known = is_process_alive(text)
@@ -144,7 +153,7 @@ class Lease(ABC):
         end = time.monotonic() + STALE_S
         while time.monotonic() < end:
             time.sleep(STALE_S / 60)
-            now = self.read(name)
+            now = self._look(name)
             if now is None or now[1] != sign:
                 return now is not None
         return False
@@ -191,13 +200,10 @@ class FolderLease(Lease):
         """As in ``Lease``."""
         return [path.name for path in self.folder.glob(f"{LOCK_PREFIX}*")]
 
-    def read(self, name: str) -> tuple[str, object] | None:
+    def read(self, name: str) -> tuple[str, object]:
         """As in ``Lease``; opening a file asks the file server anew."""
-        try:
-            with open(self.folder / name, "rb") as file:
-                return file.read().decode("utf-8", "replace"), os.fstat(file.fileno()).st_mtime_ns
-        except FileNotFoundError:
-            return None
+        with open(self.folder / name, "rb") as file:
+            return file.read().decode("utf-8", "replace"), os.fstat(file.fileno()).st_mtime_ns
 
     def put(self) -> None:
         """As in ``Lease``."""
@@ -209,4 +215,4 @@ class FolderLease(Lease):
 
     def delete(self, name: str) -> None:
         """As in ``Lease``."""
-        (self.folder / name).unlink(missing_ok=True)
+        (self.folder / name).unlink()

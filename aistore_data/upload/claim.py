@@ -35,15 +35,10 @@ class Claim(Lease):
         with self._asking():
             return [entry.name for entry in self._store.list(CLAIMS)]
 
-    def read(self, name: str) -> tuple[str, object] | None:
+    def read(self, name: str) -> tuple[str, object]:
         """As in ``Lease``."""
-        with self._asking():
-            try:
-                text = self._store.get(name).decode("utf-8", "replace")
-            except ObjectError as error:
-                if error.status == 404:
-                    return None
-                raise
+        with self._asking(name):
+            text = self._store.get(name).decode("utf-8", "replace")
         return text, text
 
     def put(self) -> None:
@@ -53,22 +48,20 @@ class Claim(Lease):
 
     def touch(self) -> None:
         """As in ``Lease``."""
-        if self.read(self.name) is None:
-            raise FileNotFoundError(self.name)
+        self.read(self.name)
         self.put()
 
     def delete(self, name: str) -> None:
         """As in ``Lease``."""
-        with self._asking():
-            try:
-                self._store.delete(name)
-            except ObjectError as error:
-                if error.status != 404:
-                    raise
+        with self._asking(name):
+            self._store.delete(name)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _asking(self, name: str = "") -> Iterator[None]:
+        """Raises FileNotFoundError where the object ``name`` is missing, ClusterError otherwise."""
         try:
             yield
         except (ObjectError, OSError) as error:
+            if name and isinstance(error, ObjectError) and error.status == 404:
+                raise FileNotFoundError(name) from None
             raise ClusterError(f"{self.where} cannot be written to: {self._store.explain(error)}") from None
