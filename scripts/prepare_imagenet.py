@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from aistore_data.bucket.layout import METADATA_PREFIX
-from aistore_data.upload.destination import BucketDestination, Folder, opened
+from aistore_data.bucket.store import AisStore
+from aistore_data.upload.destination import Folder, opened, put
 from aistore_data.upload.items import InlineBytes, Item, Photo, Split, items_of
 from aistore_data.upload.transfer import Outcome, Planned, plan, transfer
 from scripts.prepare.checks import ArchiveSums, check_photos, check_splits
@@ -66,7 +67,7 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
         )
         sums.finish()
         report = _report(source, splits, items, outcome, options)
-        destination.put(REPORT, json.dumps(report, indent=1).encode())
+        put(destination, REPORT, json.dumps(report, indent=1).encode())
     return report
 
 
@@ -85,11 +86,11 @@ def _sort_in_place(source: Source, options: argparse.Namespace) -> dict[str, Any
         items = [item for split in source.splits for item in items_of(split, split.manifest(), "folders")]
         for item in items:
             if isinstance(item.place, InlineBytes):
-                destination.put(item.name, item.place.read())
+                put(destination, item.name, item.place.read())
         kept = sum(len(split.photos) for split in source.splits) - moved
         outcome = Outcome(moved, kept, sizes=[item.size for item in items])
         report = _report(source, source.splits, items, outcome, options) | {"inspected": False}
-        destination.put(REPORT, json.dumps(report, indent=1).encode())
+        put(destination, REPORT, json.dumps(report, indent=1).encode())
     return report
 
 
@@ -98,8 +99,8 @@ def _tell(source: Source) -> None:
     print(f"{source.kind}: {counts} photos, {len(source.splits[0].classes):,} classes", flush=True)
 
 
-def _warn(planned: Sequence[Planned], destination: Folder | BucketDestination) -> None:
-    if isinstance(destination, BucketDestination):
+def _warn(planned: Sequence[Planned], destination: Folder | AisStore) -> None:
+    if isinstance(destination, AisStore):
         odd = [entry.item.name for entry in planned if set(entry.item.name) & set("?#%")]
         if odd:  # AIS does not encode names in what it sends to a pod
             print_line(f"warning: {len(odd):,} names hold ?, # or %, like {odd[0]!r}. AIStore's ETLs are not asked for "

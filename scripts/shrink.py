@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aistore_data.bucket.layout import METADATA_PREFIX
-from aistore_data.upload.destination import SPLITS, Folder, opened_folder
+from aistore_data.upload.destination import SPLITS, Folder, opened_folder, present, put
 from aistore_data.upload.items import Item, index_folder, items_of
 from aistore_data.upload.transfer import plan, transfer
 from etl.sample import CorruptSample, Key, Spec, transform
@@ -55,7 +55,7 @@ def shrink_folder(source: Path, dest: Folder, how: Shrink, workers: int, check: 
     planned = plan(items, dest, replace=False)
     record = how.record(str(source.absolute()))
     _check_record(dest.root / RECORD, record, any(entry.existing for entry in planned))
-    dest.put(RECORD, record)
+    put(dest, RECORD, record)
     missing = [entry for entry in planned if entry.existing is None]
     transfer(missing, dest, workers, replace=False, transform=how, check=check)
     photos = [entry for entry in planned if entry.item.name.startswith(SPLITS)]
@@ -140,7 +140,7 @@ def _run(options: argparse.Namespace) -> None:
     with opened_folder(options.dest) as (dest, check):
         stored, kept = shrink_folder(Path(options.source), dest, how, options.workers, check)
         print(f"{options.dest}: {stored:,} photos stored, {kept:,} were there already")
-        names = sorted(name for name in dest.present() if name.startswith(SPLITS[0]))
+        names = sorted(name for name in present(dest) if name.startswith(SPLITS[0]))
         reads = [lambda name, root=root: Path(root, name).read_bytes() for root in (options.source, dest.root)]
     photos = _spread([name for name in names if name.lower().endswith(IMG_EXTENSIONS)], options.measure)
     before, after = measure(reads, photos)

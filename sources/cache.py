@@ -3,9 +3,10 @@
 import hashlib
 import os
 import stat
-import tempfile
 import warnings
 from pathlib import Path
+
+from sources.disk import replace_file
 
 
 def cache_file(key: str) -> Path:
@@ -30,14 +31,7 @@ def write_cached(key: str, content: bytes) -> None:
     try:
         path = cache_file(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            try:
-                file.write(content)
-                file.flush()
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink()
-                raise
+        replace_file(path, content, path.parent)
     except (OSError, RuntimeError) as error:
         warnings.warn(
             f"{_folder()} cannot be written to: {error}. The next start takes as long as this one.", stacklevel=2

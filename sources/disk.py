@@ -2,8 +2,10 @@
 
 import errno
 import os
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -55,6 +57,19 @@ def read_file(path: str) -> bytes:
     """All of a file. Raises OSError."""
     with open(path, "rb") as file:
         return file.read()
+
+
+def replace_file(path: Path, content: bytes, folder: Path, mode: int = 0o600) -> None:
+    """Write a file whole or not at all, by one in ``folder`` of the same disk that takes its name. Raises OSError."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink()
+            raise
 
 
 def shown(path: str | os.PathLike[str]) -> str:

@@ -15,10 +15,11 @@ import random
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 from sources.errors import ConfigError, UserError
 from sources.owner import describe, is_process_alive, myself
@@ -32,57 +33,54 @@ _TRIES = 10
 _PAUSE_S = 0.1
 
 
-class Place(Protocol):
-    """Where entries lie. What fails raises OSError or UserError."""
+class Lease(ABC):
+    """Holds a place as long as its context. A subclass says what the place is, and how entries lie in it.
 
-    prefix: str
-    """What the names of entries begin with."""
+    Its methods raise FileNotFoundError for an entry that is gone, OSError or UserError for what else fails.
+    """
+
     where: str
-    """The folder or the bucket."""
+    """The folder or the bucket; ``title`` is the same as a command line names it."""
     title: str
-    """The same, as a command line names it."""
     in_use: str
-    """The beginning of the sentence that another process holds it."""
+    """The beginning of the sentence that another process holds it, and ``advice`` what to do instead of waiting."""
     advice: str
-    """What to do instead of waiting."""
     loss: str
     """What the holder has done, and does, whose entry is gone."""
     is_strict: bool
     """Whether an entry that cannot be renewed is given up before another process may take it for stale."""
 
-    def names(self) -> list[str]:
-        """Of all entries."""
-
-    def read(self, name: str) -> tuple[str, object] | None:
-        """An entry's text, and what is another one after each renewal; None if the entry is gone."""
-
-    def put(self, name: str) -> None:
-        """Leave an entry that describes this process."""
-
-    def renew(self, name: str) -> None:
-        """Show that the holder lives. Raises FileNotFoundError if the entry is gone."""
-
-    def delete(self, name: str) -> None:
-        """Remove an entry, which may be gone."""
-
-
-class Lease:
-    """Holds a place as long as its context."""
-
-    def __init__(self, place: Place, say: Callable[[str], None], on_loss: Callable[[], None] = lambda: None) -> None:
-        """``on_loss`` is called from a thread, as soon as another process is seen to have taken the place over."""
-        self.name = f"{place.prefix}{uuid.uuid4().hex}"
-        self._place = place
+    def __init__(self, prefix: str, say: Callable[[str], None], on_loss: Callable[[], None] = lambda: None) -> None:
+        """Names of entries begin with ``prefix``. ``on_loss`` is called from a thread, as soon as a loss is seen."""
+        self.name = f"{prefix}{uuid.uuid4().hex}"
         self._say = say
         self._on_loss = on_loss
-        self._gone = f"{place.where}/{self.name} is gone: {place.loss}"
         self._lost = ""
         self._done = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
 
+    @abstractmethod
+    def entries(self) -> list[str]:
+        """The names of all entries."""
+
+    @abstractmethod
+    def read(self, name: str) -> tuple[str, object]:
+        """An entry's text, and what is another one after each renewal."""
+
+    @abstractmethod
+    def put(self) -> None:
+        """Leave our entry, which describes this process."""
+
+    @abstractmethod
+    def touch(self) -> None:
+        """Renew our entry."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove an entry."""
+
     def __enter__(self) -> Self:
         """Raises ConfigError if another process holds the place, or it is a folder that cannot be written to."""
-        place = self._place
         try:
             for _ in range(_TRIES):
                 living, begin = self._others_that_live(), time.monotonic()
@@ -92,23 +90,23 @@ class Lease:
                 time.sleep(random.uniform(0, _PAUSE_S + 4 * (time.monotonic() - begin)))  # noqa: S311
         except OSError as error:
             raise ConfigError(
-                f"{place.title} cannot be written to: {error.strerror}. {place.advice.capitalize()}."
+                f"{self.title} cannot be written to: {error.strerror}. {self.advice.capitalize()}."
             ) from None
-        raise ConfigError(f"{place.in_use}{''.join(living[:1])}: wait for it, stop it, or {place.advice}.")
+        raise ConfigError(f"{self.in_use}{''.join(living[:1])}: wait for it, stop it, or {self.advice}.")
 
     def __exit__(self, *exception: object) -> None:
         self._done.set()
         self._renewer.join()
         try:
-            self._place.delete(self.name)
+            self._remove(self.name)
         except (OSError, UserError) as error:  # it goes stale
-            self._say(f"{self._place.where}/{self.name} could not be removed: {error}")
+            self._say(f"{self.where}/{self.name} could not be removed: {error}")
 
     def check(self) -> None:
         """Raises UserError if another process has taken the place over, as while this one stood still for long."""
         with suppress(OSError, UserError):  # who cannot tell now does not say that it is lost
-            if self._place.read(self.name) is None:
-                self._lost = self._gone
+            if self._look(self.name) is None:
+                self._lost = f"{self.where}/{self.name} is gone: {self.loss}"
         if self._lost:
             raise UserError(self._lost)
 
@@ -116,37 +114,46 @@ class Lease:
         """Leave our entry; True if it is the only one, else it is taken away again."""
         alone = False
         try:
-            self._place.put(self.name)
+            self.put()
             alone = not self._others()
         finally:
             if not alone:
                 with suppress(OSError, UserError):  # it goes stale
-                    self._place.delete(self.name)
+                    self.delete(self.name)
         return alone
 
     def _others(self) -> list[str]:
-        return [name for name in self._place.names() if name != self.name]
+        return [name for name in self.entries() if name != self.name]
 
     def _others_that_live(self) -> list[str]:
         """Descriptions of the living owners of other entries; entries of dead ones are removed."""
         living = []
         for name in self._others():
-            found = self._place.read(name)
+            found = self._look(name)
             if found and self._is_alive(name, *found):
                 living.append(describe(found[0]))
             elif found:
-                self._place.delete(name)
+                self._remove(name)
         return living
+
+    def _look(self, name: str) -> tuple[str, object] | None:
+        with suppress(FileNotFoundError):
+            return self.read(name)
+        return None
+
+    def _remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self.delete(name)
 
     def _is_alive(self, name: str, text: str, sign: object) -> bool:
         known = is_process_alive(text)
         if known is not None:
             return known
-        self._say(f"{self._place.where} is held{describe(text)}; waiting {STALE_S:.0f} s for a sign of life")
+        self._say(f"{self.where} is held{describe(text)}; waiting {STALE_S:.0f} s for a sign of life")
         end = time.monotonic() + STALE_S
         while time.monotonic() < end:
             time.sleep(STALE_S / 60)
-            now = self._place.read(name)
+            now = self._look(name)
             if now is None or now[1] != sign:
                 return now is not None
         return False
@@ -155,39 +162,31 @@ class Lease:
         failing_since: float | None = None
         while not self._lost and not self._done.wait(RENEW_S):
             try:
-                self._place.renew(self.name)
+                self.touch()
                 failing_since = None
             except FileNotFoundError:  # taken over: check() says so
-                self._lost = self._gone
+                self._lost = f"{self.where}/{self.name} is gone: {self.loss}"
             except Exception as error:  # a server for a moment: whatever it is, renewing goes on
                 if failing_since is None:
                     failing_since = time.monotonic()
-                    self._say(f"the lock of {self._place.where} could not be renewed: {error}. It is tried again.")
-                if self._place.is_strict and time.monotonic() - failing_since > STALE_S - RENEW_S:
-                    self._lost = f"the lock of {self._place.where} could not be renewed: {error}"
+                    self._say(f"the lock of {self.where} could not be renewed: {error}. It is tried again.")
+                if self.is_strict and time.monotonic() - failing_since > STALE_S - RENEW_S:
+                    self._lost = f"the lock of {self.where} could not be renewed: {error}"
         if self._lost:
             self._on_loss()
 
 
 class FolderLease(Lease):
-    """Holds a folder that ``option`` of a command line names, by a file ``path`` in it."""
+    """Holds a folder that ``option`` of a command line names; an entry is a file, renewed by its time of change."""
+
+    is_strict = False
 
     def __init__(
         self, folder: Path, option: str, say: Callable[[str], None], on_loss: Callable[[], None] = lambda: None
     ) -> None:
-        super().__init__(_Folder(folder, option), say, on_loss)
+        super().__init__(LOCK_PREFIX, say, on_loss)
         self.folder = folder
         self.path = folder / self.name
-
-
-class _Folder:
-    """As a ``Place``; an entry is a file, renewed by its time of change."""
-
-    prefix = LOCK_PREFIX
-    is_strict = False
-
-    def __init__(self, folder: Path, option: str) -> None:
-        self._folder = folder
         self.where = str(folder)
         self.title = f"{option}={folder}"
         self.in_use = f"{self.title} is in use by another run"
@@ -197,22 +196,23 @@ class _Folder:
             "stops, so that nothing is mixed up."
         )
 
-    def names(self) -> list[str]:
-        return [path.name for path in self._folder.glob(f"{self.prefix}*")]
+    def entries(self) -> list[str]:
+        """As in ``Lease``."""
+        return [path.name for path in self.folder.glob(f"{LOCK_PREFIX}*")]
 
-    def read(self, name: str) -> tuple[str, object] | None:
-        try:
-            # Opening a file asks the file server anew.
-            with open(self._folder / name, "rb") as file:
-                return file.read().decode("utf-8", "replace"), os.fstat(file.fileno()).st_mtime_ns
-        except FileNotFoundError:
-            return None
+    def read(self, name: str) -> tuple[str, object]:
+        """As in ``Lease``; opening a file asks the file server anew."""
+        with open(self.folder / name, "rb") as file:
+            return file.read().decode("utf-8", "replace"), os.fstat(file.fileno()).st_mtime_ns
 
-    def put(self, name: str) -> None:
-        (self._folder / name).write_text(json.dumps(myself()))
+    def put(self) -> None:
+        """As in ``Lease``."""
+        self.path.write_text(json.dumps(myself()))
 
-    def renew(self, name: str) -> None:
-        os.utime(self._folder / name)
+    def touch(self) -> None:
+        """As in ``Lease``."""
+        os.utime(self.path)
 
     def delete(self, name: str) -> None:
-        (self._folder / name).unlink(missing_ok=True)
+        """As in ``Lease``."""
+        (self.folder / name).unlink()

@@ -11,7 +11,7 @@ from aistore_data.bucket.layout import METADATA_PREFIX, classes_name, manifest_n
 from aistore_data.bucket.store import ObjectStore
 from sources.cache import read_cached, write_cached
 from sources.errors import ClusterError, ObjectError
-from sources.manifest import IMG_EXTENSIONS, Manifest, checksum_digest
+from sources.manifest import ARRAYS, IMG_EXTENSIONS, Manifest, checksum_digest
 from sources.progress_bar import Progress
 from sources.text import shell_word
 from sources.walk import APPLE_DOUBLE
@@ -50,21 +50,25 @@ def read_manifest(
             f"python -m aistore_data.upload FOLDER {shell_word(uri)}, or check data.bucket and the prefixes."
         )
     _refuse_apple_double(store, images, sizes)
+    images.sort(key=str.encode)
     pairs = any(name.endswith(".cls") for name in sizes)
+
+    def build(labels: list[int], names: tuple[str, ...]) -> Manifest:
+        entries = ((name.encode(), label, sizes[name]) for name, label in zip(images, labels, strict=True))
+        return Manifest.build(entries, names, checksums)
+
     kept = _kept(store, prefix, images, say)
     for former, manifest in tuple(kept):
         if former == listing and (not classes or manifest.classes == classes):
-            problem = _misfit(manifest, uri, prefix, images, sizes, checksums, pairs)
-            if not problem:
+            # Others may write to the bucket, so all is compared with the listing but labels of pairs, which it lacks.
+            labels = manifest.labels.tolist()
+            right = pairs or [manifest.classes[label] for label in labels] == _folder_names(prefix, images)
+            if right and len(labels) == len(images) and _are_equal(manifest, build(labels, manifest.classes)):
                 return manifest
-            say(f"{uri}/{manifest_name(prefix)} {problem}: it is made anew")
+            say(f"{uri}/{manifest_name(prefix)} is not as the bucket is listed: it is made anew")
             kept.remove((former, manifest))
-    if pairs:
-        labels, names = _pairs(store, prefix, images, sizes, classes)
-    else:
-        labels, names = _folders(uri, prefix, images, classes)
-    entries = [(name.encode(), label, sizes[name]) for name, label in zip(images, labels, strict=True)]
-    manifest = Manifest.build(entries, names, checksums)
+    found = _pairs(store, prefix, images, sizes, classes) if pairs else _folders(uri, prefix, images, classes)
+    manifest = build(*found)
     if kept:
         say(f"{uri}/{prefix} {_changes(kept[0][1], manifest)} since its manifest was made: it is made anew")
     content = listing.encode() + manifest.to_bytes()
@@ -82,13 +86,13 @@ def _list(store: ObjectStore, prefix: str) -> tuple[dict[str, int], dict[bytes, 
 
     No checksums of a cloud's bucket: what a listing says of its objects is not what AIS says when it has them.
     """
-    sizes, checksums = {}, {}
+    sizes, checksums, is_cloud = {}, {}, store.is_cloud
     digest = hashlib.sha256()
     with Progress(f"objects of {store.uri}/{prefix} listed") as progress:
         for entry in store.list(prefix):
             if not entry.name.startswith(METADATA_PREFIX):
                 sizes[entry.name] = entry.size
-                if not store.is_cloud:
+                if not is_cloud:
                     checksums[entry.name.encode()] = checksum_digest(entry.checksum)
                 digest.update(f"{entry.name} {entry.size} {entry.checksum}\n".encode())
             progress.add(1)
@@ -124,36 +128,6 @@ def _kept(store: ObjectStore, prefix: str, images: list[str], say: Callable[[str
     return found
 
 
-def _misfit(
-    manifest: Manifest,
-    uri: str,
-    prefix: str,
-    images: list[str],
-    sizes: dict[str, int],
-    checksums: dict[bytes, int],
-    pairs: bool,
-) -> str:
-    """What in a kept manifest is not as the listing has it; "" if nothing is. Labels of pairs cannot be seen in it."""
-    names = sorted(images, key=str.encode)
-    encoded = [name.encode() for name in names]
-    lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-    if manifest.names.tobytes() != b"".join(encoded) or not np.array_equal(np.diff(manifest.offsets), lengths):
-        return "names other objects than the bucket holds"
-    if not np.array_equal(manifest.sizes, np.fromiter(map(sizes.__getitem__, names), np.int64, len(names))):
-        return "has other sizes than the bucket's objects"
-    listed = np.fromiter((checksums.get(name, 0) for name in encoded), np.uint64, len(names))
-    if not np.array_equal(manifest.checksums, listed):
-        return "has other checksums than the bucket's objects"
-    if not pairs:
-        try:
-            labels, classes = _folders(uri, prefix, names, manifest.classes)
-        except ClusterError:
-            return "lacks a class"
-        if classes != manifest.classes or not np.array_equal(manifest.labels, np.array(labels, np.int64)):
-            return "has other labels than the folders say"
-    return ""
-
-
 def _changes(former: Manifest, manifest: Manifest) -> str:
     """What is not the same, in words."""
     old, new = ({m.name(index): int(m.sizes[index]) for index in range(len(m))} for m in (former, manifest))
@@ -162,6 +136,14 @@ def _changes(former: Manifest, manifest: Manifest) -> str:
     lists = (("added", added), ("removed", removed), ("replaced", replaced))
     told = [f"had {len(names):,} objects {what} (the first: {names[0]})" for what, names in lists if names]
     return ", ".join(told) or "had objects or labels replaced by others of the same size"
+
+
+def _are_equal(one: Manifest, other: Manifest) -> bool:
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ARRAYS)
+
+
+def _folder_names(prefix: str, images: list[str]) -> list[str]:
+    return [name[len(prefix) :].partition("/")[0] for name in images]
 
 
 def _object(store: ObjectStore, name: str, most: int) -> bytes | None:
@@ -176,7 +158,7 @@ def _object(store: ObjectStore, name: str, most: int) -> bytes | None:
 
 def _folders(uri: str, prefix: str, images: list[str], classes: tuple[str, ...]) -> tuple[list[int], tuple[str, ...]]:
     """Labels of the images by their folders, and the names of the classes."""
-    folders = [name[len(prefix) :].partition("/")[0] for name in images]
+    folders = _folder_names(prefix, images)
     for name, folder in zip(images, folders, strict=True):
         if name == prefix + folder:
             raise ClusterError(f"{uri}/{name} has no label: it lies in no class folder, and there is no .cls object.")
@@ -205,9 +187,7 @@ def _pairs(
             texts.append(text)
             progress.add(1)
     if len(texts) < len(images):
-        raise ClusterError(
-            f"labels of {uri}/{prefix} read: the answer broke off after {len(texts):,} of {len(images):,}."
-        )
+        raise ClusterError(f"{uri}: the answer broke off after {len(texts):,} of {len(images):,} labels. Try again.")
     # Without class names it is somebody else's upload: the classes go by number.
     names = classes or _class_names(store, prefix)
     labels = []

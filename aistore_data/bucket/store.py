@@ -15,6 +15,7 @@ import xxhash
 from aistore.sdk.batch.batch import Batch
 from aistore.sdk.errors import AISError
 from aistore.sdk.list_object_flag import ListObjectFlag
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from aistore_data.bucket.uri import split_uri
 from aistore_data.client.access import Access, object_path, server_message
@@ -33,6 +34,8 @@ _BATCH = 4000
 """Objects of one get-batch: 3.7 times the rate of 16 GETs at a time; at 500 twice (AIS 5.0, 3 targets, loopback)."""
 
 _PIECE_BYTES = 1 << 20
+_WAIT_S = 10.0
+"""Between two tries, at most."""
 
 
 class Entry(NamedTuple):
@@ -47,22 +50,29 @@ class Entry(NamedTuple):
         return self.size == len(data) and self.checksum in ("", xxhash.xxh64_hexdigest(data))
 
 
-class ObjectStore(Protocol):
-    """The objects below an address; pickles. All methods raise ObjectError for a refusal, OSError for no answer."""
+class Destination(Protocol):
+    """What a data set is written to: a store, or a folder; pickles. Refusals are ObjectError, all else is OSError."""
 
     @property
     def uri(self) -> str:
         """The address: that of the bucket, and what all names begin with, which no name below repeats."""
 
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """All objects whose names begin with ``prefix``, in an order that their names alone decide."""
+
+    def put(self, name: str, content: Any) -> None:
+        """Make or replace an object of bytes, or of a mapped file's; nobody sees it half-written."""
+
+    def explain(self, error: Exception) -> str:
+        """What one of these errors means and what to do, as a sentence."""
+
+
+class ObjectStore(Destination, Protocol):
+    """A store of objects."""
+
     @property
     def is_cloud(self) -> bool:
         """Whether the objects are a cloud's, whose checksums in a listing are not those of the bytes that are read."""
-
-    def head(self) -> None:
-        """Raises ObjectError with status 404 if there is no such bucket."""
-
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        """All objects whose names begin with ``prefix``, in an order that their names alone decide."""
 
     def get(self, name: str, most: int = MOST_BYTES) -> bytes:
         """An object of ``most`` bytes at most."""
@@ -73,23 +83,21 @@ class ObjectStore(Protocol):
     def read(self, name: str, begin: int = 0, end: int | None = None) -> Iterator[bytes]:
         """The bytes ``begin`` to ``end`` of an object of any size, in pieces."""
 
-    def put(self, name: str, content: Any) -> None:
-        """Make or replace an object of these bytes, or of a file's; nobody sees it half-written."""
-
     def delete(self, name: str) -> None:
         """Remove an object that exists."""
-
-    def explain(self, error: Exception) -> str:
-        """What one of these errors means and what to do, as a sentence."""
 
 
 @dataclass(frozen=True)
 class AisStore:
-    """AIStore, as ``ObjectStore``; ``uri`` as ais://NAME or ais://NAME/PREFIX, ``timeout_s`` for each answer."""
+    """AIStore, as ``ObjectStore``; ``uri`` as ais://NAME or ais://NAME/PREFIX.
+
+    ``timeout_s`` is for each answer. An object is put up to ``tries`` times while the cluster does not answer.
+    """
 
     uri: str
     access: Access
     timeout_s: float = 30.0
+    tries: int = 1
 
     @cached_property
     def bucket(self) -> Any:
@@ -102,10 +110,10 @@ class AisStore:
         return bool(self.bucket.provider.is_remote())
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        return AisStore, (self.uri, self.access, self.timeout_s)
+        return AisStore, (self.uri, self.access, self.timeout_s, self.tries)
 
     def head(self) -> None:
-        """As in ``ObjectStore``."""
+        """Raises ObjectError with status 404 if there is no such bucket."""
         with _errors():
             self.bucket.head()
 
@@ -115,7 +123,7 @@ class AisStore:
             if not self.is_cloud:
                 self.bucket.create(exist_ok=True)
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str) -> Iterator[Entry]:
         """As in ``ObjectStore``."""
         with _errors():
             for entry in iter_objects(self.bucket, self._prefix + prefix, "name,size,checksum"):
@@ -148,8 +156,14 @@ class AisStore:
 
     def put(self, name: str, content: Any) -> None:
         """As in ``ObjectStore``; ObjectError too where other bytes have arrived than were sent."""
+        tries = Retrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_attempt(self.tries),
+            wait=wait_random_exponential(max=_WAIT_S),
+            reraise=True,
+        )
         with _errors():
-            answer = self._object(name).get_writer().put_content(content)
+            answer = tries(self._object(name).get_writer().put_content, content)
         kind, value = (answer.headers.get(f"Ais-Checksum-{part}", "") for part in ("Type", "Value"))
         if kind == "xxhash2" and value != xxhash.xxh64_hexdigest(content):
             raise ObjectError(200, f"with the checksum {value}: other bytes arrived than were sent")
@@ -174,6 +188,13 @@ class AisStore:
 
     def _object(self, name: str) -> Any:
         return self.bucket.object(self._prefix + name)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same request may succeed later: no answer, or one that says that the server is at fault."""
+    if isinstance(error, AISError):
+        return bool(error.status_code == 429 or error.status_code >= 502)
+    return isinstance(error, OSError)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from aistore.sdk.response_handler import AISResponseHandler
 from aistore.sdk.retry_config import RetryConfig
 from aistore.sdk.session_manager import SessionManager
 from requests import PreparedRequest, Response, Session
-from requests.auth import AuthBase
 from tenacity import Retrying, stop_after_attempt
 from urllib3 import Retry
 
@@ -29,24 +28,12 @@ _REACH_S = 2.0
 """Seconds in which a node must take a connection: the SDK alone would be silent for 48 to 90."""
 
 
-class _Bearer(AuthBase):
-    """Sends the token as it is at each request."""
-
-    def __init__(self, token: Token) -> None:
-        self._token = token
-
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        if token := self._token.current():
-            request.headers["Authorization"] = f"Bearer {token}"
-        return request
-
-
 class _Sessions(SessionManager):
     """The SDK's sessions, which read the token once and for all, with a token that may be replaced."""
 
     def __init__(self, token: Token, retry: Retry) -> None:
         super().__init__(retry=retry)
-        self._auth = _Bearer(token)
+        self._token = token
 
     @property
     def session(self) -> Session:
@@ -55,8 +42,13 @@ class _Sessions(SessionManager):
         That is no proxy, no .netrc, and not REQUESTS_CA_BUNDLE, which ``requests`` prefers to AIS_CLIENT_CA.
         """
         session: Session = super().session
-        session.auth, session.trust_env = self._auth, False
+        session.auth, session.trust_env = self._sign, False
         return session
+
+    def _sign(self, request: PreparedRequest) -> PreparedRequest:
+        if token := self._token.current():  # as it is now
+            request.headers["Authorization"] = f"Bearer {token}"
+        return request
 
 
 class _Answers(AISResponseHandler):

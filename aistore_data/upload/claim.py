@@ -14,61 +14,54 @@ from sources.owner import myself
 CLAIMS = f"{METADATA_PREFIX}uploads/"
 
 
-def claim(store: ObjectStore, say: Callable[[str], None]) -> Lease:
-    """A bucket, held for an upload as long as the context. Raises ConfigError, and ClusterError for other faults."""
-    return Lease(_Bucket(store), say)
+class Claim(Lease):
+    """Holds a bucket for an upload. Raises ClusterError for what fails."""
 
-
-class _Bucket:
-    """As ``sources.lease`` wants it; an entry's text is another one after each renewal."""
-
-    prefix = CLAIMS
+    advice = "use another bucket"
+    loss = (
+        f"the upload stood still for {STALE_S:.0f} s or more, and another one has taken the bucket over. The same "
+        "command goes on."
+    )
     is_strict = True
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, say: Callable[[str], None]) -> None:
+        super().__init__(CLAIMS, say)
         self._store = store
         self.where = self.title = store.uri
         self.in_use = f"another upload to {store.uri} is going on"
-        self.advice = "use another bucket"
-        self.loss = (
-            f"the upload stood still for {STALE_S:.0f} s or more, and another one has taken the bucket over. The same "
-            "command goes on."
-        )
 
-    def names(self) -> list[str]:
+    def entries(self) -> list[str]:
+        """As in ``Lease``."""
         with self._asking():
             return [entry.name for entry in self._store.list(CLAIMS)]
 
-    def read(self, name: str) -> tuple[str, object] | None:
-        with self._asking():
-            try:
-                text = self._store.get(name).decode("utf-8", "replace")
-            except ObjectError as error:
-                if error.status == 404:
-                    return None
-                raise
+    def read(self, name: str) -> tuple[str, object]:
+        """As in ``Lease``."""
+        with self._asking(name):
+            text = self._store.get(name).decode("utf-8", "replace")
         return text, text
 
-    def put(self, name: str) -> None:
+    def put(self) -> None:
+        """As in ``Lease``."""
         with self._asking():
-            self._store.put(name, json.dumps(myself() | {"beat": time.monotonic()}).encode())
+            self._store.put(self.name, json.dumps(myself() | {"beat": time.monotonic()}).encode())
 
-    def renew(self, name: str) -> None:
-        if self.read(name) is None:
-            raise FileNotFoundError(name)
-        self.put(name)
+    def touch(self) -> None:
+        """As in ``Lease``."""
+        self.read(self.name)
+        self.put()
 
     def delete(self, name: str) -> None:
-        with self._asking():
-            try:
-                self._store.delete(name)
-            except ObjectError as error:
-                if error.status != 404:
-                    raise
+        """As in ``Lease``."""
+        with self._asking(name):
+            self._store.delete(name)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _asking(self, name: str = "") -> Iterator[None]:
+        """Raises FileNotFoundError where the object ``name`` is missing, ClusterError otherwise."""
         try:
             yield
         except (ObjectError, OSError) as error:
+            if name and isinstance(error, ObjectError) and error.status == 404:
+                raise FileNotFoundError(name) from None
             raise ClusterError(f"{self.where} cannot be written to: {self._store.explain(error)}") from None

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from aistore_data.bucket.layout import Layout
 from aistore_data.bucket.store import AisStore
-from aistore_data.upload.claim import claim
-from aistore_data.upload.destination import BucketDestination, open_bucket
+from aistore_data.upload.destination import open_bucket, opened_bucket
 from aistore_data.upload.items import index_folder, items_of
 from aistore_data.upload.transfer import Outcome, plan, transfer
 from sources.command_line import add_options, exit_code, print_line
@@ -20,10 +19,9 @@ from sources.command_line import add_options, exit_code, print_line
 
 def upload(root: Path, store: AisStore, layout: Layout, workers: int, replace: bool = False) -> Outcome:
     """Upload both splits. Raises ConfigError for a folder that is no ImageFolder, ClusterError and DataError."""
-    bucket = BucketDestination(store)
     items = [item for split in index_folder(root, print_line) for item in items_of(split, split.manifest(), layout)]
-    with claim(store, print_line) as held:
-        return transfer(plan(items, bucket, replace), bucket, workers, replace, check=held.check)
+    with opened_bucket(store) as (bucket, check):
+        return transfer(plan(items, bucket, replace), bucket, workers, replace, check=check)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
-from aistore_data.bucket.store import Entry
-from aistore_data.upload.destination import GOES_ON, SPLITS, Destination
+from aistore_data.bucket.store import Destination, Entry
+from aistore_data.upload.destination import GOES_ON, SPLITS, present, put
 from aistore_data.upload.items import Item
 from sources.errors import ConfigError, UserError
 from sources.progress_bar import Progress
@@ -62,19 +62,19 @@ def plan(items: Sequence[Item], destination: Destination, replace: bool) -> list
     """
     for item in items:
         _check_name(item.name)
-    present = destination.present()
+    existing = present(destination)
     names = {item.name for item in items}
-    strangers = sorted(name for name in present if name.startswith(SPLITS) and name not in names)
+    strangers = sorted(name for name in existing if name.startswith(SPLITS) and name not in names)
     if strangers:
         raise ConfigError(
             f"{destination.uri} holds other data: {strangers[0]!r}{_more(strangers)} "
             "does not belong to this data set in this layout. Use another destination, or remove it."
         )
     if not replace:
-        others = [item.name for item in items if _differs(present.get(item.name), item.size)]
+        others = [item.name for item in items if _differs(existing.get(item.name), item.size)]
         if others:
             raise _other_content(destination.uri, others[0], _more(others))
-    return [Planned(item, present.get(item.name)) for item in items]
+    return [Planned(item, existing.get(item.name)) for item in items]
 
 
 def transfer(
@@ -196,7 +196,7 @@ def _do(chunk: Sequence[Planned]) -> Outcome:
             continue
         if existing is not None and not replace:
             raise _other_content(destination.uri, item.name)
-        destination.put(item.name, data)
+        put(destination, item.name, data)
         done.sent += 1
         done.sent_bytes += len(data)
     return done

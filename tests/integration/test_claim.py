@@ -12,9 +12,9 @@ import pytest
 from aistore_data.bucket.store import AisStore
 from aistore_data.client.access import Access
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.upload.claim import CLAIMS, claim
+from aistore_data.upload.claim import CLAIMS, Claim
 from sources import lease
-from sources.errors import ConfigError, UserError
+from sources.errors import ClusterError, ConfigError, UserError
 from sources.lease import Lease
 from sources.owner import myself
 
@@ -51,7 +51,7 @@ def claims(bucket: AisStore) -> list[str]:
 
 
 def take(bucket: AisStore) -> Lease:
-    return claim(bucket, print)
+    return Claim(bucket, print)
 
 
 def test_it_is_held_and_given_back(bucket: AisStore) -> None:
@@ -114,3 +114,8 @@ def test_one_that_was_taken_away_is_noticed(bucket: AisStore) -> None:
                 assert "another one has taken the bucket over" in str(error)
                 return
         pytest.fail("it was not noticed within 30 s")
+
+
+def test_a_bucket_that_is_not_there_is_named(bucket: AisStore) -> None:
+    with pytest.raises(ClusterError, match="ais://nothing cannot be written to: status 404"):
+        take(AisStore("ais://nothing", bucket.access)).__enter__()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aistore import Client
 
+from aistore_data.bucket.store import AisStore
 from aistore_data.client.http_reader import Access
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
@@ -216,12 +217,12 @@ def test_a_stop_whose_upload_fails_is_an_error(train_here: Train, monkeypatch: p
     finish = Mirror.finish
 
     def without_a_cluster(mirror: Mirror, position: tuple[int, int]) -> None:
-        def fail(name: str) -> bytes:
+        def fail(store: AisStore, name: str) -> bytes:
             from sources.errors import ClusterError
 
             raise ClusterError("run_mirror=ais://runs/late: no answer.")
 
-        monkeypatch.setattr(mirror._bucket, "read", fail)
+        monkeypatch.setattr(AisStore, "get", fail)
         finish(mirror, position)
 
     from training.engine.objective import Objective

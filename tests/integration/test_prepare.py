@@ -20,7 +20,7 @@ from aistore_data.bucket.store import AisStore, iter_objects
 from aistore_data.client.http_reader import Access, HttpReader, object_path
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.upload.claim import CLAIMS, claim
+from aistore_data.upload.claim import CLAIMS, Claim
 from scripts.prepare import checks
 from scripts.prepare_imagenet import main
 from sources.folder import scan_folder
@@ -362,7 +362,7 @@ def test_two_at_once(prepare: Prepare, small_folder: Path, tmp_path: Path, acces
     assert refused.code == 2 and f"DEST={dest} is in use by another run, process" in refused.err
     assert not (dest / "train").exists()
     make_client(access).bucket("twice").create()
-    with claim(AisStore("ais://twice", access), print):
+    with Claim(AisStore("ais://twice", access), print):
         refused = prepare(small_folder, "ais://twice", OTHER)
     assert refused.code == 2 and "another upload to ais://twice is going on, process" in refused.err
     assert list(objects(access, "ais://twice")) == []

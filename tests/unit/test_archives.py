@@ -256,7 +256,7 @@ def test_a_full_disk_in_the_middle_goes_on(
 
     def full(self: Folder, name: str, data: bytes) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("aistore_data.upload.destination.tempfile.NamedTemporaryFile", no_room)
+            patch.setattr("sources.disk.tempfile.NamedTemporaryFile", no_room)
             put(self, name, data)
 
     def no_room(*_: object, **options: object) -> object:

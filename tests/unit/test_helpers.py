@@ -10,7 +10,7 @@ import pytest
 from aistore_data.dataset import open_bucket
 from aistore_data.etls import lifecycle, monitor
 from aistore_data.etls.monitor import Keeper
-from aistore_data.upload.claim import claim
+from aistore_data.upload.claim import Claim
 from aistore_data.upload.destination import open_bucket as open_destination
 from sources import lease
 from sources.errors import ClusterError, UserError
@@ -58,7 +58,7 @@ def test_a_claim_is_renewed_after_an_error_of_any_kind(monkeypatch: pytest.Monke
                 renewed.set()
             super().put(name, content)
 
-    with claim(Faulty(), said.append) as held:
+    with Claim(Faulty(), said.append) as held:
         assert renewed.wait(30)
         held.check()
     assert said == ["the lock of ais://memory/run could not be renewed: no JSON. It is tried again."]

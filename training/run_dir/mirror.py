@@ -89,7 +89,7 @@ class Mirror:
         uri = self._config.run_mirror
         self._store = _open_store(self._config)
         with self._asking("list it"):
-            self._names = {entry.name for entry in self._store.list()}
+            self._names = {entry.name for entry in self._store.list("")}
         if self._names and OWNER not in self._names:
             raise ConfigError(f"run_mirror={uri} holds objects, but no mirror of a run: choose another prefix.")
         self._owner = self._read_owner() if self._names else {}
