@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sources.substitutes import Substitution
 
 Keys = list[tuple[int, int]]
-"""(epoch, index) of each sample of a batch; all are of one epoch."""
+"""(epoch, index) of each sample of a batch, whose epochs have one spec."""
 
 
 class Counts(NamedTuple):

@@ -46,7 +46,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def fill(self, keys: Keys, rows: NDArray[np.uint8]) -> Filled:
-        """Make the samples of ``keys``, all of one epoch, in ``rows``, uint8 [n, side, side, 3] of the epoch's spec.
+        """Make the samples of ``keys`` in ``rows``, uint8 [n, side, side, 3] as the epoch's spec has them.
 
         Raises DataError that names the sample.
         """

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,10 +21,10 @@ from aistore_data.dataset.remote import RemoteDataset
 from aistore_data.dataset.split import Remote
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.etls import lifecycle
-from etl import Spec
+from etl import Key, Spec, transform
 from sources.folder import FolderReader, scan_folder
 from sources.samples import SampleDataset
-from sources.source import Source
+from sources.source import Source, Specs
 from tests.conftest import TINY, Result
 from tests.integration.test_aistore import embedded
 from training.loader.loader import Feed, open_loader
@@ -63,8 +64,9 @@ class Places:
     access: Access
     names: dict[str, str]
 
-    def datasets(self, spec: Spec, wire: str) -> dict[str, Source]:
+    def datasets(self, spec: Spec | Specs, wire: str) -> dict[str, Source]:
         """Every way to a sample."""
+        names = (self.names[Specs.of(spec).first.recipe],)
         split = scan_folder(self.folder)[0]
         bucket = read_manifest(AisStore("ais://imagenet", self.access), "train/")
         placement = Placement(connect(self.access), self.access.endpoint)
@@ -72,8 +74,8 @@ class Places:
         return {
             "folder": SampleDataset(FolderReader(self.folder / "train", split), split, spec, SEED, wire),
             "client": RemoteDataset(remote),
-            "etl": RemoteDataset(replace(remote, etl_names=(self.names[spec.recipe],))),
-            "hybrid": RemoteDataset(replace(remote, etl_names=(self.names[spec.recipe],), local_share=0.5)),
+            "etl": RemoteDataset(replace(remote, etl_names=names)),
+            "hybrid": RemoteDataset(replace(remote, etl_names=names, local_share=0.5)),
         }
 
 
@@ -100,7 +102,8 @@ def test_every_way_gives_the_same_bytes(places: Places, seed: int, case: str, re
     draw = random.Random(f"{seed}/{case}")
     count = count if request.config.getoption("--all") else count // SHARE
     keys = [(draw.randrange(90), index) for index in draw.sample(range(1000), count)]
-    batches = Lists(Wanted(keys[begin : begin + 25], range(begin, begin + 25)) for begin in range(0, count, 25))
+    parts = [range(count)[begin : begin + 25] for begin in range(0, count, 25)]
+    batches = Lists(Wanted(keys[part.start : part.stop], part) for part in parts)
     datasets = places.datasets(spec, wire)
     start_worker_server()
     with open_loader(datasets["folder"], batches, 2, 2, torch.device("cpu")) as loader:
@@ -116,6 +119,20 @@ def test_every_way_gives_the_same_bytes(places: Places, seed: int, case: str, re
                 assert torch.equal(batch.images, expected.images), f"{case}: {name} differs from the folder"
                 assert torch.equal(batch.labels, expected.labels)
             assert others["etl"].counts.etl == len(batch_keys)
+
+
+def test_sizes_may_grow_with_the_epochs(places: Places) -> None:
+    specs = Specs(Spec.train(32), ((2, Spec.train(48)), (3, Spec.train(40, interpolation="bicubic"))))
+    manifest = scan_folder(places.folder)[0]
+    assert specs.largest == 48
+    for name, dataset in places.datasets(specs, "raw").items():
+        for epoch in (2, 0, 3, 1):
+            keys = [(epoch, index) for index in (5, 1, 9)]
+            images = dataset.__getitems__(keys).images.numpy()
+            assert images.shape[1] == (32, 32, 48, 40)[epoch]
+            for row, (_, index) in zip(images, keys, strict=True):
+                data = (places.folder / "train" / manifest.name(index)).read_bytes()
+                assert np.array_equal(row, transform(data, specs.at(epoch), Key(SEED, epoch, index))), name
 
 
 SOURCES = {"folder": [], "client": ["data.transform=client"], "etl": ["data.transform=etl"]}

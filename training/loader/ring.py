@@ -121,6 +121,7 @@ class InPlace:
     def __getitems__(self, item: tuple[int, Wanted]) -> Message:
         slot, (keys, positions) = item
         ring, n, side = self._ring, len(keys), self._source.specs.at(keys[0][0]).size
+        assert len(positions) == n
         labels, counts, latencies, replaced = self._source.fill(keys, ring.rows(slot, n, side).numpy())
         ring.labels[slot, :n] = torch.from_numpy(labels)
         ring.indices[slot, :n] = torch.tensor([index for _, index in keys])
