@@ -119,6 +119,17 @@ def test_killed_at_a_random_moment(
     assert (finished.run_dir / "summary.json").read_bytes() == summary
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_comes_to_each_moment_as_often_as_is_said(fork_train: Train, small: Path, moment: str) -> None:
+    """Otherwise a kill at a random moment might be none."""
+    words = [f"data.root={small}", *RUN]
+    if moment == "during ETL start":
+        words += ["data=aistore", "data.endpoint=embedded", f"data.embedded_root={small}"]
+    killed = fork_train(*words, accident=moment, number=MOMENTS[moment])
+    assert killed.code == -signal.SIGKILL, killed.output
+
+
 def test_going_on_from_best_and_from_a_kept_epoch(fork_train: Train, small: Path, whole: Result) -> None:
     kept = fork_train(f"data.root={small}", *RUN, "train.keep=3", "run_dir=kept")
     assert_the_same(kept, whole)
