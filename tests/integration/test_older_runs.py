@@ -57,8 +57,8 @@ def test_what_it_was_not_begun_with_is_refused_by_the_new_name(train: Train, sto
     assert result.code == 2 and ":\n  optim.lr: 0.01 → 0.02\nUndo these changes" in result.output
 
 
-def test_it_is_repeated_by_its_config_yaml(fork_train: Train, stopped_run: dict[str, Any]) -> None:
-    result = fork_train("--config-path", "run", "--config-name", "config", "run_dir=again")
+def test_it_is_repeated_by_its_config_yaml(fork_train: Train, stopped_run: dict[str, Any], tmp_path: Path) -> None:
+    result = fork_train("--config-path", str(tmp_path / "cwd" / "run"), "--config-name", "config", "run_dir=again")
     assert result.code == 0, result.output
     assert [[*key, value] for key, value in sorted(result.fingerprints().items())] == stopped_run["fingerprints"]
     recorded = yaml.safe_load((result.run_dir / "config.yaml").read_text())

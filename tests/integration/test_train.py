@@ -135,6 +135,24 @@ def test_two_processes_make_one_run(train_py: Train, small_folder: Path) -> None
     assert result.output.count("done: acc@1") == 1
 
 
+def test_adamw_goes_on_after_a_step_of_an_epoch_and_gives_no_other_optimizer_its_state(
+    train: Train, fork_train: Train, small_folder: Path
+) -> None:
+    others = ["optim.schedule=linear", "optim.warmup_epochs=0.7", "optim.clip_norm=1", "optim.min_lr=0.001"]
+    words = [f"data.root={small_folder}", *TINY, *others]
+    whole = train(*words, "optim.name=adamw", "run_dir=whole")
+    assert fork_train(*words, "optim.name=adamw", accident="between steps", number=2, signal=15).code == 85
+    last = (whole.run_dir.parent / "run" / "checkpoints" / "last.pt").read_bytes()
+    sgd = train(*words, "allow_changes=true")
+    assert sgd.code == 1 and "its optimizer is 'adamw', and optim.name=sgd: give it as model.weights" in sgd.output
+    assert (sgd.run_dir / "checkpoints" / "last.pt").read_bytes() == last
+    resumed = train(*words, "optim.name=adamw")
+    assert resumed.code == 0 and "epoch 1, 2 of 3 batches done" in resumed.output
+    assert resumed.summary()["state_sha256"] == whole.summary()["state_sha256"]
+    rates = [line["lr"] for line in whole.metrics("train_step")]
+    assert rates == pytest.approx([0.01 * 2 / 3, 0.01, 0.001 + 0.009 / 2, 0.001 + 0.009 / 4])  # steps 2, 3, 5 and 6
+
+
 @pytest.mark.parametrize(
     "option",
     [

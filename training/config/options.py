@@ -1,8 +1,9 @@
 """Building blocks of the configuration: options that describe themselves, and the checks that make a sentence."""
 
 import dataclasses
+import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +15,10 @@ ChangesResult = bool | Callable[[Mapping[str, Any]], bool]
 
 @dataclass(frozen=True)
 class Option:
-    """What an option says of itself. ``name`` is dotted; the bounds are None where there are none."""
+    """What an option says of itself. ``name`` is dotted, ``kind`` its type; a bound is None where there is none."""
 
     name: str
+    kind: Any
     default: Any
     help: str
     choices: tuple[str, ...] = ()
@@ -41,7 +43,9 @@ class Option:
     def check(self, value: Any) -> None:
         """Raise ConfigError unless the value is one of the choices and within the bounds; "auto" has no size."""
         if self.choices:
-            one_of(self.name, value, self.choices)
+            several = " Several values are a sweep: add --multirun." if "," in value else ""
+            known = ", ".join(self.choices)
+            require(value in self.choices, f"{self.name} must be one of {known}, not {value!r}.{several}")
         bounds = (self.low, self.high, self.above, self.below)
         if all(bound is None for bound in bounds) or value is None:
             return
@@ -62,28 +66,14 @@ class Option:
             require(value < self.below, f"{self.name}={value} must be less than {self.below:g}.")
 
 
-def option(
-    default: Any,
-    help: str,
-    *,
-    choices: Iterable[str] = (),
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    changes_result: ChangesResult = True,
-    is_command: bool = False,
-) -> Any:
-    """A dataclass field that says of itself its help, its choices or bounds, and whether it changes the result.
+def option(default: Any, help: str, **says: Any) -> Any:
+    """A dataclass field that says of itself its help and whatever else ``Option`` lists.
 
     ``low`` and ``high`` are allowed themselves, ``above`` and ``below`` are not. A number with a default of "auto" may
     be "auto" too. An option changes the result until it says that it does not. ``is_command``: a line of it is run by a
     shell or is one of sbatch's, in which people set variables; line ends and tabs may be in it.
     """
-    metadata = {
-        **{"help": help, "choices": tuple(choices), "low": low, "high": high, "above": above, "below": below},
-        **{"changes_result": changes_result, "is_command": is_command},
-    }
+    metadata = {"help": help, **says}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -103,7 +93,7 @@ def options_of(config: type, prefix: str = "", changes_result: bool = True) -> I
             yield from options_of(type(default), f"{prefix}{item.name}.", changes_result and own)
         else:
             metadata = dict(item.metadata) | ({} if changes_result else {"changes_result": False})
-            yield Option(f"{prefix}{item.name}", default, **metadata)
+            yield Option(f"{prefix}{item.name}", item.type, default, **metadata)
 
 
 class Names:
@@ -118,12 +108,15 @@ class Names:
         return [name for name in self.options if name.startswith(f"{group}.")]
 
 
+def values_of(config: Any) -> Iterator[tuple[Option, Any]]:
+    """Every option with its value."""
+    for item in options_of(type(config)):
+        yield item, functools.reduce(getattr, item.name.split("."), config)
+
+
 def check_options(config: Any) -> None:
     """Raise ConfigError for an option that is none of its choices or out of its bounds."""
-    for item in options_of(type(config)):
-        value = config
-        for part in item.name.split("."):
-            value = getattr(value, part)
+    for item, value in values_of(config):
         item.check(value)
 
 
@@ -131,13 +124,6 @@ def require(condition: bool, message: str) -> None:
     """Raise ConfigError(message) unless the condition holds."""
     if not condition:
         raise ConfigError(message)
-
-
-def one_of(name: str, value: str, choices: Iterable[str]) -> None:
-    """Raise ConfigError unless ``value`` is one of ``choices``."""
-    choices = tuple(choices)
-    several = " Several values are a sweep: add --multirun." if "," in value else ""
-    require(value in choices, f"{name} must be one of {', '.join(choices)}, not {value!r}.{several}")
 
 
 def literal(value: Any) -> Any:

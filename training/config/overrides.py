@@ -8,9 +8,7 @@ that Hydra gives them: quotes around the whole value; ``${…}``, the value of a
 
 import os
 import re
-import typing
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -19,6 +17,7 @@ from omegaconf.errors import GrammarParseError
 from omegaconf.grammar_parser import parse
 
 from sources.errors import ConfigError
+from training.config.options import options_of
 from training.config.schema import Config
 
 PATHS = ("run_dir", "resume", "data.root", "data.embedded_root", "model.weights")
@@ -31,16 +30,9 @@ _FUNCTION = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|str|int|fl
 _KEYWORDS = ("true", "false", "inf", "nan")
 
 
-def names_of(kind: object, config: type, prefix: str = "") -> set[str]:
+def names_of(kind: object, schema: type[Config]) -> set[str]:
     """The names of all options of a schema whose type is ``kind``."""
-    names: set[str] = set()
-    types = typing.get_type_hints(config)
-    for item in fields(config):
-        if is_dataclass(types[item.name]):
-            names |= names_of(kind, types[item.name], f"{prefix}{item.name}.")
-        elif types[item.name] == kind:
-            names.add(f"{prefix}{item.name}")
-    return names
+    return {item.name for item in options_of(schema) if item.kind == kind}
 
 
 def quote_overrides(words: Sequence[str], sweep: bool | None = None, schema: type[Config] = Config) -> list[str]:

@@ -1,6 +1,5 @@
 """What may be recorded: every option lies in config.yaml and each checkpoint, or in a job's script, for others."""
 
-import dataclasses
 import os
 import re
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from typing import Any
 from aistore_data.client.credentials import TOKEN, TOKEN_FILE, Token
 from sources.errors import ClusterError, ConfigError
 from sources.text import visible
+from training.config.options import values_of
 
 _SHORTEST = 8
 """Characters of a token that is looked for: a shorter one may be part of any word."""
@@ -20,13 +20,20 @@ _ASSIGNED = re.compile(r"(?<![\w$])(\w+)=(?!=)(?=(.{0,3}))", re.DOTALL)
 _SECRET = re.compile(r"(?:.*_)?(?:TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY)(?:_.*)?(?<!_FILE|_PATH)(?<!_DIR)")
 
 
-def check_texts(config: Any, prefix: str = "") -> None:
+def check_texts(config: Any) -> None:
     """Raise ConfigError for an option with a control character, and for one that holds a secret.
 
     A sentence about a secret does not repeat it.
     """
     tokens = list(_tokens())
-    for name, text, is_command in _texts(config, prefix):
+    texts = (
+        (item, text)
+        for item, value in values_of(config)
+        for text in (value if isinstance(value, list) else [value])
+        if isinstance(text, str)
+    )
+    for item, text in texts:
+        name = item.name
         if any(token in text for token in tokens) or _JWT.search(text):
             raise ConfigError(
                 f"{name} holds a token, and every option is recorded, in config.yaml and the checkpoints or in a job's "
@@ -37,20 +44,9 @@ def check_texts(config: Any, prefix: str = "") -> None:
                 f"{name} holds a URL with a password, and every option is recorded, in config.yaml and the checkpoints "
                 "or in a job's script: leave it out."
             )
-        if is_command:
+        if item.is_command:
             _check_command(name, text)
-        _check_characters(name, text, "\n\t" if is_command else "\t")  # last, since it shows the text
-
-
-def _texts(config: Any, prefix: str) -> Iterator[tuple[str, str, bool]]:
-    """(name, text, whether it is a command) of every option of text, and of every item of a list."""
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            yield from _texts(value, f"{prefix}{item.name}.")
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str):
-                yield f"{prefix}{item.name}", text, item.metadata.get("is_command", False)
+        _check_characters(name, text, "\n\t" if item.is_command else "\t")  # last, since it shows the text
 
 
 def _tokens() -> Iterator[str]:
