@@ -14,6 +14,7 @@ from typing import Any
 
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 
+from etl.limits import Limits
 from etl.server import TrainETL
 
 KIND, CLOCKS, READY = "BENCHMARK_KIND", "BENCHMARK_CLOCKS", "BENCHMARK_READY"
@@ -67,9 +68,8 @@ def _server() -> Any:
         return ready or TrainETL.quick(server, source)
 
     sdk = os.environ[KIND] == "sdk"
-    overrides = {"recipe": "train", "transform": clocks.around(transform)} | (
-        {} if sdk else {"quick": clocks.around(quick)}
-    )
+    overrides = {"recipe": "train", "transform": clocks.around(transform)}
+    overrides |= {"limits": Limits.of_environment()} if sdk else {"quick": clocks.around(quick)}
     return type("Clocked", (FastAPIServer if sdk else TrainETL,), overrides)()
 
 

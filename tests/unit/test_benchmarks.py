@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import measure, results
+from benchmarks import growth, measure, results
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.environment import package_of, reason, requirement_lines
 from benchmarks.report import page
@@ -51,6 +51,23 @@ def test_file(options: argparse.Namespace) -> None:
     assert first["rows"][2]["values"] == [] and first["rows"][2]["median"] is None
     assert first["rows"][2]["failed"] == "it is"
     assert second["rows"][0] | {"x": 3, "series": "s", "note": "noted", "times_better": None} == second["rows"][0]
+
+
+def test_a_way_alone_has_the_options_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = results.parser("doc", workers=2, seconds=0.5, model="resnet18", eager=False, memory=False)
+    monkeypatch.setattr(sys, "argv", ["benchmarks/loader.py"])
+    options = parser.parse_args(["--workers", "0", "--eager", "--json", "file"])
+    words = results.alone(options, "/photos", 8080)("a way")
+    options_alone = ("--workers=0", "--seconds=0.5", "--model=resnet18", "--eager")
+    assert words == ("benchmarks.loader", *options_alone, "--one", "a way", "/photos", "8080")
+    again = vars(parser.parse_args(list(words[1:])))
+    assert again == vars(options) | {"json": None, "one": ["a way", "/photos", "8080"]}
+
+
+def test_growth_asks_the_loader() -> None:
+    assert growth.words(growth.OURS, "batch", 512, 1000) == (
+        "--workers=2", "--batch=512", "--size=224", "--names=1000", "--images=2048", "--repeats=1", "--one", growth.OURS,
+    )  # fmt: skip
 
 
 def test_console() -> None:
