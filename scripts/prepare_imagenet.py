@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from aistore_data.bucket.layout import METADATA_PREFIX
-from aistore_data.bucket.store import AisStore
+from aistore_data.bucket.store import Destination
 from aistore_data.upload.destination import Folder, opened, put
 from aistore_data.upload.items import InlineBytes, Item, Photo, Split, items_of
 from aistore_data.upload.transfer import Outcome, Planned, plan, transfer
@@ -99,8 +99,8 @@ def _tell(source: Source) -> None:
     print(f"{source.kind}: {counts} photos, {len(source.splits[0].classes):,} classes", flush=True)
 
 
-def _warn(planned: Sequence[Planned], destination: Folder | AisStore) -> None:
-    if isinstance(destination, AisStore):
+def _warn(planned: Sequence[Planned], destination: Destination) -> None:
+    if not isinstance(destination, Folder):
         odd = [entry.item.name for entry in planned if set(entry.item.name) & set("?#%")]
         if odd:  # AIS does not encode names in what it sends to a pod
             print_line(f"warning: {len(odd):,} names hold ?, # or %, like {odd[0]!r}. AIStore's ETLs are not asked for "

@@ -89,9 +89,8 @@ class Lease(ABC):
                     return self
                 time.sleep(random.uniform(0, _PAUSE_S + 4 * (time.monotonic() - begin)))  # noqa: S311
         except OSError as error:
-            raise ConfigError(
-                f"{self.title} cannot be written to: {error.strerror}. {self.advice.capitalize()}."
-            ) from None
+            advice = self.advice[0].upper() + self.advice[1:]
+            raise ConfigError(f"{self.title} cannot be written to: {error.strerror}. {advice}.") from None
         raise ConfigError(f"{self.in_use}{''.join(living[:1])}: wait for it, stop it, or {self.advice}.")
 
     def __exit__(self, *exception: object) -> None:

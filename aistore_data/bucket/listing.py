@@ -183,9 +183,9 @@ def _pairs(
         )
     texts: list[bytes] = []
     with Progress(f"labels of {uri}/{prefix} read", len(images)) as progress:
-        for text in store.get_many([labels_of[name] for name in images]):
-            texts.append(text)
-            progress.add(1)
+        for some in store.get_many([labels_of[name] for name in images]):
+            texts += some
+            progress.add(len(some))
     if len(texts) < len(images):
         raise ClusterError(f"{uri}: the answer broke off after {len(texts):,} of {len(images):,} labels. Try again.")
     # Without class names it is somebody else's upload: the classes go by number.

@@ -45,8 +45,10 @@ def put(destination: Destination, name: str, data: bytes) -> None:
     try:
         destination.put(name, data)
     except (ObjectError, OSError) as error:
-        why = destination.explain(error)
-        raise DataError(f"{destination.uri}/{name} could not be written: {why} {GOES_ON}") from None
+        what = f"the upload to {destination.uri} failed at {name}"
+        if isinstance(destination, Folder):
+            what = f"{destination.root / name} could not be written"
+        raise DataError(f"{what}: {destination.explain(error)} {GOES_ON}") from None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 from torch.utils.data import DataLoader
 
 from aistore_data import ImageDataset
-from aistore_data.bucket import listing
+from aistore_data.bucket import store as store_module
 from aistore_data.bucket.listing import read_manifest
 from aistore_data.bucket.store import AisStore
 from aistore_data.client.http_reader import Access, HttpReader, object_path
@@ -351,7 +351,7 @@ def test_building_a_manifest_says_how_far_it_is(
              (("jpg", b"x"), ("cls", b"0"))}  # fmt: skip
     uri = cluster.put("slow", names)
     store = AisStore(uri, cluster.access)
-    monkeypatch.setattr(listing, "_BATCH", 32)
+    monkeypatch.setattr(store_module, "_BATCH", 32)
     monkeypatch.setattr(progress_bar, "SILENT_S", 0)
     monkeypatch.setattr(progress_bar, "PLAIN_S", 0)
     read_manifest(store, "train/")

@@ -41,7 +41,7 @@ def test_names_are_below_the_prefix_and_stay_so_in_another_process(store: AisSto
     assert [(entry.name, entry.size) for entry in store.list("")] == [("x/1", 3), ("x/2", 3)]
     assert [entry.name for entry in whole.list("runs/")] == ["runs/a/x/1", "runs/a/x/2", "runs/ab"]
     assert all(entry.fits(store.get(entry.name)) and not entry.fits(b"two!") for entry in store.list("x/"))
-    assert list(store.get_many(["x/2", "x/1", "x/2"])) == [b"two", b"one", b"two"]
+    assert list(store.get_many(["x/2", "x/1", "x/2"])) == [[b"two", b"one", b"two"]]
     store.delete("x/1")
     assert [entry.name for entry in whole.list("")] == ["runs/a/x/2", "runs/ab"]
 
@@ -78,7 +78,9 @@ def test_a_put_is_tried_again_while_that_may_help(store: AisStore, monkeypatch: 
     with pytest.raises(OSError, match="reset"):
         store.put("x", b"2")
     errors[:] = [module.AISError(507, "full", "", None)] * 2
-    with pytest.raises(DataError, match=f"{store.uri}/x could not be written: status 507 full. What was written stays"):
+    with pytest.raises(
+        DataError, match=f"the upload to {store.uri} failed at x: status 507 full. What was written stays"
+    ):
         put(AisStore(store.uri, store.access, tries=2), "x", b"2")
     assert store.get("x") == b"1"
 

@@ -15,7 +15,7 @@ import pytest
 
 from sources import lease
 from sources.errors import ConfigError, UserError
-from sources.lease import RENEW_S, STALE_S
+from sources.lease import RENEW_S, STALE_S, FolderLease
 from sources.owner import myself
 from tests.conftest import PROJECT
 from training.run_dir.lock import PREFIX, RunLock
@@ -204,9 +204,15 @@ def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path: Path, _: int) -> N
     held[0].__exit__()
 
 
-def test_a_read_only_directory_is_named(tmp_path: Path) -> None:
-    with (
-        pytest.raises(ConfigError, match="run_dir=/proc/self cannot be written to"),
-        RunLock(Path("/proc/self"), print),
+def test_a_read_only_directory_is_named() -> None:
+    for option, lock in (
+        ("run_dir", RunLock(Path("/proc/self"), print)),
+        ("DEST", FolderLease(Path("/proc/self"), "DEST", print)),
     ):
-        pass
+        with (
+            pytest.raises(
+                ConfigError, match=rf"{option}=/proc/self cannot be written to: .*\. Choose another {option}\.$"
+            ),
+            lock,
+        ):
+            pass

@@ -50,8 +50,8 @@ class MemoryBucket:
         self.before("get", name)
         return self.objects[name]
 
-    def get_many(self, names: Sequence[str]) -> Iterator[bytes]:
-        return map(self.get, names)
+    def get_many(self, names: Sequence[str]) -> Iterator[Sequence[bytes]]:
+        yield [self.get(name) for name in names]
 
     def read(self, name: str, begin: int = 0, end: int | None = None) -> Iterator[bytes]:
         self.before("read", name)
