@@ -13,7 +13,7 @@ from aistore_data.etls.monitor import Keeper
 from aistore_data.upload import claim
 from aistore_data.upload.claim import Claim
 from aistore_data.upload.command import open_bucket as open_destination
-from sources.errors import ClusterError, UserError
+from sources.errors import ClusterError, ConfigError, UserError
 from training.run_dir.mirror import Mirror, Snapshot
 
 
@@ -108,3 +108,5 @@ def test_a_tool_names_its_own_option(monkeypatch: pytest.MonkeyPatch, endpoint: 
     with pytest.raises(ClusterError, match=f"^--endpoint{problem if endpoint else ' ' + problem}") as caught:
         open_destination("ais://b", endpoint)
     assert "data." not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^BUCKET=ais://b/train goes on after the bucket's name: write ais://b\.$"):
+        open_destination("ais://b/train", "http://h:1")
