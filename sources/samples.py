@@ -1,5 +1,7 @@
 """Samples that are made here, of bytes from any reader."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,23 +78,24 @@ class SampleDataset(Source):
                     raise DataError(f"{problem}, and no other sample of its class can be read.") from None
                 by = other
             else:
-                self._hear(by)
+                self._odd += heard(self.locate, by, self.notices)
                 return Substitution(epoch, index, by, reason) if reason else None
 
-    def _hear(self, index: int) -> None:
-        """What Pillow has said of the file of sample ``index``."""
-        said = collect()
-        self._odd += bool(said)
-        if self.notices:
-            for what in said:
-                self.notices.odd(self.locate(index), what)
 
-
-def make(row: NDArray[np.uint8], data: bytes, spec: Spec, key: Key | None, wire: str) -> None:
+def make(row: NDArray[np.uint8], data: bytes, spec: Spec, key: Key, wire: str) -> None:
     """Make a sample in ``row`` as it arrives over a wire format; errors as ``transform``."""
     transform(data, spec, key, row)
     if wire != "raw":
         row[:] = through_wire(row, wire)
+
+
+def heard(locate: Callable[[int], str], index: int, notices: Notices | None) -> bool:
+    """Whether Pillow has said anything of sample ``index``, which was just made; ``notices`` are told what."""
+    said = collect()
+    if notices:
+        for what in said:
+            notices.odd(locate(index), what)
+    return bool(said)
 
 
 def through_wire(pixels: np.ndarray, wire: str) -> np.ndarray:

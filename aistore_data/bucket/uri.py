@@ -50,9 +50,11 @@ def parse_bucket(uri: str, option: str = "") -> BucketUri:
     """
     bucket, rest = split_uri(uri, option)
     if rest is not None:
+        group = option.partition(".")[0] if "." in option else ""  # a tool has no options for what follows
+        prefixes = f"; what the names of objects begin with belongs in {group}.train_prefix and {group}.val_prefix"
         raise ConfigError(
-            f"{option}{uri} goes on after the bucket's name: write {uri.removesuffix(f'/{rest}')}; what the names of "
-            "objects begin with belongs in data.train_prefix and data.val_prefix."
+            f"{option}{uri} goes on after the bucket's name: write {uri.removesuffix(f'/{rest}')}"
+            f"{prefixes if group else ''}."
         )
     return bucket
 

@@ -29,7 +29,7 @@ from etl.sample import CorruptSample, Key, Spec
 from sources.errors import DataError, ObjectError, UnreachableError
 from sources.latency import Latencies
 from sources.pillow_warnings import collect
-from sources.samples import from_wire, make
+from sources.samples import from_wire, heard, make
 from sources.substitutes import advice, substitutes
 from sources.text import shell_word
 
@@ -170,21 +170,13 @@ class SamplePolicy:
             return self._doubt(sample, get, problem)
         self._objects_took_s.append(get.took_s)
         try:
-            make(sample.row, bytes(get.body), self.spec, self._key(sample), remote.wire)
+            make(sample.row, bytes(get.body), self.spec, Key(remote.seed, sample.epoch, sample.index), remote.wire)
         except CorruptSample as error:
             return self._substitute(sample, f"is {error}")
-        self._hear(sample)
+        self.counts["odd"] += heard(remote.locate, sample.source_index, remote.notices)
         self.counts["local"] += 1
         self.counts["object_bytes"] += len(get.body)
         return None
-
-    def _hear(self, sample: Sample) -> None:
-        """What Pillow has said of the object of a sample that was made here."""
-        said = collect()
-        self.counts["odd"] += bool(said)
-        if self.remote.notices:
-            for what in said:
-                self.remote.notices.odd(self._locate(sample.source_index), what)
 
     def _doubt(self, sample: Sample, get: Get, problem: str) -> float:
         """The bytes are not the object's: another answer's, or the object is another one by now."""
@@ -209,12 +201,12 @@ class SamplePolicy:
             return 0.0
         lasting = status == 403 or (status == 401 and not remote.access.token_file)  # a file may get another token yet
         if lasting or isinstance(error, ssl.SSLCertVerificationError):
-            raise DataError(f"{self._locate(sample.source_index)} cannot be read: {explain(error, remote.access)}")
+            raise DataError(f"{remote.locate(sample.source_index)} cannot be read: {explain(error, remote.access)}")
         if status == 404 and "does not exist" in str(error) and self._all_targets_are_there():
             return self._substitute(sample, "does not exist any more, and did when it was listed")
         if now - sample.since > remote.patience_s:
             raise UnreachableError(
-                f"{self._locate(sample.source_index)} could not be had for {remote.patience_s:g} s (data.patience_s): "
+                f"{remote.locate(sample.source_index)} could not be had for {remote.patience_s:g} s (data.patience_s): "
                 f"{explain(error, remote.access)}"
             )
         if now - sample.since > 1:
@@ -232,7 +224,7 @@ class SamplePolicy:
         """Go on with another sample of the class. Raises DataError where that is not wanted, or there is none."""
         remote = self.remote
         collect()  # what Pillow has said of this object belongs to no other
-        where = self._locate(sample.source_index)
+        where = self.remote.locate(sample.source_index)
         look = f"ais get {shell_word(where)} - | file -"
         if not remote.replace:
             raise DataError(f"{where} {problem}. Look at it with: {look}. {advice(self.spec)}")
@@ -244,9 +236,3 @@ class SamplePolicy:
             raise DataError(f"{where} {problem}, and no other sample of its class can be had in its place.")
         sample.source_index, sample.stage, sample.tries, sample.doubts, sample.since = by, "local", 0, 0, 0.0
         return 0.0
-
-    def _key(self, sample: Sample) -> Key | None:
-        return Key(self.remote.seed, sample.epoch, sample.index) if self.spec.recipe == "train" else None
-
-    def _locate(self, index: int) -> str:
-        return f"{self.remote.uri}/{self.remote.manifest.name(index)}"

@@ -46,7 +46,7 @@ class RemoteDataset(Source):
 
     def locate(self, index: int) -> str:
         """As ``Source``."""
-        return f"{self.remote.uri}/{self.remote.manifest.name(index)}"
+        return self.remote.locate(index)
 
     def fill(self, keys: Keys, rows: NDArray[np.uint8]) -> Filled:
         """As ``Source``. Raises DataError that names the object, UnreachableError when patience is over."""

@@ -42,6 +42,10 @@ class Remote:
     """Whether the ETL proves what its answers are answers to; one of an earlier version does not."""
     notices: Notices | None = None
 
+    def locate(self, index: int) -> str:
+        """Where sample ``index`` lies, for messages."""
+        return f"{self.uri}/{self.manifest.name(index)}"
+
 
 def etl_paths(remote: Remote, spec: Spec) -> EtlPaths:
     """Of the requests to the ETL of ``remote`` for samples of ``spec``."""

@@ -13,7 +13,7 @@ from aistore_data.etls.monitor import Keeper
 from aistore_data.upload.claim import Claim
 from aistore_data.upload.destination import open_bucket as open_destination
 from sources import lease
-from sources.errors import ClusterError, UserError
+from sources.errors import ClusterError, ConfigError, UserError
 from tests.unit.test_mirror import MemoryBucket
 from training.run_dir.mirror import Mirror, Snapshot
 
@@ -109,3 +109,5 @@ def test_a_tool_names_its_own_option(monkeypatch: pytest.MonkeyPatch, endpoint: 
     with pytest.raises(ClusterError, match=f"^--endpoint{problem if endpoint else ' ' + problem}") as caught:
         open_destination("ais://b", endpoint)
     assert "data." not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^BUCKET=ais://b/train goes on after the bucket's name: write ais://b\.$"):
+        open_destination("ais://b/train", "http://h:1")

@@ -12,9 +12,9 @@ import pytest
 import xxhash
 from PIL import Image
 
-import aistore_data.dataset.remote
 from aistore_data.client.http_reader import Access
 from aistore_data.client.placement import Placement
+from aistore_data.dataset import policy
 from aistore_data.dataset.breaker import Breakers
 from aistore_data.dataset.remote import RemoteDataset
 from aistore_data.dataset.split import Remote
@@ -73,7 +73,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, ssl.SS
 @pytest.fixture
 def environment(tls: Any, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     monkeypatch.setenv("AIS_CLIENT_CA", str(tls[0]))
-    monkeypatch.setattr(aistore_data.dataset.remote, "RAW_TIMEOUT_S", 0.25)
+    monkeypatch.setattr(policy, "RAW_TIMEOUT_S", 0.25)
     context: ssl.SSLContext = tls[1]
     return context
 
