@@ -19,7 +19,6 @@ from aistore_data.embedded.store import Store
 from aistore_data.embedded.target import Target
 from aistore_data.embedded.tls import Tls
 from aistore_data.embedded.wire import Port, WireServer
-from sources.manifest import IMG_EXTENSIONS
 
 HOST = "127.0.0.1"
 BACKLOG = 256
@@ -85,13 +84,19 @@ def _check_root(root: Path, imagefolder: Path | None) -> None:
                 f"unchanged, as ais://{BUCKET}: python -m aistore_data.embedded {shlex.quote(str(root))}"
             )
     try:
-        photo = next((path for path in _near(root) if path.name.lower().endswith(IMG_EXTENSIONS)), None)
+        photo = next(filter(_is_photo, _near(root)), None)
     except OSError:
         return  # told by whoever makes it
     if photo:
         raise EmbeddedError(
             f"--root {root} holds the photo {photo}, so it is not the server's own. Choose a new folder."
         )
+
+
+def _is_photo(path: Path) -> bool:
+    from sources.manifest import IMG_EXTENSIONS  # here, so that a new server without a folder needs no NumPy
+
+    return path.name.lower().endswith(IMG_EXTENSIONS)
 
 
 def _near(folder: Path) -> Iterator[Path]:
