@@ -8,10 +8,12 @@ import time
 from typing import Any
 
 import msgspec.msgpack
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
+from aistore_data.embedded.calls import Call, header
 from aistore_data.embedded.errors import PROXY_ID, TARGET_ID
 from aistore_data.embedded.messages import Message
-from aistore_data.embedded.node import NodeHandler, signed_location
+from aistore_data.embedded.node import Node, signed_location
 from aistore_data.embedded.store import DEFAULT_PAGE_SIZE, Bucket, Entry
 
 _MSGPACK_TYPE = "application/msgpack"
@@ -20,142 +22,126 @@ _NO_RECURSION = 1 << 11
 _LOCATION = f"t[{TARGET_ID}]:mp[embedded]"
 
 
-class ProxyHandler(NodeHandler):
+class Proxy(Node):
     """What the public endpoint answers."""
 
     node_id = PROXY_ID
 
-    def route(self) -> None:
+    def route(self, call: Call) -> Response:
         """Answers the request; raises ApiError."""
-        if self.route_common():
-            return
-        kind = self.parts[1] if len(self.parts) > 1 else ""
-        if kind == "objects" and len(self.parts) > 3:
-            self._redirect()
-        elif self.parts[1:3] == ["ml", "moss"] and self.command == "GET" and len(self.parts) > 3:
-            self.reply(307, headers={"Location": self._location()})
-        elif kind == "buckets":
-            self._buckets()
-        elif kind == "etl":
-            self._etl()
-        else:
-            raise self.not_served()
+        if call.kind == "objects" and len(call.parts) > 3:
+            return self._redirect(call)
+        if call.parts[1:3] == ["ml", "moss"] and call.method == "GET" and len(call.parts) > 3:
+            return Response(status_code=307, headers={"Location": self._location(call)})
+        if call.kind == "buckets":
+            return self._buckets(call)
+        return self._etl(call) if call.kind == "etl" else self.common(call)
 
-    def _redirect(self) -> None:
-        self.cluster.store.bucket(self.bucket_key())
-        self.object_name()
-        location = self._location()
-        if self.command == "GET":
-            body = f'<a href="{html.escape(location)}">Moved Permanently</a>.\n\n'.encode()
-            self.reply(301, body, {"Location": location, "Content-Type": "text/html; charset=utf-8"})
-        else:
-            self.reply(307, headers={"Location": location})
+    def _redirect(self, call: Call) -> Response:
+        self.cluster.store.bucket(call.bucket_key())
+        call.object_name()
+        location = self._location(call)
+        if call.method != "GET":
+            return Response(status_code=307, headers={"Location": location})
+        return HTMLResponse(
+            f'<a href="{html.escape(location)}">Moved Permanently</a>.\n\n', 301, {"Location": location}
+        )
 
-    def _location(self) -> str:
-        return signed_location(self.cluster, self.command, self.decoded_path, self.raw_query)
+    def _location(self, call: Call) -> str:
+        return signed_location(self.cluster, call.method, call.decoded_path, call.raw_query)
 
     # Buckets.
 
-    def _buckets(self) -> None:
-        name = self.bucket_key()
-        if self.command == "HEAD":
-            self._head_bucket(self.cluster.store.bucket(name))
-            return
-        message = self.message()
-        action = (self.command, message.text("action"))
+    def _buckets(self, call: Call) -> Response:
+        name, store = call.bucket_key(), self.cluster.store
+        if call.method == "HEAD":
+            return _head_bucket(call, store.bucket(name))
+        message = call.message()
+        action = (call.method, message.text("action"))
         if action == ("GET", "list") and not name:
-            self.reply_json([_bucket_model(bucket) for bucket in self.cluster.store.names()])
-        elif action == ("GET", "list"):
-            self._list_objects(self.cluster.store.bucket(name), message.message("value"))
-        elif action == ("POST", "create-bck"):
-            self.cluster.store.create(name)
-            self.reply()
+            return JSONResponse([_bucket_model(bucket) for bucket in store.names()])
+        if action == ("GET", "list"):
+            return _list_objects(call, store.bucket(name), message.message("value"))
+        if action == ("GET", "summary-bck"):
+            return self._summary(name, message.message("value"))
+        if action == ("POST", "create-bck"):
+            store.create(name)
         elif action == ("DELETE", "destroy-bck"):
-            self.cluster.store.destroy(name)
-            self.reply()
-        elif action == ("GET", "summary-bck"):
-            self._summary(name, message.message("value"))
+            store.destroy(name)
         else:
-            raise self.not_served()
+            raise call.not_served()
+        return Response()
 
-    def _head_bucket(self, bucket: Bucket) -> None:
-        properties = {
-            "provider": "ais",
-            "checksum": {"type": "xxhash2"},
-            "versioning": {"enabled": True},
-            "mirror": {"copies": 1, "enabled": False},
-            "access": str(2**64 - 1),
-            "created": str(bucket.created_ns),
-        }
-        headers = {"Ais-Bucket-Props": json.dumps(properties)}
-        if "presence" in self.query or "bsumm_remote" in self.query:  # bucket.info() asks, then asks with the id
-            finished = bool(self.query.get("uuid"))
-            headers["Ais-Xaction-Id"] = self.query.get("uuid") or secrets.token_urlsafe(6)
-            if finished:
-                headers["Ais-Bucket-Summ"] = json.dumps(_summary_of(bucket))
-            self.reply(200 if finished else 202, headers=headers)
-        else:
-            self.reply(headers=headers)
-
-    def _summary(self, name: str, value: Message) -> None:
+    def _summary(self, name: str, value: Message) -> Response:
         names = [name] if name else self.cluster.store.names()
         buckets = [self.cluster.store.bucket(item) for item in names]
         if value.text("uuid"):
-            self.reply_json([_summary_of(bucket) for bucket in buckets])
-        else:
-            self.reply(202, secrets.token_urlsafe(6).encode(), {"Content-Type": "text/plain; charset=utf-8"})
-
-    def _list_objects(self, bucket: Bucket, value: Message) -> None:
-        size = value.whole("pagesize") or DEFAULT_PAGE_SIZE
-        token = value.text("continuation_token")
-        properties = set(re.split(r"[, ]+", value.text("props")))
-        recursive = not value.whole("flags") & _NO_RECURSION
-        page = bucket.page(value.text("prefix"), token, size, recursive)
-        token = page[-1][0] if len(page) == size else ""
-        uuid = value.text("uuid") or secrets.token_urlsafe(6)
-        if _MSGPACK_TYPE in self.headers.get("Accept", ""):
-            entries = [_listed(name, entry, properties) for name, entry in page]
-            listing = {"UUID": uuid, "ContinuationToken": token, "Entries": entries or None, "Flags": 0}
-            self.reply(200, msgspec.msgpack.encode(listing), {"Content-Type": _MSGPACK_TYPE})
-        else:
-            objects = [
-                {"name": name, "size": str(entry.size), "flags": _PRESENT}
-                if entry
-                else {"name": name, "flags": _FOLDER}
-                for name, entry in page
-            ]
-            self.reply_json({"uuid": uuid, "continuation_token": token, "entries": objects or None, "flags": 0})
+            return JSONResponse([_summary_of(bucket) for bucket in buckets])
+        return PlainTextResponse(secrets.token_urlsafe(6), 202)
 
     # ETLs.
 
-    def _etl(self) -> None:
+    def _etl(self, call: Call) -> Response:
         etls = self.cluster.etls
-        name, action = [*self.parts[2:], "", ""][:2]
-        action = action.split("/")[0]  # logs/TARGET: there is one target
-        call = (self.command, action)
-        if not name and self.command == "PUT":
-            self._reply_text(etls.init(self.message()))
-        elif not name and self.command == "GET":
-            self.reply_json(etls.describe())
-        elif name and call == ("GET", ""):
-            self.reply_json(etls.view(name))
-        elif call == ("GET", "logs"):
-            self.reply_json(etls.logs(name))
-        elif call == ("GET", "health"):
-            self.reply_json(etls.health(name))
-        elif call == ("POST", "start"):
-            self._reply_text(etls.start(name))
-        elif call == ("POST", "stop"):
+        name, action = [*call.parts[2:], "", ""][:2]
+        asked = (call.method, action.split("/")[0])  # logs/TARGET: there is one target
+        if not name and call.method == "PUT":
+            return PlainTextResponse(etls.init(call.message()))
+        if not name and call.method == "GET":
+            return JSONResponse(etls.describe())
+        if name and asked == ("GET", ""):
+            return JSONResponse(etls.view(name))
+        if asked == ("GET", "logs"):
+            return JSONResponse(etls.logs(name))
+        if asked == ("GET", "health"):
+            return JSONResponse(etls.health(name))
+        if asked == ("POST", "start"):
+            return PlainTextResponse(etls.start(name))
+        if asked == ("POST", "stop"):
             etls.stop(name)
-            self.reply()
-        elif name and call == ("DELETE", ""):
+        elif name and asked == ("DELETE", ""):
             etls.delete(name)
-            self.reply()
         else:
-            raise self.not_served()
+            raise call.not_served()
+        return Response()
 
-    def _reply_text(self, text: str) -> None:
-        self.reply(200, text.encode(), {"Content-Type": "text/plain; charset=utf-8"})
+
+def _head_bucket(call: Call, bucket: Bucket) -> Response:
+    properties = {
+        "provider": "ais",
+        "checksum": {"type": "xxhash2"},
+        "versioning": {"enabled": True},
+        "mirror": {"copies": 1, "enabled": False},
+        "access": str(2**64 - 1),
+        "created": str(bucket.created_ns),
+    }
+    headers = {"Ais-Bucket-Props": json.dumps(properties)}
+    if "presence" in call.query or "bsumm_remote" in call.query:  # bucket.info() asks, then asks with the id
+        finished = bool(call.query.get("uuid"))
+        headers["Ais-Xaction-Id"] = header(call.query.get("uuid", "")) or secrets.token_urlsafe(6)
+        if finished:
+            headers["Ais-Bucket-Summ"] = json.dumps(_summary_of(bucket))
+        return Response(status_code=200 if finished else 202, headers=headers)
+    return Response(headers=headers)
+
+
+def _list_objects(call: Call, bucket: Bucket, value: Message) -> Response:
+    size = value.whole("pagesize") or DEFAULT_PAGE_SIZE
+    token = value.text("continuation_token")
+    properties = set(re.split(r"[, ]+", value.text("props")))
+    recursive = not value.whole("flags") & _NO_RECURSION
+    page = bucket.page(value.text("prefix"), token, size, recursive)
+    token = page[-1][0] if len(page) == size else ""
+    uuid = value.text("uuid") or secrets.token_urlsafe(6)
+    if _MSGPACK_TYPE in call.headers.get("accept", ""):
+        entries = [_listed(name, entry, properties) for name, entry in page]
+        listing = {"UUID": uuid, "ContinuationToken": token, "Entries": entries or None, "Flags": 0}
+        return Response(msgspec.msgpack.encode(listing), media_type=_MSGPACK_TYPE)
+    objects = [
+        {"name": name, "size": str(entry.size), "flags": _PRESENT} if entry else {"name": name, "flags": _FOLDER}
+        for name, entry in page
+    ]
+    return JSONResponse({"uuid": uuid, "continuation_token": token, "entries": objects or None, "flags": 0})
 
 
 def _bucket_model(key: str) -> dict[str, Any]:

@@ -4,23 +4,26 @@ import fcntl
 import os
 import shlex
 import shutil
-import threading
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
 from aistore_data.embedded.errors import TARGET_ID, EmbeddedError
 from aistore_data.embedded.etls import Etls
 from aistore_data.embedded.imagefolder import BUCKET, served_objects
-from aistore_data.embedded.node import Cluster, NodeHandler, NodeServer
-from aistore_data.embedded.proxy import ProxyHandler
+from aistore_data.embedded.node import Cluster
+from aistore_data.embedded.proxy import Proxy
 from aistore_data.embedded.store import Store
-from aistore_data.embedded.target import TargetHandler
+from aistore_data.embedded.target import Target
 from aistore_data.embedded.tls import Tls
-from sources.manifest import IMG_EXTENSIONS
+from aistore_data.embedded.wire import Port, WireServer
 
 HOST = "127.0.0.1"
-POLL_S = 0.1
+BACKLOG = 256
+THREADS = 1024
+"""For requests that are answered at once; those for an ETL wait there for its pod."""
 _LOOKED_AT = 100
 
 
@@ -52,22 +55,19 @@ class EmbeddedServer:
         except OSError as error:
             raise EmbeddedError(f"--root {root} cannot be written: {error.strerror}.") from None
         context, scheme = (tls.context(), "https") if tls else (None, "http")
-        proxy, target = _listen(port, ProxyHandler), _listen(0, TargetHandler)
-        proxy.tls = target.tls = context
-        self.endpoint = f"{scheme}://{HOST}:{proxy.server_port}"
-        target_url = f"{scheme}://{HOST}:{target.server_port}"
+        proxy, target = _listen(port), _listen(0)
+        self.endpoint = f"{scheme}://{HOST}:{proxy.getsockname()[1]}"
+        target_url = f"{scheme}://{HOST}:{target.getsockname()[1]}"
         self._etls = Etls(logs, target_url, TARGET_ID)
-        proxy.cluster = target.cluster = Cluster(token, store, self._etls, self.endpoint, target_url)
-        self._nodes = (proxy, target)
-        for node in self._nodes:
-            threading.Thread(target=node.serve_forever, args=(POLL_S,), daemon=True).start()
+        cluster = Cluster(token, store, self._etls, self.endpoint, target_url)
+        threads = ThreadPoolExecutor(THREADS)  # starts none before there is work
+        nodes = ((proxy, Proxy(cluster, threads)), (target, Target(cluster, threads)))
+        self._wire = WireServer([Port(listener, node, context) for listener, node in nodes])
 
     def close(self) -> None:
         """Stops answering and ends every pod."""
-        for node in self._nodes:
-            node.shutdown()
-            node.server_close()
         self._etls.close()
+        self._wire.close()
         os.close(self._lock)
 
 
@@ -84,13 +84,19 @@ def _check_root(root: Path, imagefolder: Path | None) -> None:
                 f"unchanged, as ais://{BUCKET}: python -m aistore_data.embedded {shlex.quote(str(root))}"
             )
     try:
-        photo = next((path for path in _near(root) if path.name.lower().endswith(IMG_EXTENSIONS)), None)
+        photo = next(filter(_is_photo, _near(root)), None)
     except OSError:
         return  # told by whoever makes it
     if photo:
         raise EmbeddedError(
             f"--root {root} holds the photo {photo}, so it is not the server's own. Choose a new folder."
         )
+
+
+def _is_photo(path: Path) -> bool:
+    from sources.manifest import IMG_EXTENSIONS  # here, so that a new server without a folder needs no NumPy
+
+    return path.name.lower().endswith(IMG_EXTENSIONS)
 
 
 def _near(folder: Path) -> Iterator[Path]:
@@ -102,9 +108,9 @@ def _near(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _listen(port: int, handler: type[NodeHandler]) -> NodeServer:
+def _listen(port: int) -> socket.socket:
     try:
-        return NodeServer((HOST, port), handler)
+        return socket.create_server((HOST, port), backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise EmbeddedError(

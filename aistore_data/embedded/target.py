@@ -2,12 +2,19 @@
 
 import errno
 import io
+import os
 import re
 import tarfile
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import BinaryIO
 
+from starlette.responses import Response, StreamingResponse
+
+from aistore_data.embedded.calls import Call, header
 from aistore_data.embedded.errors import TARGET_ID, ApiError
-from aistore_data.embedded.node import NodeHandler, is_signed
+from aistore_data.embedded.node import Node, is_signed
 from aistore_data.embedded.store import CHUNK_BYTES, Bucket, Entry
 
 _ALL_PROPERTIES = "name,checksum,atime,version,copies,location"
@@ -17,119 +24,58 @@ _MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png", b"GI
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 
 
-class TargetHandler(NodeHandler):
+class Target(Node):
     """What clients get after the proxy's redirect, or directly."""
 
     node_id = TARGET_ID
 
-    def allowed_without_token(self) -> bool:
+    def allowed_without_token(self, call: Call) -> bool:
         """A request that the proxy redirected, or one of a pod with its ETL's secret."""
-        if self.parts[:3] == ["v1", "etl", "_object"]:
-            etl_name, _, rest = (self.parts[3] if len(self.parts) > 3 else "").partition("/")
+        if call.parts[:3] == ["v1", "etl", "_object"]:
+            etl_name, _, rest = (call.parts[3] if len(call.parts) > 3 else "").partition("/")
             return self.cluster.etls.is_secret(etl_name, rest.partition("/")[0])
-        return is_signed(self.cluster, self.command, self.decoded_path, self.query_items)
+        return is_signed(self.cluster, call.method, call.decoded_path, call.query_items)
 
-    def route(self) -> None:
+    def at_once(self, call: Call) -> Response:
+        """An object whose checksum and bytes are in memory: a thread would cost as much again."""
+        if call.method == "GET" and call.kind == "objects" and len(call.parts) > 3 and "etl_name" not in call.query:
+            bucket, name = self.cluster.store.bucket(call.bucket_key()), call.object_name()
+            if bucket.get(name).checksum:
+                return _get(call, bucket, name, wait=False)
+        raise BlockingIOError
+
+    def route(self, call: Call) -> Response:
         """Answers the request; raises ApiError."""
-        if self.route_common():
-            return
-        if self.parts[:3] == ["v1", "etl", "_object"] and self.command == "GET":
-            self._pod_object()
-            return
-        if self.parts[1:3] == ["ml", "moss"] and self.command == "GET" and len(self.parts) > 3:
-            self._get_batch(self.parts[3])
-            return
-        if len(self.parts) < 4 or self.parts[1] != "objects":
-            raise self.not_served()
-        if self.command in ("PUT", "DELETE") and "pid" not in self.query:
-            raise ApiError(400, f"t[{TARGET_ID}]: {self.command}(obj) is expected to be redirected")
-        bucket, name = self.cluster.store.bucket(self.bucket_key()), self.object_name()
-        if self.command == "GET" and self.query.get("etl_name"):
-            self._transform(bucket, name)
-        elif self.command == "GET":
-            self._get(bucket, name)
-        elif self.command == "HEAD":
-            self._head_object(bucket, name, bucket.get(name))
-        elif self.command == "PUT":
-            self._put(bucket, name)
-        elif self.command == "DELETE":
-            if not bucket.delete(name):
-                raise ApiError(404, f"ais://{bucket.name}/{name} doesn't exist", "ErrNotFound")
-            self.reply()
-        else:
-            raise self.not_served()
+        if call.parts[:3] == ["v1", "etl", "_object"] and call.method == "GET":
+            return self._pod_object(call)
+        if call.parts[1:3] == ["ml", "moss"] and call.method == "GET" and len(call.parts) > 3:
+            return self._get_batch(call)
+        if len(call.parts) < 4 or call.kind != "objects":
+            return self.common(call)
+        if call.method in ("PUT", "DELETE") and "pid" not in call.query:
+            raise ApiError(400, f"t[{TARGET_ID}]: {call.method}(obj) is expected to be redirected")
+        bucket, name = self.cluster.store.bucket(call.bucket_key()), call.object_name()
+        if call.method == "GET":
+            return self._transform(call, bucket, name) if call.query.get("etl_name") else _get(call, bucket, name)
+        if call.method == "HEAD":
+            return _head_object(call, bucket, name)
+        if call.method == "PUT":
+            return _put(call, bucket, name)
+        if call.method != "DELETE":
+            raise call.not_served()
+        if not bucket.delete(name):
+            raise ApiError(404, f"ais://{bucket.name}/{name} doesn't exist", "ErrNotFound")
+        return Response()
 
-    def _put(self, bucket: Bucket, name: str) -> None:
-        try:
-            entry = bucket.put(name, self.body())
-        except ConnectionError:
-            raise
-        except OSError as error:
-            status = 400 if error.errno == errno.ENAMETOOLONG else 500
-            raise ApiError(status, f"ais://{bucket.name}/{name} cannot be written: {error.strerror}") from None
-        self.reply(headers=_attributes(entry))
+    def _transform(self, call: Call, bucket: Bucket, name: str) -> Response:
+        stages = [call.query["etl_name"], *filter(None, call.query.get("etl_pipeline", "").split(","))]
+        data = self.cluster.etls.transform(stages, bucket, name, call.query.get("etl_args"))
+        response = Response(data, headers={"Content-Type": _sniff(data)})
+        return response if len(data) <= _MAX_KNOWN_LENGTH else _chunked(response)
 
-    def _get(self, bucket: Bucket, name: str) -> None:
-        entry, file = bucket.open(name)
-        with file:
-            start, end = self._range(entry.size)
-            headers = {"Content-Type": "application/octet-stream", **_attributes(entry)}
-            headers["Content-Length"] = str(end - start)
-            status = 200
-            if "Range" in self.headers:
-                status = 206
-                headers["Content-Range"] = f"bytes {start}-{end - 1}/{entry.size}"
-            if end - start <= CHUNK_BYTES:
-                file.seek(start)
-                self.reply(status, file.read(end - start), headers)
-            else:
-                self.reply(status, headers=headers)
-                if self.connection.sendfile(file, start, end - start) < end - start:
-                    self.close_connection = True  # a served file that shrank: the client sees that bytes are missing
-
-    def _range(self, size: int) -> tuple[int, int]:
-        text = self.headers.get("Range")
-        if not text:
-            return 0, size
-        match = _RANGE.fullmatch(text.strip())
-        first, last = match.groups() if match else ("", "")
-        if first:
-            start, end = int(first), min(int(last) + 1, size) if last else size
-        elif last:
-            start, end = max(size - int(last), 0), size
-        else:
-            raise ApiError(416, f'range "{text}" is not understood: write bytes=FIRST-LAST', "ErrRange")
-        if start >= end:
-            raise ApiError(416, f'range "{text}" is not within the object\'s {size} bytes', "ErrRange")
-        return start, end
-
-    def _head_object(self, bucket: Bucket, name: str, entry: Entry) -> None:
-        wanted = set((self.query.get("props") or _ALL_PROPERTIES).split(","))
-        headers = {"Content-Length": str(entry.size), "Ais-Present": "true"}
-        if "name" in wanted and name.isprintable():
-            headers |= {"Ais-Name": name, "Ais-Bucket-Name": bucket.name, "Ais-Bucket-Provider": "ais"}
-        attributes = _attributes(entry) if wanted & {"checksum", "atime", "version"} else {}
-        for key, value in attributes.items():
-            if key.split("-")[1].lower() in wanted:
-                headers[key] = value
-        if "copies" in wanted:
-            headers["Ais-Mirror-Copies"] = "1"
-        if "location" in wanted:
-            headers["Ais-Location"] = f"t[{TARGET_ID}]:mp[embedded]"
-        self.reply(headers=headers)
-
-    def _transform(self, bucket: Bucket, name: str) -> None:
-        stages = [self.query["etl_name"], *filter(None, self.query.get("etl_pipeline", "").split(","))]
-        data = self.cluster.etls.transform(stages, bucket, name, self.query.get("etl_args"))
-        headers = {"Content-Type": _sniff(data)}
-        if len(data) <= _MAX_KNOWN_LENGTH:
-            self.reply(200, data, headers)
-        else:
-            self.reply_chunked(data, headers)
-
-    def _get_batch(self, bucket_name: str) -> None:
+    def _get_batch(self, call: Call) -> Response:
         """Many objects as one tar stream; what is missing lies empty below ``__404__/``."""
-        message = self.message()
+        bucket_name, message = call.parts[3], call.message()
         self.cluster.store.bucket(bucket_name)
         if not message.fields.get("strm") or message.text("mime") != ".tar" or not message.fields.get("coer"):
             raise ApiError(400, "the embedded AIS answers get-batch as a tar stream that goes on after errors alone")
@@ -144,16 +90,100 @@ class TargetHandler(NodeHandler):
                     member.name, content = f"__404__/{member.name}", b""
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
-        self.reply_chunked(stream.getvalue(), {"Content-Type": "application/x-tar"})
+        return _chunked(Response(stream.getvalue(), media_type="application/x-tar"))
 
-    def _pod_object(self) -> None:
+    def _pod_object(self, call: Call) -> Response:
         """GET of a pod: ``/v1/etl/_object/ETL/SECRET/BUCKET/OBJECT``, or AIS's full name ``ais/@#/BUCKET/OBJECT``."""
-        etl_name, _, rest = (self.parts[3] if len(self.parts) > 3 else "").partition("/")
+        etl_name, _, rest = (call.parts[3] if len(call.parts) > 3 else "").partition("/")
         secret, _, path = rest.partition("/")
         if not self.cluster.etls.is_secret(etl_name, secret):
             raise ApiError(401, "access denied: the secret is not that of this ETL", "ErrInvalidToken")
-        self.parts = ["v1", "objects", *re.sub(r"^ais(/|%2F)(@|%40)(#|%23)(/|%2F)", "", path).split("/", 1)]
-        self._get(self.cluster.store.bucket(self.parts[2]), self.object_name())
+        call.parts = ["v1", "objects", *re.sub(r"^ais(/|%2F)(@|%40)(#|%23)(/|%2F)", "", path).split("/", 1)]
+        return _get(call, self.cluster.store.bucket(call.parts[2]), call.object_name())
+
+
+def _chunked(response: Response) -> Response:
+    """A body whose length the client is not told in advance."""
+    del response.headers["content-length"]
+    return response
+
+
+def _put(call: Call, bucket: Bucket, name: str) -> Response:
+    try:
+        entry = bucket.put(name, call.pieces())
+    except (ConnectionError, TimeoutError):
+        raise
+    except OSError as error:
+        status = 400 if error.errno == errno.ENAMETOOLONG else 500
+        raise ApiError(status, f"ais://{bucket.name}/{name} cannot be written: {error.strerror}") from None
+    return Response(headers=_attributes(entry))
+
+
+def _get(call: Call, bucket: Bucket, name: str, wait: bool = True) -> Response:
+    """Raises ApiError; BlockingIOError where ``wait`` is False and the bytes are not in memory."""
+    entry, file = bucket.open(name)
+    try:
+        start, end = _range(call.headers.get("range", ""), entry.size)
+    except ApiError:
+        file.close()
+        raise
+    headers = {"Content-Type": "application/octet-stream", **_attributes(entry), "Content-Length": str(end - start)}
+    if "range" in call.headers:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{entry.size}"
+    status, pieces = 206 if "range" in call.headers else 200, _pieces(file, start, end)
+    if end - start > CHUNK_BYTES:
+        return StreamingResponse(pieces, status, headers)  # one that shrinks breaks off: the client sees that
+    with file:
+        return Response(b"".join(pieces) if wait else _in_memory(file, start, end), status, headers)
+
+
+def _in_memory(file: BinaryIO, start: int, end: int) -> memoryview:
+    """Bytes of a file that can be had without waiting for a disk. Raises BlockingIOError."""
+    data = memoryview(bytearray(end - start))
+    with suppress(OSError):  # io.UnsupportedOperation too, of an object without a file
+        if os.preadv(file.fileno(), [data], start, os.RWF_NOWAIT) == len(data):
+            return data
+    raise BlockingIOError
+
+
+def _pieces(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+    with file:
+        file.seek(start)
+        while piece := file.read(min(CHUNK_BYTES, end - file.tell())):
+            yield piece
+
+
+def _range(text: str, size: int) -> tuple[int, int]:
+    if not text:
+        return 0, size
+    match = _RANGE.fullmatch(text.strip())
+    first, last = match.groups() if match else ("", "")
+    if first:
+        start, end = int(first), min(int(last) + 1, size) if last else size
+    elif last:
+        start, end = max(size - int(last), 0), size
+    else:
+        raise ApiError(416, f'range "{text}" is not understood: write bytes=FIRST-LAST', "ErrRange")
+    if start >= end:
+        raise ApiError(416, f'range "{text}" is not within the object\'s {size} bytes', "ErrRange")
+    return start, end
+
+
+def _head_object(call: Call, bucket: Bucket, name: str) -> Response:
+    entry = bucket.get(name)
+    wanted = set((call.query.get("props") or _ALL_PROPERTIES).split(","))
+    headers = {"Content-Length": str(entry.size), "Ais-Present": "true"}
+    if "name" in wanted and name.isprintable():
+        headers |= {"Ais-Name": header(name), "Ais-Bucket-Name": bucket.name, "Ais-Bucket-Provider": "ais"}
+    attributes = _attributes(entry) if wanted & {"checksum", "atime", "version"} else {}
+    for key, value in attributes.items():
+        if key.split("-")[1].lower() in wanted:
+            headers[key] = value
+    if "copies" in wanted:
+        headers["Ais-Mirror-Copies"] = "1"
+    if "location" in wanted:
+        headers["Ais-Location"] = f"t[{TARGET_ID}]:mp[embedded]"
+    return Response(headers=headers)
 
 
 def _attributes(entry: Entry) -> dict[str, str]:

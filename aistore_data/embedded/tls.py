@@ -1,15 +1,10 @@
 """Optional TLS of the embedded server; a cluster has it on all nodes or on none."""
 
-import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 from aistore_data.embedded.errors import EmbeddedError
-
-_HANDSHAKE = b"\x16"
-_PLAIN = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
-"""What Go's server, and so AIS, answers to plain HTTP."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +28,3 @@ class Tls:
             names += f", --tls-client-ca {self.client_ca}" if self.client_ca else ""
             raise EmbeddedError(f"{names}: these PEM files cannot be used: {error.strerror or error}.") from None
         return context
-
-
-def handshake(context: ssl.SSLContext, connection: socket.socket) -> ssl.SSLSocket | None:
-    """The connection with TLS; None, and an answer in plain HTTP, if the client did not begin it. Raises OSError."""
-    if connection.recv(1, socket.MSG_PEEK) != _HANDSHAKE:
-        connection.sendall(_PLAIN)
-        return None
-    return context.wrap_socket(connection, server_side=True)

@@ -1,21 +1,21 @@
-"""HTTP for the proxy and the target: connections, heads and bodies of clients that nobody knows yet, within bounds."""
+"""HTTP for the proxy and the target by uvicorn, within bounds for clients that nobody knows yet.
 
-import contextlib
-import io
-import re
+uvicorn has no option for the time and the size of a head, or for whose connection goes when there are too many.
+"""
+
+import asyncio
+import logging
 import socket
 import ssl
-import sys
 import threading
-import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
-from aistore_data.embedded.errors import ApiError
-from aistore_data.embedded.store import CHUNK_BYTES
-from aistore_data.embedded.tls import handshake
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 IDLE_S = 60.0
 """How long a connection may idle; its next request's head must be whole by then."""
@@ -23,247 +23,229 @@ IDLE_S = 60.0
 MAX_CONNECTIONS = 1024
 """Of a node at once. Of those that have never shown a token the oldest is closed for a new one."""
 
-_LINGER_S, _LINGER_PIECES = 1.0, 64
-_CHUNK_LINE, _TRAILER_LINE, _TRAILER_LINES = 256, 4096, 64
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})[ \t]*(?:;[^\r\n]*)?\r\n")
-_LENGTH = re.compile(r"[0-9]{1,15}")
+HEAD_BYTES = 1 << 16
+"""Of a request's head that comes in several pieces."""
+
+_TRAILERS = 64
+_HANDSHAKE = b"\x16"
+_PLAIN = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+"""What Go's server, and so AIS, answers to plain HTTP."""
 
 
-class WireServer(ThreadingHTTPServer):
-    """Listens on the loopback address; each connection has a thread that dies with the process."""
+@dataclass
+class Port:
+    """A listening socket, the application that answers there, and its open connections."""
 
-    daemon_threads = True
-    request_queue_size = 256
-    allow_reuse_address = True
+    listener: socket.socket
+    application: ASGIApp
     tls: ssl.SSLContext | None = None
+    idle_s: float = IDLE_S
+    most: int = MAX_CONNECTIONS
+    open: set[asyncio.Task[None]] = field(default_factory=set)
+    strangers: dict[socket.socket, None] = field(default_factory=dict)
+    """Those that have never shown a token, oldest first."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._lock = threading.Lock()
-        self._strangers: dict[Any, socket.socket] = {}  # by their address, oldest first
-        self._open = 0
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Starts the thread of a connection, if there is room for it."""
-        with self._lock:
-            room = self._open < MAX_CONNECTIONS
-            if not room and self._strangers and self._open < 2 * MAX_CONNECTIONS:
-                room = True
-                _shut(self._strangers.pop(next(iter(self._strangers))))
-            if room:
-                self._open += 1
-                self._strangers[client_address] = request
-        if not room:
-            self.shutdown_request(request)
+    def accept(self, server: uvicorn.Server) -> None:
+        """Takes a new connection, if there is room for it; to be called in the event loop when one has come."""
+        loop = asyncio.get_running_loop()
+        try:
+            connection, _ = self.listener.accept()
+        except OSError:  # too many files, mostly
+            loop.remove_reader(self.listener)
+            loop.call_later(0.1, loop.add_reader, self.listener, self.accept, server)
             return
-        try:
-            super().process_request(request, client_address)
-        except RuntimeError:  # no more threads
-            self._forget(client_address)
-            raise
+        room = len(self.open) < self.most
+        if not room and self.strangers and len(self.open) < 2 * self.most:
+            room = True
+            with suppress(OSError):  # closed already
+                oldest = next(iter(self.strangers))
+                self.forget(oldest)
+                oldest.shutdown(socket.SHUT_RDWR)
+        if not room:
+            connection.close()
+            return
+        connection.setblocking(False)
+        self.strangers[connection] = None
+        task = loop.create_task(self._serve(connection, server))
+        self.open.add(task)
+        task.add_done_callback(self.open.discard)
 
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """Answers what comes over a connection, in its thread; the TLS handshake is part of that."""
-        try:
-            if self.tls is None:
-                super().finish_request(request, client_address)
-                return
-            request.settimeout(IDLE_S)
-            try:
-                connection = handshake(self.tls, request)
-            except OSError:
-                return  # a client that trusts us as little as we trust it: TLS has told it so
-            if connection is not None:
-                with self._lock:
-                    if client_address in self._strangers:
-                        self._strangers[client_address] = connection
-                with connection:
-                    super().finish_request(connection, client_address)
-        finally:
-            self._forget(client_address)
+    def forget(self, connection: socket.socket) -> None:
+        """The connection is no stranger's."""
+        self.strangers.pop(connection, None)
 
-    def _forget(self, client_address: Any) -> None:
-        with self._lock:
-            self._open -= 1
-            self._strangers.pop(client_address, None)
-
-    def known(self, client_address: Any) -> None:
-        """The client of a connection has shown a token."""
-        with self._lock:
-            self._strangers.pop(client_address, None)
-
-    def server_bind(self) -> None:
-        """Binds without the look-up of this machine's name that the base class makes."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away, or is too slow, is no error of ours."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
+    async def _serve(self, connection: socket.socket, server: uvicorn.Server) -> None:
+        """One connection, from the TLS handshake to its end."""
+        loop = asyncio.get_running_loop()
+        with connection, suppress(OSError):  # a client that trusts us as little as we trust it: TLS has told it so
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.tls and not await _begins_tls(connection, self.idle_s):
+                connection.recv(1 << 16)  # what is left unread would end the connection before its answer
+                connection.send(_PLAIN)
+            else:
+                protocol = Connection(self, connection, server)
+                limit = self.idle_s if self.tls else None
+                await loop.connect_accepted_socket(
+                    lambda: protocol, connection, ssl=self.tls, ssl_handshake_timeout=limit
+                )
+                await protocol.ended.wait()
+        self.forget(connection)
 
 
-def _shut(connection: socket.socket, how: int = socket.SHUT_RDWR) -> None:
-    with contextlib.suppress(OSError):  # closed already
-        connection.shutdown(how)
+async def _begins_tls(connection: socket.socket, idle_s: float) -> bool:
+    """Whether a client's first byte is that of a handshake. Raises OSError."""
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(connection, readable.set)
+    try:
+        await asyncio.wait_for(readable.wait(), idle_s)
+    finally:
+        loop.remove_reader(connection)
+    return connection.recv(1, socket.MSG_PEEK) == _HANDSHAKE
 
 
-class _Reader(io.RawIOBase):
-    """Reads a connection until ``deadline``."""
+class Connection(HttpToolsProtocol):
+    """uvicorn's, whose heads are bounded. An application finds it in its scope: ``scope["state"]["connection"]``."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self.deadline = 0.0
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Raises TimeoutError when the time is over."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the request has not come in time")
-        self._connection.settimeout(min(left, IDLE_S))
-        try:
-            return self._connection.recv_into(buffer)
-        finally:
-            self._connection.settimeout(IDLE_S)
-
-
-class WireHandler(BaseHTTPRequestHandler):
-    """Parses requests. A body is read when and as far as it is wanted; what is out of step closes the connection."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    timeout = IDLE_S
-    server: WireServer
-
-    def setup(self) -> None:
-        """Reads go through a deadline."""
-        super().setup()
-        self._reader = _Reader(self.connection)
-        self.rfile.close()
-        self.rfile = io.BufferedReader(self._reader, 1 << 16)
-        self._known = False
-
-    def handle_one_request(self) -> None:
-        """One request, whose head must be whole in time."""
-        self._reader.deadline = time.monotonic() + IDLE_S
-        self._unread, self._chunked, self._expects = 0, False, False
-        super().handle_one_request()
-
-    def handle_expect_100(self) -> bool:
-        """Whether to go on is told when the body is wanted."""
-        self._expects = True
-        return True
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """The base class's errors, of heads that make no sense: the connection ends."""
-        self.close_connection = True
-        super().send_error(code, message, explain)
-
-    def begin_body(self) -> None:
-        """Learns how the body comes. Raises ApiError 400, for which the connection must end, for what is ambiguous."""
-        lengths = set(self.headers.get_all("Content-Length", []))
-        encodings = [value.strip().lower() for value in self.headers.get_all("Transfer-Encoding", [])]
-        if encodings not in ([], ["chunked"]):
-            raise ApiError(400, f'"{", ".join(encodings)[:80]}" is no Transfer-Encoding that is understood')
-        if encodings and lengths:
-            raise ApiError(400, "a request has Content-Length or Transfer-Encoding, not both")
-        if len(lengths) > 1:
-            raise ApiError(400, "a request has one Content-Length")
-        for length in lengths:
-            if not _LENGTH.fullmatch(length):
-                raise ApiError(400, f'"{length[:80]}" is no Content-Length')
-            self._unread = int(length)
-        self._chunked = bool(encodings)
+    def __init__(self, port: Port, connection: socket.socket, server: uvicorn.Server) -> None:
+        super().__init__(server.config, server.server_state, {"connection": self})
+        self.app = port.application  # type: ignore[assignment]
+        self.idle_s = port.idle_s
+        self.half_closed = False
+        self.ended = asyncio.Event()
+        self._port, self._connection = port, connection
+        self._head_bytes, self._trailers = -1, 0  # of a head that has begun; of lines behind a body
+        self._deadline: asyncio.TimerHandle | None = None
 
     def show_token(self) -> None:
         """The request may be answered: the connection is no stranger's."""
-        if not self._known:
-            self._known = True
-            self.server.known(self.client_address)
+        self._port.forget(self._connection)
 
-    def body(self) -> Iterator[bytes]:
-        """The request's body in pieces. Raises ConnectionError if the client stops before its end, ApiError 400."""
-        if self._expects and (self._chunked or self._unread):
-            self._expects = False
-            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.wfile.flush()
-        if self._chunked:
-            while size := self._chunk_size():
-                self._unread = size
-                yield from self._read_counted()
-                if self.rfile.read(2) != b"\r\n":
-                    raise self._out_of_step("a chunk does not end where it says")
-            self._end_of_chunks()
-            self._chunked = False
-        yield from self._read_counted()
+    def connection_made(self, transport: Any) -> None:
+        """The first head must come in time."""
+        super().connection_made(transport)
+        self._expect_head()
 
-    def _chunk_size(self) -> int:
-        self._more_time()
-        line = self.rfile.readline(_CHUNK_LINE)
-        match = _CHUNK_SIZE.fullmatch(line)
-        if match is None:
-            raise self._out_of_step(f"{line[:80]!r} is no size of a chunk")
-        return int(match[1], 16)
+    def _expect_head(self) -> None:
+        self._end_deadline()
+        self._deadline = self.loop.call_later(self.idle_s, self.transport.abort)
 
-    def _end_of_chunks(self) -> None:
-        for _ in range(_TRAILER_LINES):
-            line = self.rfile.readline(_TRAILER_LINE)
-            if line == b"\r\n":
-                return
-            if not line.endswith(b"\n"):
-                break
-        raise self._out_of_step("the lines behind the last chunk do not end")
+    def _end_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
-    def _out_of_step(self, message: str) -> ApiError:
-        self.close_connection = True
-        self._chunked, self._unread = False, 0
-        return ApiError(400, message)
+    def data_received(self, data: bytes) -> None:
+        """Of a client."""
+        begun = self._head_bytes >= 0
+        super().data_received(data)
+        if begun and self._head_bytes >= 0:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self.send_400_response(f"The request's head has more than {HEAD_BYTES} bytes.")
 
-    def _read_counted(self) -> Iterator[bytes]:
-        while self._unread:
-            self._more_time()
-            piece = self.rfile.read1(min(self._unread, CHUNK_BYTES))  # type: ignore[attr-defined]
-            if not piece:
-                raise ConnectionResetError("the client closed the connection within a request")
-            self._unread -= len(piece)
-            yield piece
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self._head_bytes = self._trailers = 0
 
-    def _more_time(self) -> None:
-        self._reader.deadline = time.monotonic() + IDLE_S
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of the head, or one behind the body, which says nothing. uvicorn answers a ValueError with 400."""
+        if self._head_bytes < 0:
+            self._trailers += 1
+            if self._trailers > _TRAILERS:
+                raise ValueError("the lines behind the last chunk do not end")
+        else:
+            super().on_header(name, value)
+            name, value = self.headers[-1]
+            if name == b"transfer-encoding" and (value.lower() != b"chunked" or name in dict(self.headers[:-1])):
+                raise ValueError("no Transfer-Encoding but chunked is understood")
 
-    def drain(self) -> None:
-        """Reads what of the body nobody wanted; it would be taken for the next request.
+    def on_headers_complete(self) -> None:
+        """The application answers from here on."""
+        self._head_bytes = -1
+        self._end_deadline()
+        super().on_headers_complete()
 
-        Where none follows, the body need not come either: over https the SDK announces it to the proxy, with
-        "Connection: close", and sends it to the target alone.
-        """
-        if self._expects and (self._chunked or self._unread):
-            self.close_connection = True  # the client was never told to send it
-        if self.close_connection:
-            self._linger()
-            return
-        try:
-            for _ in self.body():
-                pass
-        except (OSError, ApiError):
-            self.close_connection = True
+    def on_body(self, body: bytes) -> None:
+        """What comes of a body behind its answer is dropped."""
+        super().on_body(body)
+        if self._deadline is not None:
+            self._expect_head()
 
-    def _linger(self) -> None:
-        """Lets a client that still sends read its answer: a connection closed at once would take it away."""
-        if not (self._unread or self._chunked) or isinstance(self.connection, ssl.SSLSocket):
-            return
-        self.wfile.flush()
-        _shut(self.connection, socket.SHUT_WR)
-        self._reader.deadline = time.monotonic() + _LINGER_S
-        with contextlib.suppress(OSError):  # it has gone, or it never ends
-            for _ in range(_LINGER_PIECES):
-                if not self.rfile.read1(1 << 16):  # type: ignore[attr-defined]
-                    break
+    def on_response_complete(self) -> None:
+        """The next head must come in time."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            if self.half_closed:
+                self.transport.close()
+            else:
+                self._expect_head()
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not logged."""
+    def send_400_response(self, msg: str) -> None:
+        """To what makes no sense: the connection ends, and nothing that has begun is answered behind that."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        within = cycle is not None and cycle.response_started and (self._head_bytes < 0 or not cycle.response_complete)
+        if within:  # a body that goes wrong behind its answer, or behind the head of one
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def eof_received(self) -> Any:
+        """The client sends no more, and may wait for its answer (without TLS, where asyncio does not know that)."""
+        self.half_closed = True
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        self.cycle.message_event.set()  # to whoever waits for a body
+        return self.scheme == "http"
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing comes any more."""
+        self._end_deadline()
+        super().connection_lost(exc)
+        self.ended.set()
+
+
+class WireServer:
+    """Serves the ports from construction until ``close``, in an event loop in a thread of its own."""
+
+    def __init__(self, ports: Sequence[Port]) -> None:
+        self._ports = ports
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                self._lifespan,
+                interface="asgi3",
+                lifespan="on",
+                ws="none",
+                log_config=None,
+                log_level=logging.CRITICAL,  # what strangers send is no error of ours; applications print theirs
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=int(IDLE_S) + 1,  # a connection's own deadline comes first
+                timeout_graceful_shutdown=1,
+            )
+        )
+        for port in ports:
+            port.listener.setblocking(False)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": []}, daemon=True)
+        self._thread.start()
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application that uvicorn starts and stops; the ports have theirs."""
+        loop = asyncio.get_running_loop()
+        await receive()
+        for port in self._ports:
+            loop.add_reader(port.listener, port.accept, self._server)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def close(self) -> None:
+        """Stops listening, and ends all connections."""
+        self._server.should_exit = True
+        self._thread.join()
+        for port in self._ports:
+            port.listener.close()

@@ -11,17 +11,17 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
-from aistore_data.embedded import wire
 from aistore_data.embedded.errors import ApiError
 from aistore_data.embedded.etls import duration_s
 from aistore_data.embedded.messages import Message
+from aistore_data.embedded.wire import Port, WireServer
 from tests.conformance.conftest import AIS, start_upper
 from tests.conformance.test_embedded import put_and_transform
 from tests.conftest import PROJECT
@@ -122,11 +122,11 @@ def test_bodies_of_no_clear_length_end_the_connection(served: Served, port: str)
         for start in (KEEP, KNOWN):
             request = f"PUT /v1/buckets/x {start}\r\n{headers}\r\n\r\n{body}GET /v1/health {KNOWN}\r\n\r\n"
             answer = served.exchange(port, request.encode("latin-1"))
-            assert status(answer) == 400 and b"\r\nConnection: close\r\n" in answer, (headers[:60], answer)
+            assert status(answer) == 400 and b"\r\nconnection: close\r\n" in answer.lower(), (headers[:60], answer)
             assert answer.count(b"HTTP/1.1 ") == 1, (headers[:60], answer)
 
 
-SIZES = ("-1", "0x5", "5_0", "+2", " 5", "", "g", "5\n", "F" * 20, "5;" + "x" * 300, "\u0665")
+SIZES = ("-1", "0x5", "5_0", "+2", " 5", "", "g", "5\n", "F" * 20, "\u0665")
 
 
 @pytest.mark.parametrize("port", PORTS)
@@ -144,7 +144,9 @@ def test_sizes_of_chunks(served: Served, port: str) -> None:
         served.ais.request("GET", f"http://127.0.0.1:{served.ports['target']}/v1/objects/b/chunked-{port}").status
         == 404
     )
-    good = served.exchange("target", head.encode(), b"5;x=y\r\nhello\r\n0005\r\nhello\r\n0\r\nTrailer: x\r\n\r\n")
+    good = served.exchange(
+        "target", head.encode(), b"5;" + b"x" * 300 + b"\r\nhello\r\n0005\r\nhello\r\n0\r\nTrailer: x\r\n\r\n"
+    )
     assert status(good) == 200
 
 
@@ -154,19 +156,22 @@ def test_nothing_is_held_of_a_strangers_body(served: Served, port: str, size: st
     head = f"PUT /v1/objects/b/o {KEEP}\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\n".encode()
     before = served.peak_mb()
     answer = served.exchange(port, head, *[bytes(1 << 20)] * 64)
-    assert status(answer) == 401 or answer == b""  # it may be gone where the connection was closed on the sender
+    assert status(answer) in (400, 401) or answer == b""  # it may be gone where the connection was closed on the sender
     assert served.peak_mb() < before + 16
-    assert status(served.exchange(port, head)) == 401
+    assert status(served.exchange(port, head)) == (400 if size == "-1" else 401)
 
 
 def test_whether_an_etl_exists_is_not_told(served: Served) -> None:
-    answers = set()
+    answers: dict[str, set[tuple[int, str]]] = {}
     for name in ("upper-etl", "no-such-etl", "", "x/y"):
-        for secret in ("", "wrong", "%00", "ü".encode().decode("latin-1")):
+        for secret in ("", "wrong", "%00", "%C3%BC", "ü".encode().decode("latin-1")):
             request = f"GET /v1/etl/_object/{name}/{secret}/b/o {KEEP}\r\n\r\n".encode("latin-1")
             answer = served.exchange("target", request)
-            answers.add((status(answer), json.loads(answer.partition(b"\r\n\r\n")[2])["message"]))
-    assert answers == {(401, "token required")}
+            text = answer.partition(b"\r\n\r\n")[2].decode()
+            message = json.loads(text)["message"] if text.startswith("{") else text
+            answers.setdefault(secret, set()).add((status(answer), message))
+    assert answers.popitem()[1] == {(400, "Invalid HTTP request received.")}  # a path that is not encoded
+    assert set.union(*answers.values()) == {(401, "token required")}
 
 
 def test_names_that_are_too_long(served: Served) -> None:
@@ -185,31 +190,39 @@ def test_no_header_is_injected(served: Served) -> None:
     assert status(answer) == 200 and b"\r\nX-Evil" not in answer
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[wire.WireServer, int]]:
-    """A server of the same connections in this process, with short times and little room; and its port."""
-    monkeypatch.setattr(wire, "IDLE_S", 0.3)
-    monkeypatch.setattr(wire, "MAX_CONNECTIONS", 8)
-
-    class Handler(wire.WireHandler):
-        def do_GET(self) -> None:  # noqa: N802
-            self.begin_body()
-            if self.headers["Authorization"]:
-                self.show_token()
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-
-    with wire.WireServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield server, server.server_port
-        server.shutdown()
-        thread.join()
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers whoever asks; who has a token is no stranger."""
+    if any(name == b"authorization" for name, _ in scope["headers"]):
+        scope["state"]["connection"].show_token()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
 
 
-def test_heads_that_do_not_end_in_time(hasty: tuple[wire.WireServer, int]) -> None:
+@pytest.mark.parametrize("port", PORTS)
+def test_heads_that_are_too_large(served: Served, port: str) -> None:
+    """One endless line, and endless lines."""
+    before = served.peak_mb()
+    for piece in (b"x" * (1 << 20), b"a: b\r\n" * (1 << 17)):
+        answer = served.exchange(port, f"GET /v1/health {KNOWN}\r\nA: ".encode(), *[piece] * 32)
+        assert status(answer) == 400 or answer == b""  # it may be gone where the connection was closed on the sender
+    assert served.peak_mb() < before + 16
+
+
+@contextmanager
+def hasty(idle_s: float) -> Iterator[Port]:
+    """A server of the same connections in this process, with short times and little room."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = Port(listener, hello, idle_s=idle_s, most=8)
+        server = WireServer([port])
+        yield port
+        server.close()
+
+
+def test_heads_that_do_not_end_in_time() -> None:
     """Also those of which a byte comes now and then."""
-    with ExitStack() as stack:
-        connections = [stack.enter_context(socket.create_connection(("127.0.0.1", hasty[1]), 20)) for _ in range(6)]
+    with hasty(0.3) as port, ExitStack() as stack:
+        address = port.listener.getsockname()
+        connections = [stack.enter_context(socket.create_connection(address, 20)) for _ in range(6)]
         end = time.monotonic() + 20
         alive = set(connections)
         while alive and time.monotonic() < end:
@@ -229,24 +242,24 @@ def test_heads_that_do_not_end_in_time(hasty: tuple[wire.WireServer, int]) -> No
         assert not alive
 
 
-def test_connections_are_bounded(hasty: tuple[wire.WireServer, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_are_bounded() -> None:
     """Strangers lose theirs to newcomers; who has shown a token keeps his."""
-    monkeypatch.setattr(wire, "IDLE_S", 20)
     request = b"GET / HTTP/1.1\r\nAuthorization: x\r\n\r\n"
-    with ExitStack() as stack:
-        good = stack.enter_context(socket.create_connection(("127.0.0.1", hasty[1]), 20))
+    with hasty(20) as port, ExitStack() as stack:
+        address = port.listener.getsockname()
+        good = stack.enter_context(socket.create_connection(address, 20))
         good.sendall(request)
         assert good.recv(100).startswith(b"HTTP/1.1 200")
         for _ in range(60):
-            stranger = stack.enter_context(socket.create_connection(("127.0.0.1", hasty[1]), 20))
+            stranger = stack.enter_context(socket.create_connection(address, 20))
             stranger.sendall(b"GET / HTTP/1.1\r\n")
         for _ in range(3):
-            with socket.create_connection(("127.0.0.1", hasty[1]), 20) as newcomer:
+            with socket.create_connection(address, 20) as newcomer:
                 newcomer.sendall(request)
                 assert newcomer.recv(100).startswith(b"HTTP/1.1 200")
         good.sendall(request)
         assert good.recv(100).startswith(b"HTTP/1.1 200")
-        assert hasty[0]._open <= 16
+        assert len(port.open) <= 16
 
 
 ABSURD = ["", "x", "\ud800", 0, -1, 2**70, 1.5, True, [], [[]], [None], {}, {"a": {}}, [{}], ["x"], "\0", "9" * 5000]

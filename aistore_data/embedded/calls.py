@@ -1,0 +1,102 @@
+"""What a node is asked."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from urllib.parse import parse_qsl, unquote
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope
+
+from aistore_data.embedded.errors import ApiError
+from aistore_data.embedded.messages import Message
+from aistore_data.embedded.wire import Connection
+
+MAX_NAME_BYTES = 1024
+"""Of an object here, where its file's path has 4 KB and some characters take three bytes of it."""
+_LINGER_S, _LINGER_PIECES = 1.0, 64
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def header(value: str) -> str:
+    """What may stand in a header as UTF-8, as starlette wants it."""
+    return _CONTROL.sub(" ", value).encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+class Call(Request):
+    """One request. Its path is split before it is decoded, as AIS does. Methods may block: they are for threads."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        super().__init__(scope, receive)
+        self.connection: Connection = scope["state"]["connection"]
+        self.loop = asyncio.get_running_loop()
+        raw_path = scope["raw_path"].decode("latin-1")
+        self.raw_query = scope["query_string"].decode("latin-1")
+        self.parts = raw_path.lstrip("/").split("/", 3)  # v1, kind, bucket or ETL, the rest
+        self.decoded_path = unquote(raw_path, errors="surrogateescape")
+        self.query_items = parse_qsl(self.raw_query, keep_blank_values=True)
+        self.query = dict(self.query_items)
+        self.kind = self.parts[1] if len(self.parts) > 1 else ""
+        self.unread = "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
+
+    async def next_piece(self) -> bytes:
+        """Of the body, as long as it is ``unread``. Raises ConnectionError if the client goes away, TimeoutError."""
+        async with asyncio.timeout(self.connection.idle_s):
+            message = await self.receive()
+        self.unread = message.get("more_body", False)
+        if message["type"] == "http.disconnect" or (self.unread and self.connection.half_closed):
+            raise ConnectionResetError("the client closed the connection within a request")
+        return bytes(message["body"])
+
+    async def linger(self) -> None:
+        """Lets a client that still sends read its answer: a connection closed at once would take it away."""
+        with suppress(OSError):  # it has gone, or it never ends
+            async with asyncio.timeout(_LINGER_S):
+                for _ in range(_LINGER_PIECES):
+                    if self.unread:
+                        await self.next_piece()
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body."""
+        while self.unread:
+            yield asyncio.run_coroutine_threadsafe(self.next_piece(), self.loop).result()
+
+    def message(self) -> Message:
+        """The body as a JSON object; empty without a body. Raises ApiError 400, 413."""
+        return Message.of_body(self.pieces())
+
+    def bucket_key(self) -> str:
+        """The store's name of the bucket in path and query: with its namespace, ``#NAMESPACE/NAME``, if it has one.
+
+        Raises ApiError 404 for a bucket of a cloud or of another cluster.
+        """
+        name = self.parts[2] if len(self.parts) > 2 else ""
+        provider = self.query.get("provider") or "ais"
+        if provider != "ais":
+            message = f"failed to lookup bucket {provider}://{name}, err: the embedded AIS has no backends"
+            raise ApiError(404, message, "ErrFailedTo")
+        cluster, _, namespace = self.query.get("namespace", "").removeprefix("@").partition("#")
+        if cluster:
+            raise ApiError(404, f'remote cluster "{cluster}" does not exist', "ErrFailedTo")
+        return f"#{namespace}/{name}" if namespace else name
+
+    def object_name(self) -> str:
+        """The decoded name of the object in the path. Raises ApiError 400 for one that AIS does not take."""
+        try:
+            name = unquote(self.parts[3], errors="strict")
+        except IndexError:
+            name = ""
+        except UnicodeDecodeError:
+            raise ApiError(400, "the object's name is not UTF-8") from None
+        if not name or "\0" in name:
+            raise ApiError(400, f"invalid object name {name!r}")
+        if len(name.encode()) > MAX_NAME_BYTES:
+            raise ApiError(400, f'invalid object name "{name[:80]}...": longer than {MAX_NAME_BYTES} bytes')
+        if name.endswith("/") or name.startswith("~/") or {".", ".."} & set(name.split("/")):
+            raise ApiError(400, f'invalid object name "{name}"', "errInvalidPath")
+        return name
+
+    def not_served(self) -> ApiError:
+        """The error for a call that this server does not know."""
+        return ApiError(404, f"{self.method} {self.decoded_path} is not served by the embedded AIS", "ErrNotServed")
