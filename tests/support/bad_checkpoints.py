@@ -39,10 +39,10 @@ def real_state() -> dict[str, Any]:
         "optimizer": optimizer.state_dict(),
         "schedule": {"last_epoch": 8},
         "scaler": {},
-        "config": {"seed": 0, "train": {"epochs": 3, "schedule": "step"}},
+        "config": {"seed": 0, "train": {"epochs": 3}, "optim": {"schedule": "step"}},
         "environment": {"versions": {"torch": "2.15"}, "data": {"train": {"samples": 24}}, "world_size": 1},
         "steps_per_epoch": 6,
-        "format": 1,
+        "format": 2,
         **dataclasses.asdict(progress),
     }
 
@@ -72,7 +72,14 @@ PLACES = [
     *(("model",), ("model", "weight"), ("model", 5), ("optimizer",), ("optimizer", "state"), ("optimizer", "state", 0)),
     *(("optimizer", "state", 0, "momentum_buffer"), ("optimizer", "state", "x"), ("optimizer", "param_groups")),
     *(("optimizer", "param_groups", 0), ("optimizer", "param_groups", 0, "params"), ("schedule",), ("scaler",)),
-    *(("config",), ("config", "seed"), ("config", "train"), ("config", "train", "epochs"), ("environment",)),
+    *(
+        ("config",),
+        ("config", "seed"),
+        ("config", "train"),
+        ("config", "train", "epochs"),
+        ("config", "optim"),
+        ("environment",),
+    ),
     *(("environment", "versions"), ("environment", "data"), ("environment", "data", "train"), ("steps_per_epoch",)),
     *(("format",), ("epoch",), ("batches_done",), ("best_acc1",), ("train_s",), ("counts",), ("counts", 0)),
     *(("counts_before",), ("replaced",), ("stream_total",), ("changes",), ("validation",), ("validation", "acc1")),
