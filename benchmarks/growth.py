@@ -53,8 +53,9 @@ def main() -> int:
             for value, who in [(value, who) for value in values for who in whos]:
                 found = figures[words(who, axis, value, options.images)]
                 grown = f"a worker grew by {statistics.median(found['grown_mb']):+.1f} MB"
+                note = grown if name == "pss_mb" and (axis, value) != ("workers", 0) else ""
                 title = f"{value:,} {label}" + (f", {who}" if len(whos) > 1 else "")
-                made.append(Row(title, found[name], grown if name == "pss_mb" else "", series=who, x=value))
+                made.append(Row(title, found[name], note, series=who, x=value))
             result.add(Table(f"{axis}, {name}", f"By {label}", unit, made))
     return 0
 
