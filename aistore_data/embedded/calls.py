@@ -1,12 +1,14 @@
 """What a node is asked."""
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from urllib.parse import parse_qsl, unquote
 
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope
 
 from aistore_data.embedded.errors import ApiError
@@ -22,6 +24,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 def header(value: str) -> str:
     """What may stand in a header as UTF-8, as starlette wants it."""
     return _CONTROL.sub(" ", value).encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+class Json(JSONResponse):
+    """JSON in ASCII, since a client's text may hold half a character, which UTF-8 cannot."""
+
+    def render(self, content: object) -> bytes:
+        """The body."""
+        return json.dumps(content).encode()
 
 
 class Call(Request):

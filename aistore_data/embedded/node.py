@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import xxhash
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from aistore_data.embedded.calls import Call
+from aistore_data.embedded.calls import Call, Json
 from aistore_data.embedded.errors import PROXY_ID, TARGET_ID, ApiError
 from aistore_data.embedded.etls import Etls
 from aistore_data.embedded.store import Store
@@ -172,7 +172,7 @@ class Node:
             uptime = str(time.time_ns() - self.cluster.started_ns)
             return Response(headers={"Ais-Cluster-Uptime": uptime, "Ais-Node-Uptime": uptime})
         if call.method == "GET" and call.kind == "daemon" and call.query.get("what") == "smap":
-            return JSONResponse(self.cluster.smap())
+            return Json(self.cluster.smap())
         raise call.not_served()
 
 

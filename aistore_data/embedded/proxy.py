@@ -8,9 +8,9 @@ import time
 from typing import Any
 
 import msgspec.msgpack
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-from aistore_data.embedded.calls import Call, header
+from aistore_data.embedded.calls import Call, Json, header
 from aistore_data.embedded.errors import PROXY_ID, TARGET_ID
 from aistore_data.embedded.messages import Message
 from aistore_data.embedded.node import Node, signed_location
@@ -59,7 +59,7 @@ class Proxy(Node):
         message = call.message()
         action = (call.method, message.text("action"))
         if action == ("GET", "list") and not name:
-            return JSONResponse([_bucket_model(bucket) for bucket in store.names()])
+            return Json([_bucket_model(bucket) for bucket in store.names()])
         if action == ("GET", "list"):
             return _list_objects(call, store.bucket(name), message.message("value"))
         if action == ("GET", "summary-bck"):
@@ -76,7 +76,7 @@ class Proxy(Node):
         names = [name] if name else self.cluster.store.names()
         buckets = [self.cluster.store.bucket(item) for item in names]
         if value.text("uuid"):
-            return JSONResponse([_summary_of(bucket) for bucket in buckets])
+            return Json([_summary_of(bucket) for bucket in buckets])
         return PlainTextResponse(secrets.token_urlsafe(6), 202)
 
     # ETLs.
@@ -88,13 +88,13 @@ class Proxy(Node):
         if not name and call.method == "PUT":
             return PlainTextResponse(etls.init(call.message()))
         if not name and call.method == "GET":
-            return JSONResponse(etls.describe())
+            return Json(etls.describe())
         if name and asked == ("GET", ""):
-            return JSONResponse(etls.view(name))
+            return Json(etls.view(name))
         if asked == ("GET", "logs"):
-            return JSONResponse(etls.logs(name))
+            return Json(etls.logs(name))
         if asked == ("GET", "health"):
-            return JSONResponse(etls.health(name))
+            return Json(etls.health(name))
         if asked == ("POST", "start"):
             return PlainTextResponse(etls.start(name))
         if asked == ("POST", "stop"):
@@ -141,7 +141,7 @@ def _list_objects(call: Call, bucket: Bucket, value: Message) -> Response:
         {"name": name, "size": str(entry.size), "flags": _PRESENT} if entry else {"name": name, "flags": _FOLDER}
         for name, entry in page
     ]
-    return JSONResponse({"uuid": uuid, "continuation_token": token, "entries": objects or None, "flags": 0})
+    return Json({"uuid": uuid, "continuation_token": token, "entries": objects or None, "flags": 0})
 
 
 def _bucket_model(key: str) -> dict[str, Any]:

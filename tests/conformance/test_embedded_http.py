@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from aistore_data.embedded.calls import Json
 from aistore_data.embedded.errors import ApiError
 from aistore_data.embedded.etls import duration_s
 from aistore_data.embedded.messages import Message
@@ -330,6 +331,10 @@ def test_absurd_messages(served: Served) -> None:
     for etl in served.ais.client().cluster().list_etls(["Initializing", "Aborted"]):
         assert etl.stage == "Aborted"
         served.ais.client().etl(etl.id).delete()
+
+
+def test_half_a_character_in_an_answer() -> None:
+    assert json.loads(Json({"name": "\ud800"}).body) == {"name": "\ud800"}
 
 
 def test_messages_are_typed() -> None:
