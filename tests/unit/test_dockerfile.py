@@ -74,7 +74,7 @@ def test_every_package_and_the_configuration_are_in_the_image() -> None:
 
 def test_the_packages_are_those_of_make_setup_in_its_order() -> None:
     installed = re.findall(r"pip install [^&]*?-r (\S+)", "\n".join(arguments("Dockerfile", "RUN")))
-    by_make = re.findall(r"pip install [^\n]*?-r (\S+)", (PROJECT / "Makefile").read_text())
+    by_make = re.findall(r"\$\(BIN\)/python -m pip install [^\n]*?-r (\S+)", (PROJECT / "Makefile").read_text())
     assert installed == [name.rstrip(",") for name in by_make] == ["requirements-torch.txt", "requirements.txt"]
 
 

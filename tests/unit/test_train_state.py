@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.config.schema import Config, TrainConfig
+from training.config.schema import Config, OptimConfig, TrainConfig
 from training.processes.world import World
 from training.report.console import Console
 from training.run_dir.records import NoRecords, RunDirectory
@@ -25,7 +25,7 @@ STEPS = 4
 def begun(steps: int = 0, outputs: int = 2, **options: Any) -> TrainState:
     """A layer after some steps of SGD."""
     torch.manual_seed(0)
-    config = Config(train=TrainConfig(batch_size=12, epochs=2, **options))
+    config = Config(train=TrainConfig(batch_size=12, epochs=2), optim=OptimConfig(**options))
     state = TrainState.begin(config, nn.Linear(3, outputs), torch.device("cpu"), STEPS)
     for _ in range(steps):
         state.model(torch.ones(1, 3)).sum().backward()
@@ -68,7 +68,7 @@ def test_a_checkpoint_is_taken_over_whole_with_the_rates_of_now(tmp_path: Path) 
 
 
 def test_an_epoch_of_another_length_is_begun_again() -> None:
-    state = begun(steps=3).state_dict()
+    state = begun(steps=3).state_dict() | {"config": {}}
     now = begun()
     now.steps_per_epoch = 5
     now.load_state_dict(state)
@@ -76,7 +76,7 @@ def test_an_epoch_of_another_length_is_begun_again() -> None:
 
 
 def test_what_does_not_fit_changes_nothing() -> None:
-    state, now = begun(steps=2, outputs=3).state_dict(), begun(steps=1)
+    state, now = begun(steps=2, outputs=3).state_dict() | {"config": {}}, begun(steps=1)
     before = copy.deepcopy(now.state_dict())
     state["model"] = now.model.state_dict()
     with pytest.raises(ValueError, match=r"its optimizer.state.0.momentum_buffer is \[3, 3\], and not \[2, 3\]"):

@@ -61,9 +61,11 @@ def check(state: dict[str, Any]) -> None:
     _check_scaler(state["scaler"])
     _check_position(state)
     _check_progress(state)
-    environment = state["environment"]
-    for name in ("content", "data", "versions"):
-        _require(isinstance(environment.get(name, {}), dict), f"environment.{name}", environment.get(name), "a dict")
+    groups = {"config": ("data", "model", "optim", "train"), "environment": ("content", "data", "versions")}
+    for where, names in groups.items():
+        for name in names:
+            part = state[where].get(name, {})
+            _require(isinstance(part, dict), f"{where}.{name}", part, "a dict")
 
 
 def check_fits(
