@@ -1,6 +1,6 @@
 """What runs in a pod: one ETL class behind the SDK's own web server. Self-contained, and run by its path.
 
-    python -P pod.py DESCRIPTOR
+    python -P pod_main.py DESCRIPTOR
 
 It serves the listening socket of that file descriptor, which it inherits. Environment: ETL_CLASS_PAYLOAD (base64 of the
 class, by cloudpickle), NUM_WORKERS, AIS_TARGET_URL, EMBEDDED_AIS_POD_SECRET (requests must have it in the header

@@ -194,7 +194,7 @@ def test_neither_server_nor_pods_outlive_the_trainer(
     wait_for(process, moment)
     started = descendants(process.pid)
     assert any("aistore_data.embedded" in args for args in started.values())
-    assert any("embedded/pod.py" in args for args in started.values()), started
+    assert any("embedded/pod_main.py" in args for args in started.values()), started
     process.send_signal(getattr(signal, name))
     output = process.communicate(timeout=60)[0]
     assert "Traceback" not in output, output
