@@ -24,7 +24,7 @@ from urllib.parse import quote, urlencode
 from aistore_data.embedded.errors import ApiError
 
 LOG_LINES, LOG_BYTES = 20, 1 << 16
-SECRET_HEADER, FILE_HEADER, SECRET_VARIABLE = "X-Pod-Secret", "X-Pod-File", "EMBEDDED_AIS_POD_SECRET"  # as in pod_main.py
+SECRET_HEADER, FILE_HEADER, SECRET_VARIABLE = "X-Pod-Secret", "X-Pod-File", "EMBEDDED_AIS_POD_SECRET"
 POLL_S = 0.03
 BACKLOG = 1024
 MAX_ANSWER_BYTES = 1 << 30
