@@ -9,27 +9,61 @@ do it, and go on after a kill. For a bucket, shrink the folder and upload the re
 """
 
 import argparse
+import io
 import json
 import os
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from PIL import Image
 
 from aistore_data.bucket.layout import METADATA_PREFIX
 from aistore_data.upload.destination import SPLITS, Folder, opened_folder, present, put
 from aistore_data.upload.items import Item, index_folder, items_of
 from aistore_data.upload.transfer import plan, transfer
 from etl.sample import CorruptSample, Key, Spec, transform
-from etl.shrink import shrink
 from sources.command_line import exit_code, positive, print_line
 from sources.errors import ConfigError
 from sources.manifest import IMG_EXTENSIONS
 from sources.pillow_warnings import collect
 
 RECORD = f"{METADATA_PREFIX}shrink.json"
+
+
+def shrink(data: bytes, side: int, quality: int) -> bytes:
+    """A JPEG of ``quality`` whose short side is ``side`` pixels, if the photo's is longer; else the bytes as they are.
+
+    What is no photo, or cannot be decoded whole, stays as it is too, so labels beside photos do. Greyscale stays
+    greyscale, everything else becomes RGB as training makes it (``convert("RGB")``); EXIF and colour profile, which
+    training ignores, are dropped. Resized by Lanczos, horizontally and then vertically: Pillow's own call has changed
+    the order between its versions.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF
+            with Image.open(io.BytesIO(data)) as opened:
+                if min(opened.size) <= side:
+                    return data
+                image = opened.convert("L" if opened.mode == "L" else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return data
+    width, height = shrunk_size(image.width, image.height, side)
+    for size in ((width, image.height), (width, height)):
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
+
+
+def shrunk_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """(width, height) with the short side ``side`` and the long one in proportion, rounded half up."""
+    short = min(width, height)
+    return (2 * width * side + short) // (2 * short), (2 * height * side + short) // (2 * short)
 
 
 @dataclass(frozen=True)
