@@ -23,7 +23,7 @@ def submit(config: Submission, dry_run: bool) -> None:
     """
     inside = configuration_in_pod(config)
     _tell_what_has_no_effect(config.submit)
-    text = to_yaml(render(inside))
+    text = dump(render(inside))
     if dry_run:
         print(text, end="")
         return
@@ -31,11 +31,6 @@ def submit(config: Submission, dry_run: bool) -> None:
     _apply(text, "--dry-run=server", "--validate=strict")
     print(_apply(text), end="")
     print(_how_to_follow(inside))
-
-
-def to_yaml(manifests: list[dict[str, object]]) -> str:
-    """The manifests as kubectl and people read them."""
-    return dump(manifests)
 
 
 def _apply(manifests: str, *options: str) -> str:

@@ -38,8 +38,9 @@ def job_name(config: Submission) -> str:
     return f"{name[: _NAME_LENGTH - 9].rstrip('-')}-{digest}"
 
 
-def _metadata(config: Submission, name: str) -> Manifest:
-    return {"name": name, "namespace": config.submit.k8s.namespace, "labels": _labels(name)}
+def _object(version: str, kind: str, config: Submission, name: str, **content: Any) -> Manifest:
+    metadata = {"name": name, "namespace": config.submit.k8s.namespace, "labels": _labels(name)}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
 
 
 def _labels(name: str) -> dict[str, str]:
@@ -52,44 +53,30 @@ def _labels(name: str) -> dict[str, str]:
 
 def _config_map(config: Submission, name: str) -> Manifest:
     """Immutable: another job of the same name is refused, instead of changing what a restarted pod reads."""
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _metadata(config, name),
-        "immutable": True,
-        "data": {"config.yaml": config_yaml(config.run)},
-    }
+    data = {"config.yaml": config_yaml(config.run)}
+    return _object("v1", "ConfigMap", config, name, immutable=True, data=data)
 
 
 def _service(config: Submission, name: str) -> Manifest:
     """Gives pod N the name NAME-N.NAME, before it is ready too, so that the others find the first one."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": _metadata(config, name),
-        "spec": {
-            "clusterIP": "None",
-            "publishNotReadyAddresses": True,
-            "selector": {"batch.kubernetes.io/job-name": name},
-            "ports": [{"name": "rendezvous", "port": PORT}],
-        },
+    spec = {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": {"batch.kubernetes.io/job-name": name},
+        "ports": [{"name": "rendezvous", "port": PORT}],
     }
+    return _object("v1", "Service", config, name, spec=spec)
 
 
 def _network_policy(config: Submission, name: str) -> Manifest:
     """Only the job's own pods reach its ports: torch's rendezvous, NCCL and gloo ask nobody for a name."""
     pods = {"matchLabels": {"app.kubernetes.io/instance": name}}
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": _metadata(config, name),
-        "spec": {"podSelector": pods, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": pods}]}]},
-    }
+    spec = {"podSelector": pods, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": pods}]}]}
+    return _object("networking.k8s.io/v1", "NetworkPolicy", config, name, spec=spec)
 
 
 def _job(config: Submission, name: str) -> Manifest:
     options = config.submit.k8s
-    metadata = _metadata(config, name)
     spec: Manifest = {
         "completionMode": "Indexed",
         "completions": config.submit.nodes,
@@ -100,20 +87,18 @@ def _job(config: Submission, name: str) -> Manifest:
         "podFailurePolicy": {"rules": _failure_rules()},
         "template": {"metadata": {"labels": _labels(name)}, "spec": _pod(config, name)},
     }
+    job = _object("batch/v1", "Job", config, name, spec=spec)
     if options.queue:  # Kueue starts the job, with all of its pods, when they have room
-        metadata["labels"]["kueue.x-k8s.io/queue-name"] = options.queue
+        job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = options.queue
         spec["suspend"] = True
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+    return job
 
 
 def _failure_rules() -> list[Manifest]:
     """The first that fits decides: eviction and a stop on request are no failures, a wrong configuration is final."""
 
     def on_exit(action: str, code: int) -> Manifest:
-        return {
-            "action": action,
-            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [code]},
-        }
+        return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [code]}}
 
     disrupted = [{"type": "DisruptionTarget", "status": "True"}]
     return [{"action": "Ignore", "onPodConditions": disrupted}, on_exit("Ignore", EXIT_CODE), on_exit("FailJob", 2)]
@@ -127,7 +112,12 @@ def _pod(config: Submission, name: str) -> Manifest:
         "terminationGracePeriodSeconds": options.grace_s,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": _pod_security(options.run_as_user),
+        "securityContext": {
+            "runAsNonRoot": True,
+            **dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), options.run_as_user),
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "containers": [_container(config, name)],
         "volumes": volumes(config, name),
     }
@@ -138,17 +128,6 @@ def _pod(config: Submission, name: str) -> Manifest:
     if config.submit.gpus_per_node:
         pod["tolerations"] = [{"key": options.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}]
     return pod
-
-
-def _pod_security(user: int) -> Manifest:
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": user,
-        "runAsGroup": user,
-        "fsGroup": user,
-        "fsGroupChangePolicy": "OnRootMismatch",
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
 
 
 def _container(config: Submission, name: str) -> Manifest:

@@ -1,20 +1,22 @@
 """What a pod sees: its volumes, where they are mounted, and its environment."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from scripts.submission import Submission
+from scripts.submission import KubernetesConfig, Submission
 
 CONFIG = "/etc/imagenet-ais"
-_TOKEN = "/etc/ais-token"  # noqa: S105  # a folder
-_CA = "/etc/ais-ca"
-_CERTIFICATE = "/etc/ais-certificate"
+_SECRETS = {
+    # The token as a file, which Kubernetes replaces while the pod runs: a token's life is shorter than a run's.
+    "ais_token_secret": ("ais-token", {"AIS_AUTHN_TOKEN_FILE": "token"}),
+    "ais_ca_secret": ("ais-ca", {"AIS_CLIENT_CA": "ca.crt"}),
+    "ais_cert_secret": ("ais-certificate", {"AIS_CRT": "tls.crt", "AIS_CRT_KEY": "tls.key"}),
+}
+"""Option → name of the volume, which lies in /etc, and variable → the key of the Secret whose file it names."""
 _READABLE_BY_GROUP = 0o440
 _SHUTDOWN_MARGIN_S = 5
 
 
-@dataclass(frozen=True)
-class _Volume:
+class _Volume(NamedTuple):
     """A volume's name, its source in Kubernetes' words, and where it is mounted."""
 
     name: str
@@ -38,22 +40,17 @@ def mounts(config: Submission, name: str) -> list[dict[str, Any]]:
 
 def environment(config: Submission) -> list[dict[str, Any]]:
     """``env`` of the container; secrets by reference."""
-    options = config.submit.k8s
     # Between SIGTERM and SIGKILL torch's launcher waits for its processes to save, 30 s unless told.
-    shutdown_s = max(1, options.grace_s - _SHUTDOWN_MARGIN_S)
-    entries: list[dict[str, Any]] = [
-        {"name": "HOME", "value": "/tmp"},  # noqa: S108
-        {"name": "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "value": str(shutdown_s)},
-    ]
-    if options.ais_token_secret:
-        # A file, which Kubernetes replaces with the Secret while the pod runs: a token's life is shorter than a run's.
-        entries.append({"name": "AIS_AUTHN_TOKEN_FILE", "value": f"{_TOKEN}/token"})
-    if options.ais_ca_secret:
-        entries.append({"name": "AIS_CLIENT_CA", "value": f"{_CA}/ca.crt"})
-    if options.ais_cert_secret:
-        entries.append({"name": "AIS_CRT", "value": f"{_CERTIFICATE}/tls.crt"})
-        entries.append({"name": "AIS_CRT_KEY", "value": f"{_CERTIFICATE}/tls.key"})
-    return entries
+    shutdown_s = max(1, config.submit.k8s.grace_s - _SHUTDOWN_MARGIN_S)
+    values = {"HOME": "/tmp", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(shutdown_s)}  # noqa: S108
+    for _, volume, keys in _secrets(config.submit.k8s):
+        values |= {variable: f"/etc/{volume}/{key}" for variable, key in keys.items()}
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _secrets(options: KubernetesConfig) -> list[tuple[str, str, dict[str, str]]]:
+    """(name of the Secret, name of the volume, variable → key) of those that are given."""
+    return [(secret, *entry) for option, entry in _SECRETS.items() if (secret := getattr(options, option))]
 
 
 def _all(config: Submission, name: str) -> list[_Volume]:
@@ -66,21 +63,13 @@ def _all(config: Submission, name: str) -> list[_Volume]:
         _Volume("runs", _claim(options.runs_claim) if options.runs_claim else disk, options.runs_mount),
     ]
     if options.data_claim:
-        listed.append(_Volume("data", _claim(options.data_claim, True), options.data_mount, read_only=True))
-    if options.ais_token_secret:
-        listed.append(_Volume("ais-token", _secret(options.ais_token_secret, "token"), _TOKEN, read_only=True))
-    if options.ais_ca_secret:
-        listed.append(_Volume("ais-ca", _secret(options.ais_ca_secret, "ca.crt"), _CA, read_only=True))
-    if options.ais_cert_secret:
-        source = _secret(options.ais_cert_secret, "tls.crt", "tls.key")
-        listed.append(_Volume("ais-certificate", source, _CERTIFICATE, read_only=True))
+        listed.append(_Volume("data", _claim(options.data_claim, readOnly=True), options.data_mount, read_only=True))
+    for secret, volume, keys in _secrets(options):
+        items = [{"key": key, "path": key} for key in keys.values()]
+        source = {"secret": {"secretName": secret, "defaultMode": _READABLE_BY_GROUP, "items": items}}
+        listed.append(_Volume(volume, source, f"/etc/{volume}", read_only=True))
     return listed
 
 
-def _claim(name: str, read_only: bool = False) -> dict[str, Any]:
-    return {"persistentVolumeClaim": {"claimName": name} | ({"readOnly": True} if read_only else {})}
-
-
-def _secret(name: str, *keys: str) -> dict[str, Any]:
-    items = [{"key": key, "path": key} for key in keys]
-    return {"secret": {"secretName": name, "defaultMode": _READABLE_BY_GROUP, "items": items}}
+def _claim(name: str, **more: bool) -> dict[str, Any]:
+    return {"persistentVolumeClaim": {"claimName": name, **more}}

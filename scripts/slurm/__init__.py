@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from copy import deepcopy
 from pathlib import Path
 
 from scripts.submission import Submission, SubmitConfig
@@ -69,19 +70,14 @@ def submit(config: Submission, dry_run: bool) -> None:
 
 def with_absolute_paths(config: Submission) -> Submission:
     """A copy that means the same from anywhere, and without this shell's AIS_ENDPOINT."""
+    config = deepcopy(config)
     data, model = config.data, config.model
-    return dataclasses.replace(
-        config,
-        run_dir=str(Path(config.run_dir).absolute()),
-        data=dataclasses.replace(
-            data,
-            root=str(Path(data.root).absolute()) if data.root else "",
-            endpoint=data.endpoint or (os.environ.get("AIS_ENDPOINT", "") if data.source == "aistore" else ""),
-        ),
-        model=dataclasses.replace(
-            model, weights=str(Path(model.weights).absolute()) if Path(model.weights).is_file() else model.weights
-        ),
-    )
+    config.run_dir = str(Path(config.run_dir).absolute())
+    data.root = str(Path(data.root).absolute()) if data.root else ""
+    data.endpoint = data.endpoint or (os.environ.get("AIS_ENDPOINT", "") if data.source == "aistore" else "")
+    if Path(model.weights).is_file():
+        model.weights = str(Path(model.weights).absolute())
+    return config
 
 
 def check(config: Submission) -> None:
