@@ -45,7 +45,7 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
     _tell(source)
     if not options.allow_other:
         check_splits(source.splits)
-    if _is_in_place(source, options):
+    if source.flat and "://" not in options.dest and source.flat.resolve() == Path(options.dest).resolve():
         return _sort_in_place(source, options)
     splits = [sampled(split, options.sample) for split in source.splits] if options.sample else source.splits
     check_photos(splits, options.max_photo_mb)
@@ -62,19 +62,13 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
             options.workers,
             options.replace,
             None if options.no_inspect else inspect,
-            sums.on_read if whole else lambda chunk: None,
+            sums.on_read,
             check,
         )
         sums.finish()
         report = _report(source, splits, items, outcome, options)
         put(destination, REPORT, json.dumps(report, indent=1).encode())
     return report
-
-
-def _is_in_place(source: Source, options: argparse.Namespace) -> bool:
-    return (
-        "://" not in options.dest and source.flat is not None and source.flat.resolve() == Path(options.dest).resolve()
-    )
 
 
 def _sort_in_place(source: Source, options: argparse.Namespace) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -66,32 +67,23 @@ def shrunk_size(width: int, height: int, side: int) -> tuple[int, int]:
     return (2 * width * side + short) // (2 * short), (2 * height * side + short) // (2 * short)
 
 
-@dataclass(frozen=True)
-class Shrink:
-    """What is done to the photos; pickles, for the processes that do it."""
-
-    side: int
-    quality: int
-
-    def __call__(self, name: str, data: bytes) -> tuple[bytes, list[str]]:
-        """As ``aistore_data.upload.transfer`` wants it."""
-        return shrink(data, self.side, self.quality), []
-
-    def record(self, source: str) -> bytes:
-        """What is kept beside the photos."""
-        return json.dumps({"source": source, "side": self.side, "quality": self.quality}).encode()
+def _shrunk(side: int, quality: int, name: str, data: bytes) -> tuple[bytes, list[str]]:
+    """As ``aistore_data.upload.transfer`` wants it."""
+    return shrink(data, side, quality), []
 
 
-def shrink_folder(source: Path, dest: Folder, how: Shrink, workers: int, check: Callable[[], None]) -> tuple[int, int]:
+def shrink_folder(dest: Folder, options: argparse.Namespace, check: Callable[[], None]) -> tuple[int, int]:
     """An ImageFolder into another; answers (photos stored, photos that were there). Raises UserError."""
+    source = Path(options.source)
     splits = index_folder(source, print_line)
     items = [Item(i.name, i.place, -1) for split in splits for i in items_of(split, split.manifest(), "folders")]
     planned = plan(items, dest, replace=False)
-    record = how.record(str(source.absolute()))
+    how = {"side": options.side, "quality": options.quality}
+    record = json.dumps({"source": str(source.absolute()), **how}).encode()
     _check_record(dest.root / RECORD, record, any(entry.existing for entry in planned))
     put(dest, RECORD, record)
     missing = [entry for entry in planned if entry.existing is None]
-    transfer(missing, dest, workers, replace=False, transform=how, check=check)
+    transfer(missing, dest, options.workers, replace=False, transform=partial(_shrunk, *how.values()), check=check)
     photos = [entry for entry in planned if entry.item.name.startswith(SPLITS)]
     kept = sum(entry.existing is not None for entry in photos)
     return len(photos) - kept, kept
@@ -106,44 +98,20 @@ def _check_record(path: Path, expected: bytes, begun: bool) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Means over some photos: bytes, and milliseconds of this process's CPU for a training sample of 224 pixels."""
+def measure(root: Path, names: Sequence[str]) -> tuple[float, float]:
+    """Means over some photos: bytes, and milliseconds of this process's CPU for a training sample of 224 pixels.
 
-    bytes: float
-    sample_ms: float
-
-
-def measure(reads: Sequence[Callable[[str], bytes]], names: Sequence[str]) -> list[Measured]:
-    """Of photos by name, for each way to read them; what cannot be decoded counts with its bytes alone."""
-    sizes: list[list[int]] = [[] for _ in reads]
-    times: list[list[float]] = [[] for _ in reads]
-    collect()  # what Pillow says of odd photos is no part of the figures
+    What cannot be decoded counts with its bytes alone.
+    """
+    sizes, milliseconds = [], []
     for index, name in enumerate(names):
-        for read, size, milliseconds in zip(reads, sizes, times, strict=True):
-            data = read(name)
-            size.append(len(data))
-            begin = time.process_time()
-            try:
-                transform(data, Spec.train(224), Key(0, 0, index))
-            except CorruptSample:
-                continue
+        data = (root / name).read_bytes()
+        sizes.append(len(data))
+        begin = time.process_time()
+        with suppress(CorruptSample):
+            transform(data, Spec.train(224), Key(0, 0, index))
             milliseconds.append(1000 * (time.process_time() - begin))
-    return [Measured(statistics.fmean(s), statistics.fmean(t or [0.0])) for s, t in zip(sizes, times, strict=True)]
-
-
-def _spread(names: Sequence[str], count: int) -> list[str]:
-    """``count`` of the names, evenly spread."""
-    return [names[index * len(names) // count] for index in range(min(count, len(names)))]
-
-
-def _tell(before: Measured, after: Measured, count: int) -> None:
-    print(f"measured on {count:,} photos, before → after:")
-    print(f"  bytes per photo                     {before.bytes:,.0f} → {after.bytes:,.0f}"
-          f" ({after.bytes / before.bytes:.2f})")  # fmt: skip
-    print(f"  CPU per training sample of 224 px   {before.sample_ms:.2f} → {after.sample_ms:.2f} ms"
-          f" ({after.sample_ms / max(before.sample_ms, 1e-9):.2f})")  # fmt: skip
-    print("The pixels differ from the original photos': this is another data set, with another hash.")
+    return statistics.fmean(sizes), statistics.fmean(milliseconds or [0.0])
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -170,15 +138,19 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace) -> None:
-    how = Shrink(options.side, options.quality)
     with opened_folder(options.dest) as (dest, check):
-        stored, kept = shrink_folder(Path(options.source), dest, how, options.workers, check)
+        stored, kept = shrink_folder(dest, options, check)
         print(f"{options.dest}: {stored:,} photos stored, {kept:,} were there already")
         names = sorted(name for name in present(dest) if name.startswith(SPLITS[0]))
-        reads = [lambda name, root=root: Path(root, name).read_bytes() for root in (options.source, dest.root)]
-    photos = _spread([name for name in names if name.lower().endswith(IMG_EXTENSIONS)], options.measure)
-    before, after = measure(reads, photos)
-    _tell(before, after, len(photos))
+    photos = [name for name in names if name.lower().endswith(IMG_EXTENSIONS)]
+    count = min(options.measure, len(photos))
+    spread = [photos[index * len(photos) // count] for index in range(count)]
+    collect()  # what Pillow says of odd photos is no part of the figures
+    (size, before), (smaller, after) = (measure(Path(root), spread) for root in (options.source, dest.root))
+    print(f"measured on {count:,} photos, before → after:")
+    print(f"  bytes per photo                     {size:,.0f} → {smaller:,.0f} ({smaller / size:.2f})")
+    print(f"  CPU per training sample of 224 px   {before:.2f} → {after:.2f} ms ({after / max(before, 1e-9):.2f})")
+    print("The pixels differ from the original photos': this is another data set, with another hash.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

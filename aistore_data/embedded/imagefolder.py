@@ -2,13 +2,13 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.store import Entry
+from sources.command_line import print_line
 from sources.disk import shown
 from sources.errors import ConfigError, UserError
 
@@ -35,8 +35,8 @@ def _scan(folder: Path, layout: str) -> Iterator[tuple[str, Entry]]:
 
     now, with_train = time.time_ns(), os.path.lexists(folder / "train")
     if not with_train:
-        _warn(f"warning: {shown(folder)} holds no train/: its val/ is served alone")
-    for split, manifest in zip(("train", "val"), scan_folder(folder, _warn, with_train=with_train), strict=True):
+        print_line(f"warning: {shown(folder)} holds no train/: its val/ is served alone")
+    for split, manifest in zip(("train", "val"), scan_folder(folder, print_line, with_train=with_train), strict=True):
         pairs = pair_names(manifest) if layout == "pairs" else []
         for index, (size, label) in enumerate(zip(manifest.sizes.tolist(), manifest.labels.tolist(), strict=True)):
             name = manifest.name(index)
@@ -52,10 +52,6 @@ def _scan(folder: Path, layout: str) -> Iterator[tuple[str, Entry]]:
             else:
                 yield f"{split}/{name}", Entry(size, path, now, read_only=True)
         yield classes_name(f"{split}/"), _generated(json.dumps(list(manifest.classes)).encode(), now)
-
-
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _generated(content: bytes, now: int) -> Entry:

@@ -201,10 +201,10 @@ class Pod:
                 raise ApiError(400, f"the ETL's answer for {bucket}/{name} has over {MAX_ANSWER_BYTES} bytes", "ErrETL")
         except TimeoutError:
             connection.close()
-            raise ApiError(400, f'Put "{self._url(url)}": context deadline exceeded (after {timeout_s:g} s)') from None
+            raise ApiError(400, f'Put "http://pod{url}": context deadline exceeded (after {timeout_s:g} s)') from None
         except (http.client.HTTPException, OSError) as error:
             connection.close()
-            raise ApiError(400, f'Put "{self._url(url)}": EOF ({error})') from None
+            raise ApiError(400, f'Put "http://pod{url}": EOF ({error})') from None
         if response.will_close:
             connection.close()
         else:
@@ -212,9 +212,6 @@ class Pod:
         if response.status >= 400:
             raise ApiError(response.status, f"ETL error: {data.decode('utf-8', 'replace')}", "ErrETL")
         return data
-
-    def _url(self, url: str) -> str:
-        return f"http://pod{url}"
 
     def _connection(self, timeout_s: float) -> PodConnection:
         """The connection used last, unless the pod closed it (a worker that died); else a new one.
@@ -229,7 +226,7 @@ class Pod:
                 try:
                     connection.connect()
                 except OSError as error:
-                    raise ApiError(400, f'Put "{self._url("")}": {error}') from None
+                    raise ApiError(400, f'Put "http://pod": {error}') from None
                 return connection
             poll = select.poll()  # not select(), which fails from file descriptor 1024 on
             poll.register(connection.sock, select.POLLIN)

@@ -89,20 +89,15 @@ class Proxy(Node):
             return PlainTextResponse(etls.init(call.message()))
         if not name and call.method == "GET":
             return Json(etls.describe())
-        if name and asked == ("GET", ""):
-            return Json(etls.view(name))
-        if asked == ("GET", "logs"):
-            return Json(etls.logs(name))
-        if asked == ("GET", "health"):
-            return Json(etls.health(name))
+        told = {("GET", ""): etls.view, ("GET", "logs"): etls.logs, ("GET", "health"): etls.health}
+        if name and asked in told:
+            return Json(told[asked](name))
         if asked == ("POST", "start"):
             return PlainTextResponse(etls.start(name))
-        if asked == ("POST", "stop"):
-            etls.stop(name)
-        elif name and asked == ("DELETE", ""):
-            etls.delete(name)
-        else:
+        done = {("POST", "stop"): etls.stop, ("DELETE", ""): etls.delete}
+        if not name or asked not in done:
             raise call.not_served()
+        done[asked](name)
         return Response()
 
 
