@@ -99,10 +99,7 @@ class ImageETL(FastAPIServer):
         self._turns.append(turn)
 
     def _respond(self, source: bytes | str, path: str, etl_args: str) -> Answer:
-        try:
-            return 200, self.get_mime_type(), self.transform(source, path, etl_args)
-        except Exception as error:
-            return self.refuse(error, path)
+        return 200, self.get_mime_type(), self.transform(source, path, etl_args)
 
     def refuse(self, error: BaseException, path: str) -> Answer:
         """The answer that tells of an error, in the SDK's words; logged."""

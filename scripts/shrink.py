@@ -80,22 +80,18 @@ def shrink_folder(dest: Folder, options: argparse.Namespace, check: Callable[[],
     planned = plan(items, dest, replace=False)
     how = {"side": options.side, "quality": options.quality}
     record = json.dumps({"source": str(source.absolute()), **how}).encode()
-    _check_record(dest.root / RECORD, record, any(entry.existing for entry in planned))
+    path = dest.root / RECORD
+    there = path.read_bytes() if path.exists() else b"nothing that says how it was made"
+    if there != record and any(entry.existing for entry in planned):  # a file's size does not tell how it was made
+        raise ConfigError(
+            f"{dest.root} holds other photos ({there.decode()}), not {record.decode()}: choose another DEST."
+        )
     put(dest, RECORD, record)
     missing = [entry for entry in planned if entry.existing is None]
     transfer(missing, dest, options.workers, replace=False, transform=partial(_shrunk, *how.values()), check=check)
     photos = [entry for entry in planned if entry.item.name.startswith(SPLITS)]
     kept = sum(entry.existing is not None for entry in photos)
     return len(photos) - kept, kept
-
-
-def _check_record(path: Path, expected: bytes, begun: bool) -> None:
-    """What is there must come from the same photos in the same way: a file's size does not tell."""
-    if begun and (not path.exists() or path.read_bytes() != expected):
-        there = path.read_text() if path.exists() else "nothing that says how it was made"
-        raise ConfigError(
-            f"{path.parent.parent} holds other photos ({there}), not {expected.decode()}: choose another DEST."
-        )
 
 
 def measure(root: Path, names: Sequence[str]) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from aistore_data.embedded.messages import Message
 from aistore_data.embedded.pods import Pod, inherited
 from aistore_data.embedded.store import Bucket
 
+_DESCRIBED = ("stage", "xaction_id", "obj_count", "in_bytes", "out_bytes")
 INITIALIZING, RUNNING, ABORTED = "Initializing", "Running", "Aborted"
 _NAME = re.compile(r"[a-z0-9][-a-z0-9]{4,30}[a-z0-9]")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|h|m|s)")
@@ -78,7 +79,7 @@ class Etl:
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     stage: str = INITIALIZING
     pod: Pod | None = None
-    object_count: int = 0
+    obj_count: int = 0
     in_bytes: int = 0
     out_bytes: int = 0
 
@@ -125,7 +126,7 @@ class Etls:
         for etl, pod in running:
             size = entry.size if isinstance(data, Path) else len(data)
             data = pod.transform(bucket_name, name, arguments, data, etl.object_timeout_s)
-            etl.object_count += 1
+            etl.obj_count += 1
             etl.in_bytes += size
             etl.out_bytes += len(data)
         assert isinstance(data, bytes)
@@ -176,14 +177,7 @@ class Etls:
     def describe(self) -> list[dict[str, Any]]:
         """As GET /v1/etl answers."""
         return [
-            {
-                "id": etl.name,
-                "stage": etl.stage,
-                "xaction_id": etl.xaction_id,
-                "obj_count": etl.object_count,
-                "in_bytes": etl.in_bytes,
-                "out_bytes": etl.out_bytes,
-            }
+            {"id": etl.name} | {name: getattr(etl, name) for name in _DESCRIBED}
             for etl in sorted(self._etls.values(), key=lambda etl: etl.name)
         ]
 

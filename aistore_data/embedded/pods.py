@@ -109,27 +109,21 @@ class Pod:
             with socket.socket(socket.AF_UNIX) as listener, open_private(self._log) as output:
                 listener.bind(socket_address(self._folder, self._socket))
                 listener.listen(BACKLOG)
-                self._process = self._start(environment | {SECRET_VARIABLE: secret}, listener, output)
+                self._process = subprocess.Popen(
+                    # -P: a class that was pickled by reference is not found here either.
+                    [sys.executable, "-P", Path(__file__).with_name("pod_main.py"), str(listener.fileno())],
+                    env=environment | {SECRET_VARIABLE: secret},
+                    cwd=logs,
+                    stdin=subprocess.PIPE,  # this process alone holds the other end: the pod ends when it closes
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    process_group=0,
+                    pass_fds=(listener.fileno(),),
+                )
         except BaseException:
             os.close(self._folder)
             raise
         threading.Thread(target=self._watch, daemon=True).start()
-
-    def _start(
-        self, environment: dict[str, str], listener: socket.socket, output: BinaryIO
-    ) -> "subprocess.Popen[bytes]":
-        script = str(Path(__file__).with_name("pod_main.py"))
-        # -P: a class that was pickled by reference is not found here either.
-        return subprocess.Popen(
-            [sys.executable, "-P", script, str(listener.fileno())],
-            env=environment,
-            cwd=self._log.parent,
-            stdin=subprocess.PIPE,  # this process alone holds the other end: the pod ends when it closes
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-            pass_fds=(listener.fileno(),),
-        )
 
     def _watch(self) -> None:
         # Not reaped before the group is killed: until then nobody else can get this process id.

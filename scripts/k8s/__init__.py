@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
 
 from scripts.k8s.manifests import job_name, render
 from scripts.k8s.pod import configuration_in_pod
@@ -51,8 +50,7 @@ def _apply(manifests: str, *options: str) -> str:
 
 def _tell_what_has_no_effect(options: SubmitConfig) -> None:
     default = SubmitConfig()
-    names = [item.name for item in fields(options) if item.name in _SLURM_ONLY]
-    changed = [f"submit.{name}" for name in names if getattr(options, name) != getattr(default, name)]
+    changed = [f"submit.{name}" for name in _SLURM_ONLY if getattr(options, name) != getattr(default, name)]
     if changed:
         print(f"note: no effect on Kubernetes, only on SLURM: {', '.join(changed)}", file=sys.stderr)
 

@@ -123,8 +123,13 @@ def _pod(config: Submission, name: str) -> Manifest:
     }
     if options.node_selector:
         pod["nodeSelector"] = _pairs(options.node_selector)
-    if options.near:
-        pod["affinity"] = _near(options.near)
+    if options.near:  # the nodes, else the zones, that have pods with this label, whatever their namespace
+        pods = {"labelSelector": {"matchLabels": _pairs([options.near])}, "namespaceSelector": {}}
+        terms = [
+            {"weight": weight, "podAffinityTerm": pods | {"topologyKey": key}}
+            for weight, key in ((100, "kubernetes.io/hostname"), (50, "topology.kubernetes.io/zone"))
+        ]
+        pod["affinity"] = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}}
     if config.submit.gpus_per_node:
         pod["tolerations"] = [{"key": options.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}]
     return pod
@@ -135,7 +140,15 @@ def _container(config: Submission, name: str) -> Manifest:
         "name": CONTAINER,
         "image": config.submit.k8s.image,
         "command": ["python", "-m", "training.processes.launch"],
-        "args": _arguments(config, name),
+        "args": [
+            f"--nnodes={config.submit.nodes}",
+            f"--nproc-per-node={config.submit.tasks_on_a_node}",
+            "--node-rank=$(JOB_COMPLETION_INDEX)",  # a pod that comes back takes the same place again
+            f"--master-addr={name}-0.{name}",
+            f"--master-port={PORT}",
+            "--max-restarts=0",
+            *("train.py", "--config-path", CONFIG, "--config-name", "config"),
+        ],
         "env": environment(config),
         "resources": _resources(config),
         "securityContext": {
@@ -145,19 +158,6 @@ def _container(config: Submission, name: str) -> Manifest:
         },
         "volumeMounts": mounts(config, name),
     }
-
-
-def _arguments(config: Submission, name: str) -> list[str]:
-    """Of the launcher. Places are fixed by the completion index: a pod that comes back takes the same one again."""
-    return [
-        f"--nnodes={config.submit.nodes}",
-        f"--nproc-per-node={config.submit.tasks_on_a_node}",
-        "--node-rank=$(JOB_COMPLETION_INDEX)",
-        f"--master-addr={name}-0.{name}",
-        f"--master-port={PORT}",
-        "--max-restarts=0",
-        *("train.py", "--config-path", CONFIG, "--config-name", "config"),
-    ]
 
 
 def _resources(config: Submission) -> Manifest:
@@ -173,16 +173,6 @@ def _resources(config: Submission) -> Manifest:
         amounts[options.k8s.gpu_resource] = str(options.gpus_per_node)
     amounts |= _pairs(options.k8s.resources)
     return {"requests": amounts, "limits": amounts}
-
-
-def _near(label: str) -> Manifest:
-    """Prefer the nodes, else the zones, that have pods with a label, whatever their namespace."""
-    pods = {"labelSelector": {"matchLabels": _pairs([label])}, "namespaceSelector": {}}
-    terms = [
-        {"weight": weight, "podAffinityTerm": pods | {"topologyKey": key}}
-        for weight, key in ((100, "kubernetes.io/hostname"), (50, "topology.kubernetes.io/zone"))
-    ]
-    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}}
 
 
 def _pairs(entries: list[str]) -> dict[str, str]:
