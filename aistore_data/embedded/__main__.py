@@ -11,10 +11,10 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
-from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.imagefolder import BUCKET, LAYOUTS
 from aistore_data.embedded.server import EmbeddedServer
 from aistore_data.embedded.tls import Tls
+from sources.errors import UserError
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -67,7 +67,7 @@ def main() -> int:
         try:
             root = arguments.root or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="embedded-ais-")))
             server = EmbeddedServer(root, token, arguments.port, arguments.folder, arguments.layout, tls)
-        except (EmbeddedError, OSError) as error:
+        except (UserError, OSError) as error:
             print(error, file=sys.stderr)
             return 2
         stack.callback(server.close)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.etls import Etls
-from aistore_data.embedded.imagefolder import BUCKET, served_objects
+from aistore_data.embedded.imagefolder import BUCKET, Layout, served_objects
 from aistore_data.embedded.node import Cluster
 from aistore_data.embedded.proxy import Proxy
 from aistore_data.embedded.store import Store
@@ -27,7 +27,7 @@ _LOOKED_AT = 10_000
 
 
 class EmbeddedServer:
-    """Serves from construction until ``close``. Raises EmbeddedError where it cannot start."""
+    """Serves from construction until ``close``. Raises UserError where it cannot start."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class EmbeddedServer:
         token: str,
         port: int = 0,
         imagefolder: Path | None = None,
-        layout: str = "",
+        layout: Layout = "folders",
         tls: Tls | None = None,
     ) -> None:
         root = root.absolute()

@@ -3,7 +3,6 @@
 The photos are found by the tars' headers, which are 512 bytes for each, and read later where they lie.
 """
 
-import functools
 import gzip
 import io
 import os
@@ -40,19 +39,15 @@ class Slice(NamedTuple):
     unit: None = None
 
     def read(self) -> bytes:
-        """The bytes; the archive stays open in this process."""
+        """The bytes."""
         try:
-            data = os.pread(_descriptor(self.path), self.size, self.offset)
+            with open(self.path, "rb", buffering=0) as file:
+                data = os.pread(file.fileno(), self.size, self.offset)
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error.strerror}.") from None
         if len(data) < self.size:
             raise cut_short(self.path)
         return data
-
-
-@functools.lru_cache(maxsize=8)
-def _descriptor(path: str) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def cut_short(path: str) -> DataError:
