@@ -42,7 +42,8 @@ _NAMES_TOLD = 3
 def prepare(options: argparse.Namespace) -> dict[str, Any]:
     """The whole of it; answers the report. Raises UserError."""
     source = open_source(options.source)
-    _tell(source)
+    counts = ", ".join(f"{len(split.photos):,} {split.prefix[:-1]}" for split in source.splits)
+    print(f"{source.kind}: {counts} photos, {len(source.splits[0].classes):,} classes", flush=True)
     if not options.allow_other:
         check_splits(source.splits)
     if source.flat and "://" not in options.dest and source.flat.resolve() == Path(options.dest).resolve():
@@ -88,11 +89,6 @@ def _sort_in_place(source: Source, options: argparse.Namespace) -> dict[str, Any
     return report
 
 
-def _tell(source: Source) -> None:
-    counts = ", ".join(f"{len(split.photos):,} {split.prefix[:-1]}" for split in source.splits)
-    print(f"{source.kind}: {counts} photos, {len(source.splits[0].classes):,} classes", flush=True)
-
-
 def _warn(planned: Sequence[Planned], destination: Destination) -> None:
     if not isinstance(destination, Folder):
         odd = [entry.item.name for entry in planned if set(entry.item.name) & set("?#%")]
@@ -136,7 +132,8 @@ def _report(
     }
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.prepare_imagenet",
         description=__doc__,
@@ -164,12 +161,6 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.layout == "pairs" and "://" not in options.dest:
         parser.error("--layout pairs is that of a bucket: training reads a folder by its class folders")
-    return options
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; the exit code."""
-    options = _arguments(arguments)
     return exit_code(lambda: _tell_report(prepare(options), options))
 
 

@@ -110,7 +110,8 @@ def measure(root: Path, names: Sequence[str]) -> tuple[float, float]:
     return statistics.fmean(sizes), statistics.fmean(milliseconds or [0.0])
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.shrink", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -130,7 +131,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         )
     if options.source.rstrip("/") == options.dest.rstrip("/"):
         parser.error("SOURCE and DEST are the same")
-    return options
+    return exit_code(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -147,12 +148,6 @@ def _run(options: argparse.Namespace) -> None:
     print(f"  bytes per photo                     {size:,.0f} → {smaller:,.0f} ({smaller / size:.2f})")
     print(f"  CPU per training sample of 224 px   {before:.2f} → {after:.2f} ms ({after / max(before, 1e-9):.2f})")
     print("The pixels differ from the original photos': this is another data set, with another hash.")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; the exit code."""
-    options = _arguments(arguments)
-    return exit_code(lambda: _run(options))
 
 
 if __name__ == "__main__":

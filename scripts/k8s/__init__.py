@@ -21,7 +21,10 @@ def submit(config: Submission, dry_run: bool) -> None:
     refuses.
     """
     inside = configuration_in_pod(config)
-    _tell_what_has_no_effect(config.submit)
+    options, default = config.submit, SubmitConfig()
+    changed = [f"submit.{name}" for name in _SLURM_ONLY if getattr(options, name) != getattr(default, name)]
+    if changed:
+        print(f"note: no effect on Kubernetes, only on SLURM: {', '.join(changed)}", file=sys.stderr)
     text = dump(render(inside))
     if dry_run:
         print(text, end="")
@@ -46,13 +49,6 @@ def _apply(manifests: str, *options: str) -> str:
     if done.returncode != 0:
         raise ClusterError(f"kubectl apply failed, exit code {done.returncode}: {(done.stderr or done.stdout).strip()}")
     return done.stdout
-
-
-def _tell_what_has_no_effect(options: SubmitConfig) -> None:
-    default = SubmitConfig()
-    changed = [f"submit.{name}" for name in _SLURM_ONLY if getattr(options, name) != getattr(default, name)]
-    if changed:
-        print(f"note: no effect on Kubernetes, only on SLURM: {', '.join(changed)}", file=sys.stderr)
 
 
 def _how_to_follow(config: Submission) -> str:

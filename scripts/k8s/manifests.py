@@ -7,6 +7,7 @@ from typing import Any
 
 from scripts.k8s.volumes import CONFIG, environment, mounts, volumes
 from scripts.submission import Submission
+from sources.errors import ConfigError
 from training.processes.preemption import EXIT_CODE
 from training.run_dir.records import config_yaml
 
@@ -77,6 +78,12 @@ def _network_policy(config: Submission, name: str) -> Manifest:
 
 def _job(config: Submission, name: str) -> Manifest:
     options = config.submit.k8s
+    exits = {"containerName": CONTAINER, "operator": "In"}
+    rules = [  # the first that fits decides
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "Ignore", "onExitCodes": exits | {"values": [EXIT_CODE]}},  # stopped on request
+        {"action": "FailJob", "onExitCodes": exits | {"values": [ConfigError.exit_code]}},
+    ]
     spec: Manifest = {
         "completionMode": "Indexed",
         "completions": config.submit.nodes,
@@ -84,7 +91,7 @@ def _job(config: Submission, name: str) -> Manifest:
         # One pod's failure takes the others along, and each of them counts.
         "backoffLimit": options.backoff_limit * config.submit.nodes,
         "podReplacementPolicy": "Failed",
-        "podFailurePolicy": {"rules": _failure_rules()},
+        "podFailurePolicy": {"rules": rules},
         "template": {"metadata": {"labels": _labels(name)}, "spec": _pod(config, name)},
     }
     job = _object("batch/v1", "Job", config, name, spec=spec)
@@ -92,16 +99,6 @@ def _job(config: Submission, name: str) -> Manifest:
         job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = options.queue
         spec["suspend"] = True
     return job
-
-
-def _failure_rules() -> list[Manifest]:
-    """The first that fits decides: eviction and a stop on request are no failures, a wrong configuration is final."""
-
-    def on_exit(action: str, code: int) -> Manifest:
-        return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [code]}}
-
-    disrupted = [{"type": "DisruptionTarget", "status": "True"}]
-    return [{"action": "Ignore", "onPodConditions": disrupted}, on_exit("Ignore", EXIT_CODE), on_exit("FailJob", 2)]
 
 
 def _pod(config: Submission, name: str) -> Manifest:

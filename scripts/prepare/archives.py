@@ -4,19 +4,23 @@ The photos are found by the tars' headers, which are 512 bytes for each, and rea
 """
 
 import gzip
+import hashlib
 import io
 import os
 import tarfile
 import zlib
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from aistore_data.upload.items import Photo, Split
-from scripts.prepare.synsets import wnids_by_id
 from sources.errors import ConfigError, DataError
 from sources.manifest import IMG_EXTENSIONS
 from sources.progress_bar import Progress
+
+IDS_SHA256 = "930a31901625f2149f8bab016254025ad225daf9efafa3f00011daf6f5f919f9"
+"""Of the classes in the order of the devkit's numbers, one a line."""
 
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 
@@ -176,6 +180,20 @@ def devkit_labels(ground_truth: bytes) -> list[str]:
     if wrong := [number for number in numbers if not 0 < number < len(wnids)]:
         raise ValueError(f"it has the label {wrong[0]}, and ImageNet's labels are 1 to {len(wnids) - 1:,}")
     return [wnids[number] for number in numbers]
+
+
+def wnids_by_id() -> list[str]:
+    """The class of each of the devkit's numbers, which begin with 1: the first item is an empty text.
+
+    1 is the class n02119789, a kit fox. ``ilsvrc2012_ids.txt`` holds for each number, from 1 to 1,000, the place of its
+    class among the sorted ones, from 1 as well. It agrees with the names of all 50,000 validation photos as torch7's
+    examples sort them into folders, and with two lists that others have read from the devkit's meta.mat.
+    """
+    wnids = (files("training.model") / "imagenet_wnids.txt").read_text(encoding="ascii").split()
+    places = Path(__file__).with_name("ilsvrc2012_ids.txt").read_text(encoding="ascii").split()
+    classes = [wnids[int(place) - 1] for place in places]
+    assert hashlib.sha256("\n".join(classes).encode()).hexdigest() == IDS_SHA256, "the table of classes was altered"
+    return ["", *classes]
 
 
 def kind_of(path: Path) -> str:
