@@ -24,7 +24,7 @@ from typing import Any
 from aistore_data.bucket.layout import METADATA_PREFIX
 from aistore_data.bucket.store import Destination
 from aistore_data.upload.destination import Folder, opened, put
-from aistore_data.upload.items import InlineBytes, Item, Photo, Split, items_of
+from aistore_data.upload.items import InlineBytes, Item, Split, items_of
 from aistore_data.upload.transfer import Outcome, Planned, plan, transfer
 from scripts.prepare.checks import ArchiveSums, check_photos, check_splits
 from scripts.prepare.flat import sort_in_place
@@ -32,7 +32,6 @@ from scripts.prepare.inspection import inspect
 from scripts.prepare.sources import Source, open_source, sampled
 from sources.command_line import add_options, exit_code, positive, print_line
 from sources.errors import ConfigError
-from sources.manifest import Manifest
 from sources.text import visible
 
 REPORT = f"{METADATA_PREFIX}prepare.json"
@@ -109,8 +108,8 @@ def _report(
     sizes = {item.place: size for item, size in zip(items, outcome.sizes, strict=True)}
     described = {}
     for split in splits:
-        photos = [Photo(p.name, p.label, sizes[p.place], p.place) for p in split.photos]
-        manifest: Manifest = Split(split.prefix, split.classes, photos).manifest()
+        photos = [photo._replace(size=sizes[photo.place]) for photo in split.photos]
+        manifest = Split(split.prefix, split.classes, photos).manifest()
         described[split.prefix[:-1]] = {
             "samples": len(manifest),
             "bytes": int(manifest.sizes.sum()),

@@ -19,7 +19,8 @@ from sources.errors import UserError
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-def _arguments() -> argparse.Namespace:
+def main() -> int:
+    """Serves until a signal, or until standard input closes; the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m aistore_data.embedded",
         description="A small AIStore on the loopback address, for the SDK, curl and PyTorch data sets: buckets, "
@@ -47,12 +48,6 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if bool(arguments.tls_cert) != bool(arguments.tls_key) or (arguments.tls_client_ca and not arguments.tls_cert):
         parser.error("--tls-cert and --tls-key belong together, and --tls-client-ca needs both")
-    return arguments
-
-
-def main() -> int:
-    """Serves until a signal, or until standard input closes; the exit code."""
-    arguments = _arguments()
     os.umask(0o077)  # objects, logs and sockets are this user's alone
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for connections

@@ -23,7 +23,6 @@ from aistore_data.embedded.store import Store
 
 SIGNATURE_VALID_S = 300
 _ERROR_HEADERS = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
-_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass
@@ -71,15 +70,6 @@ def _snode(node_id: str, kind: str, url: str, flags: int) -> dict[str, Any]:
         "flags": flags,
         "id_digest": xxhash.xxh64_intdigest(node_id.encode()),
     }
-
-
-def base36(number: int) -> str:
-    """As AIS writes ``utm``."""
-    digits = ""
-    while number:
-        number, digit = divmod(number, 36)
-        digits = _BASE36[digit] + digits
-    return digits or "0"
 
 
 class Node:
@@ -177,7 +167,7 @@ class Node:
 
 def signed_location(cluster: Cluster, call: Call) -> str:
     """Where the proxy sends an object call: the same path at the target, with ``pid``, ``utm`` and a signature."""
-    utm = base36(time.time_ns())
+    utm = f"{time.time_ns():x}"
     items = [*call.query_items, ("pid", PROXY_ID), ("utm", utm)]
     added = urlencode({"pid": PROXY_ID, "utm": utm, "sig": cluster.sign(call.method, call.decoded_path, items)})
     path = quote(call.decoded_path, safe="/$&+:=@,;~", errors="surrogateescape")
@@ -190,4 +180,4 @@ def is_signed(cluster: Cluster, call: Call) -> bool:
     expected = cluster.sign(call.method, call.decoded_path, items)
     if not hmac.compare_digest(call.query.get("sig", "").encode("utf-8", "replace"), expected.encode()):
         return False
-    return time.time_ns() - int(call.query["utm"], 36) < SIGNATURE_VALID_S * 1_000_000_000
+    return time.time_ns() - int(call.query["utm"], 16) < SIGNATURE_VALID_S * 1_000_000_000

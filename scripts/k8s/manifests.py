@@ -3,10 +3,9 @@
 import hashlib
 import re
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
-from scripts.k8s.volumes import CONFIG, environment, mounts, volumes
-from scripts.submission import Submission
+from scripts.submission import KubernetesConfig, Submission
 from sources.errors import ConfigError
 from training.processes.preemption import EXIT_CODE
 from training.run_dir.records import config_yaml
@@ -19,6 +18,18 @@ _GIB_FOR_EACH_CPU = 4
 """Of memory, where submit.mem is not set: as most clouds' machines have it. A pod without a limit may fill its node."""
 _NAME_LENGTH = 52
 """Of a Job: the names of its pods append an index and five random characters, and have 63."""
+
+CONFIG = "/etc/imagenet-ais"
+_SECRETS = {
+    # The token as a file, which Kubernetes replaces while the pod runs: a token's life is shorter than a run's.
+    "ais_token_secret": ("ais-token", {"AIS_AUTHN_TOKEN_FILE": "token"}),
+    "ais_ca_secret": ("ais-ca", {"AIS_CLIENT_CA": "ca.crt"}),
+    "ais_cert_secret": ("ais-certificate", {"AIS_CRT": "tls.crt", "AIS_CRT_KEY": "tls.key"}),
+}
+"""Option → name of the volume, which lies in /etc, and variable → the key of the Secret whose file it names."""
+_READABLE_BY_GROUP = 0o440
+"""Mode of a Secret's files."""
+_SHUTDOWN_MARGIN_S = 5
 
 
 def render(config: Submission) -> list[Manifest]:
@@ -116,7 +127,7 @@ def _pod(config: Submission, name: str) -> Manifest:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(config, name)],
-        "volumes": volumes(config, name),
+        "volumes": [{"name": volume.name, **volume.source} for volume in _mounted(config, name)],
     }
     if options.node_selector:
         pod["nodeSelector"] = _pairs(options.node_selector)
@@ -146,14 +157,17 @@ def _container(config: Submission, name: str) -> Manifest:
             "--max-restarts=0",
             *("train.py", "--config-path", CONFIG, "--config-name", "config"),
         ],
-        "env": environment(config),
+        "env": _environment(config),
         "resources": _resources(config),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": mounts(config, name),
+        "volumeMounts": [
+            {"name": volume.name, "mountPath": volume.path} | ({"readOnly": True} if volume.read_only else {})
+            for volume in _mounted(config, name)
+        ],
     }
 
 
@@ -175,3 +189,50 @@ def _resources(config: Submission) -> Manifest:
 def _pairs(entries: list[str]) -> dict[str, str]:
     """``["NAME=VALUE", …]`` as a dict."""
     return {name: value for name, _, value in (entry.partition("=") for entry in entries)}
+
+
+class _Volume(NamedTuple):
+    """A volume's name, its source in Kubernetes' words, and where it is mounted."""
+
+    name: str
+    source: dict[str, Any]
+    path: str
+    read_only: bool = False
+
+
+def _environment(config: Submission) -> list[dict[str, Any]]:
+    """``env`` of the container; secrets by reference."""
+    # Between SIGTERM and SIGKILL torch's launcher waits for its processes to save, 30 s unless told.
+    shutdown_s = max(1, config.submit.k8s.grace_s - _SHUTDOWN_MARGIN_S)
+    values = {"HOME": "/tmp", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(shutdown_s)}  # noqa: S108
+    for _, volume, keys in _secrets(config.submit.k8s):
+        values |= {variable: f"/etc/{volume}/{key}" for variable, key in keys.items()}
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _secrets(options: KubernetesConfig) -> list[tuple[str, str, dict[str, str]]]:
+    """(name of the Secret, name of the volume, variable → key) of those that are given."""
+    return [(secret, *entry) for option, entry in _SECRETS.items() if (secret := getattr(options, option))]
+
+
+def _mounted(config: Submission, name: str) -> list[_Volume]:
+    """What a pod sees."""
+    options = config.submit.k8s
+    disk: dict[str, Any] = {"emptyDir": {"sizeLimit": options.ephemeral_storage}}
+    listed = [
+        _Volume("config", {"configMap": {"name": name}}, CONFIG, read_only=True),
+        _Volume("shm", {"emptyDir": {"medium": "Memory", "sizeLimit": options.shm_size}}, "/dev/shm"),  # noqa: S108
+        _Volume("tmp", disk, "/tmp"),  # noqa: S108
+        _Volume("runs", _claim(options.runs_claim) if options.runs_claim else disk, options.runs_mount),
+    ]
+    if options.data_claim:
+        listed.append(_Volume("data", _claim(options.data_claim, readOnly=True), options.data_mount, read_only=True))
+    for secret, volume, keys in _secrets(options):
+        items = [{"key": key, "path": key} for key in keys.values()]
+        source = {"secret": {"secretName": secret, "defaultMode": _READABLE_BY_GROUP, "items": items}}
+        listed.append(_Volume(volume, source, f"/etc/{volume}", read_only=True))
+    return listed
+
+
+def _claim(name: str, **more: bool) -> dict[str, Any]:
+    return {"persistentVolumeClaim": {"claimName": name, **more}}
