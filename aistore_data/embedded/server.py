@@ -82,12 +82,13 @@ def _check_root(root: Path, imagefolder: Path | None) -> None:
                 f"--root {root} holds {split}/, so it is a folder of photos and not the server's own. To serve it, "
                 f"unchanged, as ais://{BUCKET}: python -m aistore_data.embedded {shlex.quote(str(root))}"
             )
-    if not root.is_dir():
+    near = list(islice(chain(root.glob("*"), root.glob("*/*")), _LOOKED_AT))
+    if not near:
         return
     from sources.manifest import IMG_EXTENSIONS  # here, so that a new server without a folder needs no NumPy
 
-    for path in islice(chain(root.glob("*"), root.glob("*/*")), _LOOKED_AT):
-        if path.name.lower().endswith(IMG_EXTENSIONS) and path.parent.name not in ("buckets", ".logs"):
+    for path in near:
+        if path.name.lower().endswith(IMG_EXTENSIONS) and path.parent not in (root / "buckets", root / ".logs"):
             raise EmbeddedError(
                 f"--root {root} holds the photo {path}, so it is not the server's own. Choose a new folder."
             )
