@@ -79,13 +79,10 @@ def index_archives(train: str, val: str, devkit: str) -> list[Split]:
         raise DataError(
             f"{devkit} names the class {unknown[0]}, which {train} does not have: they do not belong together."
         )
+    found = {"train/": photos, "val/": [(wnid_of[name], name, place) for name, place in val_photos]}
     return [
-        Split("train/", classes, [Photo(f"{w}/{name}", numbers[w], place.size, place) for w, name, place in photos]),
-        Split(
-            "val/",
-            classes,
-            [Photo(f"{wnid_of[n]}/{n}", numbers[wnid_of[n]], place.size, place) for n, place in val_photos],
-        ),
+        Split(prefix, classes, [Photo(f"{wnid}/{name}", numbers[wnid], place.size, place) for wnid, name, place in some])
+        for prefix, some in found.items()
     ]
 
 
