@@ -81,7 +81,7 @@ def index_archives(train: str, val: str, devkit: str) -> list[Split]:
         )
     found = {"train/": photos, "val/": [(wnid_of[name], name, place) for name, place in val_photos]}
     return [
-        Split(prefix, classes, [Photo(f"{wnid}/{name}", numbers[wnid], place.size, place) for wnid, name, place in some])
+        Split(prefix, classes, [Photo(f"{wnid}/{name}", numbers[wnid], at.size, at) for wnid, name, at in some])
         for prefix, some in found.items()
     ]
 
