@@ -3,15 +3,8 @@
 import hashlib
 from pathlib import Path
 
-
-def _sha256() -> str:
-    digest = hashlib.sha256()
-    for name in ("sample.py", "request.py", "server.py", "protocol.py", "files.py", "limits.py"):
-        digest.update(Path(__file__).with_name(name).read_bytes())
-    return digest.hexdigest()
-
-
-_CODE_SHA256 = _sha256()
+_FILES = ("sample.py", "request.py", "server.py", "protocol.py", "files.py", "limits.py")
+_CODE_SHA256 = hashlib.sha256(b"".join(Path(__file__).with_name(name).read_bytes() for name in _FILES)).hexdigest()
 
 
 def code_sha256() -> str:

@@ -38,40 +38,15 @@ def query_of(scope: Mapping[str, Any]) -> dict[str, str]:
     if scope["method"] == "PUT" and looks_pulled(path):
         raise BadRequest("a name that begins with PROVIDER/@# cannot be told from another object's")
     fqn = query.get("etl_fqn", "").strip()
-    if fqn and scope["method"] in ("PUT", "GET") and scope.get(FILE_OF_SCOPE) != query["etl_fqn"]:
-        check_file(scope["method"], path, normal_path(fqn))
+    checked = not fqn or scope["method"] not in ("PUT", "GET") or scope.get(FILE_OF_SCOPE) == query["etl_fqn"]
+    if not checked and not is_own_file(scope["method"], path, normal_path(fqn)):
+        raise BadRequest("etl_fqn is not the file of the object that is asked for")
     return query
-
-
-def own_files_only(application: Any) -> Any:
-    """An ASGI application for which requests for other files are refused, and websockets, whose messages name files."""
-
-    async def checked(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008, "reason": "this ETL answers HTTP alone"})
-            return
-        try:
-            if scope["type"] == "http":
-                query_of(scope)
-        except BadRequest as error:
-            headers = [(b"content-type", b"text/plain; charset=utf-8")]
-            await send({"type": "http.response.start", "status": 400, "headers": headers})
-            await send({"type": "http.response.body", "body": f"BadRequest: {error}".encode()})
-            return
-        await application(scope, receive, send)
-
-    return checked
 
 
 def normal_path(fqn: str) -> str:
     """The file that ``etl_fqn`` names; it is encoded once more than the query."""
     return os.path.normpath("/" + unquote(fqn).lstrip("/"))
-
-
-def check_file(method: str, path: str, file: str) -> None:
-    """Raise BadRequest unless AIStore keeps the object of a request in the file at the normal path ``file``."""
-    if not is_own_file(method, path, file):
-        raise BadRequest("etl_fqn is not the file of the object that is asked for")
 
 
 def is_own_file(method: str, path: str, file: str) -> bool:
@@ -108,8 +83,11 @@ def _is_short_form(folder: str, asked: str, name: str) -> bool:
     return name in (f".x{sha256(whole).hexdigest()}", f".x{sha256(long).hexdigest()}")
 
 
-def read(path: str, limit: int) -> bytes:
-    """The bytes of a regular file. Raises BadRequest for anything else, and for more than ``limit`` bytes; OSError."""
+def read(path: str, limit: int, wait: bool = True) -> bytes:
+    """The bytes of a regular file. Raises BadRequest for anything else, and for more than ``limit`` bytes; OSError.
+
+    Not ``wait``: by preadv2's RWF_NOWAIT, which raises BlockingIOError where a disk would have to be waited for.
+    """
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except ValueError as error:  # NUL
@@ -120,32 +98,23 @@ def read(path: str, limit: int) -> bytes:
             raise BadRequest("etl_fqn is no regular file")
         if status.st_size > limit:
             raise BadRequest(f"the object has {status.st_size} bytes, and this ETL reads {limit} at most")
-        with open(file, "rb", buffering=0, closefd=False) as stream:
-            return stream.read(status.st_size) or b""
+        if wait:
+            return os.read(file, status.st_size)
+        data = bytearray(status.st_size)
+        if os.preadv(file, [data], 0, os.RWF_NOWAIT) < len(data):
+            raise BlockingIOError
+        return bytes(data)
     finally:
         os.close(file)
 
 
 def read_cached(path: str, limit: int) -> bytes | None:
-    """The bytes of a file that can be had without waiting for a disk (preadv2's RWF_NOWAIT), or None.
+    """The bytes of a file that can be had without waiting for a disk, or None.
 
     None also for files of more than ``limit`` bytes, for systems and file systems that cannot tell, and for whatever
     cannot be read.
     """
-    no_wait = getattr(os, "RWF_NOWAIT", None)
-    if no_wait is None:
-        return None
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except (OSError, ValueError):  # told by whoever reads it
+        return read(path, limit, wait=False)
+    except (OSError, BadRequest, AttributeError):  # told by whoever reads it; AttributeError: no RWF_NOWAIT here
         return None
-    try:
-        status = os.fstat(file)
-        if status.st_size > limit or not stat.S_ISREG(status.st_mode):
-            return None
-        data = bytearray(status.st_size)
-        return bytes(data) if os.preadv(file, [data], 0, no_wait) == status.st_size else None
-    except OSError:
-        return None
-    finally:
-        os.close(file)

@@ -65,24 +65,6 @@ class Refused(Exception):  # noqa: N818  # an answer, as BadRequest is
         self.status = status
 
 
-class Bodies:
-    """The bytes of all bodies that have come and are not answered yet."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held = 0
-
-    def take(self, count: int) -> None:
-        """Raises Refused, and takes nothing, where that were too many."""
-        if self._held + count > self._limit:
-            raise Refused(503, "this ETL holds as many bodies as it may: ask again later")
-        self._held += count
-
-    def give_back(self, count: int) -> None:
-        """The body is answered."""
-        self._held -= count
-
-
 class Unread:
     """The answers that their readers have not taken yet. Past the limit, who has not read for longest loses his."""
 

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import etl
 from etl.files import normal_path, query_of, read, read_cached
-from etl.limits import BODY_S, Bodies, Limits, Refused, Unread
+from etl.limits import BODY_S, Limits, Refused, Unread
 from etl.protocol import Answer, label_header, take_connections
 from etl.request import BadRequest, answer, parse, proved
 from etl.sample import CorruptSample
@@ -51,7 +51,7 @@ class ImageETL(FastAPIServer):
     def __init__(self) -> None:
         super().__init__()
         self.limits = Limits.of_environment()
-        self.bodies = Bodies(self.limits.memory_bytes)
+        self.held = 0  # bytes of all bodies that have come and are not answered yet
         self.unread = Unread(self.limits.memory_bytes)
         self._turns = _Turns()
         self._waiting = 0
@@ -99,10 +99,7 @@ class ImageETL(FastAPIServer):
         self._turns.append(turn)
 
     def _respond(self, source: bytes | str, path: str, etl_args: str) -> Answer:
-        try:
-            return 200, self.get_mime_type(), self.transform(source, path, etl_args)
-        except Exception as error:
-            return self.refuse(error, path)
+        return 200, self.get_mime_type(), self.transform(source, path, etl_args)
 
     def refuse(self, error: BaseException, path: str) -> Answer:
         """The answer that tells of an error, in the SDK's words; logged."""
@@ -164,7 +161,8 @@ def _application(server: ImageETL, sdk: ASGIApp) -> ASGIApp:
         try:
             query = query_of(scope)
             fqn = query.get("etl_fqn", "").strip()
-            if not _is_at_hand(scope, fqn):
+            comes = scope["method"] == "PUT" or (scope["method"] == "GET" and fqn)  # the object, or its path
+            if not comes or any(name == _PIPELINE for name, _ in scope["headers"]):
                 await sdk(scope, body.receive, send)
             else:
                 source = normal_path(fqn) if fqn else await body.read()
@@ -181,13 +179,6 @@ def _application(server: ImageETL, sdk: ASGIApp) -> ASGIApp:
             server.unread.add(transport, transport.get_write_buffer_size())
 
     return application
-
-
-def _is_at_hand(scope: Scope, fqn: str) -> bool:
-    """Whether a request is for an object that comes with it or lies in a file here, and for nothing else."""
-    if any(name == _PIPELINE for name, _ in scope["headers"]):
-        return False
-    return scope["method"] == "PUT" or (scope["method"] == "GET" and bool(fqn))
 
 
 async def _ask(server: ImageETL, source: bytes | str, path: str, etl_args: str) -> Answer:
@@ -215,8 +206,7 @@ class _Body:
 
     def __init__(self, server: ImageETL, receive: Receive) -> None:
         self._receive = receive
-        self._largest, self._bodies = server.limits.object_bytes, server.bodies
-        self._held = 0
+        self._server, self._held = server, 0
         self._end = asyncio.get_running_loop().time() + BODY_S
         self._whole = False
 
@@ -230,9 +220,12 @@ class _Body:
         except TimeoutError:
             raise Refused(408, f"the request's body has not come within {BODY_S:g} s") from None
         count = len(message.get("body", b""))
-        if self._held + count > self._largest:
-            raise Refused(413, f"the request's body has more than the {self._largest} bytes that this ETL reads")
-        self._bodies.take(count)
+        limits = self._server.limits
+        if self._held + count > limits.object_bytes:
+            raise Refused(413, f"the request's body has more than the {limits.object_bytes} bytes that this ETL reads")
+        if self._server.held + count > limits.memory_bytes:
+            raise Refused(503, "this ETL holds as many bodies as it may: ask again later")
+        self._server.held += count
         self._held += count
         self._whole = not message.get("more_body", False)
         return message
@@ -249,7 +242,7 @@ class _Body:
 
     def forget(self) -> None:
         """The request is answered."""
-        self._bodies.give_back(self._held)
+        self._server.held -= self._held
         self._held = 0
 
 

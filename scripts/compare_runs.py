@@ -84,10 +84,8 @@ def read(path: Path) -> Record:
 def causes(a: Record, b: Record) -> list[str]:
     """What was not the same from the beginning."""
     before, now = ({"config": r.config, "environment": r.environment} for r in (a, b))
-    return [
-        str(change)
-        for change in compatibility.changes_of_result(before, now) + compatibility.changes_of_rounding(before, now)
-    ]
+    changes = compatibility.changes_of_result(before, now) + compatibility.changes_of_rounding(before, now)
+    return list(map(str, changes))
 
 
 def part_in_samples(a: Record, b: Record) -> str | None:
@@ -165,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     for path in unfinished:
         print(f"  {visible(path)} has not finished")
     for cause in causes(a, b):
-        print(f"  {visible(str(cause))}")
+        print(f"  {visible(cause)}")
     return 1 if found else 0
 
 

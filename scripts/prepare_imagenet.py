@@ -24,7 +24,7 @@ from typing import Any
 from aistore_data.bucket.layout import METADATA_PREFIX
 from aistore_data.bucket.store import Destination
 from aistore_data.upload.destination import Folder, opened, put
-from aistore_data.upload.items import InlineBytes, Item, Photo, Split, items_of
+from aistore_data.upload.items import InlineBytes, Item, Split, items_of
 from aistore_data.upload.transfer import Outcome, Planned, plan, transfer
 from scripts.prepare.checks import ArchiveSums, check_photos, check_splits
 from scripts.prepare.flat import sort_in_place
@@ -32,7 +32,6 @@ from scripts.prepare.inspection import inspect
 from scripts.prepare.sources import Source, open_source, sampled
 from sources.command_line import add_options, exit_code, positive, print_line
 from sources.errors import ConfigError
-from sources.manifest import Manifest
 from sources.text import visible
 
 REPORT = f"{METADATA_PREFIX}prepare.json"
@@ -42,10 +41,11 @@ _NAMES_TOLD = 3
 def prepare(options: argparse.Namespace) -> dict[str, Any]:
     """The whole of it; answers the report. Raises UserError."""
     source = open_source(options.source)
-    _tell(source)
+    counts = ", ".join(f"{len(split.photos):,} {split.prefix[:-1]}" for split in source.splits)
+    print(f"{source.kind}: {counts} photos, {len(source.splits[0].classes):,} classes", flush=True)
     if not options.allow_other:
         check_splits(source.splits)
-    if _is_in_place(source, options):
+    if source.flat and "://" not in options.dest and source.flat.resolve() == Path(options.dest).resolve():
         return _sort_in_place(source, options)
     splits = [sampled(split, options.sample) for split in source.splits] if options.sample else source.splits
     check_photos(splits, options.max_photo_mb)
@@ -62,19 +62,13 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
             options.workers,
             options.replace,
             None if options.no_inspect else inspect,
-            sums.on_read if whole else lambda chunk: None,
+            sums.on_read,
             check,
         )
         sums.finish()
         report = _report(source, splits, items, outcome, options)
         put(destination, REPORT, json.dumps(report, indent=1).encode())
     return report
-
-
-def _is_in_place(source: Source, options: argparse.Namespace) -> bool:
-    return (
-        "://" not in options.dest and source.flat is not None and source.flat.resolve() == Path(options.dest).resolve()
-    )
 
 
 def _sort_in_place(source: Source, options: argparse.Namespace) -> dict[str, Any]:
@@ -92,11 +86,6 @@ def _sort_in_place(source: Source, options: argparse.Namespace) -> dict[str, Any
         report = _report(source, source.splits, items, outcome, options) | {"inspected": False}
         put(destination, REPORT, json.dumps(report, indent=1).encode())
     return report
-
-
-def _tell(source: Source) -> None:
-    counts = ", ".join(f"{len(split.photos):,} {split.prefix[:-1]}" for split in source.splits)
-    print(f"{source.kind}: {counts} photos, {len(source.splits[0].classes):,} classes", flush=True)
 
 
 def _warn(planned: Sequence[Planned], destination: Destination) -> None:
@@ -119,8 +108,8 @@ def _report(
     sizes = {item.place: size for item, size in zip(items, outcome.sizes, strict=True)}
     described = {}
     for split in splits:
-        photos = [Photo(p.name, p.label, sizes[p.place], p.place) for p in split.photos]
-        manifest: Manifest = Split(split.prefix, split.classes, photos).manifest()
+        photos = [photo._replace(size=sizes[photo.place]) for photo in split.photos]
+        manifest = Split(split.prefix, split.classes, photos).manifest()
         described[split.prefix[:-1]] = {
             "samples": len(manifest),
             "bytes": int(manifest.sizes.sum()),
@@ -142,7 +131,8 @@ def _report(
     }
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.prepare_imagenet",
         description=__doc__,
@@ -170,12 +160,6 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.layout == "pairs" and "://" not in options.dest:
         parser.error("--layout pairs is that of a bucket: training reads a folder by its class folders")
-    return options
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; the exit code."""
-    options = _arguments(arguments)
     return exit_code(lambda: _tell_report(prepare(options), options))
 
 

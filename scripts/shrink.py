@@ -9,21 +9,25 @@ do it, and go on after a kill. For a bucket, shrink the folder and upload the re
 """
 
 import argparse
+import io
 import json
 import os
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+
+from PIL import Image
 
 from aistore_data.bucket.layout import METADATA_PREFIX
 from aistore_data.upload.destination import SPLITS, Folder, opened_folder, present, put
 from aistore_data.upload.items import Item, index_folder, items_of
 from aistore_data.upload.transfer import plan, transfer
 from etl.sample import CorruptSample, Key, Spec, transform
-from etl.shrink import shrink
 from sources.command_line import exit_code, positive, print_line
 from sources.errors import ConfigError
 from sources.manifest import IMG_EXTENSIONS
@@ -32,87 +36,82 @@ from sources.pillow_warnings import collect
 RECORD = f"{METADATA_PREFIX}shrink.json"
 
 
-@dataclass(frozen=True)
-class Shrink:
-    """What is done to the photos; pickles, for the processes that do it."""
+def shrink(data: bytes, side: int, quality: int) -> bytes:
+    """A JPEG of ``quality`` whose short side is ``side`` pixels, if the photo's is longer; else the bytes as they are.
 
-    side: int
-    quality: int
+    What is no photo, or cannot be decoded whole, stays as it is too, so labels beside photos do. Greyscale stays
+    greyscale, everything else becomes RGB as training makes it (``convert("RGB")``); EXIF and colour profile, which
+    training ignores, are dropped. Resized by Lanczos, horizontally and then vertically: Pillow's own call has changed
+    the order between its versions.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF
+            with Image.open(io.BytesIO(data)) as opened:
+                if min(opened.size) <= side:
+                    return data
+                image = opened.convert("L" if opened.mode == "L" else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return data
+    width, height = shrunk_size(image.width, image.height, side)
+    for size in ((width, image.height), (width, height)):
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
 
-    def __call__(self, name: str, data: bytes) -> tuple[bytes, list[str]]:
-        """As ``aistore_data.upload.transfer`` wants it."""
-        return shrink(data, self.side, self.quality), []
 
-    def record(self, source: str) -> bytes:
-        """What is kept beside the photos."""
-        return json.dumps({"source": source, "side": self.side, "quality": self.quality}).encode()
+def shrunk_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """(width, height) with the short side ``side`` and the long one in proportion, rounded half up."""
+    short = min(width, height)
+    return (2 * width * side + short) // (2 * short), (2 * height * side + short) // (2 * short)
 
 
-def shrink_folder(source: Path, dest: Folder, how: Shrink, workers: int, check: Callable[[], None]) -> tuple[int, int]:
+def _shrunk(side: int, quality: int, name: str, data: bytes) -> tuple[bytes, list[str]]:
+    """As ``aistore_data.upload.transfer`` wants it."""
+    return shrink(data, side, quality), []
+
+
+def shrink_folder(dest: Folder, options: argparse.Namespace, check: Callable[[], None]) -> tuple[int, int]:
     """An ImageFolder into another; answers (photos stored, photos that were there). Raises UserError."""
+    source = Path(options.source)
     splits = index_folder(source, print_line)
     items = [Item(i.name, i.place, -1) for split in splits for i in items_of(split, split.manifest(), "folders")]
     planned = plan(items, dest, replace=False)
-    record = how.record(str(source.absolute()))
-    _check_record(dest.root / RECORD, record, any(entry.existing for entry in planned))
+    how = {"side": options.side, "quality": options.quality}
+    record = json.dumps({"source": str(source.absolute()), **how}).encode()
+    path = dest.root / RECORD
+    there = path.read_bytes() if path.exists() else b"nothing that says how it was made"
+    if there != record and any(entry.existing for entry in planned):  # a file's size does not tell how it was made
+        raise ConfigError(
+            f"{dest.root} holds other photos ({there.decode()}), not {record.decode()}: choose another DEST."
+        )
     put(dest, RECORD, record)
     missing = [entry for entry in planned if entry.existing is None]
-    transfer(missing, dest, workers, replace=False, transform=how, check=check)
+    transfer(missing, dest, options.workers, replace=False, transform=partial(_shrunk, *how.values()), check=check)
     photos = [entry for entry in planned if entry.item.name.startswith(SPLITS)]
     kept = sum(entry.existing is not None for entry in photos)
     return len(photos) - kept, kept
 
 
-def _check_record(path: Path, expected: bytes, begun: bool) -> None:
-    """What is there must come from the same photos in the same way: a file's size does not tell."""
-    if begun and (not path.exists() or path.read_bytes() != expected):
-        there = path.read_text() if path.exists() else "nothing that says how it was made"
-        raise ConfigError(
-            f"{path.parent.parent} holds other photos ({there}), not {expected.decode()}: choose another DEST."
-        )
+def measure(root: Path, names: Sequence[str]) -> tuple[float, float]:
+    """Means over some photos: bytes, and milliseconds of this process's CPU for a training sample of 224 pixels.
 
-
-@dataclass(frozen=True)
-class Measured:
-    """Means over some photos: bytes, and milliseconds of this process's CPU for a training sample of 224 pixels."""
-
-    bytes: float
-    sample_ms: float
-
-
-def measure(reads: Sequence[Callable[[str], bytes]], names: Sequence[str]) -> list[Measured]:
-    """Of photos by name, for each way to read them; what cannot be decoded counts with its bytes alone."""
-    sizes: list[list[int]] = [[] for _ in reads]
-    times: list[list[float]] = [[] for _ in reads]
-    collect()  # what Pillow says of odd photos is no part of the figures
+    What cannot be decoded counts with its bytes alone.
+    """
+    sizes, milliseconds = [], []
     for index, name in enumerate(names):
-        for read, size, milliseconds in zip(reads, sizes, times, strict=True):
-            data = read(name)
-            size.append(len(data))
-            begin = time.process_time()
-            try:
-                transform(data, Spec.train(224), Key(0, 0, index))
-            except CorruptSample:
-                continue
+        data = (root / name).read_bytes()
+        sizes.append(len(data))
+        begin = time.process_time()
+        with suppress(CorruptSample):
+            transform(data, Spec.train(224), Key(0, 0, index))
             milliseconds.append(1000 * (time.process_time() - begin))
-    return [Measured(statistics.fmean(s), statistics.fmean(t or [0.0])) for s, t in zip(sizes, times, strict=True)]
+    return statistics.fmean(sizes), statistics.fmean(milliseconds or [0.0])
 
 
-def _spread(names: Sequence[str], count: int) -> list[str]:
-    """``count`` of the names, evenly spread."""
-    return [names[index * len(names) // count] for index in range(min(count, len(names)))]
-
-
-def _tell(before: Measured, after: Measured, count: int) -> None:
-    print(f"measured on {count:,} photos, before → after:")
-    print(f"  bytes per photo                     {before.bytes:,.0f} → {after.bytes:,.0f}"
-          f" ({after.bytes / before.bytes:.2f})")  # fmt: skip
-    print(f"  CPU per training sample of 224 px   {before.sample_ms:.2f} → {after.sample_ms:.2f} ms"
-          f" ({after.sample_ms / max(before.sample_ms, 1e-9):.2f})")  # fmt: skip
-    print("The pixels differ from the original photos': this is another data set, with another hash.")
-
-
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.shrink", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -132,25 +131,23 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         )
     if options.source.rstrip("/") == options.dest.rstrip("/"):
         parser.error("SOURCE and DEST are the same")
-    return options
+    return exit_code(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:
-    how = Shrink(options.side, options.quality)
     with opened_folder(options.dest) as (dest, check):
-        stored, kept = shrink_folder(Path(options.source), dest, how, options.workers, check)
+        stored, kept = shrink_folder(dest, options, check)
         print(f"{options.dest}: {stored:,} photos stored, {kept:,} were there already")
         names = sorted(name for name in present(dest) if name.startswith(SPLITS[0]))
-        reads = [lambda name, root=root: Path(root, name).read_bytes() for root in (options.source, dest.root)]
-    photos = _spread([name for name in names if name.lower().endswith(IMG_EXTENSIONS)], options.measure)
-    before, after = measure(reads, photos)
-    _tell(before, after, len(photos))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; the exit code."""
-    options = _arguments(arguments)
-    return exit_code(lambda: _run(options))
+    photos = [name for name in names if name.lower().endswith(IMG_EXTENSIONS)]
+    count = min(options.measure, len(photos))
+    spread = [photos[index * len(photos) // count] for index in range(count)]
+    collect()  # what Pillow says of odd photos is no part of the figures
+    (size, before), (smaller, after) = (measure(Path(root), spread) for root in (options.source, dest.root))
+    print(f"measured on {count:,} photos, before → after:")
+    print(f"  bytes per photo                     {size:,.0f} → {smaller:,.0f} ({smaller / size:.2f})")
+    print(f"  CPU per training sample of 224 px   {before:.2f} → {after:.2f} ms ({after / max(before, 1e-9):.2f})")
+    print("The pixels differ from the original photos': this is another data set, with another hash.")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,10 @@ class Run:
 def read(path: Path, now: float) -> Run:
     """What there is to read at the time ``now``."""
     locks = list(path.glob(f"{LOCK}*"))
-    changes = [changed for sign in (*locks, *(path / name for name in _SIGNS)) if (changed := _time_of_change(sign))]
+    changes = [-math.inf]
+    for sign in (*locks, *(path / name for name in _SIGNS)):
+        with suppress(FileNotFoundError):
+            changes.append(sign.stat().st_mtime)
     needed = {"kind", "epoch", "step", "attempt", "time"}
     return Run(
         path=path,
@@ -150,15 +154,8 @@ def read(path: Path, now: float) -> Run:
         summary=read_object(path / "summary.json"),
         preempted=(path / "PREEMPTED").exists(),
         locked=bool(locks),
-        age_s=max(0.0, now - max(changes, default=-math.inf)),
+        age_s=max(0.0, now - max(changes)),
     )
-
-
-def _time_of_change(path: Path) -> float | None:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return None
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -11,15 +11,16 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
-from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.imagefolder import BUCKET, LAYOUTS
 from aistore_data.embedded.server import EmbeddedServer
 from aistore_data.embedded.tls import Tls
+from sources.errors import UserError
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-def _arguments() -> argparse.Namespace:
+def main() -> int:
+    """Serves until a signal, or until standard input closes; the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m aistore_data.embedded",
         description="A small AIStore on the loopback address, for the SDK, curl and PyTorch data sets: buckets, "
@@ -47,12 +48,6 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if bool(arguments.tls_cert) != bool(arguments.tls_key) or (arguments.tls_client_ca and not arguments.tls_cert):
         parser.error("--tls-cert and --tls-key belong together, and --tls-client-ca needs both")
-    return arguments
-
-
-def main() -> int:
-    """Serves until a signal, or until standard input closes; the exit code."""
-    arguments = _arguments()
     os.umask(0o077)  # objects, logs and sockets are this user's alone
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for connections
@@ -67,7 +62,7 @@ def main() -> int:
         try:
             root = arguments.root or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="embedded-ais-")))
             server = EmbeddedServer(root, token, arguments.port, arguments.folder, arguments.layout, tls)
-        except (EmbeddedError, OSError) as error:
+        except (UserError, OSError) as error:
             print(error, file=sys.stderr)
             return 2
         stack.callback(server.close)

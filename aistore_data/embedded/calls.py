@@ -8,7 +8,7 @@ from contextlib import suppress
 from urllib.parse import parse_qsl, unquote
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope
 
 from aistore_data.embedded.errors import ApiError
@@ -26,12 +26,9 @@ def header(value: str) -> str:
     return _CONTROL.sub(" ", value).encode("utf-8", "surrogateescape").decode("latin-1")
 
 
-class Json(JSONResponse):
+def json_answer(content: object) -> Response:
     """JSON in ASCII, since a client's text may hold half a character, which UTF-8 cannot."""
-
-    def render(self, content: object) -> bytes:
-        """The body."""
-        return json.dumps(content).encode()
+    return Response(json.dumps(content), media_type="application/json")
 
 
 class Call(Request):
@@ -94,9 +91,7 @@ class Call(Request):
     def object_name(self) -> str:
         """The decoded name of the object in the path. Raises ApiError 400 for one that AIS does not take."""
         try:
-            name = unquote(self.parts[3], errors="strict")
-        except IndexError:
-            name = ""
+            name = unquote("".join(self.parts[3:]), errors="strict")
         except UnicodeDecodeError:
             raise ApiError(400, "the object's name is not UTF-8") from None
         if not name or "\0" in name:

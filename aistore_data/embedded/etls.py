@@ -16,11 +16,12 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from aistore_data.embedded.errors import ApiError, etl_not_found
+from aistore_data.embedded.errors import TARGET_ID, ApiError, etl_not_found
 from aistore_data.embedded.messages import Message
 from aistore_data.embedded.pods import Pod, inherited
 from aistore_data.embedded.store import Bucket
 
+_DESCRIBED = ("stage", "xaction_id", "obj_count", "in_bytes", "out_bytes")
 INITIALIZING, RUNNING, ABORTED = "Initializing", "Running", "Aborted"
 _NAME = re.compile(r"[a-z0-9][-a-z0-9]{4,30}[a-z0-9]")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|h|m|s)")
@@ -78,24 +79,17 @@ class Etl:
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     stage: str = INITIALIZING
     pod: Pod | None = None
-    object_count: int = 0
+    obj_count: int = 0
     in_bytes: int = 0
     out_bytes: int = 0
-
-    def count(self, in_bytes: int, out_bytes: int) -> None:
-        """Counts one transformed object."""
-        self.object_count += 1
-        self.in_bytes += in_bytes
-        self.out_bytes += out_bytes
 
 
 class Etls:
     """All ETLs of the server. Their pods write logs to ``logs`` and reach the target at ``target_url``."""
 
-    def __init__(self, logs: Path, target_url: str, target_id: str) -> None:
+    def __init__(self, logs: Path, target_url: str) -> None:
         self._logs = logs
         self._target_url = target_url
-        self._target_id = target_id
         self._etls: dict[str, Etl] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -119,7 +113,7 @@ class Etls:
         pod = etl.pod if etl else None
         if etl is None or pod is None or etl.stage != RUNNING:
             hint = f'try starting new ETL with "{self._target_url}/v1/etl/init" endpoint'
-            raise ApiError(404, f"t[{self._target_id}]: {name} does not exist - {hint}", "ErrNotFound")
+            raise ApiError(404, f"t[{TARGET_ID}]: {name} does not exist - {hint}", "ErrNotFound")
         return etl, pod
 
     def transform(self, stages: list[str], bucket: Bucket, name: str, arguments: str | None) -> bytes:
@@ -132,7 +126,9 @@ class Etls:
         for etl, pod in running:
             size = entry.size if isinstance(data, Path) else len(data)
             data = pod.transform(bucket_name, name, arguments, data, etl.object_timeout_s)
-            etl.count(size, len(data))
+            etl.obj_count += 1
+            etl.in_bytes += size
+            etl.out_bytes += len(data)
         assert isinstance(data, bytes)
         return data
 
@@ -181,14 +177,7 @@ class Etls:
     def describe(self) -> list[dict[str, Any]]:
         """As GET /v1/etl answers."""
         return [
-            {
-                "id": etl.name,
-                "stage": etl.stage,
-                "xaction_id": etl.xaction_id,
-                "obj_count": etl.object_count,
-                "in_bytes": etl.in_bytes,
-                "out_bytes": etl.out_bytes,
-            }
+            {"id": etl.name} | {name: getattr(etl, name) for name in _DESCRIBED}
             for etl in sorted(self._etls.values(), key=lambda etl: etl.name)
         ]
 
@@ -197,21 +186,18 @@ class Etls:
         etl = self.get(name)
         if etl.stage == ABORTED:
             raise etl_not_found(name)
-        timeouts = {
-            "init_timeout": go_duration(etl.init_timeout_s),
-            "obj_timeout": go_duration(etl.object_timeout_s),
-        }
+        timeouts = {"init_timeout": go_duration(etl.init_timeout_s), "obj_timeout": go_duration(etl.object_timeout_s)}
         return {"init_msg": {**etl.message, **timeouts, "resources": {}}}
 
     def logs(self, name: str) -> list[dict[str, str]]:
         """The last lines of the pod's log, in base64; here of a stopped ETL too."""
         pod = self.get(name).pod
         text = pod.log_tail() if pod else ""
-        return [{"target_id": self._target_id, "logs": base64.b64encode(text.encode()).decode()}]
+        return [{"target_id": TARGET_ID, "logs": base64.b64encode(text.encode()).decode()}]
 
     def health(self, name: str) -> list[dict[str, str]]:
         """Whether the pod runs."""
-        return [{"target_id": self._target_id, "health_status": self.get(name).stage}]
+        return [{"target_id": TARGET_ID, "health_status": self.get(name).stage}]
 
     def _run(self, etl: Etl) -> None:
         reason, pod = missing_packages(etl.environment.get("PACKAGES", "")), None
@@ -232,7 +218,7 @@ class Etls:
         if pod is not None:
             pod.kill()
         lines = f"\n{pod.log_tail()}" if pod else ""
-        raise ApiError(400, f"t[{self._target_id}]: ETL[{etl.name}] failed to start: {reason}{lines}", "ErrETL")
+        raise ApiError(400, f"t[{TARGET_ID}]: ETL[{etl.name}] failed to start: {reason}{lines}", "ErrETL")
 
     def _new_pod(self, etl: Etl) -> Pod:
         environment = inherited(os.environ) | {

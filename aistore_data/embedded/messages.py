@@ -34,11 +34,7 @@ class Message:
 
     def text(self, name: str) -> str:
         """A string that can be written as UTF-8; else ""."""
-        value = self.fields.get(name)
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            raise _wrong(name, "a string")
+        value: str = self._field(name, str, "a string") or ""
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -56,26 +52,19 @@ class Message:
             raise _wrong(name, "a whole number")
         return value
 
-    def texts(self, name: str) -> list[str]:
-        """A list of strings."""
-        return [Message({name: item}).text(name) for item in self._list(name)]
-
     def message(self, name: str) -> "Message":
         """An object; else an empty one."""
-        value = self.fields.get(name)
-        if value is not None and not isinstance(value, dict):
-            raise _wrong(name, "an object")
-        return Message(value or {})
+        return Message(self._field(name, dict, "an object") or {})
 
     def messages(self, name: str) -> list["Message"]:
         """A list of objects."""
-        return [Message({name: item}).message(name) for item in self._list(name)]
+        return [Message({name: item}).message(name) for item in self._field(name, list, "a list") or []]
 
-    def _list(self, name: str) -> list[Any]:
+    def _field(self, name: str, kind: type, wanted: str) -> Any:
         value = self.fields.get(name)
-        if value is not None and not isinstance(value, list):
-            raise _wrong(name, "a list")
-        return value or []
+        if value is not None and not isinstance(value, kind):
+            raise _wrong(name, wanted)
+        return value
 
 
 def _wrong(name: str, wanted: str) -> ApiError:

@@ -10,20 +10,19 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import xxhash
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from aistore_data.embedded.calls import Call, Json
+from aistore_data.embedded.calls import Call, json_answer
 from aistore_data.embedded.errors import PROXY_ID, TARGET_ID, ApiError
 from aistore_data.embedded.etls import Etls
 from aistore_data.embedded.store import Store
 
 SIGNATURE_VALID_S = 300
 _ERROR_HEADERS = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
-_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass
@@ -71,15 +70,6 @@ def _snode(node_id: str, kind: str, url: str, flags: int) -> dict[str, Any]:
         "flags": flags,
         "id_digest": xxhash.xxh64_intdigest(node_id.encode()),
     }
-
-
-def base36(number: int) -> str:
-    """As AIS writes ``utm``."""
-    digits = ""
-    while number:
-        number, digit = divmod(number, 36)
-        digits = _BASE36[digit] + digits
-    return digits or "0"
 
 
 class Node:
@@ -142,11 +132,10 @@ class Node:
 
     def _check_token(self, call: Call) -> None:
         given = call.headers.get("authorization", "")
-        if hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {self.cluster.token}".encode()):
-            return
-        if self.allowed_without_token(call):
-            return
-        raise ApiError(401, 'invalid token from header "Authorization": invalid token' if given else "token required")
+        known = hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {self.cluster.token}".encode())
+        if not known and not self.allowed_without_token(call):
+            what = 'invalid token from header "Authorization": invalid token' if given else "token required"
+            raise ApiError(401, what)
 
     def _error(self, call: Call, error: ApiError) -> Response:
         """An error as AIS sends it: JSON in the body, or in the header Hdr-Error of an answer to HEAD."""
@@ -172,24 +161,23 @@ class Node:
             uptime = str(time.time_ns() - self.cluster.started_ns)
             return Response(headers={"Ais-Cluster-Uptime": uptime, "Ais-Node-Uptime": uptime})
         if call.method == "GET" and call.kind == "daemon" and call.query.get("what") == "smap":
-            return Json(self.cluster.smap())
+            return json_answer(self.cluster.smap())
         raise call.not_served()
 
 
-def signed_location(cluster: Cluster, method: str, decoded_path: str, raw_query: str) -> str:
+def signed_location(cluster: Cluster, call: Call) -> str:
     """Where the proxy sends an object call: the same path at the target, with ``pid``, ``utm`` and a signature."""
-    utm = base36(time.time_ns())
-    items = [*parse_qsl(raw_query, keep_blank_values=True), ("pid", PROXY_ID), ("utm", utm)]
-    added = urlencode({"pid": PROXY_ID, "utm": utm, "sig": cluster.sign(method, decoded_path, items)})
-    path = quote(decoded_path, safe="/$&+:=@,;~", errors="surrogateescape")
-    return f"{cluster.target_url}{path}?{raw_query}{'&' if raw_query else ''}{added}"
+    utm = f"{time.time_ns():x}"
+    items = [*call.query_items, ("pid", PROXY_ID), ("utm", utm)]
+    added = urlencode({"pid": PROXY_ID, "utm": utm, "sig": cluster.sign(call.method, call.decoded_path, items)})
+    path = quote(call.decoded_path, safe="/$&+:=@,;~", errors="surrogateescape")
+    return f"{cluster.target_url}{path}?{call.raw_query}{'&' if call.raw_query else ''}{added}"
 
 
-def is_signed(cluster: Cluster, method: str, decoded_path: str, query: list[tuple[str, str]]) -> bool:
+def is_signed(cluster: Cluster, call: Call) -> bool:
     """Whether our proxy redirected exactly this request, not long ago."""
-    items = [item for item in query if item[0] != "sig"]
-    values = dict(query)
-    expected = cluster.sign(method, decoded_path, items)
-    if not hmac.compare_digest(values.get("sig", "").encode("utf-8", "replace"), expected.encode()):
+    items = [item for item in call.query_items if item[0] != "sig"]
+    expected = cluster.sign(call.method, call.decoded_path, items)
+    if not hmac.compare_digest(call.query.get("sig", "").encode("utf-8", "replace"), expected.encode()):
         return False
-    return time.time_ns() - int(values["utm"], 36) < SIGNATURE_VALID_S * 1_000_000_000
+    return time.time_ns() - int(call.query["utm"], 16) < SIGNATURE_VALID_S * 1_000_000_000

@@ -109,27 +109,21 @@ class Pod:
             with socket.socket(socket.AF_UNIX) as listener, open_private(self._log) as output:
                 listener.bind(socket_address(self._folder, self._socket))
                 listener.listen(BACKLOG)
-                self._process = self._start(environment | {SECRET_VARIABLE: secret}, listener, output)
+                self._process = subprocess.Popen(
+                    # -P: a class that was pickled by reference is not found here either.
+                    [sys.executable, "-P", Path(__file__).with_name("pod_main.py"), str(listener.fileno())],
+                    env=environment | {SECRET_VARIABLE: secret},
+                    cwd=logs,
+                    stdin=subprocess.PIPE,  # this process alone holds the other end: the pod ends when it closes
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    process_group=0,
+                    pass_fds=(listener.fileno(),),
+                )
         except BaseException:
             os.close(self._folder)
             raise
         threading.Thread(target=self._watch, daemon=True).start()
-
-    def _start(
-        self, environment: dict[str, str], listener: socket.socket, output: BinaryIO
-    ) -> "subprocess.Popen[bytes]":
-        script = str(Path(__file__).with_name("pod_main.py"))
-        # -P: a class that was pickled by reference is not found here either.
-        return subprocess.Popen(
-            [sys.executable, "-P", script, str(listener.fileno())],
-            env=environment,
-            cwd=self._log.parent,
-            stdin=subprocess.PIPE,  # this process alone holds the other end: the pod ends when it closes
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-            pass_fds=(listener.fileno(),),
-        )
 
     def _watch(self) -> None:
         # Not reaped before the group is killed: until then nobody else can get this process id.
@@ -201,10 +195,10 @@ class Pod:
                 raise ApiError(400, f"the ETL's answer for {bucket}/{name} has over {MAX_ANSWER_BYTES} bytes", "ErrETL")
         except TimeoutError:
             connection.close()
-            raise ApiError(400, f'Put "{self._url(url)}": context deadline exceeded (after {timeout_s:g} s)') from None
+            raise ApiError(400, f'Put "http://pod{url}": context deadline exceeded (after {timeout_s:g} s)') from None
         except (http.client.HTTPException, OSError) as error:
             connection.close()
-            raise ApiError(400, f'Put "{self._url(url)}": EOF ({error})') from None
+            raise ApiError(400, f'Put "http://pod{url}": EOF ({error})') from None
         if response.will_close:
             connection.close()
         else:
@@ -212,9 +206,6 @@ class Pod:
         if response.status >= 400:
             raise ApiError(response.status, f"ETL error: {data.decode('utf-8', 'replace')}", "ErrETL")
         return data
-
-    def _url(self, url: str) -> str:
-        return f"http://pod{url}"
 
     def _connection(self, timeout_s: float) -> PodConnection:
         """The connection used last, unless the pod closed it (a worker that died); else a new one.
@@ -229,7 +220,7 @@ class Pod:
                 try:
                     connection.connect()
                 except OSError as error:
-                    raise ApiError(400, f'Put "{self._url("")}": {error}') from None
+                    raise ApiError(400, f'Put "http://pod": {error}') from None
                 return connection
             poll = select.poll()  # not select(), which fails from file descriptor 1024 on
             poll.register(connection.sock, select.POLLIN)

@@ -2,14 +2,12 @@
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from pathlib import Path
-from types import TracebackType
 
 from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.tls import Tls
@@ -61,7 +59,7 @@ class EmbeddedAIS:
 
     def __enter__(self) -> "EmbeddedAIS":
         with tempfile.TemporaryFile() as errors:
-            self._process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 self._command,
                 env=self._environment,
                 cwd=_PROJECT,
@@ -70,40 +68,30 @@ class EmbeddedAIS:
                 stderr=errors,
                 start_new_session=True,
             )
+            assert process.stdout is not None
+            alarm = threading.Timer(START_TIMEOUT_S, process.kill)
             try:
-                lines = self._first_lines()
+                alarm.start()
+                lines = [process.stdout.readline().decode().strip() for _ in range(2)]
             except BaseException:
                 self._stop()
                 raise
+            finally:
+                alarm.cancel()
             errors.seek(0)
             said = errors.read().decode("utf-8", "replace").splitlines()
-            warnings = [line for line in said if line.startswith("warning: ")]
-            if len(lines) < 2:
-                self._stop()
-                text = "\n".join(line for line in said if line not in warnings).strip()
-                raise EmbeddedError(text or f"The embedded AIS did not start within {START_TIMEOUT_S:g} s.")
+        warnings = [line for line in said if line.startswith("warning: ")]
+        if not all(lines):
+            self._stop()
+            text = "\n".join(line for line in said if line not in warnings).strip()
+            raise EmbeddedError(text or f"The embedded AIS did not start within {START_TIMEOUT_S:g} s.")
         for line in warnings:
             print(line, file=sys.stderr, flush=True)
-        values = dict(line.split("=", 1) for line in lines)
-        self.endpoint, self.token = values["AIS_ENDPOINT"], values["AIS_AUTHN_TOKEN"]
+        self.endpoint, self.token = (line.partition("=")[2] for line in lines)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop()
-
-    def _first_lines(self) -> list[str]:
-        assert self._process is not None and self._process.stdout is not None
-        deadline = time.monotonic() + START_TIMEOUT_S
-        text = b""
-        while text.count(b"\n") < 2:
-            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-            piece = os.read(self._process.stdout.fileno(), 4096) if ready else b""
-            if not piece:
-                break
-            text += piece
-        return text.decode().splitlines()
 
     def _stop(self) -> None:
         process = self._process

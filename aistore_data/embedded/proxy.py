@@ -10,7 +10,7 @@ from typing import Any
 import msgspec.msgpack
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-from aistore_data.embedded.calls import Call, Json, header
+from aistore_data.embedded.calls import Call, header, json_answer
 from aistore_data.embedded.errors import PROXY_ID, TARGET_ID
 from aistore_data.embedded.messages import Message
 from aistore_data.embedded.node import Node, signed_location
@@ -32,7 +32,7 @@ class Proxy(Node):
         if call.kind == "objects" and len(call.parts) > 3:
             return self._redirect(call)
         if call.parts[1:3] == ["ml", "moss"] and call.method == "GET" and len(call.parts) > 3:
-            return Response(status_code=307, headers={"Location": self._location(call)})
+            return Response(status_code=307, headers={"Location": signed_location(self.cluster, call)})
         if call.kind == "buckets":
             return self._buckets(call)
         return self._etl(call) if call.kind == "etl" else self.common(call)
@@ -40,15 +40,12 @@ class Proxy(Node):
     def _redirect(self, call: Call) -> Response:
         self.cluster.store.bucket(call.bucket_key())
         call.object_name()
-        location = self._location(call)
+        location = signed_location(self.cluster, call)
         if call.method != "GET":
             return Response(status_code=307, headers={"Location": location})
         return HTMLResponse(
             f'<a href="{html.escape(location)}">Moved Permanently</a>.\n\n', 301, {"Location": location}
         )
-
-    def _location(self, call: Call) -> str:
-        return signed_location(self.cluster, call.method, call.decoded_path, call.raw_query)
 
     # Buckets.
 
@@ -59,7 +56,7 @@ class Proxy(Node):
         message = call.message()
         action = (call.method, message.text("action"))
         if action == ("GET", "list") and not name:
-            return Json([_bucket_model(bucket) for bucket in store.names()])
+            return json_answer([_bucket_model(bucket) for bucket in store.names()])
         if action == ("GET", "list"):
             return _list_objects(call, store.bucket(name), message.message("value"))
         if action == ("GET", "summary-bck"):
@@ -76,7 +73,7 @@ class Proxy(Node):
         names = [name] if name else self.cluster.store.names()
         buckets = [self.cluster.store.bucket(item) for item in names]
         if value.text("uuid"):
-            return Json([_summary_of(bucket) for bucket in buckets])
+            return json_answer([_summary_of(bucket) for bucket in buckets])
         return PlainTextResponse(secrets.token_urlsafe(6), 202)
 
     # ETLs.
@@ -88,21 +85,16 @@ class Proxy(Node):
         if not name and call.method == "PUT":
             return PlainTextResponse(etls.init(call.message()))
         if not name and call.method == "GET":
-            return Json(etls.describe())
-        if name and asked == ("GET", ""):
-            return Json(etls.view(name))
-        if asked == ("GET", "logs"):
-            return Json(etls.logs(name))
-        if asked == ("GET", "health"):
-            return Json(etls.health(name))
+            return json_answer(etls.describe())
+        told = {("GET", ""): etls.view, ("GET", "logs"): etls.logs, ("GET", "health"): etls.health}
+        if name and asked in told:
+            return json_answer(told[asked](name))
         if asked == ("POST", "start"):
             return PlainTextResponse(etls.start(name))
-        if asked == ("POST", "stop"):
-            etls.stop(name)
-        elif name and asked == ("DELETE", ""):
-            etls.delete(name)
-        else:
+        done = {("POST", "stop"): etls.stop, ("DELETE", ""): etls.delete}
+        if not name or asked not in done:
             raise call.not_served()
+        done[asked](name)
         return Response()
 
 
@@ -141,7 +133,7 @@ def _list_objects(call: Call, bucket: Bucket, value: Message) -> Response:
         {"name": name, "size": str(entry.size), "flags": _PRESENT} if entry else {"name": name, "flags": _FOLDER}
         for name, entry in page
     ]
-    return Json({"uuid": uuid, "continuation_token": token, "entries": objects or None, "flags": 0})
+    return json_answer({"uuid": uuid, "continuation_token": token, "entries": objects or None, "flags": 0})
 
 
 def _bucket_model(key: str) -> dict[str, Any]:

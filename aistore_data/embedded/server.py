@@ -5,14 +5,13 @@ import os
 import shlex
 import shutil
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
-from aistore_data.embedded.errors import TARGET_ID, EmbeddedError
+from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.etls import Etls
-from aistore_data.embedded.imagefolder import BUCKET, served_objects
+from aistore_data.embedded.imagefolder import BUCKET, Layout, served_objects
 from aistore_data.embedded.node import Cluster
 from aistore_data.embedded.proxy import Proxy
 from aistore_data.embedded.store import Store
@@ -24,11 +23,11 @@ HOST = "127.0.0.1"
 BACKLOG = 256
 THREADS = 1024
 """For requests that are answered at once; those for an ETL wait there for its pod."""
-_LOOKED_AT = 100
+_LOOKED_AT = 10_000
 
 
 class EmbeddedServer:
-    """Serves from construction until ``close``. Raises EmbeddedError where it cannot start."""
+    """Serves from construction until ``close``. Raises UserError where it cannot start."""
 
     def __init__(
         self,
@@ -36,7 +35,7 @@ class EmbeddedServer:
         token: str,
         port: int = 0,
         imagefolder: Path | None = None,
-        layout: str = "",
+        layout: Layout = "folders",
         tls: Tls | None = None,
     ) -> None:
         root = root.absolute()
@@ -58,7 +57,7 @@ class EmbeddedServer:
         proxy, target = _listen(port), _listen(0)
         self.endpoint = f"{scheme}://{HOST}:{proxy.getsockname()[1]}"
         target_url = f"{scheme}://{HOST}:{target.getsockname()[1]}"
-        self._etls = Etls(logs, target_url, TARGET_ID)
+        self._etls = Etls(logs, target_url)
         cluster = Cluster(token, store, self._etls, self.endpoint, target_url)
         threads = ThreadPoolExecutor(THREADS)  # starts none before there is work
         nodes = ((proxy, Proxy(cluster, threads)), (target, Target(cluster, threads)))
@@ -83,29 +82,16 @@ def _check_root(root: Path, imagefolder: Path | None) -> None:
                 f"--root {root} holds {split}/, so it is a folder of photos and not the server's own. To serve it, "
                 f"unchanged, as ais://{BUCKET}: python -m aistore_data.embedded {shlex.quote(str(root))}"
             )
-    try:
-        photo = next(filter(_is_photo, _near(root)), None)
-    except OSError:
-        return  # told by whoever makes it
-    if photo:
-        raise EmbeddedError(
-            f"--root {root} holds the photo {photo}, so it is not the server's own. Choose a new folder."
-        )
-
-
-def _is_photo(path: Path) -> bool:
+    near = list(islice(chain(root.glob("*"), root.glob("*/*")), _LOOKED_AT))
+    if not near:
+        return
     from sources.manifest import IMG_EXTENSIONS  # here, so that a new server without a folder needs no NumPy
 
-    return path.name.lower().endswith(IMG_EXTENSIONS)
-
-
-def _near(folder: Path) -> Iterator[Path]:
-    """The files of a folder and of its folders, some of them; without what a server keeps there."""
-    for path in islice(folder.iterdir() if folder.is_dir() else (), _LOOKED_AT):
-        if path.is_dir():
-            yield from islice(path.iterdir() if path.name not in ("buckets", ".logs") else (), _LOOKED_AT)
-        else:
-            yield path
+    for path in near:
+        if path.name.lower().endswith(IMG_EXTENSIONS) and path.parent not in (root / "buckets", root / ".logs"):
+            raise EmbeddedError(
+                f"--root {root} holds the photo {path}, so it is not the server's own. Choose a new folder."
+            )
 
 
 def _listen(port: int) -> socket.socket:

@@ -6,6 +6,7 @@ Neither sign occurs in an encoded part, so a path decodes to one name. The objec
 as on a cluster where they fall to the same target.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -46,12 +47,8 @@ class Entry:
     def xxhash2(self) -> str:
         """AIS's checksum ``xxhash2``: XXH64 with seed 0, in hex; computed once."""
         if not self.checksum:
-            digest = xxhash.xxh64(self.content or b"")
-            if self.content is None:
-                with open(self.path, "rb") as file:
-                    while chunk := file.read(CHUNK_BYTES):
-                        digest.update(chunk)
-            self.checksum = digest.hexdigest()
+            with open(self.path, "rb") if self.content is None else BytesIO(self.content) as file:
+                self.checksum = hashlib.file_digest(file, xxhash.xxh64).hexdigest()
         return self.checksum
 
 

@@ -34,7 +34,7 @@ class Target(Node):
         if call.parts[:3] == ["v1", "etl", "_object"]:
             etl_name, _, rest = (call.parts[3] if len(call.parts) > 3 else "").partition("/")
             return self.cluster.etls.is_secret(etl_name, rest.partition("/")[0])
-        return is_signed(self.cluster, call.method, call.decoded_path, call.query_items)
+        return is_signed(self.cluster, call)
 
     def at_once(self, call: Call) -> Response:
         """An object whose checksum and bytes are in memory: a thread would cost as much again."""
@@ -176,9 +176,7 @@ def _head_object(call: Call, bucket: Bucket, name: str) -> Response:
     if "name" in wanted and name.isprintable():
         headers |= {"Ais-Name": header(name), "Ais-Bucket-Name": bucket.name, "Ais-Bucket-Provider": "ais"}
     attributes = _attributes(entry) if wanted & {"checksum", "atime", "version"} else {}
-    for key, value in attributes.items():
-        if key.split("-")[1].lower() in wanted:
-            headers[key] = value
+    headers |= {key: value for key, value in attributes.items() if key.split("-")[1].lower() in wanted}
     if "copies" in wanted:
         headers["Ais-Mirror-Copies"] = "1"
     if "location" in wanted:

@@ -59,7 +59,7 @@ class Port:
             room = True
             with suppress(OSError):  # closed already
                 oldest = next(iter(self.strangers))
-                self.forget(oldest)
+                del self.strangers[oldest]
                 oldest.shutdown(socket.SHUT_RDWR)
         if not room:
             connection.close()
@@ -69,10 +69,6 @@ class Port:
         task = loop.create_task(self._serve(connection, server))
         self.open.add(task)
         task.add_done_callback(self.open.discard)
-
-    def forget(self, connection: socket.socket) -> None:
-        """The connection is no stranger's."""
-        self.strangers.pop(connection, None)
 
     async def _serve(self, connection: socket.socket, server: uvicorn.Server) -> None:
         """One connection, from the TLS handshake to its end."""
@@ -89,7 +85,7 @@ class Port:
                     lambda: protocol, connection, ssl=self.tls, ssl_handshake_timeout=limit
                 )
                 await protocol.ended.wait()
-        self.forget(connection)
+        self.strangers.pop(connection, None)
 
 
 async def _begins_tls(connection: socket.socket, idle_s: float) -> bool:
@@ -118,7 +114,7 @@ class Connection(HttpToolsProtocol):
 
     def show_token(self) -> None:
         """The request may be answered: the connection is no stranger's."""
-        self._port.forget(self._connection)
+        self._port.strangers.pop(self._connection, None)
 
     def connection_made(self, transport: Any) -> None:
         """The first head must come in time."""

@@ -103,10 +103,10 @@ def items_of(split: Split, manifest: Manifest, layout: Layout) -> list[Item]:
     return [*items, Item(classes_name(split.prefix), InlineBytes(names), len(names))]
 
 
-def index_folder(root: Path, say: Callable[[str], None] = lambda line: None) -> list[Split]:
-    """Both splits of an ImageFolder; ``say`` hears warnings. Raises ConfigError if it is none, DataError."""
+def index_folder(root: Path, say: Callable[[str], None] = lambda line: None, with_train: bool = True) -> list[Split]:
+    """Both splits of an ImageFolder, by ``scan_folder``. Raises ConfigError if it is none, DataError."""
     splits = []
-    for prefix, manifest in zip(("train/", "val/"), scan_folder(root, say), strict=True):
+    for prefix, manifest in zip(("train/", "val/"), scan_folder(root, say, with_train), strict=True):
         names = map(manifest.name, range(len(manifest)))
         rows = zip(names, manifest.labels.tolist(), manifest.sizes.tolist(), strict=True)
         photos = [Photo(name, label, size, File(f"{root}/{prefix}{name}")) for name, label, size in rows]

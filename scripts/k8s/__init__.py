@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
 
 from scripts.k8s.manifests import job_name, render
 from scripts.k8s.pod import configuration_in_pod
@@ -22,8 +21,11 @@ def submit(config: Submission, dry_run: bool) -> None:
     refuses.
     """
     inside = configuration_in_pod(config)
-    _tell_what_has_no_effect(config.submit)
-    text = to_yaml(render(inside))
+    options, default = config.submit, SubmitConfig()
+    changed = [f"submit.{name}" for name in _SLURM_ONLY if getattr(options, name) != getattr(default, name)]
+    if changed:
+        print(f"note: no effect on Kubernetes, only on SLURM: {', '.join(changed)}", file=sys.stderr)
+    text = dump(render(inside))
     if dry_run:
         print(text, end="")
         return
@@ -31,11 +33,6 @@ def submit(config: Submission, dry_run: bool) -> None:
     _apply(text, "--dry-run=server", "--validate=strict")
     print(_apply(text), end="")
     print(_how_to_follow(inside))
-
-
-def to_yaml(manifests: list[dict[str, object]]) -> str:
-    """The manifests as kubectl and people read them."""
-    return dump(manifests)
 
 
 def _apply(manifests: str, *options: str) -> str:
@@ -52,14 +49,6 @@ def _apply(manifests: str, *options: str) -> str:
     if done.returncode != 0:
         raise ClusterError(f"kubectl apply failed, exit code {done.returncode}: {(done.stderr or done.stdout).strip()}")
     return done.stdout
-
-
-def _tell_what_has_no_effect(options: SubmitConfig) -> None:
-    default = SubmitConfig()
-    names = [item.name for item in fields(options) if item.name in _SLURM_ONLY]
-    changed = [f"submit.{name}" for name in names if getattr(options, name) != getattr(default, name)]
-    if changed:
-        print(f"note: no effect on Kubernetes, only on SLURM: {', '.join(changed)}", file=sys.stderr)
 
 
 def _how_to_follow(config: Submission) -> str:

@@ -3,10 +3,10 @@
 import hashlib
 import re
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
-from scripts.k8s.volumes import CONFIG, environment, mounts, volumes
-from scripts.submission import Submission
+from scripts.submission import KubernetesConfig, Submission
+from sources.errors import ConfigError
 from training.processes.preemption import EXIT_CODE
 from training.run_dir.records import config_yaml
 
@@ -18,6 +18,18 @@ _GIB_FOR_EACH_CPU = 4
 """Of memory, where submit.mem is not set: as most clouds' machines have it. A pod without a limit may fill its node."""
 _NAME_LENGTH = 52
 """Of a Job: the names of its pods append an index and five random characters, and have 63."""
+
+CONFIG = "/etc/imagenet-ais"
+_SECRETS = {
+    # The token as a file, which Kubernetes replaces while the pod runs: a token's life is shorter than a run's.
+    "ais_token_secret": ("ais-token", {"AIS_AUTHN_TOKEN_FILE": "token"}),
+    "ais_ca_secret": ("ais-ca", {"AIS_CLIENT_CA": "ca.crt"}),
+    "ais_cert_secret": ("ais-certificate", {"AIS_CRT": "tls.crt", "AIS_CRT_KEY": "tls.key"}),
+}
+"""Option → name of the volume, which lies in /etc, and variable → the key of the Secret whose file it names."""
+_READABLE_BY_GROUP = 0o440
+"""Mode of a Secret's files."""
+_SHUTDOWN_MARGIN_S = 5
 
 
 def render(config: Submission) -> list[Manifest]:
@@ -38,8 +50,9 @@ def job_name(config: Submission) -> str:
     return f"{name[: _NAME_LENGTH - 9].rstrip('-')}-{digest}"
 
 
-def _metadata(config: Submission, name: str) -> Manifest:
-    return {"name": name, "namespace": config.submit.k8s.namespace, "labels": _labels(name)}
+def _object(version: str, kind: str, config: Submission, name: str, **content: Any) -> Manifest:
+    metadata = {"name": name, "namespace": config.submit.k8s.namespace, "labels": _labels(name)}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
 
 
 def _labels(name: str) -> dict[str, str]:
@@ -52,44 +65,36 @@ def _labels(name: str) -> dict[str, str]:
 
 def _config_map(config: Submission, name: str) -> Manifest:
     """Immutable: another job of the same name is refused, instead of changing what a restarted pod reads."""
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _metadata(config, name),
-        "immutable": True,
-        "data": {"config.yaml": config_yaml(config.run)},
-    }
+    data = {"config.yaml": config_yaml(config.run)}
+    return _object("v1", "ConfigMap", config, name, immutable=True, data=data)
 
 
 def _service(config: Submission, name: str) -> Manifest:
     """Gives pod N the name NAME-N.NAME, before it is ready too, so that the others find the first one."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": _metadata(config, name),
-        "spec": {
-            "clusterIP": "None",
-            "publishNotReadyAddresses": True,
-            "selector": {"batch.kubernetes.io/job-name": name},
-            "ports": [{"name": "rendezvous", "port": PORT}],
-        },
+    spec = {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": {"batch.kubernetes.io/job-name": name},
+        "ports": [{"name": "rendezvous", "port": PORT}],
     }
+    return _object("v1", "Service", config, name, spec=spec)
 
 
 def _network_policy(config: Submission, name: str) -> Manifest:
     """Only the job's own pods reach its ports: torch's rendezvous, NCCL and gloo ask nobody for a name."""
     pods = {"matchLabels": {"app.kubernetes.io/instance": name}}
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": _metadata(config, name),
-        "spec": {"podSelector": pods, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": pods}]}]},
-    }
+    spec = {"podSelector": pods, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": pods}]}]}
+    return _object("networking.k8s.io/v1", "NetworkPolicy", config, name, spec=spec)
 
 
 def _job(config: Submission, name: str) -> Manifest:
     options = config.submit.k8s
-    metadata = _metadata(config, name)
+    exits = {"containerName": CONTAINER, "operator": "In"}
+    rules = [  # the first that fits decides
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "Ignore", "onExitCodes": exits | {"values": [EXIT_CODE]}},  # stopped on request
+        {"action": "FailJob", "onExitCodes": exits | {"values": [ConfigError.exit_code]}},
+    ]
     spec: Manifest = {
         "completionMode": "Indexed",
         "completions": config.submit.nodes,
@@ -97,26 +102,14 @@ def _job(config: Submission, name: str) -> Manifest:
         # One pod's failure takes the others along, and each of them counts.
         "backoffLimit": options.backoff_limit * config.submit.nodes,
         "podReplacementPolicy": "Failed",
-        "podFailurePolicy": {"rules": _failure_rules()},
+        "podFailurePolicy": {"rules": rules},
         "template": {"metadata": {"labels": _labels(name)}, "spec": _pod(config, name)},
     }
+    job = _object("batch/v1", "Job", config, name, spec=spec)
     if options.queue:  # Kueue starts the job, with all of its pods, when they have room
-        metadata["labels"]["kueue.x-k8s.io/queue-name"] = options.queue
+        job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = options.queue
         spec["suspend"] = True
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
-
-
-def _failure_rules() -> list[Manifest]:
-    """The first that fits decides: eviction and a stop on request are no failures, a wrong configuration is final."""
-
-    def on_exit(action: str, code: int) -> Manifest:
-        return {
-            "action": action,
-            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [code]},
-        }
-
-    disrupted = [{"type": "DisruptionTarget", "status": "True"}]
-    return [{"action": "Ignore", "onPodConditions": disrupted}, on_exit("Ignore", EXIT_CODE), on_exit("FailJob", 2)]
+    return job
 
 
 def _pod(config: Submission, name: str) -> Manifest:
@@ -127,28 +120,27 @@ def _pod(config: Submission, name: str) -> Manifest:
         "terminationGracePeriodSeconds": options.grace_s,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": _pod_security(options.run_as_user),
+        "securityContext": {
+            "runAsNonRoot": True,
+            **dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), options.run_as_user),
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "containers": [_container(config, name)],
-        "volumes": volumes(config, name),
+        "volumes": [{"name": volume.name, **volume.source} for volume in _mounted(config, name)],
     }
     if options.node_selector:
         pod["nodeSelector"] = _pairs(options.node_selector)
-    if options.near:
-        pod["affinity"] = _near(options.near)
+    if options.near:  # the nodes, else the zones, that have pods with this label, whatever their namespace
+        pods = {"labelSelector": {"matchLabels": _pairs([options.near])}, "namespaceSelector": {}}
+        terms = [
+            {"weight": weight, "podAffinityTerm": pods | {"topologyKey": key}}
+            for weight, key in ((100, "kubernetes.io/hostname"), (50, "topology.kubernetes.io/zone"))
+        ]
+        pod["affinity"] = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}}
     if config.submit.gpus_per_node:
         pod["tolerations"] = [{"key": options.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}]
     return pod
-
-
-def _pod_security(user: int) -> Manifest:
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": user,
-        "runAsGroup": user,
-        "fsGroup": user,
-        "fsGroupChangePolicy": "OnRootMismatch",
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
 
 
 def _container(config: Submission, name: str) -> Manifest:
@@ -156,29 +148,27 @@ def _container(config: Submission, name: str) -> Manifest:
         "name": CONTAINER,
         "image": config.submit.k8s.image,
         "command": ["python", "-m", "training.processes.launch"],
-        "args": _arguments(config, name),
-        "env": environment(config),
+        "args": [
+            f"--nnodes={config.submit.nodes}",
+            f"--nproc-per-node={config.submit.tasks_on_a_node}",
+            "--node-rank=$(JOB_COMPLETION_INDEX)",  # a pod that comes back takes the same place again
+            f"--master-addr={name}-0.{name}",
+            f"--master-port={PORT}",
+            "--max-restarts=0",
+            *("train.py", "--config-path", CONFIG, "--config-name", "config"),
+        ],
+        "env": _environment(config),
         "resources": _resources(config),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": mounts(config, name),
+        "volumeMounts": [
+            {"name": volume.name, "mountPath": volume.path} | ({"readOnly": True} if volume.read_only else {})
+            for volume in _mounted(config, name)
+        ],
     }
-
-
-def _arguments(config: Submission, name: str) -> list[str]:
-    """Of the launcher. Places are fixed by the completion index: a pod that comes back takes the same one again."""
-    return [
-        f"--nnodes={config.submit.nodes}",
-        f"--nproc-per-node={config.submit.tasks_on_a_node}",
-        "--node-rank=$(JOB_COMPLETION_INDEX)",
-        f"--master-addr={name}-0.{name}",
-        f"--master-port={PORT}",
-        "--max-restarts=0",
-        *("train.py", "--config-path", CONFIG, "--config-name", "config"),
-    ]
 
 
 def _resources(config: Submission) -> Manifest:
@@ -196,16 +186,53 @@ def _resources(config: Submission) -> Manifest:
     return {"requests": amounts, "limits": amounts}
 
 
-def _near(label: str) -> Manifest:
-    """Prefer the nodes, else the zones, that have pods with a label, whatever their namespace."""
-    pods = {"labelSelector": {"matchLabels": _pairs([label])}, "namespaceSelector": {}}
-    terms = [
-        {"weight": weight, "podAffinityTerm": pods | {"topologyKey": key}}
-        for weight, key in ((100, "kubernetes.io/hostname"), (50, "topology.kubernetes.io/zone"))
-    ]
-    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}}
-
-
 def _pairs(entries: list[str]) -> dict[str, str]:
     """``["NAME=VALUE", …]`` as a dict."""
     return {name: value for name, _, value in (entry.partition("=") for entry in entries)}
+
+
+class _Volume(NamedTuple):
+    """A volume's name, its source in Kubernetes' words, and where it is mounted."""
+
+    name: str
+    source: dict[str, Any]
+    path: str
+    read_only: bool = False
+
+
+def _environment(config: Submission) -> list[dict[str, Any]]:
+    """``env`` of the container; secrets by reference."""
+    # Between SIGTERM and SIGKILL torch's launcher waits for its processes to save, 30 s unless told.
+    shutdown_s = max(1, config.submit.k8s.grace_s - _SHUTDOWN_MARGIN_S)
+    values = {"HOME": "/tmp", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(shutdown_s)}  # noqa: S108
+    for _, volume, keys in _secrets(config.submit.k8s):
+        values |= {variable: f"/etc/{volume}/{key}" for variable, key in keys.items()}
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _secrets(options: KubernetesConfig) -> list[tuple[str, str, dict[str, str]]]:
+    """(name of the Secret, name of the volume, variable → key) of those that are given."""
+    return [(secret, *entry) for option, entry in _SECRETS.items() if (secret := getattr(options, option))]
+
+
+def _mounted(config: Submission, name: str) -> list[_Volume]:
+    """What a pod sees."""
+    options = config.submit.k8s
+    disk: dict[str, Any] = {"emptyDir": {"sizeLimit": options.ephemeral_storage}}
+    listed = [
+        _Volume("config", {"configMap": {"name": name}}, CONFIG, read_only=True),
+        _Volume("shm", {"emptyDir": {"medium": "Memory", "sizeLimit": options.shm_size}}, "/dev/shm"),  # noqa: S108
+        _Volume("tmp", disk, "/tmp"),  # noqa: S108
+        _Volume("runs", _claim(options.runs_claim) if options.runs_claim else disk, options.runs_mount),
+    ]
+    if options.data_claim:
+        listed.append(_Volume("data", _claim(options.data_claim, readOnly=True), options.data_mount, read_only=True))
+    for secret, volume, keys in _secrets(options):
+        items = [{"key": key, "path": key} for key in keys.values()]
+        source = {"secret": {"secretName": secret, "defaultMode": _READABLE_BY_GROUP, "items": items}}
+        listed.append(_Volume(volume, source, f"/etc/{volume}", read_only=True))
+    return listed
+
+
+def _claim(name: str, **more: bool) -> dict[str, Any]:
+    return {"persistentVolumeClaim": {"claimName": name, **more}}

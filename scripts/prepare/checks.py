@@ -53,54 +53,44 @@ def check_photos(splits: Sequence[Split], max_mb: int) -> None:
                 )
 
 
-class Md5Reader:
-    """The MD5 sum of a file that is read from its beginning to its end, piece by piece.
-
-    A piece is read here just before its photos are read by other processes, from the page cache then: so the disk is
-    read once.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._at = 0
-        self._digest = hashlib.md5(usedforsecurity=False)
-
-    def read_until(self, end: int) -> None:
-        """Read on to byte ``end``. Raises DataError."""
-        try:
-            with open(self._path, "rb", buffering=0) as file:
-                file.seek(self._at)
-                while self._at < end and (piece := file.read(min(_READ_BYTES, end - self._at))):
-                    self._digest.update(piece)
-                    self._at += len(piece)
-        except OSError as error:
-            raise DataError(f"{self._path} cannot be read: {error.strerror}.") from None
-
-    def finish(self, expected: str) -> None:
-        """Read the rest. Raises DataError if the sum is not ``expected``."""
-        self.read_until(Path(self._path).stat().st_size)
-        if self._digest.hexdigest() != expected:
-            raise DataError(
-                f"{self._path} has the MD5 sum {self._digest.hexdigest()}, not {expected}: it is not the archive that "
-                "ImageNet gives out, or was damaged on the way. Download it again, and remove what was made of it."
-            )
-
-
 class ArchiveSums:
-    """Checks the archives' sums as they are read; ``archives``: train, val, devkit → path."""
+    """Checks the archives' MD5 sums; ``archives``: train, val, devkit → path.
+
+    A piece of an archive is read here just before its photos are read by other processes, from the page cache then: so
+    the disk is read once.
+    """
 
     def __init__(self, archives: Mapping[str, Path]) -> None:
         self._expected = {str(path): MD5[kind] for kind, path in archives.items()}
-        self._readers = {path: Md5Reader(path) for path in self._expected}
+        self._digests = {path: hashlib.md5(usedforsecurity=False) for path in self._expected}
+        self._read = dict.fromkeys(self._expected, 0)
 
     def on_read(self, chunk: Sequence[Planned]) -> None:
-        """To be called before the items of a chunk are read."""
-        for path in {entry.item.place.path for entry in chunk if isinstance(entry.item.place, Slice)}:
-            places = (entry.item.place for entry in chunk)
-            ends = (place.offset + place.size for place in places if isinstance(place, Slice) and place.path == path)
-            self._readers[path].read_until(max(ends))
+        """To be called before the items of a chunk are read. Raises DataError."""
+        ends: dict[str, int] = {}
+        for place in (entry.item.place for entry in chunk):
+            if isinstance(place, Slice) and place.path in self._expected:
+                ends[place.path] = max(place.offset + place.size, ends.get(place.path, 0))
+        for path, end in ends.items():
+            self._read_until(path, end)
 
     def finish(self) -> None:
-        """Raises DataError for a wrong sum."""
-        for path, reader in self._readers.items():
-            reader.finish(self._expected[path])
+        """Reads the rest. Raises DataError for a wrong sum."""
+        for path, expected in self._expected.items():
+            self._read_until(path, Path(path).stat().st_size)
+            found = self._digests[path].hexdigest()
+            if found != expected:
+                raise DataError(
+                    f"{path} has the MD5 sum {found}, not {expected}: it is not the archive that ImageNet gives out, "
+                    "or was damaged on the way. Download it again, and remove what was made of it."
+                )
+
+    def _read_until(self, path: str, end: int) -> None:
+        try:
+            with open(path, "rb", buffering=0) as file:
+                file.seek(self._read[path])
+                while self._read[path] < end and (piece := file.read(min(_READ_BYTES, end - self._read[path]))):
+                    self._digests[path].update(piece)
+                    self._read[path] += len(piece)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}.") from None

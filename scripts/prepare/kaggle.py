@@ -86,11 +86,6 @@ def index_kaggle(source: Path) -> list[Split]:
     return [Split(f"{split}/", classes, photos) for split, photos in splits.items()]
 
 
-def is_kaggle(source: Path) -> bool:
-    """Whether it is the folder, or a zip."""
-    return (source / IMAGES).is_dir() or (source.suffix == ".zip" and source.is_file())
-
-
 _Images = list[tuple[str, int, ByteSource]]
 
 

@@ -79,7 +79,11 @@ def _rows(file: Path) -> list[tuple[str, int, Row]]:
     try:
         with parquet.ParquetFile(file) as opened:
             for group in range(opened.num_row_groups):
-                _check_size(opened.metadata.row_group(group).total_byte_size, group)
+                size = opened.metadata.row_group(group).total_byte_size
+                if size > _GROUP_BYTES:
+                    raise ValueError(
+                        f"group {group:,} of its rows unpacks to {size:,} bytes, more than {_GROUP_BYTES:,}"
+                    )
                 table = opened.read_row_group(group, columns=["image.path", "label"])
                 paths = table.column("image").combine_chunks().field("path").to_pylist()
                 for row, (path, label) in enumerate(zip(paths, table.column("label").to_pylist(), strict=True)):
@@ -92,11 +96,6 @@ def _rows(file: Path) -> list[tuple[str, int, Row]]:
             f"{file} cannot be read as a Parquet file with image{{bytes, path}} and label: {error}. Download it again."
         ) from None
     return found
-
-
-def _check_size(size: int, group: int) -> None:
-    if size > _GROUP_BYTES:
-        raise ValueError(f"group {group:,} of its rows unpacks to {size:,} bytes, more than {_GROUP_BYTES:,}")
 
 
 def _wnids(rows: list[tuple[str, int, Row]]) -> dict[int, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from aistore_data.upload.items import Split, index_folder
 from scripts.prepare.archives import GROUND_TRUTH, index_archives, kind_of
 from scripts.prepare.flat import index_flat, labels_in, lies_flat
-from scripts.prepare.kaggle import index_kaggle, is_kaggle
+from scripts.prepare.kaggle import IMAGES, index_kaggle
 from scripts.prepare.parquet import index_parquet, parquet_files
 from sources.command_line import print_line
 from sources.errors import ConfigError
@@ -43,7 +43,7 @@ def open_source(paths: Sequence[Path]) -> Source:
         return flat
     if len(paths) == 1:
         only = paths[0]
-        if is_kaggle(only):
+        if (only / IMAGES).is_dir() or (only.suffix == ".zip" and only.is_file()):
             return Source("Kaggle", index_kaggle(only))
         if (only / "train").is_dir() and (only / "val").is_dir() and not any((only / "train").glob("*.parquet")):
             return Source("ImageFolder", index_folder(only, print_line))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from copy import deepcopy
 from pathlib import Path
 
 from scripts.submission import Submission, SubmitConfig
@@ -69,19 +70,14 @@ def submit(config: Submission, dry_run: bool) -> None:
 
 def with_absolute_paths(config: Submission) -> Submission:
     """A copy that means the same from anywhere, and without this shell's AIS_ENDPOINT."""
+    config = deepcopy(config)
     data, model = config.data, config.model
-    return dataclasses.replace(
-        config,
-        run_dir=str(Path(config.run_dir).absolute()),
-        data=dataclasses.replace(
-            data,
-            root=str(Path(data.root).absolute()) if data.root else "",
-            endpoint=data.endpoint or (os.environ.get("AIS_ENDPOINT", "") if data.source == "aistore" else ""),
-        ),
-        model=dataclasses.replace(
-            model, weights=str(Path(model.weights).absolute()) if Path(model.weights).is_file() else model.weights
-        ),
-    )
+    config.run_dir = str(Path(config.run_dir).absolute())
+    data.root = str(Path(data.root).absolute()) if data.root else ""
+    data.endpoint = data.endpoint or (os.environ.get("AIS_ENDPOINT", "") if data.source == "aistore" else "")
+    if Path(model.weights).is_file():
+        model.weights = str(Path(model.weights).absolute())
+    return config
 
 
 def check(config: Submission) -> None:
@@ -157,6 +153,14 @@ def render(config: Submission, folder: Path) -> str:
     """The job script, which reads its configuration from ``folder``."""
     options = config.submit
     lines = [f"#SBATCH {option}" for option in [*_sbatch_options(options, config.run_dir), *options.extra]]
+    srun_options = [f"--cpus-per-task={options.cpus_per_task}"]
+    if options.container_image:
+        paths = dict.fromkeys(path for path in (str(CHECKOUT), config.run_dir, config.data.root) if path)
+        srun_options += [
+            f"--container-image={options.container_image}",
+            f"--container-mounts={','.join(f'{path}:{path}' for path in paths)}",
+            f"--container-workdir={CHECKOUT}",
+        ]
     own_python = not options.setup and not options.container_image
     values = {
         "options": "\n".join(lines),
@@ -165,7 +169,7 @@ def render(config: Submission, folder: Path) -> str:
         "submitted": shlex.quote(str(folder)),
         "python": shlex.quote(sys.executable) if own_python else "python",
         "max_restarts": str(options.max_restarts),
-        "srun_options": shlex.join(_srun_options(config)),
+        "srun_options": shlex.join(srun_options),
         "setup": "\n".join([*options.setup, *([_MEETING_POINT] if options.container_image else [])]),
     }
     return re.sub(r"@(\w+)@", lambda match: values[match[1]], TEMPLATE.read_text(encoding="utf-8"))
@@ -185,19 +189,6 @@ def _sbatch_options(options: SubmitConfig, run_dir: str) -> list[str]:
         if value := getattr(options, name):
             words.append(f"--{name}={value}")
     return [*words, f"--signal=USR1@{options.signal_s}", "--requeue", "--open-mode=append", f'--output="{log}"']
-
-
-def _srun_options(config: Submission) -> list[str]:
-    options = config.submit
-    words = [f"--cpus-per-task={options.cpus_per_task}"]
-    if options.container_image:
-        paths = dict.fromkeys(path for path in (str(CHECKOUT), config.run_dir, config.data.root) if path)
-        words += [
-            f"--container-image={options.container_image}",
-            f"--container-mounts={','.join(f'{path}:{path}' for path in paths)}",
-            f"--container-workdir={CHECKOUT}",
-        ]
-    return words
 
 
 def _sbatch(script: Path) -> str:

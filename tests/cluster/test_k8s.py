@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from scripts.k8s import to_yaml
 from scripts.k8s.manifests import render
 from tests.conftest import PROJECT
 from tests.unit.test_k8s import JOBS, ON_CPUS, configure, container_of, pod_of
+from training.run_dir.plain_yaml import dump
 
 NAMESPACE = os.environ.get("IMAGENET_K8S_NAMESPACE", "default")
 IMAGE = os.environ.get("IMAGENET_K8S_IMAGE")
@@ -126,7 +126,7 @@ def submit() -> Iterator[Callable[..., Job]]:
 @JOBS
 def test_the_server_takes_every_object_strictly(overrides: list[str]) -> None:
     manifests = render(configure(*overrides, f"submit.k8s.namespace={NAMESPACE}"))
-    answer = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=to_yaml(manifests))
+    answer = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=dump(manifests))
     assert answer.returncode == 0, answer.stderr
     assert not answer.stderr, "the server warns"
     assert len(answer.stdout.splitlines()) == 3
@@ -148,7 +148,7 @@ def break_name(job: dict[str, Any]) -> None:
 def test_the_server_would_find_a_mistake(damage: Callable[[dict[str, Any]], None]) -> None:
     manifests = render(configure(*ON_CPUS, f"submit.k8s.namespace={NAMESPACE}"))
     damage(manifests[2])
-    answer = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=to_yaml(manifests))
+    answer = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=dump(manifests))
     assert answer.returncode != 0
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from aistore_data.embedded.calls import Json
+from aistore_data.embedded.calls import json_answer
 from aistore_data.embedded.errors import ApiError
 from aistore_data.embedded.etls import duration_s
 from aistore_data.embedded.messages import Message
@@ -334,7 +334,7 @@ def test_absurd_messages(served: Served) -> None:
 
 
 def test_half_a_character_in_an_answer() -> None:
-    assert json.loads(Json({"name": "\ud800"}).body) == {"name": "\ud800"}
+    assert json.loads(json_answer({"name": "\ud800"}).body) == {"name": "\ud800"}
 
 
 def test_messages_are_typed() -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.shrink import shrink
-from scripts.shrink import main
+from scripts.shrink import main, shrink
 from sources.folder import scan_folder
 from tests.conftest import PROJECT
 

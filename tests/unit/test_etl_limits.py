@@ -189,10 +189,10 @@ def test_bodies_are_bounded_together(serve: Serve, monkeypatch: pytest.MonkeyPat
         for _ in range(3):
             connection = stack.enter_context(raw(port, f"PUT {path(fqn='')} {PUT} {1 << 20}"))
             connection.sendall(bytes(300 << 10))
-        wait_until(lambda: server.bodies._held == 900 << 10)
+        wait_until(lambda: server.held == 900 << 10)
         assert ask(port, "PUT", path(fqn=""), DATA[:1] + bytes(200 << 10))[0] == 503
         assert ask(port, "PUT", path())[3] == SAMPLE
-    wait_until(lambda: server.bodies._held == 0)
+    wait_until(lambda: server.held == 0)
     assert ask(port, "PUT", path(fqn=""), DATA)[3] == SAMPLE
 
 
@@ -335,6 +335,6 @@ def test_mutated_messages(serve: Serve, count: int, request: pytest.FixtureReque
         print({code: found.count(code) for code in set(found)})
         assert set(found) <= {0, 101, 200, 400, 403, 404, 405, 413, 426, 500, 502}
         assert ask(port, "PUT", path())[3] == SAMPLE
-        wait_until(lambda: server._waiting == 0 and server.bodies._held == 0)
+        wait_until(lambda: server._waiting == 0 and server.held == 0)
     finally:
         logging.disable(logging.NOTSET)

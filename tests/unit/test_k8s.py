@@ -14,12 +14,12 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from scripts import submit
-from scripts.k8s import to_yaml
 from scripts.k8s.manifests import job_name, render
 from scripts.k8s.pod import configuration_in_pod, memory_quantity
 from scripts.submission import Submission
 from training.config.compose import check, register
 from training.processes.preemption import EXIT_CODE
+from training.run_dir.plain_yaml import dump
 
 Manifests = dict[str, dict[str, Any]]
 
@@ -60,7 +60,7 @@ def configure(*overrides: str) -> Submission:
 
 def manifests(*overrides: str) -> Manifests:
     """By kind, after a round trip through the YAML that kubectl reads."""
-    return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(to_yaml(render(configure(*overrides))))}
+    return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(dump(render(configure(*overrides))))}
 
 
 def pod_of(job: dict[str, Any]) -> dict[str, Any]:
@@ -266,7 +266,7 @@ def test_nobody_but_the_jobs_own_pods_reaches_its_ports(overrides: list[str]) ->
     "value", ["08", "1e3", "0o17", "on", "null", "1_000", "0x1f", "2026-01-02", ".5", "~", "12:30"]
 )
 def test_labels_that_look_like_numbers_are_texts_to_go_too(value: str) -> None:
-    text = to_yaml(render(configure(*ON_CPUS, f'submit.k8s.node_selector=["pool={value}"]')))
+    text = dump(render(configure(*ON_CPUS, f'submit.k8s.node_selector=["pool={value}"]')))
     assert f'pool: "{value}"\n' in text
 
 

@@ -13,7 +13,6 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from scripts.k8s import to_yaml
 from sources.errors import ConfigError
 from training.config.compose import check, register
 from training.config.options import literal
@@ -217,7 +216,7 @@ def test_what_people_read_stays_plain() -> None:
     text = "name: resnet18\nbucket: ais://imagenet\nroot: /data/imagenet\nsize: 1\nx: 0.5\nnone: null\n"
     assert dump([document]) == text
     assert dump([{"config.yaml": text}]).startswith("config.yaml: |\n  name: resnet18\n")
-    assert to_yaml([{"a": 1}, {"b": 2}]) == "a: 1\n---\nb: 2\n"
+    assert dump([{"a": 1}, {"b": 2}]) == "a: 1\n---\nb: 2\n"
 
 
 def with_texts(config: Any, texts: Iterator[str]) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from etl.shrink import shrink, shrunk_size
+from scripts.shrink import shrink, shrunk_size
 
 
 def picture(size: tuple[int, int], mode: str = "RGB", kind: str = "JPEG", **options: object) -> bytes:

@@ -4,12 +4,12 @@ import hashlib
 
 import pytest
 
-from scripts.prepare import checks, synsets
+from scripts.prepare import archives, checks
 from scripts.prepare.archives import devkit_labels
 
 
 def test_each_class_has_one_number() -> None:
-    wnids = synsets.wnids_by_id()
+    wnids = archives.wnids_by_id()
     assert len(wnids) == 1001 and wnids[0] == ""
     assert hashlib.sha256("\n".join(sorted(wnids[1:])).encode()).hexdigest() == checks.CLASSES_SHA256
 
@@ -29,6 +29,6 @@ def test_a_number_that_no_class_has(number: int) -> None:
 
 
 def test_an_altered_table_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synsets, "SHA256", "0")
+    monkeypatch.setattr(archives, "IDS_SHA256", "0")
     with pytest.raises(AssertionError, match="the table of classes was altered"):
-        synsets.wnids_by_id()
+        archives.wnids_by_id()
