@@ -94,20 +94,21 @@ def shrink_folder(dest: Folder, options: argparse.Namespace, check: Callable[[],
     return len(photos) - kept, kept
 
 
-def measure(root: Path, names: Sequence[str]) -> tuple[float, float]:
-    """Means over some photos: bytes, and milliseconds of this process's CPU for a training sample of 224 pixels.
+def measure(roots: Sequence[Path], names: Sequence[str]) -> list[tuple[float, float]]:
+    """Means for each folder: a photo's bytes, and milliseconds of CPU for a training sample of 224 pixels.
 
-    What cannot be decoded counts with its bytes alone.
+    The folders take turns, photo by photo. What cannot be decoded counts with its bytes alone.
     """
-    sizes, milliseconds = [], []
+    sizes, times = ([list[float]() for _ in roots] for _ in range(2))
     for index, name in enumerate(names):
-        data = (root / name).read_bytes()
-        sizes.append(len(data))
-        begin = time.process_time()
-        with suppress(CorruptSample):
-            transform(data, Spec.train(224), Key(0, 0, index))
-            milliseconds.append(1000 * (time.process_time() - begin))
-    return statistics.fmean(sizes), statistics.fmean(milliseconds or [0.0])
+        for root, size, milliseconds in zip(roots, sizes, times, strict=True):
+            data = (root / name).read_bytes()
+            size.append(len(data))
+            begin = time.process_time()
+            with suppress(CorruptSample):
+                transform(data, Spec.train(224), Key(0, 0, index))
+                milliseconds.append(1000 * (time.process_time() - begin))
+    return [(statistics.fmean(size), statistics.fmean(took or [0.0])) for size, took in zip(sizes, times, strict=True)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,7 +144,7 @@ def _run(options: argparse.Namespace) -> None:
     count = min(options.measure, len(photos))
     spread = [photos[index * len(photos) // count] for index in range(count)]
     collect()  # what Pillow says of odd photos is no part of the figures
-    (size, before), (smaller, after) = (measure(Path(root), spread) for root in (options.source, dest.root))
+    (size, before), (smaller, after) = measure((Path(options.source), dest.root), spread)
     print(f"measured on {count:,} photos, before → after:")
     print(f"  bytes per photo                     {size:,.0f} → {smaller:,.0f} ({smaller / size:.2f})")
     print(f"  CPU per training sample of 224 px   {before:.2f} → {after:.2f} ms ({after / max(before, 1e-9):.2f})")
