@@ -79,6 +79,11 @@ def option(default: Any, help: str, **says: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def free(default: Any, help: str, **says: Any) -> Any:
+    """An option that never changes the result, whatever else it says."""
+    return option(default, help, changes_result=False, **says)
+
+
 def group(kind: type, *, changes_result: bool = True) -> Any:
     """A dataclass field that holds a group of options; ``changes_result=False`` is said of all options in it."""
     return field(default_factory=kind, metadata={"changes_result": changes_result})
