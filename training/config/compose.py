@@ -6,7 +6,7 @@ import functools
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from sources.errors import ConfigError
+from sources.errors import ConfigError, chain
 from training.config.files import watch_hydra
 from training.config.former import MOVED, OF_JOBS
 from training.config.options import Names, literal
@@ -137,7 +137,7 @@ def _expand_paths(config: Config) -> None:
 
 def explain(error: Exception) -> str:
     """One sentence for an error that Hydra or OmegaConf raised about the command line."""
-    refused = next((link for link in _chain(error) if isinstance(link, ConfigError)), None)
+    refused = next((link for link in chain(error) if isinstance(link, ConfigError)), None)
     if refused:
         return str(refused)
     if isinstance(error, OverrideParseException):
@@ -145,7 +145,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"there is no {group}={name}: choose one of {', '.join(error.options)}."
-    cause = next((link for link in _chain(error) if isinstance(link, OmegaConfBaseException)), error)
+    cause = next((link for link in chain(error) if isinstance(link, OmegaConfBaseException)), error)
     key = getattr(cause, "full_key", None)
     if isinstance(cause, InterpolationResolutionError) and key:
         return (
@@ -158,13 +158,6 @@ def explain(error: Exception) -> str:
     if key and ("is not in struct" in first or "not in '" in first):
         return unknown_option(key)
     return f"{key}: {first}." if key else str(error).strip()
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it was raised for."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _explain_word(word: str) -> str:

@@ -1,6 +1,7 @@
 """Batches in memory that the loader's workers and the trainer share: made in place, handed over as a number."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -91,38 +92,39 @@ class Message(NamedTuple):
         return Batch(images, labels, indices, Counts(*self.counts), self.latencies, self.replaced, self.positions)
 
 
+@dataclass
 class Slotted:
     """``batches``, each with the slot that it is to fill: one after the other, and then from the first again."""
 
-    def __init__(self, batches: Batches, slots: int) -> None:
-        self._batches = batches
-        self._slots = slots
-        self._next = 0
+    batches: Batches
+    slots: int
+    next: int = 0
+    """The slot of the next one."""
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[int, Wanted]]:
-        for wanted in self._batches:
-            slot, self._next = self._next, (self._next + 1) % self._slots
+        for wanted in self.batches:
+            slot, self.next = self.next, (self.next + 1) % self.slots
             yield slot, wanted
 
 
+@dataclass(frozen=True)
 class InPlace:
     """A source whose batches are made in a ring."""
 
-    def __init__(self, source: Source, ring: Ring) -> None:
-        self._source = source
-        self._ring = ring
+    source: Source
+    ring: Ring
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self.source)
 
     def __getitems__(self, item: tuple[int, Wanted]) -> Message:
         slot, (keys, positions) = item
-        ring, n, side = self._ring, len(keys), self._source.specs.at(keys[0][0]).size
+        ring, n, side = self.ring, len(keys), self.source.specs.at(keys[0][0]).size
         assert len(positions) == n
-        labels, counts, latencies, replaced = self._source.fill(keys, ring.rows(slot, n, side).numpy())
+        labels, counts, latencies, replaced = self.source.fill(keys, ring.rows(slot, n, side).numpy())
         ring.labels[slot, :n] = torch.from_numpy(labels)
         ring.indices[slot, :n] = torch.tensor([index for _, index in keys])
         return Message(slot, side, positions, tuple(counts), latencies, replaced)

@@ -5,15 +5,15 @@ The sentence is a note of the exception (``add_note``), so that a traceback of a
 
 import errno
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import NoReturn
 
 import torch
 
-from sources.errors import UserError
+from sources.errors import UserError, chain
 from training.processes.collectives import from_main, is_lost_peer
-from training.processes.explain import explain_runtime_error
 from training.state.consumed import UNKNOWN
 from training.state.run_state import Run
 from training.state.saving import last_checkpoint, last_path, save
@@ -40,6 +40,11 @@ _OF_THE_HOST = {
     errno.EHOSTDOWN: "the file server does not answer",
 }
 """Errors that no program is guilty of, and what helps."""
+
+
+_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|bad_alloc|Cannot allocate memory", re.IGNORECASE)
+_COMPILERS = ("torch._dynamo", "torch._inductor", "triton")
+"""Modules of what ``torch.compile`` raises."""
 
 
 class NotFiniteError(UserError):
@@ -70,6 +75,34 @@ def in_words(error: Exception, *, several: bool, whole: bool, compiled: bool) ->
             "network interface, and each process needs a GPU of its own."
         )
     return explain_runtime_error(error, compiled=compiled) or ""
+
+
+def explain_runtime_error(error: BaseException, *, compiled: bool) -> str | None:
+    """A sentence for an error that torch raised in a step; None for one that is nobody's but ours.
+
+    ``compiled``: whether train.compile is set.
+    """
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else type(error).__name__
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return f"the GPU's memory is too small: raise train.accumulate. {error}"
+    if "deterministic implementation" in first:
+        return f"deterministic=true: {first}"
+    if _NO_MEMORY.search(text) or isinstance(error, MemoryError):
+        return (
+            f"this machine's memory is too small: raise train.accumulate, or lower data.workers, data.prefetch or "
+            f"train.batch_size. ({first[:200]})"
+        )
+    if compiled and any(type(link).__module__.startswith(_COMPILERS) for link in chain(error)):
+        *_, root = chain(error)
+        last = next((line.strip() for line in reversed(str(root).splitlines()) if line.strip()), "")
+        detail = first[:200] if last in first else f"{first[:200]} … {last[:200]}"
+        return (
+            f"train.compile=true: torch.compile failed in {type(error).__name__}: {detail} "
+            "Leave out train.compile, or mend the compiler (a C++ compiler and Python's headers on CPUs, Triton and a "
+            "C compiler on GPUs)."
+        )
+    return None
 
 
 def give_up(run: Run, lost: Exception | None) -> NoReturn:
