@@ -157,7 +157,7 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
 def _finish_mirror(run: Run) -> None:
     """Complete the mirror, if there is one. Raises UserError on rank 0 if that failed, and ends the others."""
     if run.config.run_mirror:
-        on_main(run.world, lambda: run.records.finish_mirror(run.state.position))
+        on_main(run.world, lambda: run.records.mirror(run.state.position, last=True))
 
 
 def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from: Path | None) -> None:

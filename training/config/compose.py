@@ -1,7 +1,6 @@
 """The edge to Hydra: registers the schema, checks what Hydra composed, and turns its errors into sentences."""
 
 import atexit
-import difflib
 import functools
 import shlex
 import shutil
@@ -18,7 +17,6 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from sources.errors import ConfigError, chain
 from training.config.files import watch_hydra
-from training.config.former import MOVED, OF_JOBS
 from training.config.options import Names, literal
 from training.config.overrides import PATHS, expand_user
 from training.config.schema import Config, describe_options
@@ -49,7 +47,7 @@ Exit codes: 0 done, 1 error, 2 wrong usage or configuration, 85 stopped on reque
 
 def register(schema: type[Config] = Config) -> None:
     """Make the schema and the resolvers known to Hydra; ``schema`` has at least the options of a run."""
-    watch_hydra(_names, unknown_option)
+    watch_hydra(_names)
     ConfigStore.instance().store(name="schema", node=schema)
     OmegaConf.register_new_resolver("run_id", run_id, replace=True)
     OmegaConf.register_new_resolver("option_help", option_help, replace=True)
@@ -156,7 +154,7 @@ def explain(error: Exception) -> str:
     if key in names.groups:
         return f"{key} is a group of options: set {' or '.join(names.members(key)[:3])}, …"
     if key and ("is not in struct" in first or "not in '" in first):
-        return unknown_option(key)
+        return names.unknown(key)
     return f"{key}: {first}." if key else str(error).strip()
 
 
@@ -169,29 +167,9 @@ def _explain_word(word: str) -> str:
     if default is not None:
         return f"{name} takes a value such as {default or 'NAME'}, not {value!r}: python train.py --help tells more."
     if "." not in name and "/" not in name and name not in _names().groups:
-        return unknown_option(name)
+        return _names().unknown(name)
     quoted = shlex.quote(f'{name}="{value}"')
     return f"{word!r}: Hydra cannot read {value!r}. Put it into quotes: {quoted}."
-
-
-def unknown_option(name: str) -> str:
-    """A sentence for an option that does not exist, with its present name or the nearest ones that do."""
-    names = _names()
-    if name in MOVED:
-        return f"{name} is called {MOVED[name]} now."
-    if name.split(".")[0] == OF_JOBS and OF_JOBS not in names.groups:
-        return (
-            f"{OF_JOBS}.… is of a job and not of a run: leave it out, or python -m scripts.submit slurm|k8s takes it."
-        )
-    leaves: dict[str, list[str]] = {}
-    for option in names.options:
-        leaves.setdefault(option.rpartition(".")[2], []).append(option)
-    for group in difflib.get_close_matches(name, sorted(names.groups), n=1, cutoff=0.75) if "." not in name else ():
-        return f"there is no option {name}: did you mean one of the group {group}, such as {names.members(group)[0]}?"
-    matches = difflib.get_close_matches(name.rpartition(".")[2], leaves, n=3, cutoff=0.6)
-    near = [option for match in matches for option in leaves[match]]
-    hint = f"did you mean {' or '.join(near[:3])}?" if near else "python train.py --help lists them."
-    return f"there is no option {name}: {hint}"
 
 
 def _refuse_unknown(names: Names, container: dict[Any, Any], prefix: str = "") -> None:
@@ -200,4 +178,4 @@ def _refuse_unknown(names: Names, container: dict[Any, Any], prefix: str = "") -
         if name in names.groups and isinstance(value, dict):
             _refuse_unknown(names, value, f"{name}.")
         elif name not in names.options:
-            raise ConfigError(unknown_option(name))
+            raise ConfigError(names.unknown(name))

@@ -49,14 +49,13 @@ class _Rules:
 
     path: Path
     names: Names
-    unknown_option: Callable[[str], str]
     is_recorded: bool
 
 
-def watch_hydra(names: Callable[[], Names], unknown_option: Callable[[str], str]) -> None:
+def watch_hydra(names: Callable[[], Names]) -> None:
     """From here on Hydra's reading of a file raises ConfigError for what this module refuses.
 
-    ``names`` answers what options there are; ``unknown_option`` is the sentence about one that does not exist.
+    ``names`` answers what options there are.
     """
     Plugins.instance()  # registers the kinds of sources
     kind: Any = SourcesRegistry.instance().types["file"]
@@ -71,7 +70,7 @@ def watch_hydra(names: Callable[[], Names], unknown_option: Callable[[str], str]
         node = read_nodes(path)
         result: ConfigResult = load(source, config_path)
         group = config_path.rpartition("/")[0].strip("/")
-        rules = _Rules(path, names(), unknown_option, is_recorded(path))
+        rules = _Rules(path, names(), is_recorded(path))
         _check_content(rules, node, group, str(result.header.get("package") or "_group_"))
         if rules.is_recorded:
             result.config = OmegaConf.create(with_present_names(_plain(result.config)))
@@ -225,7 +224,7 @@ def _check_options(rules: _Rules, name: str, key: Any, value: Any) -> None:
         for inner, inner_key, inner_value in _entries(value, f"{name}."):
             _check_options(rules, inner, inner_key, inner_value)
     elif name not in rules.names.options:
-        raise ConfigError(f"{where}: {rules.unknown_option(name)}")
+        raise ConfigError(f"{where}: {rules.names.unknown(name)}")
     elif isinstance(value, yaml.MappingNode):
         raise ConfigError(f"{where}: {name} is an option, and takes a value.")
 

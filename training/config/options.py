@@ -1,6 +1,7 @@
 """Building blocks of the configuration: options that describe themselves, and the checks that make a sentence."""
 
 import dataclasses
+import difflib
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sources.errors import ConfigError
+from training.config.former import MOVED, OF_JOBS
 
 ChangesResult = bool | Callable[[Mapping[str, Any]], bool]
 """Whether an option changes a run's result; or a function that says so, given all values by their dotted names."""
@@ -111,6 +113,24 @@ class Names:
     def members(self, group: str) -> list[str]:
         """The options of a group."""
         return [name for name in self.options if name.startswith(f"{group}.")]
+
+    def unknown(self, name: str) -> str:
+        """A sentence for an option that does not exist, with its present name or the nearest ones that do."""
+        if name in MOVED:
+            return f"{name} is called {MOVED[name]} now."
+        if name.split(".")[0] == OF_JOBS and OF_JOBS not in self.groups:
+            of_jobs = "of a job and not of a run: leave it out, or python -m scripts.submit slurm|k8s takes it."
+            return f"{OF_JOBS}.… is {of_jobs}"
+        leaves: dict[str, list[str]] = {}
+        for option in self.options:
+            leaves.setdefault(option.rpartition(".")[2], []).append(option)
+        none = f"there is no option {name}"
+        for group in difflib.get_close_matches(name, sorted(self.groups), n=1, cutoff=0.75) if "." not in name else ():
+            return f"{none}: did you mean one of the group {group}, such as {self.members(group)[0]}?"
+        matches = difflib.get_close_matches(name.rpartition(".")[2], leaves, n=3, cutoff=0.6)
+        near = [option for match in matches for option in leaves[match]]
+        hint = f"did you mean {' or '.join(near[:3])}?" if near else "python train.py --help lists them."
+        return f"{none}: {hint}"
 
 
 def values_of(config: Any) -> Iterator[tuple[Option, Any]]:

@@ -27,8 +27,6 @@ class Batches(Protocol):
         """Samples of the largest."""
         ...
 
-    def __len__(self) -> int: ...
-
     def __iter__(self) -> Iterator[Wanted]: ...
 
 
@@ -101,9 +99,6 @@ class Slotted:
     next: int = 0
     """The slot of the next one."""
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
     def __iter__(self) -> Iterator[tuple[int, Wanted]]:
         for wanted in self.batches:
             slot, self.next = self.next, (self.next + 1) % self.slots
@@ -116,9 +111,6 @@ class InPlace:
 
     source: Source
     ring: Ring
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def __getitems__(self, item: tuple[int, Wanted]) -> Message:
         slot, (keys, positions) = item

@@ -102,6 +102,7 @@ def require_model(name: str) -> None:
     )
 
 
+@functools.cache
 def published(name: str, path: Path) -> Any:
     """The weights of torchvision that the file ``path`` is, told by its name or its SHA-256; None if it is another."""
     for weights in torchvision.models.get_model_weights(name):
@@ -110,17 +111,11 @@ def published(name: str, path: Path) -> Any:
         if path.name == url_name:
             return weights
         expected = float(weights.meta.get("_file_size", 0)) * 2**20
-        if expected and abs(path.stat().st_size / expected - 1) < 0.01 and _sha256(path).startswith(hashed):
-            return weights
+        if expected and abs(path.stat().st_size / expected - 1) < 0.01:
+            with open(path, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest().startswith(hashed):
+                    return weights
     return None
-
-
-def torchvision_weights(config: ModelConfig) -> Any:
-    """The member of torchvision's enumeration that ``model.weights`` names, or that its file is; None for others."""
-    for weights in torchvision.models.get_model_weights(config.name):
-        if weights.name == config.weights:
-            return weights
-    return published(config.name, Path(config.weights)) if config.weights and Path(config.weights).is_file() else None
 
 
 def evaluated(config: ModelConfig, given: Weights | None) -> tuple[str, Preprocessing | None]:
@@ -128,7 +123,9 @@ def evaluated(config: ModelConfig, given: Weights | None) -> tuple[str, Preproce
 
     ``given``: what their file holds, if they are a file's.
     """
-    weights = torchvision_weights(config)
+    path, theirs = Path(config.weights), torchvision.models.get_model_weights(config.name)
+    named = next((weights for weights in theirs if weights.name == config.weights), None)
+    weights = named or (published(config.name, path) if path.is_file() else None)
     if weights is not None:
         preset = weights.transforms()
         images = Preprocessing(preset.crop_size[0], preset.resize_size[0], preset.interpolation.value)
@@ -211,12 +208,6 @@ def is_name_of_weights(config: ModelConfig) -> bool:
 
 def _names_of_weights(name: str) -> list[str]:
     return [weights.name for weights in torchvision.models.get_model_weights(name)]
-
-
-@functools.cache
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _with_torchvision_weights(config: ModelConfig, num_classes: int, training: bool) -> nn.Module:

@@ -44,24 +44,16 @@ class Inert:
     def __init__(self, *_: object, **__: object) -> None:
         pass
 
-    def __setstate__(self, _: object) -> None:
-        pass
-
     def __setitem__(self, _: object, __: object) -> None:
         pass
+
+    def __getattr__(self, _: str) -> "Inert":
+        """``append``, ``add``, ``__setstate__`` and whatever else is called of it."""
+        return self
 
     def __call__(self, *_: object, **__: object) -> "Inert":
         """A call to nothing."""
         return self
-
-    def append(self, _: object) -> None:
-        """Of a list, left out."""
-
-    def extend(self, _: object) -> None:
-        """Of a list, left out."""
-
-    def add(self, _: object) -> None:
-        """Of a set, left out."""
 
 
 # Functions of our own around torch's, so that a file cannot set attributes of torch's.

@@ -29,15 +29,12 @@ _ANSWER_S = 1.0
 TELL_S = 5.0
 """After which a process says for whom it waits."""
 
-MEET_S = 900.0
-"""In which all processes must have come, unless meet_s says otherwise."""
-
 _PREFIX = "imagenet-ais"
 
 
 @contextmanager
 def process_group(
-    world: World, find_device: Callable[[], torch.device], facts: dict[str, Any], meet_s: float = MEET_S
+    world: World, find_device: Callable[[], torch.device], facts: dict[str, Any], meet_s: float
 ) -> Iterator[torch.device]:
     """Join the other processes, once all agree on ``facts``; answers the device, and leaves when done.
 
@@ -70,7 +67,7 @@ def _use(device: torch.device) -> torch.device:
     return device
 
 
-def meet(world: World, limit_s: float = MEET_S) -> Any:
+def meet(world: World, limit_s: float) -> Any:
     """The store through which processes find each other; rank 0 serves it, or torchrun's agent does.
 
     Waits in pieces of a second, so that signals are heard. Raises UserError after ``limit_s``.

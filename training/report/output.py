@@ -27,10 +27,10 @@ def put(text: str, file: TextIO | None = None, end: str = "\n") -> None:
         return
 
 
-def put_error(text: str, end: str = "\n") -> None:
+def put_error(text: str) -> None:
     """Print to standard error, at once, or not at all; control characters are shown, not sent to the terminal."""
     if sys.stderr is not None:
-        put(visible(text), sys.stderr, end)
+        put(visible(text), sys.stderr)
 
 
 class _Descriptor(io.FileIO):

@@ -127,23 +127,20 @@ class RunDirectory:
         """Leave the mark of a run that was stopped with its state saved."""
         _write(self.path / "PREEMPTED", f"stopped on request {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n")
 
-    def mirror(self, position: "Position") -> None:
-        """Hand the directory over to its mirror, if it has one, as it is at ``position``; raises as ``Mirror.push``."""
-        if self._mirror:
-            self._flush()
-            self._mirror.push(position)
+    def mirror(self, position: "Position", *, last: bool = False) -> None:
+        """Hand the directory over to its mirror, if it has one, as it is at ``position``; raises as ``Mirror.push``.
 
-    def finish_mirror(self, position: "Position") -> None:
-        """The same for the last time, and wait until it is there; raises as ``Mirror.finish``."""
-        if self._mirror:
-            self._flush()
-            self._mirror.finish(position)
-
-    def _flush(self) -> None:
-        """Write what TensorBoard's writer holds back."""
+        ``last``: wait until it is there; raises as ``Mirror.finish``.
+        """
+        if not self._mirror:
+            return
         if self._board is not None:
             with _writing(self.path / "tensorboard"), undisturbed():
-                self._board.flush()
+                self._board.flush()  # writes what it holds back
+        if last:
+            self._mirror.finish(position)
+        else:
+            self._mirror.push(position)
 
     @property
     def board(self) -> Any:
