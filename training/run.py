@@ -98,7 +98,7 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
             records = RunDirectory(config, directory.lock, run.state.step, directory.mirror)
             run.records = stack.enter_context(records)
         run.records.environment(run.environment, run.state.progress.changes)
-        directory.open_mirror(fresh=path is None)
+        on_main(world, lambda: directory.open_mirror(fresh=path is None))
         times = 1 if config.mode == "evaluate" else config.train.epochs - run.state.progress.epoch
         val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size, times=times)
         loader = stack.enter_context(open_loader(data.val, val_batches, workers, config.data.prefetch, device))
@@ -117,7 +117,7 @@ def _complete(run: Run, directory: Directory) -> None:
         with RunDirectory(run.config, directory.lock) as run.records:
             run.records.environment(run.environment, run.state.progress.changes)
             _summarise(run)
-    directory.complete_mirror(run.state.position)
+    on_main(run.world, lambda: directory.complete_mirror(run.state.position))
 
 
 def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Callable[[], Tally | None]) -> int:
@@ -196,8 +196,8 @@ def _say_rings(run: Run, loader: Loader, val_loader: Loader) -> None:
 
 def _evaluate(run: Run, validate: Callable[[], Tally | None]) -> int:
     validation = validate()
-    run.collect_counts()
-    run.check_replaced()
+    run.consumed.collect_counts(run.state.progress, run.records)
+    run.consumed.check_replaced(run.state.progress, run.config)
     assert validation is not None  # without deferred signals, a request to stop has raised Stopped
     metrics = validation.metrics
     run.state.progress.best_acc1, run.state.progress.validation = metrics.acc1, dataclasses.asdict(metrics)

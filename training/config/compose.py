@@ -118,19 +118,14 @@ def check(cfg: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from None
     assert isinstance(config, Config)
-    _expand_paths(config)
-    config.check()
-    if sweep_suffix() and "${" not in str(OmegaConf.to_container(cfg, resolve=False)["run_dir"]):  # type: ignore[call-overload,index]
-        config.run_dir += sweep_suffix()
-    return config
-
-
-def _expand_paths(config: Config) -> None:
-    """Replace the ``~`` of the configuration's paths. Raises ConfigError for the home folder of nobody."""
     for name in PATHS:
         *groups, leaf = name.split(".")
         holder = functools.reduce(getattr, groups, config)
         setattr(holder, leaf, expand_user(name, getattr(holder, leaf)))
+    config.check()
+    if sweep_suffix() and "${" not in str(OmegaConf.to_container(cfg, resolve=False)["run_dir"]):  # type: ignore[call-overload,index]
+        config.run_dir += sweep_suffix()
+    return config
 
 
 def explain(error: Exception) -> str:

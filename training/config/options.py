@@ -32,15 +32,11 @@ class Option:
     is_command: bool = False
 
     @property
-    def is_free(self) -> bool:
-        """Whether it never changes the result, so that a run may go on with another value."""
-        return self.changes_result is False
-
-    @property
-    def bounds(self) -> str:
-        """Its bounds in words, empty where there are none."""
+    def explained(self) -> str:
+        """For a list of options: ``~`` if it never changes the result, its help, and its bounds in words."""
         words = (("from", self.low), ("to", self.high), ("above", self.above), ("below", self.below))
-        return ", ".join(f"{word} {bound:g}" for word, bound in words if bound is not None)
+        bounds = ", ".join(f"{word} {bound:g}" for word, bound in words if bound is not None)
+        return f"{'~' if self.changes_result is False else ' '} {self.help}{f' ({bounds})' if bounds else ''}"
 
     def check(self, value: Any) -> None:
         """Raise ConfigError unless the value is one of the choices and within the bounds; "auto" has no size."""
@@ -137,12 +133,6 @@ def values_of(config: Any) -> Iterator[tuple[Option, Any]]:
     """Every option with its value."""
     for item in options_of(type(config)):
         yield item, functools.reduce(getattr, item.name.split("."), config)
-
-
-def check_options(config: Any) -> None:
-    """Raise ConfigError for an option that is none of its choices or out of its bounds."""
-    for item, value in values_of(config):
-        item.check(value)
 
 
 def require(condition: bool, message: str) -> None:

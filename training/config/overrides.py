@@ -54,17 +54,11 @@ def _quote_override(word: str, sweep: bool, strings: set[str], lists: set[str]) 
     name, value = match[2], word[match.end() :]
     if name in strings:
         quoted = _quote_sweep(value) if sweep else _quote(value)
-    elif name in lists and not _is_readable(word):
-        quoted = (
-            f"[{','.join(_quote(item.strip()) for item in _split(value.strip()[1:-1]))}]" if _is_list(value) else value
-        )
+    elif name in lists and not _is_readable(word) and value.strip().startswith("[") and value.strip().endswith("]"):
+        quoted = f"[{','.join(_quote(item.strip()) for item in _split(value.strip()[1:-1]))}]"
     else:
         quoted = value
     return word[: match.end()] + quoted
-
-
-def _is_list(value: str) -> bool:
-    return value.strip().startswith("[") and value.strip().endswith("]")
 
 
 def _is_readable(word: str) -> bool:

@@ -46,7 +46,11 @@ def check_texts(config: Any) -> None:
             )
         if item.is_command:
             _check_command(name, text)
-        _check_characters(name, text, "\n\t" if item.is_command else "\t")  # last, since it shows the text
+        if visible(text, keep="\n\t" if item.is_command else "\t") != text:  # last, since the sentence shows the text
+            raise ConfigError(
+                f"{name}={visible(text, keep='')} holds a line end or another character that cannot be shown, which no "
+                "option takes: rename what it stands for, or reach it by a symbolic link with another name."
+            )
 
 
 def _tokens() -> Iterator[str]:
@@ -57,14 +61,6 @@ def _tokens() -> Iterator[str]:
         return
     if len(token) >= _SHORTEST:
         yield token
-
-
-def _check_characters(name: str, text: str, kept: str) -> None:
-    if visible(text, keep=kept) != text:
-        raise ConfigError(
-            f"{name}={visible(text, keep='')} holds a line end or another character that cannot be shown, which no "
-            "option takes: rename what it stands for, or reach it by a symbolic link with another name."
-        )
 
 
 def _check_command(name: str, line: str) -> None:

@@ -5,27 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from training.config.options import Option, check_options, free, group, option, options_of, require
+from training.config.options import free, group, option, options_of, require, values_of
 from training.config.recorded import check_texts
 
 
 def _where(name: str, *values: str) -> Callable[[Mapping[str, Any]], bool]:
     """An option that changes the result only where another one has one of these values."""
     return lambda options: options.get(name) in values
-
-
-def _warms_up(values: Mapping[str, Any]) -> bool:
-    return values.get("optim.warmup_epochs") != 0
-
-
-def _something_was_replaced(values: Mapping[str, Any]) -> bool:
-    """Until a sample was replaced, both settings have made the same samples."""
-    return bool(values.get("replaced"))
-
-
-def _an_epoch_is_begun(values: Mapping[str, Any]) -> bool:
-    """An epoch's fingerprint is of one kind; at the beginning of an epoch the kind may change."""
-    return values.get("batches_done") != 0
 
 
 @dataclass
@@ -120,7 +106,7 @@ class DataConfig:
         "raise",
         "raise|replace: a training sample that is no image ends the run|is another one",
         choices=("raise", "replace"),
-        changes_result=_something_was_replaced,
+        changes_result=lambda values: bool(values.get("replaced")),  # until then both have made the same samples
     )
     max_replaced: int = free(100, "on_corrupt=replace: more different samples than this end the run", low=0)
     patience_s: float = free(
@@ -133,7 +119,7 @@ class DataConfig:
         "sampled",
         "off|sampled|full: hash what the model sees, pixels of one sample in 16|of all",
         choices=("off", "sampled", "full"),
-        changes_result=_an_epoch_is_begun,
+        changes_result=lambda values: values.get("batches_done") != 0,  # an epoch's is of one kind
     )
 
     def check(self) -> None:
@@ -228,7 +214,10 @@ class OptimConfig:
     )
     warmup_epochs: float = option(0.0, "epochs in which the learning rate rises linearly to its peak", low=0)
     warmup_start: float = option(
-        0.0, "learning rate that the warm-up rises from, with its first step", low=0, changes_result=_warms_up
+        0.0,
+        "learning rate that the warm-up rises from, with its first step",
+        low=0,
+        changes_result=lambda values: values.get("optim.warmup_epochs") != 0,
     )
     min_lr: float = option(
         0.0,
@@ -282,7 +271,8 @@ class Config:
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
         check_texts(self)
-        check_options(self)
+        for item, value in values_of(self):
+            item.check(value)
         for part in (self.data, self.optim):
             part.check()
         require(0 <= self.seed < 1 << 63, f"seed must be from 0 to 2**63 - 1, not {self.seed}.")
@@ -300,12 +290,7 @@ class Config:
 
 def describe_options(kind: type[Config] = Config) -> list[tuple[str, str, str]]:
     """(name, default, help) of every option, in order: for ``--help``."""
-    return [(item.name, format_value(item.default), _explained(item)) for item in options_of(kind)]
-
-
-def _explained(item: Option) -> str:
-    bounds = f" ({item.bounds})" if item.bounds else ""
-    return f"{'~' if item.is_free else ' '} {item.help}{bounds}"
+    return [(item.name, format_value(item.default), item.explained) for item in options_of(kind)]
 
 
 def format_value(value: Any) -> str:

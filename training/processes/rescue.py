@@ -15,8 +15,7 @@ import torch
 from sources.errors import UserError, chain
 from training.processes.collectives import from_main, is_lost_peer
 from training.state.consumed import UNKNOWN
-from training.state.run_state import Run
-from training.state.saving import last_checkpoint, last_path, save
+from training.state.run_state import Run, last_checkpoint, last_path, save
 
 DEVICE_S = 10.0
 """In which a GPU finishes the steps that it was given; one that waits for a lost peer never does."""

@@ -30,7 +30,6 @@ SHARED_WITHIN_S = 20.0
 class Directory:
     """What rank 0 holds for all as long as ``stack`` lives; the other ranks have neither lock nor mirror."""
 
-    world: World
     stop: StopFlag
     stack: ExitStack
     lock: RunLock | None = None
@@ -38,21 +37,15 @@ class Directory:
 
     def open_mirror(self, *, fresh: bool) -> None:
         """From here on, checkpoints can be uploaded, if there is a mirror; ``fresh`` as there. Raises ClusterError."""
-        on_main(self.world, lambda: self._open_mirror(fresh))
-
-    def complete_mirror(self, position: "Position") -> None:
-        """Upload the end of a run, at ``position``, that was killed before it could. Raises ClusterError."""
-        on_main(self.world, lambda: self._complete_mirror(position))
-
-    def _open_mirror(self, fresh: bool) -> None:
         if self.mirror:
             self.mirror.take_over(fresh=fresh)
             self.mirror.on_end = self.stop.request
             self.stack.enter_context(self.mirror)
 
-    def _complete_mirror(self, position: "Position") -> None:
+    def complete_mirror(self, position: "Position") -> None:
+        """Upload the end of a run, at ``position``, that was killed before it could. Raises ClusterError."""
         if self.mirror and self.mirror.is_behind(position):
-            self._open_mirror(fresh=False)
+            self.open_mirror(fresh=False)
             self.mirror.finish(position)
 
 
@@ -66,7 +59,7 @@ def take_directory(config: Config, world: World, console: Console, stack: ExitSt
     lock, mirror = None, None
     if world.is_main:
         lock, mirror = RunLock(Path(config.run_dir), console.say, on_loss=stop.request), _mirror(config, console)
-    directory = Directory(world, stop, stack, lock, mirror)
+    directory = Directory(stop, stack, lock, mirror)
     on_main(world, lambda: _take(config, directory))
     _require_shared(config, world, lock)
     return directory

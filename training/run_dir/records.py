@@ -235,12 +235,7 @@ def _write_all(file: io.FileIO, content: bytes) -> None:
 def config_yaml(config: Config) -> str:
     """The whole configuration, in a form that ``train.py --config-path`` takes."""
     header = {
-        "defaults": [
-            "/schema",
-            "_self_",
-            {"override /hydra/job_logging": "none"},
-            {"override /hydra/hydra_logging": "none"},
-        ],
+        "defaults": ["/schema", "_self_", *({f"override /hydra/{kind}_logging": "none"} for kind in ("job", "hydra"))],
         "hydra": {"run": {"dir": "."}, "output_subdir": None},
     }
     return f"{MARK}: {rerun_command(config)}\n" + dump([header | literal(dataclasses.asdict(config))])

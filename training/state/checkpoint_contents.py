@@ -56,7 +56,10 @@ def check(state: dict[str, Any]) -> None:
         _require(isinstance(state[name], dict), name, state[name], "a dict")
     for name in ("config", "environment", "validation", "changes"):
         _require_plain(name, state[name])
-    _check_model(state["model"])
+    _require(len(state["model"]) > 0, "model", state["model"], "the model's tensors")
+    for name, tensor in state["model"].items():
+        _require(isinstance(name, str), "model", name, "tensors by their names")
+        _require(_is_dense(tensor), f"model.{name}", tensor, "a tensor")
     _check_optimizer(state["optimizer"])
     _check_scaler(state["scaler"])
     _check_position(state)
@@ -103,13 +106,6 @@ def _check_optimizer_fits(optimizer: torch.optim.Optimizer, state: dict[str, Any
                 raise ValueError(f"its optimizer.state.{number}.{name} is {shape}, and not {list(parameter.shape)}")
 
 
-def _check_model(model: dict[str, Any]) -> None:
-    _require(len(model) > 0, "model", model, "the model's tensors")
-    for name, tensor in model.items():
-        _require(isinstance(name, str), "model", name, "tensors by their names")
-        _require(_is_dense(tensor), f"model.{name}", tensor, "a tensor")
-
-
 def _check_optimizer(optimizer: dict[str, Any]) -> None:
     entries, groups = optimizer.get("state"), optimizer.get("param_groups")
     _require(isinstance(entries, dict), "optimizer.state", entries, "a dict")
@@ -125,8 +121,7 @@ def _check_optimizer(optimizer: dict[str, Any]) -> None:
     for group in groups:
         _require(isinstance(group, dict), "optimizer.param_groups", group, "groups, each a dict")
         numbers = group.get("params")
-        fits = isinstance(numbers, list) and all(_is_int(number, 0) for number in numbers)
-        _require(fits, "optimizer.param_groups.params", numbers, "numbers of parameters")
+        _require(_are_ints(numbers), "optimizer.param_groups.params", numbers, "numbers of parameters")
         _require_plain("optimizer.param_groups", {name: value for name, value in group.items() if name != "params"})
 
 
@@ -158,15 +153,9 @@ def _check_progress(state: dict[str, Any]) -> None:
     _require(_is_number(state["train_s"]) and state["train_s"] >= 0, "train_s", state["train_s"], "seconds")
     for name in ("counts", "counts_before"):
         counts = state[name]
-        fits = (
-            isinstance(counts, list)
-            and all(_is_int(count, 0, _HUGE) for count in counts)
-            and len(counts) == len(Counts())
-        )
+        fits = _are_ints(counts, _HUGE) and len(counts) == len(Counts())
         _require(fits, name, counts, f"{len(Counts())} whole numbers from 0")
-    replaced = state["replaced"]
-    fits = isinstance(replaced, list) and all(_is_int(index, 0) for index in replaced)
-    _require(fits, "replaced", replaced, "indices of samples")
+    _require(_are_ints(state["replaced"]), "replaced", state["replaced"], "indices of samples")
     total = state["stream_total"]
     _require(_is_int(total, -1, (1 << 128) - 1), "stream_total", total, "a whole number below 2**128")
     changes = state["changes"]
@@ -176,9 +165,8 @@ def _check_progress(state: dict[str, Any]) -> None:
         _check_tally(name, state[name])
     figures = {name: state["validation"].get(name) for name in ("loss", "acc1", "acc5")} if state["epoch"] else {}
     for name, value in figures.items():
-        _require(
-            type(value) is float or _is_number(value), f"validation.{name}", value, "a number"
-        )  # not finite, if it diverged
+        fits = type(value) is float or _is_number(value)  # not finite, if it diverged
+        _require(fits, f"validation.{name}", value, "a number")
 
 
 def _check_tally(name: str, tally: Any) -> None:
@@ -212,6 +200,10 @@ def _require_plain(name: str, content: Any) -> None:
 
 def _is_int(value: Any, low: int, high: int | None = None) -> bool:
     return type(value) is int and value >= low and (high is None or value <= high)
+
+
+def _are_ints(value: Any, high: int | None = None) -> bool:
+    return isinstance(value, list) and all(_is_int(item, 0, high) for item in value)
 
 
 def _is_number(value: Any) -> bool:
