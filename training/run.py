@@ -138,12 +138,13 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         run.stop.deferred = True
         metrics = train(run, Feed(loader), validate)
         run.stop.ignore_from_now_on()
+    if metrics is not None:
+        _summarise(run)
+    if config.run_mirror:
+        on_main(run.world, lambda: run.records.mirror(run.state.position, last=True))
     if metrics is None:
-        _finish_mirror(run)
         run.console.say(f"stopped on request; the same command goes on from {config.run_dir}/checkpoints/last.pt")
         return EXIT_CODE
-    _summarise(run)
-    _finish_mirror(run)
     run.console.say(
         f"done: acc@1 {metrics.acc1:.2f} (best {run.state.progress.best_acc1:.2f}), "
         f"{format_duration(run.state.progress.train_s)} of training\n"
@@ -152,12 +153,6 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         f"  repeat it      {rerun_command(config)}"
     )
     return 0
-
-
-def _finish_mirror(run: Run) -> None:
-    """Complete the mirror, if there is one. Raises UserError on rank 0 if that failed, and ends the others."""
-    if run.config.run_mirror:
-        on_main(run.world, lambda: run.records.mirror(run.state.position, last=True))
 
 
 def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from: Path | None) -> None:

@@ -54,7 +54,7 @@ def build_model(
     require_model(config.name)
     options = builder_options(config.name, val_size)
     check_sizes(config.name, num_classes, options, train_size, val_size)
-    if is_name_of_weights(config):
+    if config.weights in names_of_weights(config.name):
         return _with_torchvision_weights(config, num_classes, train_size is not None)
     given = weights or open_weights(config)
     if given is None:
@@ -65,7 +65,7 @@ def build_model(
 def open_weights(config: ModelConfig) -> Weights | None:
     """What the file ``model.weights`` holds; None for torchvision's weights and for none. Raises ConfigError."""
     require_model(config.name)
-    choices = _names_of_weights(config.name)
+    choices = names_of_weights(config.name)
     if not config.weights or config.weights in choices:
         return None
     path = Path(config.weights)
@@ -146,7 +146,7 @@ def transforms_input(name: str, weights: Weights, num_classes: int) -> bool:
     """
     if weights.ours:
         begun_from = weights.config.get("model", {}).get("weights", "")
-        return bool(weights.model_facts.get("transform_input", begun_from in _names_of_weights(name)))
+        return bool(weights.model_facts.get("transform_input", begun_from in names_of_weights(name)))
     return (weights.plain and num_classes == 1000) or published(name, weights.path) is not None
 
 
@@ -176,12 +176,9 @@ def weights_notes(name: str, given: Weights, model: nn.Module, num_classes: int)
         notes.append(f"model.weights={given.path}: {len(beside)} tensors beside the model were left: {beside[0]}, …")
     if name in AUXILIARY_LOSS_WEIGHT:
         notes.append(_note_on_inputs(name, given, num_classes))
-    if (
-        name in AUXILIARY_LOSS_WEIGHT
-        and any(key.startswith(_AUXILIARY) for key in model.state_dict())
-        and not any(part in key for key in given.tensors for part in _AUXILIARY)
-    ):
-        notes.append(f"model.weights={given.path} has no auxiliary classifiers: those of {name} begin at random.")
+        own = any(key.startswith(_AUXILIARY) for key in model.state_dict())
+        if own and not any(part in key for key in given.tensors for part in _AUXILIARY):
+            notes.append(f"model.weights={given.path} has no auxiliary classifiers: those of {name} begin at random.")
     return notes
 
 
@@ -201,12 +198,8 @@ def _note_on_inputs(name: str, given: Weights, num_classes: int) -> str:
     )
 
 
-def is_name_of_weights(config: ModelConfig) -> bool:
-    """Whether ``model.weights`` is one of torchvision's names, not a file."""
-    return config.weights in _names_of_weights(config.name)
-
-
-def _names_of_weights(name: str) -> list[str]:
+def names_of_weights(name: str) -> list[str]:
+    """Those of torchvision's weights for a model, by which ``model.weights`` may be given instead of by a file."""
     return [weights.name for weights in torchvision.models.get_model_weights(name)]
 
 

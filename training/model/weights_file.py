@@ -179,32 +179,23 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         if not isinstance(header, dict):
             raise ValueError("the header is no JSON object")
         header.pop("__metadata__", None)
-        entries = {name: _entry(name, entry, size - 8 - length) for name, entry in header.items()}
         tensors = {}
-        for name, (dtype, shape, begin, end) in entries.items():
+        for name, entry in header.items():
+            dtype, shape, begin, end = _entry(name, entry, size - 8 - length)
             file.seek(8 + length + begin)
             data = bytearray(file.read(end - begin))
-            if len(data) != end - begin:
-                raise ValueError(f"{name} is cut off")
             flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-            tensors[name] = flat.reshape(shape)
+            tensors[name] = flat.reshape(shape)  # raises where the file has become shorter
     return tensors
 
 
 def _entry(name: str, entry: Any, available: int) -> tuple[torch.dtype, list[int], int, int]:
     """(dtype, shape, first byte, end) of a tensor in the header, checked against the ``available`` bytes of data."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
-        raise ValueError(f"{name}: no description of a tensor")
-    dtype = _SAFETENSORS.get(entry["dtype"])
-    shape: Any = entry.get("shape")
-    offsets: Any = entry.get("data_offsets")
-    if dtype is None:
-        raise ValueError(f"{name}: dtype {entry['dtype']} is not known")
-    for numbers in (shape, offsets):
-        if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError(f"{name}: shape and data_offsets must be lists of numbers")
-    if len(offsets) != 2 or not offsets[0] <= offsets[1] <= available:
-        raise ValueError(f"{name}: data_offsets {offsets} in {available:,} bytes of data")
-    if math.prod(shape) * dtype.itemsize != offsets[1] - offsets[0]:
-        raise ValueError(f"{name}: {offsets[1] - offsets[0]} bytes for shape {shape}")
-    return dtype, shape, offsets[0], offsets[1]
+    try:
+        dtype, shape, (begin, end) = _SAFETENSORS[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        whole = isinstance(shape, list) and all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+        if whole and begin <= end <= available and math.prod(shape) * dtype.itemsize == end - begin:
+            return dtype, shape, begin, end
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{name} is {entry}, which is no tensor in {available:,} bytes of data")

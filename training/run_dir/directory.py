@@ -58,7 +58,11 @@ def take_directory(config: Config, world: World, console: Console, stack: ExitSt
     config.run_dir = from_main(own_directory(config.run_dir) if world.is_main else "")
     lock, mirror = None, None
     if world.is_main:
-        lock, mirror = RunLock(Path(config.run_dir), console.say, on_loss=stop.request), _mirror(config, console)
+        lock = RunLock(Path(config.run_dir), console.say, on_loss=stop.request)
+        if config.run_mirror:
+            from training.run_dir.mirror import Mirror  # here, since the SDK's import takes a second
+
+            mirror = Mirror(config, console.say)
     directory = Directory(stop, stack, lock, mirror)
     on_main(world, lambda: _take(config, directory))
     _require_shared(config, world, lock)
@@ -71,14 +75,6 @@ def _take(config: Config, directory: Directory) -> None:
     directory.stack.enter_context(directory.lock)
     if directory.mirror:
         directory.mirror.fetch(wanted=config.resume != "never")
-
-
-def _mirror(config: Config, console: Console) -> "Mirror | None":
-    if not config.run_mirror:
-        return None
-    from training.run_dir.mirror import Mirror  # here, since the SDK's import takes a second
-
-    return Mirror(config, console.say)
 
 
 def _require_shared(config: Config, world: World, lock: RunLock | None) -> None:
