@@ -3,9 +3,8 @@
 import atexit
 import functools
 import shlex
-import shutil
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -16,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from sources.errors import ConfigError, chain
+from sources.scratch import scratch_folder
 from training.config.files import watch_hydra
 from training.config.options import Names, literal
 from training.config.overrides import PATHS, expand_user
@@ -88,9 +88,9 @@ def sweep_suffix() -> str:
 @functools.cache
 def scratch_dir() -> str:
     """A folder for the ``multirun.yaml`` that Hydra's sweeper insists on writing; removed with the process."""
-    path = tempfile.mkdtemp(prefix="imagenet-ais-sweep-")
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return path
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return str(stack.enter_context(scratch_folder()))
 
 
 def option_help() -> str:

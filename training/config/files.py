@@ -19,8 +19,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
 from sources.errors import ConfigError
-from training.config.former import is_former, with_present_names
-from training.config.options import Names
+from training.config.options import Names, is_former, with_present_names
 from training.run_dir.files import is_recorded
 
 _LARGEST = 1 << 20

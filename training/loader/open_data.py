@@ -1,6 +1,5 @@
 """The data sources by name. Another source is one more line of ``OPENERS``; nothing downstream changes."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
@@ -22,6 +21,7 @@ from sources.synthetic import SyntheticDataset
 from training.config.schema import Config
 from training.processes.collectives import on_main
 from training.processes.world import World
+from training.report.output import put_error
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,9 @@ def _same(kind: type, *parts: Any) -> dict[str, Any]:
 def _listener(config: Config, world: World, say: Callable[[str], None]) -> Listener:
     """Of this process's loader workers; what they tell may concern its machine alone, so every rank says it."""
 
-    def aside(text: str) -> None:
-        print(f"rank {world.rank}: {text}", file=sys.stderr, flush=True)
-
-    return Listener(config.data.patience_s, say if world.is_main else aside)
+    return Listener(
+        config.data.patience_s, say if world.is_main else lambda text: put_error(f"rank {world.rank}: {text}")
+    )
 
 
 @contextmanager

@@ -98,7 +98,12 @@ def read_file(path: Path) -> Any:
             return read_safetensors(path)
         if is_archive(path) and (found := damage(path)):
             raise ValueError(found)
-        return _load(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of storage classes and pickle protocols
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError:
+                return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_TENSORS_ALONE)
     except Exception as error:  # whatever zip and pickle readers raise for files of others
         reason = visible((str(error).strip().splitlines() or [""])[0])[:200]
         advice_of_torch = "weights_only" in reason or "torch.load" in reason
@@ -107,15 +112,6 @@ def read_file(path: Path) -> Any:
             "its size and hash with the original's, and copy or download it again. "
             f"({type(error).__name__}{'' if advice_of_torch or not reason else f': {reason}'})"
         ) from None
-
-
-def _load(path: Path) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of storage classes and pickle protocols
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_TENSORS_ALONE)
 
 
 def _what_else(path: Path) -> str:

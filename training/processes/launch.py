@@ -16,7 +16,6 @@ import signal
 import sys
 from typing import Any
 
-from torch._C._distributed_c10d import TCPStore
 from torch.distributed.elastic.multiprocessing.api import PContext, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import c10d_rendezvous_backend, dynamic_rendezvous, static_tcp_rendezvous
@@ -24,8 +23,7 @@ from torch.distributed.launcher.api import LaunchConfig
 from torch.distributed.run import get_args_parser, run
 
 from sources.scratch import scratch_folder
-from training.processes.exits import VARIABLE, reported
-from training.processes.preemption import EXIT_CODE
+from training.processes.preemption import EXIT_CODE, VARIABLE, reported
 from training.processes.rendezvous import store_on_loopback
 from training.processes.world import LOOPBACK
 from training.report.output import never_fail, put_error
@@ -93,11 +91,9 @@ def meet_on_loopback(options: Any) -> None:
     for module in (c10d_rendezvous_backend, static_tcp_rendezvous):
         vars(module)["TCPStore"] = store_on_loopback
     handler: Any = dynamic_rendezvous.DynamicRendezvousHandler
-    handler._create_tcp_store_server = _store_of_a_node
-
-
-def _store_of_a_node(_: Any, master_addr: Any, master_port: Any) -> TCPStore:
-    return store_on_loopback(master_addr, master_port, is_master=True, multi_tenant=True)
+    handler._create_tcp_store_server = lambda _, host, port: store_on_loopback(
+        host, port, is_master=True, multi_tenant=True
+    )
 
 
 if __name__ == "__main__":

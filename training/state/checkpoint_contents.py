@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sources.batch import Counts
-from training.config.former import with_present_names
+from training.config.options import with_present_names
 from training.report.metrics import Tally
 from training.state.progress import Progress
 
@@ -162,21 +162,18 @@ def _check_progress(state: dict[str, Any]) -> None:
     fits = isinstance(changes, list) and all(isinstance(change, dict) for change in changes)
     _require(fits, "changes", changes, "a list of dicts")
     for name in ("epoch_tally", "interval_tally"):
-        _check_tally(name, state[name])
+        tally = state[name]
+        _require(isinstance(tally, dict), name, tally, "a dict")
+        sums = tally["sums"]
+        fits = _is_dense(sums) and sums.dtype == torch.float64 and sums.shape == (4,)
+        _require(fits, f"{name}.sums", sums, "four float64")
+        for part in ("seconds", "wait_s"):
+            _require(_is_number(tally[part]) and tally[part] >= 0, f"{name}.{part}", tally[part], "seconds")
+        _require(isinstance(tally["fingerprint"], str), f"{name}.fingerprint", tally["fingerprint"], "text")
     figures = {name: state["validation"].get(name) for name in ("loss", "acc1", "acc5")} if state["epoch"] else {}
     for name, value in figures.items():
         fits = type(value) is float or _is_number(value)  # not finite, if it diverged
         _require(fits, f"validation.{name}", value, "a number")
-
-
-def _check_tally(name: str, tally: Any) -> None:
-    _require(isinstance(tally, dict), name, tally, "a dict")
-    sums = tally["sums"]
-    fits = _is_dense(sums) and sums.dtype == torch.float64 and sums.shape == (4,)
-    _require(fits, f"{name}.sums", sums, "four float64")
-    for part in ("seconds", "wait_s"):
-        _require(_is_number(tally[part]) and tally[part] >= 0, f"{name}.{part}", tally[part], "seconds")
-    _require(isinstance(tally["fingerprint"], str), f"{name}.fingerprint", tally["fingerprint"], "text")
 
 
 def _require_plain(name: str, content: Any) -> None:
