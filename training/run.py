@@ -134,7 +134,13 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
     )
     prefetch, accumulate = config.data.prefetch, config.train.accumulate
     with open_loader(data.train, batches, workers, prefetch, run.device, accumulate) as loader:
-        _say_rings(run, loader, val_loader)
+        # The memory that batches take, whatever happens: from the first validation on, those of both loaders.
+        run.console.say(
+            f"{loader.ring.slots} batches of training and {val_loader.ring.slots} of validation in shared memory: "
+            f"{(loader.ring.size + val_loader.ring.size) / 1e6:,.0f} MB a process"
+        )
+        if loader.unpinned:
+            run.console.say(f"warning: batches are not pinned, so copies to the GPU wait: {loader.unpinned}")
         run.stop.deferred = True
         metrics = train(run, Feed(loader), validate)
         run.stop.ignore_from_now_on()
@@ -177,16 +183,6 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         progress = run.state.progress
         done = f"epoch {progress.epoch + 1}, {progress.batches_done} of {run.state.steps_per_epoch} batches done"
         run.console.say(f"going on from {resumed_from}: {done}")
-
-
-def _say_rings(run: Run, loader: Loader, val_loader: Loader) -> None:
-    """The memory that batches take, whatever happens: from the first validation on, those of both loaders."""
-    run.console.say(
-        f"{loader.ring.slots} batches of training and {val_loader.ring.slots} of validation in shared memory: "
-        f"{(loader.ring.size + val_loader.ring.size) / 1e6:,.0f} MB a process"
-    )
-    if loader.unpinned:
-        run.console.say(f"warning: batches are not pinned, so copies to the GPU wait: {loader.unpinned}")
 
 
 def _evaluate(run: Run, validate: Callable[[], Tally | None]) -> int:

@@ -40,14 +40,14 @@ Opener = Callable[[Config, tuple[Specs, Specs], int, World, Callable[[str], None
 """Opens a source: with the specs of training and validation, and samples of a batch of one process."""
 
 
-@contextmanager
-def open_data(config: Config, batch_size: int, world: World, say: Callable[[str], None]) -> Iterator[Data]:
+def open_data(
+    config: Config, batch_size: int, world: World, say: Callable[[str], None]
+) -> AbstractContextManager[Data]:
     """The source that ``config.data.source`` names; ``batch_size`` is that of one process.
 
     What it starts for the run, it stops at the end of the context. Raises ConfigError or ClusterError.
     """
-    with OPENERS[config.data.source](config, build_specs(config), batch_size, world, say) as data:
-        yield data
+    return OPENERS[config.data.source](config, build_specs(config), batch_size, world, say)
 
 
 def build_specs(config: Config) -> tuple[Specs, Specs]:
@@ -135,9 +135,8 @@ def _same(kind: type, *parts: Any) -> dict[str, Any]:
 def _listener(config: Config, world: World, say: Callable[[str], None]) -> Listener:
     """Of this process's loader workers; what they tell may concern its machine alone, so every rank says it."""
 
-    return Listener(
-        config.data.patience_s, say if world.is_main else lambda text: put_error(f"rank {world.rank}: {text}")
-    )
+    aside = say if world.is_main else lambda text: put_error(f"rank {world.rank}: {text}")
+    return Listener(config.data.patience_s, aside)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import torchvision
 
 from training.model.weights import Weights
 
-_WNIDS = Path(__file__).with_name("imagenet_wnids.txt")
 _LISTED = 3
 """Folders that a warning names."""
 
@@ -27,7 +26,7 @@ def joined(classes: Sequence[str]) -> str:
 @functools.cache
 def imagenet_classes() -> list[tuple[str, str]]:
     """(WordNet id, torchvision's word) of the 1,000 classes, in the order of torchvision's weights."""
-    wnids = _WNIDS.read_text(encoding="ascii").split()
+    wnids = Path(__file__).with_name("imagenet_wnids.txt").read_text(encoding="ascii").split()
     words = torchvision.models.get_model_weights("resnet18")["IMAGENET1K_V1"].meta["categories"]
     return list(zip(wnids, words, strict=True))
 

@@ -30,8 +30,7 @@ def check_sizes(name: str, classes: int, options: dict[str, Any], train_size: in
     """
     model = _on_meta(name, classes, options)
     for training, size, field in ((True, train_size, "image_size"), (False, val_size, "val_image_size")):
-        problem = _problem(model, training, size) if size is not None else ""
-        if size is not None and problem:
+        if size is not None and (problem := _problem(model, training, size)):
             raise ConfigError(
                 f"{name} cannot take images of data.{field}={size}: {_remedy(name, model, training, size, field)} "
                 f"({problem})"

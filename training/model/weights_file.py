@@ -37,10 +37,6 @@ class Inert:
 
     named = ""
 
-    def __new__(cls, *_: object, **__: object) -> "Inert":
-        """Any arguments, all of them dropped."""
-        return super().__new__(cls)
-
     def __init__(self, *_: object, **__: object) -> None:
         pass
 

@@ -91,9 +91,7 @@ def meet_on_loopback(options: Any) -> None:
     for module in (c10d_rendezvous_backend, static_tcp_rendezvous):
         vars(module)["TCPStore"] = store_on_loopback
     handler: Any = dynamic_rendezvous.DynamicRendezvousHandler
-    handler._create_tcp_store_server = lambda _, host, port: store_on_loopback(
-        host, port, is_master=True, multi_tenant=True
-    )
+    handler._create_tcp_store_server = lambda _, *at: store_on_loopback(*at, is_master=True, multi_tenant=True)
 
 
 if __name__ == "__main__":

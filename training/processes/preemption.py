@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -145,10 +145,8 @@ def report(code: int) -> None:
     folder = os.environ.get(VARIABLE)
     if folder:
         path = Path(folder) / os.environ.get("LOCAL_RANK", "0")
-        try:
+        with suppress(OSError):
             path.write_text(f"{code} {os.environ.get('LOCAL_WORLD_SIZE', 1)}")
-        except OSError:
-            return
 
 
 def reported(folder: Path) -> list[int]:

@@ -20,7 +20,6 @@ from training.state.run_state import Run, last_checkpoint, last_path, save
 DEVICE_S = 10.0
 """In which a GPU finishes the steps that it was given; one that waits for a lost peer never does."""
 
-
 _OF_THE_HOST = {
     errno.ENOSPC: "make room on the disk",
     errno.EDQUOT: "raise the quota, or make room",
@@ -29,14 +28,11 @@ _OF_THE_HOST = {
     errno.ENFILE: "the machine has too many open files",
     errno.ENOMEM: "its memory is used up",
     errno.EAGAIN: "see ulimit -u, and the container's limit of processes",
-    errno.EIO: "the disk or its server failed",
+    **dict.fromkeys((errno.EIO, errno.EREMOTEIO), "the disk or its server failed"),
     errno.ESTALE: "the file server failed, or the folder was replaced",
     errno.EROFS: "mount it for writing",
-    errno.ENODEV: "the device is gone",
-    errno.ENXIO: "the device is gone",
-    errno.EREMOTEIO: "the disk or its server failed",
-    errno.ETIMEDOUT: "the file server does not answer",
-    errno.EHOSTDOWN: "the file server does not answer",
+    **dict.fromkeys((errno.ENODEV, errno.ENXIO), "the device is gone"),
+    **dict.fromkeys((errno.ETIMEDOUT, errno.EHOSTDOWN), "the file server does not answer"),
 }
 """Errors that no program is guilty of, and what helps."""
 

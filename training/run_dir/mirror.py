@@ -278,9 +278,9 @@ def _open_store(config: Config) -> ObjectStore:
     except ClusterError as error:
         raise ClusterError(f"run_mirror={uri}: {error}") from None
     except (ObjectError, OSError) as error:
-        missing = isinstance(error, ObjectError) and error.status == 404
         what = f"cannot be used: {store.explain(error)}"
-        what = "does not exist: make it first, or check its name." if missing else what
+        if isinstance(error, ObjectError) and error.status == 404:
+            what = "does not exist: make it first, or check its name."
         raise ClusterError(f"run_mirror={uri}: the bucket {uri.removesuffix(f'/{prefix}')} {what}") from None
     return store
 

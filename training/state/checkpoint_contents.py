@@ -61,7 +61,12 @@ def check(state: dict[str, Any]) -> None:
         _require(isinstance(name, str), "model", name, "tensors by their names")
         _require(_is_dense(tensor), f"model.{name}", tensor, "a tensor")
     _check_optimizer(state["optimizer"])
-    _check_scaler(state["scaler"])
+    scaler = state["scaler"]  # of fp16; empty with any other precision
+    for name in ("scale", "growth_factor", "backoff_factor") if scaler else ():
+        value = scaler.get(name)
+        _require(_is_number(value) and value > 0, f"scaler.{name}", value, "a number above 0")
+    for name in ("growth_interval", "_growth_tracker") if scaler else ():
+        _require(_is_int(scaler.get(name), 0), f"scaler.{name}", scaler.get(name), "a whole number from 0")
     _check_position(state)
     _check_progress(state)
     environment = state["environment"]
@@ -123,17 +128,6 @@ def _check_optimizer(optimizer: dict[str, Any]) -> None:
         numbers = group.get("params")
         _require(_are_ints(numbers), "optimizer.param_groups.params", numbers, "numbers of parameters")
         _require_plain("optimizer.param_groups", {name: value for name, value in group.items() if name != "params"})
-
-
-def _check_scaler(scaler: dict[str, Any]) -> None:
-    """Of fp16's gradient scaler; empty with any other precision."""
-    if not scaler:
-        return
-    for name in ("scale", "growth_factor", "backoff_factor"):
-        value = scaler.get(name)
-        _require(_is_number(value) and value > 0, f"scaler.{name}", value, "a number above 0")  # type: ignore[operator]
-    for name in ("growth_interval", "_growth_tracker"):
-        _require(_is_int(scaler.get(name), 0), f"scaler.{name}", scaler.get(name), "a whole number from 0")
 
 
 def _check_position(state: dict[str, Any]) -> None:
