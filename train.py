@@ -25,8 +25,7 @@ from training.config.compose import EXPECTED_ERRORS, check, explain, register, s
 from training.config.files import check_words  # noqa: E402
 from training.config.overrides import quote_overrides  # noqa: E402
 from training.loader.workers import start_worker_server  # noqa: E402
-from training.processes.exits import report  # noqa: E402
-from training.processes.preemption import EXIT_CODE, Late, silence  # noqa: E402
+from training.processes.preemption import EXIT_CODE, Late, report, silence  # noqa: E402
 from training.report.output import never_fail, put_error  # noqa: E402
 
 exit_codes: list[int] = []

@@ -46,7 +46,7 @@ def torchvision_pil(split: str, to_float: bool) -> Round:
     from PIL import Image
     from torchvision import transforms
 
-    from training.model.normalisation import MEAN, STD
+    from training.model.bundle import MEAN, STD
 
     steps: list[Callable[..., object]] = [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip()]
     if split == "val":

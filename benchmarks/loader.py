@@ -53,7 +53,7 @@ def torchvision_transform() -> Callable[[Any], Any]:
     """The default of torchvision's users, and of pytorch/examples."""
     from torchvision import transforms
 
-    from training.model.normalisation import MEAN, STD
+    from training.model.bundle import MEAN, STD
 
     steps = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
     return transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
@@ -96,7 +96,7 @@ def ours(
     from training.loader.loader import Feed, open_loader
     from training.loader.order import TrainBatches
     from training.loader.workers import start_worker_server
-    from training.model.normalisation import MEAN, STD, normalise
+    from training.model.bundle import MEAN, STD, normalise
 
     if workers:
         start_worker_server()
@@ -156,7 +156,7 @@ def dali(root: Path, workers: int, images: int) -> Iterator[Any]:
     from nvidia.dali import fn, pipeline_def, types
     from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
-    from training.model.normalisation import MEAN, STD
+    from training.model.bundle import MEAN, STD
 
     @pipeline_def(batch_size=BATCH, num_threads=workers, device_id=None)  # type: ignore[untyped-decorator]
     def graph() -> Any:

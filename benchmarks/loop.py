@@ -32,7 +32,7 @@ from training.engine.numerics import autocast
 from training.loader.loader import Feed, Loader, open_loader
 from training.loader.open_data import Data, open_data
 from training.loader.order import TrainBatches
-from training.model.normalisation import MEAN, STD, normalise
+from training.model.bundle import MEAN, STD, normalise
 from training.processes.preemption import StopFlag
 from training.processes.world import World
 from training.run_dir.lock import RunLock

@@ -24,7 +24,7 @@ from training.loader.open_data import open_data
 from training.processes.preemption import StopFlag
 from training.processes.world import World
 from training.run_dir import checkpoint
-from training.state.saving import contents
+from training.state.run_state import contents
 
 
 def main() -> int:

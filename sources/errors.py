@@ -1,5 +1,7 @@
 """Errors that are sentences for the user. Each names the thing, what was wrong with it, and what to do."""
 
+from collections.abc import Iterator
+
 from sources.text import visible
 
 
@@ -25,6 +27,13 @@ class DataError(UserError):
 
 class UnreachableError(DataError):
     """A cluster that was waited for in vain: what the run has done can be saved, and it can go on later."""
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it was raised for."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def sentence(error: Exception) -> str:

@@ -98,7 +98,7 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
             records = RunDirectory(config, directory.lock, run.state.step, directory.mirror)
             run.records = stack.enter_context(records)
         run.records.environment(run.environment, run.state.progress.changes)
-        directory.open_mirror(fresh=path is None)
+        on_main(world, lambda: directory.open_mirror(fresh=path is None))
         times = 1 if config.mode == "evaluate" else config.train.epochs - run.state.progress.epoch
         val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size, times=times)
         loader = stack.enter_context(open_loader(data.val, val_batches, workers, config.data.prefetch, device))
@@ -117,7 +117,7 @@ def _complete(run: Run, directory: Directory) -> None:
         with RunDirectory(run.config, directory.lock) as run.records:
             run.records.environment(run.environment, run.state.progress.changes)
             _summarise(run)
-    directory.complete_mirror(run.state.position)
+    on_main(run.world, lambda: directory.complete_mirror(run.state.position))
 
 
 def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Callable[[], Tally | None]) -> int:
@@ -134,16 +134,23 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
     )
     prefetch, accumulate = config.data.prefetch, config.train.accumulate
     with open_loader(data.train, batches, workers, prefetch, run.device, accumulate) as loader:
-        _say_rings(run, loader, val_loader)
+        # The memory that batches take, whatever happens: from the first validation on, those of both loaders.
+        run.console.say(
+            f"{loader.ring.slots} batches of training and {val_loader.ring.slots} of validation in shared memory: "
+            f"{(loader.ring.size + val_loader.ring.size) / 1e6:,.0f} MB a process"
+        )
+        if loader.unpinned:
+            run.console.say(f"warning: batches are not pinned, so copies to the GPU wait: {loader.unpinned}")
         run.stop.deferred = True
         metrics = train(run, Feed(loader), validate)
         run.stop.ignore_from_now_on()
+    if metrics is not None:
+        _summarise(run)
+    if config.run_mirror:
+        on_main(run.world, lambda: run.records.mirror(run.state.position, last=True))
     if metrics is None:
-        _finish_mirror(run)
         run.console.say(f"stopped on request; the same command goes on from {config.run_dir}/checkpoints/last.pt")
         return EXIT_CODE
-    _summarise(run)
-    _finish_mirror(run)
     run.console.say(
         f"done: acc@1 {metrics.acc1:.2f} (best {run.state.progress.best_acc1:.2f}), "
         f"{format_duration(run.state.progress.train_s)} of training\n"
@@ -152,12 +159,6 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         f"  repeat it      {rerun_command(config)}"
     )
     return 0
-
-
-def _finish_mirror(run: Run) -> None:
-    """Complete the mirror, if there is one. Raises UserError on rank 0 if that failed, and ends the others."""
-    if run.config.run_mirror:
-        on_main(run.world, lambda: run.records.finish_mirror(run.state.position))
 
 
 def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from: Path | None) -> None:
@@ -184,20 +185,10 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         run.console.say(f"going on from {resumed_from}: {done}")
 
 
-def _say_rings(run: Run, loader: Loader, val_loader: Loader) -> None:
-    """The memory that batches take, whatever happens: from the first validation on, those of both loaders."""
-    run.console.say(
-        f"{loader.ring.slots} batches of training and {val_loader.ring.slots} of validation in shared memory: "
-        f"{(loader.ring.size + val_loader.ring.size) / 1e6:,.0f} MB a process"
-    )
-    if loader.unpinned:
-        run.console.say(f"warning: batches are not pinned, so copies to the GPU wait: {loader.unpinned}")
-
-
 def _evaluate(run: Run, validate: Callable[[], Tally | None]) -> int:
     validation = validate()
-    run.collect_counts()
-    run.check_replaced()
+    run.consumed.collect_counts(run.state.progress, run.records)
+    run.consumed.check_replaced(run.state.progress, run.config)
     assert validation is not None  # without deferred signals, a request to stop has raised Stopped
     metrics = validation.metrics
     run.state.progress.best_acc1, run.state.progress.validation = metrics.acc1, dataclasses.asdict(metrics)

@@ -16,7 +16,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.conftest import PROJECT, Result
-from training.config.former import MOVED
+from training.config.options import MOVED
 from training.state import environment
 
 Train = Callable[..., Result]

@@ -12,8 +12,7 @@ from sources.errors import ConfigError
 from tests.conftest import PROJECT
 from training.config.compose import EXPECTED_ERRORS, check, explain, register
 from training.config.files import check_words, load_file
-from training.config.former import MOVED, with_present_names
-from training.config.options import options_of
+from training.config.options import MOVED, options_of, with_present_names
 from training.config.schema import Config
 from training.run_dir.files import MARK
 from training.run_dir.records import config_yaml

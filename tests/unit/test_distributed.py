@@ -93,7 +93,7 @@ def test_a_port_in_use_is_named() -> None:
         with pytest.raises(
             UserError, match=rf"2 processes could not meet at tcp://127.0.0.1:{port}: .*set MASTER_PORT"
         ):
-            meet(World(0, 2, meeting_point=f"tcp://127.0.0.1:{port}"))
+            meet(World(0, 2, meeting_point=f"tcp://127.0.0.1:{port}"), 900)
 
 
 def test_nothing_is_read_that_a_former_attempt_wrote() -> None:
@@ -217,4 +217,4 @@ def test_a_meeting_point_that_is_none(monkeypatch: pytest.MonkeyPatch, host: str
     monkeypatch.setenv("MASTER_ADDR", host)
     monkeypatch.setenv("MASTER_PORT", port)
     with pytest.raises(ConfigError, match="do not say where the processes meet"):
-        meet(World(0, 2))
+        meet(World(0, 2), 900)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from training.processes import launch
-from training.processes.exits import VARIABLE, report, reported
+from training.processes.preemption import VARIABLE, report, reported
 
 
 @pytest.mark.parametrize(

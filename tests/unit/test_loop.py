@@ -12,8 +12,7 @@ from training.config.schema import Config, DataConfig, TrainConfig
 from training.engine.loop import train_step
 from training.engine.objective import Objective
 from training.loader.loader import Feed, Loader
-from training.model.bundle import Bundle
-from training.model.normalisation import MEAN, STD
+from training.model.bundle import MEAN, STD, Bundle
 from training.processes.world import World
 from training.report.console import Console
 from training.report.metrics import Sums, Tally

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import normalize, to_tensor
 
 from training.engine.numerics import seed_step
-from training.model.normalisation import MEAN, STD, denormalise, normalise
+from training.model.bundle import MEAN, STD, denormalise, normalise
 from training.report.console import format_duration
 from training.report.metrics import Metrics, Sums, Tally
 

@@ -9,8 +9,8 @@ import torch
 
 from sources.errors import ConfigError
 from training.config.schema import Config
-from training.engine.numerics import cpu_share, set_numerics
-from training.processes.explain import check_compiler, explain_runtime_error
+from training.engine.numerics import check_compiler, cpu_share, set_numerics
+from training.processes.rescue import explain_runtime_error
 from training.processes.world import World
 
 

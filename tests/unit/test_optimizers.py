@@ -10,8 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, S
 
 from training.config.options import options_of
 from training.config.schema import OptimConfig
-from training.optim.clipping import clip_gradients
-from training.optim.optimizers import OPTIMIZERS, build_optimizer
+from training.optim.optimizers import OPTIMIZERS, build_optimizer, clip_gradients
 from training.optim.schedule import build_schedule, learning_rate_factor
 
 CHOICES = {item.name: item.choices for item in options_of(OptimConfig)}

@@ -7,7 +7,7 @@ import pytest
 
 import etl.sample
 from etl import code
-from training.state import sample_hash
+from training.state import environment as sample_hash
 
 SHA256 = "ed1f2de5279f0fad1cfda7d29538d90c4300654337af81150ecde3cbe515d311"
 

@@ -15,8 +15,7 @@ from training.report.console import Console
 from training.run_dir.records import NoRecords, RunDirectory
 from training.state.checkpoint_contents import KEYS, check, migrated
 from training.state.consumed import Consumed
-from training.state.run_state import Run
-from training.state.saving import contents, save
+from training.state.run_state import Run, contents, save
 from training.state.train_state import TrainState
 
 STEPS = 4

@@ -1,12 +1,10 @@
 """The edge to Hydra: registers the schema, checks what Hydra composed, and turns its errors into sentences."""
 
 import atexit
-import difflib
 import functools
 import shlex
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -16,9 +14,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from sources.errors import ConfigError
+from sources.errors import ConfigError, chain
+from sources.scratch import scratch_folder
 from training.config.files import watch_hydra
-from training.config.former import MOVED, OF_JOBS
 from training.config.options import Names, literal
 from training.config.overrides import PATHS, expand_user
 from training.config.schema import Config, describe_options
@@ -49,7 +47,7 @@ Exit codes: 0 done, 1 error, 2 wrong usage or configuration, 85 stopped on reque
 
 def register(schema: type[Config] = Config) -> None:
     """Make the schema and the resolvers known to Hydra; ``schema`` has at least the options of a run."""
-    watch_hydra(_names, unknown_option)
+    watch_hydra(_names)
     ConfigStore.instance().store(name="schema", node=schema)
     OmegaConf.register_new_resolver("run_id", run_id, replace=True)
     OmegaConf.register_new_resolver("option_help", option_help, replace=True)
@@ -90,9 +88,9 @@ def sweep_suffix() -> str:
 @functools.cache
 def scratch_dir() -> str:
     """A folder for the ``multirun.yaml`` that Hydra's sweeper insists on writing; removed with the process."""
-    path = tempfile.mkdtemp(prefix="imagenet-ais-sweep-")
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return path
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return str(stack.enter_context(scratch_folder()))
 
 
 def option_help() -> str:
@@ -120,24 +118,19 @@ def check(cfg: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from None
     assert isinstance(config, Config)
-    _expand_paths(config)
+    for name in PATHS:
+        *groups, leaf = name.split(".")
+        holder = functools.reduce(getattr, groups, config)
+        setattr(holder, leaf, expand_user(name, getattr(holder, leaf)))
     config.check()
     if sweep_suffix() and "${" not in str(OmegaConf.to_container(cfg, resolve=False)["run_dir"]):  # type: ignore[call-overload,index]
         config.run_dir += sweep_suffix()
     return config
 
 
-def _expand_paths(config: Config) -> None:
-    """Replace the ``~`` of the configuration's paths. Raises ConfigError for the home folder of nobody."""
-    for name in PATHS:
-        *groups, leaf = name.split(".")
-        holder = functools.reduce(getattr, groups, config)
-        setattr(holder, leaf, expand_user(name, getattr(holder, leaf)))
-
-
 def explain(error: Exception) -> str:
     """One sentence for an error that Hydra or OmegaConf raised about the command line."""
-    refused = next((link for link in _chain(error) if isinstance(link, ConfigError)), None)
+    refused = next((link for link in chain(error) if isinstance(link, ConfigError)), None)
     if refused:
         return str(refused)
     if isinstance(error, OverrideParseException):
@@ -145,7 +138,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"there is no {group}={name}: choose one of {', '.join(error.options)}."
-    cause = next((link for link in _chain(error) if isinstance(link, OmegaConfBaseException)), error)
+    cause = next((link for link in chain(error) if isinstance(link, OmegaConfBaseException)), error)
     key = getattr(cause, "full_key", None)
     if isinstance(cause, InterpolationResolutionError) and key:
         return (
@@ -156,15 +149,8 @@ def explain(error: Exception) -> str:
     if key in names.groups:
         return f"{key} is a group of options: set {' or '.join(names.members(key)[:3])}, …"
     if key and ("is not in struct" in first or "not in '" in first):
-        return unknown_option(key)
+        return names.unknown(key)
     return f"{key}: {first}." if key else str(error).strip()
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it was raised for."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _explain_word(word: str) -> str:
@@ -176,29 +162,9 @@ def _explain_word(word: str) -> str:
     if default is not None:
         return f"{name} takes a value such as {default or 'NAME'}, not {value!r}: python train.py --help tells more."
     if "." not in name and "/" not in name and name not in _names().groups:
-        return unknown_option(name)
+        return _names().unknown(name)
     quoted = shlex.quote(f'{name}="{value}"')
     return f"{word!r}: Hydra cannot read {value!r}. Put it into quotes: {quoted}."
-
-
-def unknown_option(name: str) -> str:
-    """A sentence for an option that does not exist, with its present name or the nearest ones that do."""
-    names = _names()
-    if name in MOVED:
-        return f"{name} is called {MOVED[name]} now."
-    if name.split(".")[0] == OF_JOBS and OF_JOBS not in names.groups:
-        return (
-            f"{OF_JOBS}.… is of a job and not of a run: leave it out, or python -m scripts.submit slurm|k8s takes it."
-        )
-    leaves: dict[str, list[str]] = {}
-    for option in names.options:
-        leaves.setdefault(option.rpartition(".")[2], []).append(option)
-    for group in difflib.get_close_matches(name, sorted(names.groups), n=1, cutoff=0.75) if "." not in name else ():
-        return f"there is no option {name}: did you mean one of the group {group}, such as {names.members(group)[0]}?"
-    matches = difflib.get_close_matches(name.rpartition(".")[2], leaves, n=3, cutoff=0.6)
-    near = [option for match in matches for option in leaves[match]]
-    hint = f"did you mean {' or '.join(near[:3])}?" if near else "python train.py --help lists them."
-    return f"there is no option {name}: {hint}"
 
 
 def _refuse_unknown(names: Names, container: dict[Any, Any], prefix: str = "") -> None:
@@ -207,4 +173,4 @@ def _refuse_unknown(names: Names, container: dict[Any, Any], prefix: str = "") -
         if name in names.groups and isinstance(value, dict):
             _refuse_unknown(names, value, f"{name}.")
         elif name not in names.options:
-            raise ConfigError(unknown_option(name))
+            raise ConfigError(names.unknown(name))

@@ -19,8 +19,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
 from sources.errors import ConfigError
-from training.config.former import is_former, with_present_names
-from training.config.options import Names
+from training.config.options import Names, is_former, with_present_names
 from training.run_dir.files import is_recorded
 
 _LARGEST = 1 << 20
@@ -28,12 +27,12 @@ _DEEPEST = 20
 _MOST_VALUES = 10_000
 
 _HYDRA: dict[str, Any] = {
-    "run.dir": ".",
-    "sweep.dir": "${scratch_dir:}",
-    "sweep.subdir": ".",
-    "output_subdir": None,
-    "job.chdir": False,
-    "help.template": "${option_help:}",
+    "hydra.run.dir": ".",
+    "hydra.sweep.dir": "${scratch_dir:}",
+    "hydra.sweep.subdir": ".",
+    "hydra.output_subdir": None,
+    "hydra.job.chdir": False,
+    "hydra.help.template": "${option_help:}",
 }
 """All that a file may set of Hydra, and to what."""
 
@@ -49,14 +48,13 @@ class _Rules:
 
     path: Path
     names: Names
-    unknown_option: Callable[[str], str]
     is_recorded: bool
 
 
-def watch_hydra(names: Callable[[], Names], unknown_option: Callable[[str], str]) -> None:
+def watch_hydra(names: Callable[[], Names]) -> None:
     """From here on Hydra's reading of a file raises ConfigError for what this module refuses.
 
-    ``names`` answers what options there are; ``unknown_option`` is the sentence about one that does not exist.
+    ``names`` answers what options there are.
     """
     Plugins.instance()  # registers the kinds of sources
     kind: Any = SourcesRegistry.instance().types["file"]
@@ -71,7 +69,7 @@ def watch_hydra(names: Callable[[], Names], unknown_option: Callable[[str], str]
         node = read_nodes(path)
         result: ConfigResult = load(source, config_path)
         group = config_path.rpartition("/")[0].strip("/")
-        rules = _Rules(path, names(), unknown_option, is_recorded(path))
+        rules = _Rules(path, names(), is_recorded(path))
         _check_content(rules, node, group, str(result.header.get("package") or "_group_"))
         if rules.is_recorded:
             result.config = OmegaConf.create(with_present_names(_plain(result.config)))
@@ -121,7 +119,13 @@ def read_nodes(path: Path) -> Any:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}, line {line}: not UTF-8 text. Save the file as UTF-8.") from None
     try:
-        node = _compose(path, text)
+        depth = 0
+        for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST or number > _MOST_VALUES * 3:
+                line = event.start_mark.line + 1
+                raise ConfigError(f"{path}, line {line}: more or deeper nested values than any configuration has.")
+        node: Any = yaml.compose(text, yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError(_syntax_error(path, text, error)) from None
     if node is None:
@@ -130,16 +134,6 @@ def read_nodes(path: Path) -> Any:
         raise ConfigError(f"{path}, line {_line(node)}: options are written as name: value, one in a line.")
     _count(path, node, {})
     return node
-
-
-def _compose(path: Path, text: str) -> Any:
-    depth = 0
-    for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST or number > _MOST_VALUES * 3:
-            line = event.start_mark.line + 1
-            raise ConfigError(f"{path}, line {line}: more or deeper nested values than any configuration has.")
-    return yaml.compose(text, yaml.SafeLoader)
 
 
 def _syntax_error(path: Path, text: str, error: Any) -> str:
@@ -198,10 +192,8 @@ def _check_content(rules: _Rules, node: Any, group: str, package: str) -> None:
     for name, key, value in _entries(node):
         if name == "defaults":
             _check_defaults(rules.path, value)
-        elif name.split(".")[0] == "hydra" and not prefix:
-            _check_hydra(rules.path, key, value)
         else:
-            _check_options(rules, f"{prefix}.{name}" if prefix else name, key, value)
+            _check_entry(rules, f"{prefix}.{name}" if prefix else name, key, value)
 
 
 def _entries(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -214,18 +206,22 @@ def _entries(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
             yield f"{prefix}{key.value}", key, value
 
 
-def _check_options(rules: _Rules, name: str, key: Any, value: Any) -> None:
-    """Raise ConfigError unless ``name`` is an option, or a group of options that all exist."""
-    where = f"{rules.path}, line {_line(key)}"
+def _check_entry(rules: _Rules, name: str, key: Any, value: Any) -> None:
+    """Raise ConfigError unless ``name`` is an option, a group of options that all exist, or what our own files set."""
+    where, of_hydra = f"{rules.path}, line {_line(key)}", name.split(".")[0] == "hydra"
     if rules.is_recorded and is_former(name):
         return
-    if name in rules.names.groups:
-        if not isinstance(value, yaml.MappingNode):
-            raise ConfigError(f"{where}: {name} is a group of options: write them below it, one in a line.")
+    if isinstance(value, yaml.MappingNode) and (of_hydra or name in rules.names.groups):
         for inner, inner_key, inner_value in _entries(value, f"{name}."):
-            _check_options(rules, inner, inner_key, inner_value)
+            _check_entry(rules, inner, inner_key, inner_value)
+    elif of_hydra:
+        plain = yaml.SafeLoader("").construct_object(value) if isinstance(value, yaml.ScalarNode) else value
+        if name not in _HYDRA or plain != _HYDRA[name]:
+            raise ConfigError(f"{where}: {name} is not taken from a file: settings of Hydra's can run code. Remove it.")
+    elif name in rules.names.groups:
+        raise ConfigError(f"{where}: {name} is a group of options: write them below it, one in a line.")
     elif name not in rules.names.options:
-        raise ConfigError(f"{where}: {rules.unknown_option(name)}")
+        raise ConfigError(f"{where}: {rules.names.unknown(name)}")
     elif isinstance(value, yaml.MappingNode):
         raise ConfigError(f"{where}: {name} is an option, and takes a value.")
 
@@ -238,25 +234,6 @@ def _check_defaults(path: Path, node: Any) -> None:
             text = name if value is None else f"{name}: {value.value}"
             if "hydra" in re.split(r"[./@: ]", name) and not _DEFAULTS.fullmatch(text):
                 raise ConfigError(f"{path}, line {_line(key)}: {text} is not taken: settings of Hydra's can run code.")
-
-
-def _check_hydra(path: Path, key: Any, value: Any) -> None:
-    for name, inner, content in _leaves(value, key, key.value):
-        setting = name.removeprefix("hydra.")
-        plain = yaml.SafeLoader("").construct_object(content) if isinstance(content, yaml.ScalarNode) else content
-        if setting not in _HYDRA or plain != _HYDRA[setting]:
-            raise ConfigError(
-                f"{path}, line {_line(inner)}: {name} is not taken from a file: settings of Hydra's can run code. "
-                "Remove it."
-            )
-
-
-def _leaves(node: Any, key: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(node, yaml.MappingNode):
-        for inner, inner_key, value in _entries(node, f"{name}."):
-            yield from _leaves(value, inner_key, inner)
-    else:
-        yield name, key, node
 
 
 def _line(node: Any) -> int:

@@ -1,6 +1,10 @@
-"""Building blocks of the configuration: options that describe themselves, and the checks that make a sentence."""
+"""Building blocks of the configuration: options that describe themselves, their checks, and old names.
+
+Who types a name of an older version is told today's, and what was recorded is read by it.
+"""
 
 import dataclasses
+import difflib
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -8,6 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sources.errors import ConfigError
+
+_OPTIM = (
+    *("lr", "momentum", "nesterov", "weight_decay", "decay_norms_and_biases"),
+    *("warmup_epochs", "schedule", "step_epochs", "step_gamma"),
+)
+MOVED = {f"train.{name}": f"optim.{name}" for name in _OPTIM}
+"""Dotted name of former times → today's."""
+
+OF_JOBS = "submit"
+"""The group of options that runs recorded once and that jobs alone have now. It never changed a result."""
 
 ChangesResult = bool | Callable[[Mapping[str, Any]], bool]
 """Whether an option changes a run's result; or a function that says so, given all values by their dotted names."""
@@ -30,15 +44,11 @@ class Option:
     is_command: bool = False
 
     @property
-    def is_free(self) -> bool:
-        """Whether it never changes the result, so that a run may go on with another value."""
-        return self.changes_result is False
-
-    @property
-    def bounds(self) -> str:
-        """Its bounds in words, empty where there are none."""
+    def explained(self) -> str:
+        """For a list of options: ``~`` if it never changes the result, its help, and its bounds in words."""
         words = (("from", self.low), ("to", self.high), ("above", self.above), ("below", self.below))
-        return ", ".join(f"{word} {bound:g}" for word, bound in words if bound is not None)
+        bounds = ", ".join(f"{word} {bound:g}" for word, bound in words if bound is not None)
+        return f"{'~' if self.changes_result is False else ' '} {self.help}{f' ({bounds})' if bounds else ''}"
 
     def check(self, value: Any) -> None:
         """Raise ConfigError unless the value is one of the choices and within the bounds; "auto" has no size."""
@@ -79,6 +89,11 @@ def option(default: Any, help: str, **says: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def free(default: Any, help: str, **says: Any) -> Any:
+    """An option that never changes the result, whatever else it says."""
+    return option(default, help, changes_result=False, **says)
+
+
 def group(kind: type, *, changes_result: bool = True) -> Any:
     """A dataclass field that holds a group of options; ``changes_result=False`` is said of all options in it."""
     return field(default_factory=kind, metadata={"changes_result": changes_result})
@@ -107,17 +122,29 @@ class Names:
         """The options of a group."""
         return [name for name in self.options if name.startswith(f"{group}.")]
 
+    def unknown(self, name: str) -> str:
+        """A sentence for an option that does not exist, with its present name or the nearest ones that do."""
+        if name in MOVED:
+            return f"{name} is called {MOVED[name]} now."
+        if name.split(".")[0] == OF_JOBS and OF_JOBS not in self.groups:
+            of_jobs = "of a job and not of a run: leave it out, or python -m scripts.submit slurm|k8s takes it."
+            return f"{OF_JOBS}.… is {of_jobs}"
+        leaves: dict[str, list[str]] = {}
+        for option in self.options:
+            leaves.setdefault(option.rpartition(".")[2], []).append(option)
+        none = f"there is no option {name}"
+        for group in difflib.get_close_matches(name, sorted(self.groups), n=1, cutoff=0.75) if "." not in name else ():
+            return f"{none}: did you mean one of the group {group}, such as {self.members(group)[0]}?"
+        matches = difflib.get_close_matches(name.rpartition(".")[2], leaves, n=3, cutoff=0.6)
+        near = [option for match in matches for option in leaves[match]]
+        hint = f"did you mean {' or '.join(near[:3])}?" if near else "python train.py --help lists them."
+        return f"{none}: {hint}"
+
 
 def values_of(config: Any) -> Iterator[tuple[Option, Any]]:
     """Every option with its value."""
     for item in options_of(type(config)):
         yield item, functools.reduce(getattr, item.name.split("."), config)
-
-
-def check_options(config: Any) -> None:
-    """Raise ConfigError for an option that is none of its choices or out of its bounds."""
-    for item, value in values_of(config):
-        item.check(value)
 
 
 def require(condition: bool, message: str) -> None:
@@ -136,3 +163,22 @@ def literal(value: Any) -> Any:
     if isinstance(value, list):
         return [literal(item) for item in value]
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def is_former(name: str) -> bool:
+    """Whether a run may have recorded ``name``, an option or a group of them, that it has no more under that name."""
+    return name in MOVED or name == OF_JOBS
+
+
+def with_present_names(config: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A recorded configuration, nested as in config.yaml, by today's names. What is no dict of options stays."""
+    present = {key: dict(part) if isinstance(part, dict) else part for key, part in config.items() if key != OF_JOBS}
+    for former, name in MOVED.items():
+        (group, option), (new_group, new_option) = former.split("."), name.split(".")
+        source = present.get(group)
+        if isinstance(source, dict) and option in source:
+            value = source.pop(option)
+            target = present.setdefault(new_group, {})
+            if isinstance(target, dict):
+                target.setdefault(new_option, value)
+    return present

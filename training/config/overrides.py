@@ -8,7 +8,7 @@ that Hydra gives them: quotes around the whole value; ``${…}``, the value of a
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -54,10 +54,8 @@ def _quote_override(word: str, sweep: bool, strings: set[str], lists: set[str]) 
     name, value = match[2], word[match.end() :]
     if name in strings:
         quoted = _quote_sweep(value) if sweep else _quote(value)
-    elif name in lists and not _is_readable(word):
-        quoted = (
-            f"[{','.join(_quote(item.strip()) for item in _split(value.strip()[1:-1]))}]" if _is_list(value) else value
-        )
+    elif name in lists and _is_list(value) and not _follows(OverridesParser.create().parse_override, word):
+        quoted = f"[{','.join(_quote(item.strip()) for item in _split(value.strip()[1:-1]))}]"
     else:
         quoted = value
     return word[: match.end()] + quoted
@@ -67,10 +65,11 @@ def _is_list(value: str) -> bool:
     return value.strip().startswith("[") and value.strip().endswith("]")
 
 
-def _is_readable(word: str) -> bool:
+def _follows(grammar: Callable[[str], object], text: str) -> bool:
+    """Whether a parser takes a text."""
     try:
-        OverridesParser.create().parse_override(word)
-    except HydraException:
+        grammar(text)
+    except (HydraException, GrammarParseError):
         return False
     return True
 
@@ -100,16 +99,8 @@ def _quote(value: str) -> str:
         return value
     if _PLAIN.fullmatch(value) and value.lower() not in _KEYWORDS:
         return value
-    text = value if _interpolates(value) else value.replace("${", "\\${")
+    text = value if _follows(parse, value) else value.replace("${", "\\${")
     return str(QuotedString(text, Quote.double).with_quotes())
-
-
-def _interpolates(value: str) -> bool:
-    try:
-        parse(value)
-    except GrammarParseError:
-        return False
-    return True
 
 
 def expand_user(name: str, value: str) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from aistore_data.client.credentials import TOKEN, TOKEN_FILE, Token
@@ -25,7 +24,10 @@ def check_texts(config: Any) -> None:
 
     A sentence about a secret does not repeat it.
     """
-    tokens = list(_tokens())
+    try:
+        token = Token(os.environ.get(TOKEN, ""), os.environ.get(TOKEN_FILE, "")).current()
+    except ClusterError:  # who uses the token says what is wrong with its file
+        token = ""
     texts = (
         (item, text)
         for item, value in values_of(config)
@@ -34,7 +36,7 @@ def check_texts(config: Any) -> None:
     )
     for item, text in texts:
         name = item.name
-        if any(token in text for token in tokens) or _JWT.search(text):
+        if (len(token) >= _SHORTEST and token in text) or _JWT.search(text):
             raise ConfigError(
                 f"{name} holds a token, and every option is recorded, in config.yaml and the checkpoints or in a job's "
                 f"script: leave it out, and name a file that you alone can read, {TOKEN_FILE}=PATH."
@@ -46,25 +48,11 @@ def check_texts(config: Any) -> None:
             )
         if item.is_command:
             _check_command(name, text)
-        _check_characters(name, text, "\n\t" if item.is_command else "\t")  # last, since it shows the text
-
-
-def _tokens() -> Iterator[str]:
-    """AIStore's token of this environment, if it has one."""
-    try:
-        token = Token(os.environ.get(TOKEN, ""), os.environ.get(TOKEN_FILE, "")).current()
-    except ClusterError:  # who uses the token says what is wrong with its file
-        return
-    if len(token) >= _SHORTEST:
-        yield token
-
-
-def _check_characters(name: str, text: str, kept: str) -> None:
-    if visible(text, keep=kept) != text:
-        raise ConfigError(
-            f"{name}={visible(text, keep='')} holds a line end or another character that cannot be shown, which no "
-            "option takes: rename what it stands for, or reach it by a symbolic link with another name."
-        )
+        if visible(text, keep="\n\t" if item.is_command else "\t") != text:  # last, since the sentence shows the text
+            raise ConfigError(
+                f"{name}={visible(text, keep='')} holds a line end or another character that cannot be shown, which no "
+                "option takes: rename what it stands for, or reach it by a symbolic link with another name."
+            )
 
 
 def _check_command(name: str, line: str) -> None:

@@ -5,27 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from training.config.options import Option, check_options, group, option, options_of, require
+from training.config.options import free, group, option, options_of, require, values_of
 from training.config.recorded import check_texts
 
 
 def _where(name: str, *values: str) -> Callable[[Mapping[str, Any]], bool]:
     """An option that changes the result only where another one has one of these values."""
     return lambda options: options.get(name) in values
-
-
-def _warms_up(values: Mapping[str, Any]) -> bool:
-    return values.get("optim.warmup_epochs") != 0
-
-
-def _something_was_replaced(values: Mapping[str, Any]) -> bool:
-    """Until a sample was replaced, both settings have made the same samples."""
-    return bool(values.get("replaced"))
-
-
-def _an_epoch_is_begun(values: Mapping[str, Any]) -> bool:
-    """An epoch's fingerprint is of one kind; at the beginning of an epoch the kind may change."""
-    return values.get("batches_done") != 0
 
 
 @dataclass
@@ -73,50 +59,29 @@ class EtlConfig:
 class DataConfig:
     """Where samples come from and what they look like."""
 
-    source: str = option(
-        "imagefolder",
-        "set by data=imagefolder|aistore|synthetic",
-        choices=("imagefolder", "aistore", "synthetic"),
-        changes_result=False,
+    source: str = free(
+        "imagefolder", "set by data=imagefolder|aistore|synthetic", choices=("imagefolder", "aistore", "synthetic")
     )
-    root: str = option(
-        "",
-        "imagefolder: the folder that holds train/ and val/, each with a folder for each class",
-        changes_result=False,
+    root: str = free("", "imagefolder: the folder that holds train/ and val/, each with a folder for each class")
+    endpoint: str = free(
+        "", "aistore: the cluster's proxy, http://HOST:PORT; empty: AIS_ENDPOINT; embedded: none needed"
     )
-    endpoint: str = option(
-        "",
-        "aistore: the cluster's proxy, http://HOST:PORT; empty: AIS_ENDPOINT; embedded: none needed",
-        changes_result=False,
-    )
-    bucket: str = option(
-        "ais://imagenet",
-        "aistore: the bucket: ais://NAME, s3://NAME, gs://NAME, ais://#NAMESPACE/NAME",
-        changes_result=False,
-    )
-    val_bucket: str = option(
-        "", "aistore: the bucket of the validation split; empty: data.bucket holds both", changes_result=False
-    )
-    train_prefix: str = option("train/", "aistore: what the names of training objects begin with", changes_result=False)
-    val_prefix: str = option("val/", "aistore: what the names of validation objects begin with", changes_result=False)
-    embedded_root: str = option(
-        "", "endpoint=embedded: the folder with train/ and val/ to serve; it is never changed", changes_result=False
-    )
-    embedded_layout: str = option(
+    bucket: str = free("ais://imagenet", "aistore: the bucket: ais://NAME, s3://NAME, gs://NAME, ais://#NAMESPACE/NAME")
+    val_bucket: str = free("", "aistore: the bucket of the validation split; empty: data.bucket holds both")
+    train_prefix: str = free("train/", "aistore: what the names of training objects begin with")
+    val_prefix: str = free("val/", "aistore: what the names of validation objects begin with")
+    embedded_root: str = free("", "endpoint=embedded: the folder with train/ and val/ to serve; it is never changed")
+    embedded_layout: str = free(
         "folders",
         "endpoint=embedded: folders (CLASS/x.JPEG)|pairs (0000353.jpg and .cls)",
         choices=("folders", "pairs"),
-        changes_result=False,
     )
-    transform: str = option(
+    transform: str = free(
         "etl",
         "aistore: etl (the cluster makes the samples)|client (this machine does)|hybrid (some here, some there)",
         choices=("etl", "client", "hybrid"),
-        changes_result=False,
     )
-    local_share: float = option(
-        0.5, "transform=hybrid: share of the samples that this machine makes", low=0, high=1, changes_result=False
-    )
+    local_share: float = free(0.5, "transform=hybrid: share of the samples that this machine makes", low=0, high=1)
     wire: str = option(
         "raw", "raw (exact)|jpeg (a tenth of the bytes, lossy): how samples travel", choices=("raw", "jpeg")
     )
@@ -133,36 +98,28 @@ class DataConfig:
     interpolation: str = option("bilinear", "bilinear|bicubic, both antialiased", choices=("bilinear", "bicubic"))
     scale: list[float] = option([0.08, 1.0], "smallest and largest share of the image's area in a training crop")
     ratio: list[float] = option([0.75, 4 / 3], "smallest and largest width / height of a training crop")
-    workers: int | str = option(
-        "auto", "loader processes of each training process; auto: one for each of its CPUs", low=0, changes_result=False
+    workers: int | str = free(
+        "auto", "loader processes of each training process; auto: one for each of its CPUs", low=0
     )
-    prefetch: int = option(4, "batches that each worker makes ahead", low=1, changes_result=False)
+    prefetch: int = free(4, "batches that each worker makes ahead", low=1)
     on_corrupt: str = option(
         "raise",
         "raise|replace: a training sample that is no image ends the run|is another one",
         choices=("raise", "replace"),
-        changes_result=_something_was_replaced,
+        changes_result=lambda values: bool(values.get("replaced")),  # until then both have made the same samples
     )
-    max_replaced: int = option(
-        100, "on_corrupt=replace: more different samples than this end the run", low=0, changes_result=False
+    max_replaced: int = free(100, "on_corrupt=replace: more different samples than this end the run", low=0)
+    patience_s: float = free(
+        600.0, "seconds to wait for a cluster or a disk that is gone before saving and giving up", low=0
     )
-    patience_s: float = option(
-        600.0,
-        "seconds to wait for a cluster or a disk that is gone before saving and giving up",
-        low=0,
-        changes_result=False,
-    )
-    audit_every: int = option(
-        256,
-        "aistore: compare one in so many of the ETL's samples with one made here; 0: none",
-        low=0,
-        changes_result=False,
+    audit_every: int = free(
+        256, "aistore: compare one in so many of the ETL's samples with one made here; 0: none", low=0
     )
     fingerprint: str = option(
         "sampled",
         "off|sampled|full: hash what the model sees, pixels of one sample in 16|of all",
         choices=("off", "sampled", "full"),
-        changes_result=_an_epoch_is_begun,
+        changes_result=lambda values: values.get("batches_done") != 0,  # an epoch's is of one kind
     )
 
     def check(self) -> None:
@@ -227,14 +184,10 @@ class TrainConfig:
     )
     compile: bool = option(False, "torch.compile the model")
     channels_last: bool = option(True, "keep activations in NHWC order")
-    checkpoint_every: int = option(
-        0, "write last.pt every N steps too; 0: at the end of each epoch only", low=0, changes_result=False
-    )
-    checkpoint_every_s: float = option(0.0, "write last.pt every N seconds too; 0: never", low=0, changes_result=False)
-    keep: int = option(
-        0, "checkpoints of former epochs to keep beside last.pt and best.pt", low=0, changes_result=False
-    )
-    log_every: int = option(50, "steps between two log lines", low=1, changes_result=False)
+    checkpoint_every: int = free(0, "write last.pt every N steps too; 0: at the end of each epoch only", low=0)
+    checkpoint_every_s: float = free(0.0, "write last.pt every N seconds too; 0: never", low=0)
+    keep: int = free(0, "checkpoints of former epochs to keep beside last.pt and best.pt", low=0)
+    log_every: int = free(50, "steps between two log lines", low=1)
 
 
 @dataclass
@@ -261,7 +214,10 @@ class OptimConfig:
     )
     warmup_epochs: float = option(0.0, "epochs in which the learning rate rises linearly to its peak", low=0)
     warmup_start: float = option(
-        0.0, "learning rate that the warm-up rises from, with its first step", low=0, changes_result=_warms_up
+        0.0,
+        "learning rate that the warm-up rises from, with its first step",
+        low=0,
+        changes_result=lambda values: values.get("optim.warmup_epochs") != 0,
     )
     min_lr: float = option(
         0.0,
@@ -293,32 +249,20 @@ class Config:
     """A run."""
 
     seed: int = option(0, "of the initial weights, the order of samples and their augmentation")
-    run_dir: str = option(
-        "runs/${run_id:}", "everything that the run writes; a stable id by default", changes_result=False
+    run_dir: str = free("runs/${run_id:}", "everything that the run writes; a stable id by default")
+    run_mirror: str = free("", "ais://BUCKET/PREFIX that keeps the newest checkpoint and the records; empty: none")
+    resume: str = free(
+        "auto", "auto: go on from run_dir's last checkpoint if there is one|never: replace it|a checkpoint"
     )
-    run_mirror: str = option(
-        "", "ais://BUCKET/PREFIX that keeps the newest checkpoint and the records; empty: none", changes_result=False
-    )
-    resume: str = option(
-        "auto",
-        "auto: go on from run_dir's last checkpoint if there is one|never: replace it|a checkpoint",
-        changes_result=False,
-    )
-    mode: str = option("train", "train|evaluate", choices=("train", "evaluate"), changes_result=False)
-    device: str = option("auto", "auto|cpu|cuda", choices=("auto", "cpu", "cuda"), changes_result=False)
+    mode: str = free("train", "train|evaluate", choices=("train", "evaluate"))
+    device: str = free("auto", "auto|cpu|cuda", choices=("auto", "cpu", "cuda"))
     precision: str = option(
         "fp32", "fp32|bf16|fp16 (autocast; fp16 with a gradient scaler, on GPUs only)", choices=("fp32", "bf16", "fp16")
     )
     deterministic: bool = option(False, "the same bits on the same GPU at every run, at the cost of some speed")
-    allow_changes: bool = option(
-        False, "go on from a checkpoint although configuration, data, code or versions differ", changes_result=False
-    )
-    threads: int | str = option(
-        "auto", "torch's threads in each process; auto: its share of the CPUs", low=1, changes_result=False
-    )
-    meet_s: float = option(
-        900.0, "several processes: seconds in which all must have come at the start", low=1, changes_result=False
-    )
+    allow_changes: bool = free(False, "go on from a checkpoint although configuration, data, code or versions differ")
+    threads: int | str = free("auto", "torch's threads in each process; auto: its share of the CPUs", low=1)
+    meet_s: float = free(900.0, "several processes: seconds in which all must have come at the start", low=1)
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)
     optim: OptimConfig = group(OptimConfig)
@@ -327,7 +271,8 @@ class Config:
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
         check_texts(self)
-        check_options(self)
+        for item, value in values_of(self):
+            item.check(value)
         for part in (self.data, self.optim):
             part.check()
         require(0 <= self.seed < 1 << 63, f"seed must be from 0 to 2**63 - 1, not {self.seed}.")
@@ -345,12 +290,7 @@ class Config:
 
 def describe_options(kind: type[Config] = Config) -> list[tuple[str, str, str]]:
     """(name, default, help) of every option, in order: for ``--help``."""
-    return [(item.name, format_value(item.default), _explained(item)) for item in options_of(kind)]
-
-
-def _explained(item: Option) -> str:
-    bounds = f" ({item.bounds})" if item.bounds else ""
-    return f"{'~' if item.is_free else ' '} {item.help}{bounds}"
+    return [(item.name, format_value(item.default), item.explained) for item in options_of(kind)]
 
 
 def format_value(value: Any) -> str:

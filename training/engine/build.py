@@ -39,28 +39,21 @@ def worker_count(config: Config, world: World, source: Source) -> int:
     return share if source.made_here or config.data.workers != "auto" else max(1, share // 4)
 
 
-def _num_classes(config: Config, data: Data) -> int:
-    wanted = config.model.num_classes
-    if wanted is not None and wanted < data.num_classes:
-        raise ConfigError(f"model.num_classes={wanted}, but the data have {data.num_classes} classes.")
-    return wanted or data.num_classes
-
-
 def build_bundle(config: Config, world: World, data: Data, console: Console) -> Bundle:
     """The model on the CPU, with what belongs to it; says what one should know of it."""
-    num_classes, parts = _num_classes(config, data), world.size * config.train.accumulate
+    num_classes, parts = config.model.num_classes or data.num_classes, world.size * config.train.accumulate
+    if num_classes < data.num_classes:
+        raise ConfigError(f"model.num_classes={num_classes}, but the data have {data.num_classes} classes.")
     inputs = Inputs(
         train_size=config.data.image_size if config.mode == "train" else None,
         val=Preprocessing(config.data.val_image_size, config.data.val_resize, config.data.interpolation),
         passes_of_one=parts if config.train.batch_size == parts else 0,
     )
     bundle = builder(config.model.name).build(config.model, num_classes, inputs)
-    for note in bundle.notes:
-        console.say(note)
     source = f"model.weights={config.model.weights}"
     warning = order_warning(source, bundle.weights, num_classes, data.class_names) if config.model.weights else None
-    if warning:
-        console.say(warning)
+    for note in filter(None, (*bundle.notes, warning)):
+        console.say(note)
     return bundle
 
 

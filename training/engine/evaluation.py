@@ -51,10 +51,8 @@ def validator(run: Run, loader: Loader, samples: int, batches: int, common_batch
                 stream.add(batch)
                 if run.console.live and number % 8 == 0:
                     run.console.progress(f"validation  batch {number}/{batches}")
-        tally = Tally()
-        tally.add(sums.take(), time.perf_counter() - begin, feed.wait_s - wait_s)
-        counted = tally.metrics.count
-        assert counted == samples, f"validation counted {counted} of {samples} samples"
+        tally = Tally(sums.take(), time.perf_counter() - begin, feed.wait_s - wait_s)
+        assert tally.metrics.count == samples, f"validation counted {tally.metrics.count} of {samples} samples"
         if stream.enabled:
             tally.fingerprint = format_fingerprint(total_over_ranks(stream.take()[0]))
         return tally

@@ -19,8 +19,7 @@ from training.report.bottleneck import data_figures, data_sentence
 from training.report.console import format_metrics, train_line
 from training.report.metrics import Metrics, Sums, Tally
 from training.state.consumed import UNKNOWN
-from training.state.run_state import Run
-from training.state.saving import last_checkpoint, save
+from training.state.run_state import Run, last_checkpoint, save
 
 
 class Clock:
@@ -64,11 +63,11 @@ def train(run: Run, feed: Feed, validate: Callable[[], Tally | None]) -> Metrics
             if run.saved != run.state.position:
                 save(run)
             validation = validate()
-            run.collect_counts()
+            run.consumed.collect_counts(run.state.progress, run.records)
             if validation is None:
                 save(run, stopped=True)
                 return None
-            run.check_replaced()
+            run.consumed.check_replaced(run.state.progress, run.config)
             _finish_epoch(run, validation)
             metrics = validation.metrics
     except Exception as error:
@@ -109,7 +108,7 @@ def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums | None = None) ->
         if progress.batches_done == state.steps_per_epoch or progress.batches_done % config.log_every == 0:
             _collect(run, sums, clock)
             _log(run, clock)
-            run.check_replaced()
+            run.consumed.check_replaced(run.state.progress, run.config)
 
 
 def train_step(run: Run, feed: Feed, sums: Sums) -> None:
@@ -177,7 +176,7 @@ def _collect(run: Run, sums: Sums, clock: Clock) -> None:
     state.progress.train_s += seconds
     state.progress.epoch_tally.add(values, seconds, wait_s)
     state.progress.interval_tally.add(values, seconds, wait_s)
-    run.collect_counts()
+    run.consumed.collect_counts(run.state.progress, run.records)
     batch_size = run.config.train.batch_size
     run.consumed.collect_stream(
         state.progress, run.records, samples=state.step * batch_size, share=batch_size // run.world.size

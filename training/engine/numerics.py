@@ -1,6 +1,8 @@
 """What decides the bits of a result besides data and code: threads, precision, deterministic algorithms, seeds."""
 
+import importlib.util
 import os
+import shutil
 
 import torch
 
@@ -8,7 +10,6 @@ from sources.cpus import cpu_count
 from sources.errors import ConfigError
 from sources.randomness import DROPOUT, stream
 from training.config.schema import Config
-from training.processes.explain import check_compiler
 from training.processes.world import World
 
 
@@ -44,6 +45,21 @@ def set_numerics(config: Config, device: torch.device, world: World) -> None:
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.allow_tf32 = not config.deterministic
     torch.backends.cuda.matmul.allow_tf32 = not config.deterministic
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise ConfigError where ``train.compile=true`` cannot work: on CPUs it needs a C++ compiler, on GPUs Triton."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise ConfigError(
+            "train.compile=true needs Triton on a GPU, which is not installed: pip install triton, or leave out "
+            "train.compile."
+        )
+    compiler = os.environ.get("CXX") or "g++"
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise ConfigError(
+            f"train.compile=true needs a C++ compiler on a CPU, and there is no {compiler} on the PATH: install one "
+            "(Debian: g++), name another in the variable CXX, or leave out train.compile."
+        )
 
 
 def seed_step(seed: int, epoch: int, step: int, rank: int, device: torch.device) -> None:

@@ -8,8 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from training.config.schema import TrainConfig
-from training.model.bundle import Bundle
-from training.model.normalisation import denormalise, normalise
+from training.model.bundle import Bundle, denormalise, normalise
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,6 @@ class Loader:
     unpinned: str = ""
     """Why the ring could not be pinned for a GPU."""
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
 
 @contextmanager
 def open_loader(
@@ -168,9 +165,6 @@ class _InThread:
     def __init__(self, batches: DataLoader[Any]) -> None:
         self._batches = batches
         self._thread: threading.Thread | None = None
-
-    def __len__(self) -> int:
-        return len(self._batches)
 
     def __iter__(self) -> Iterator[Any]:
         """From the first batch; ends a former iteration."""

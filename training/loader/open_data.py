@@ -1,9 +1,8 @@
 """The data sources by name. Another source is one more line of ``OPENERS``; nothing downstream changes."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from sources.synthetic import SyntheticDataset
 from training.config.schema import Config
 from training.processes.collectives import on_main
 from training.processes.world import World
+from training.report.output import put_error
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ Opener = Callable[[Config, tuple[Specs, Specs], int, World, Callable[[str], None
 """Opens a source: with the specs of training and validation, and samples of a batch of one process."""
 
 
-@contextmanager
-def open_data(config: Config, batch_size: int, world: World, say: Callable[[str], None]) -> Iterator[Data]:
+def open_data(
+    config: Config, batch_size: int, world: World, say: Callable[[str], None]
+) -> AbstractContextManager[Data]:
     """The source that ``config.data.source`` names; ``batch_size`` is that of one process.
 
     What it starts for the run, it stops at the end of the context. Raises ConfigError or ClusterError.
     """
-    with OPENERS[config.data.source](config, build_specs(config), batch_size, world, say) as data:
-        yield data
+    return OPENERS[config.data.source](config, build_specs(config), batch_size, world, say)
 
 
 def build_specs(config: Config) -> tuple[Specs, Specs]:
@@ -65,15 +65,13 @@ def build_specs(config: Config) -> tuple[Specs, Specs]:
 
 
 def _data(train: Source, val: Source, train_manifest: Manifest, val_manifest: Manifest, about: dict[str, Any]) -> Data:
+    manifests = {"train": train_manifest, "val": val_manifest}
     description = about | {
-        **(
-            {"train": {"samples": len(train_manifest), "sha256": train_manifest.sha256()}}
-            if len(train_manifest)
-            else {}
-        ),
-        "val": {"samples": len(val_manifest), "sha256": val_manifest.sha256()},
-        "classes": len(train_manifest.classes),
+        name: {"samples": len(manifest), "sha256": manifest.sha256()}
+        for name, manifest in manifests.items()
+        if name == "val" or len(manifest)
     }
+    description["classes"] = len(train_manifest.classes)
     return Data(train, val, len(train_manifest.classes), description, train_manifest.classes)
 
 
@@ -89,19 +87,12 @@ def _imagefolder(
             "remove them. Each validation would end the run there."
         )
     with _listener(config, world, say) as listener:
-        notices = listener.notices
-
-        def samples(split: str, manifest: Manifest, specs: Specs, replace: bool) -> SampleDataset:
-            reader = FolderReader(root / split, manifest, data.patience_s, notices.waits)
-            return SampleDataset(reader, manifest, specs, config.seed, data.wire, replace, notices)
-
-        yield _data(
-            samples("train", train, specs[0], data.on_corrupt == "replace"),
-            samples("val", val, specs[1], False),
-            train,
-            val,
-            {"source": str(root)},
-        )
+        both = []
+        for name, manifest, spec in (("train", train, specs[0]), ("val", val, specs[1])):
+            reader = FolderReader(root / name, manifest, data.patience_s, listener.notices.waits)
+            replace = name == "train" and data.on_corrupt == "replace"
+            both.append(SampleDataset(reader, manifest, spec, config.seed, data.wire, replace, listener.notices))
+        yield _data(both[0], both[1], train, val, {"source": str(root)})
 
 
 @contextmanager
@@ -114,36 +105,19 @@ def _bucket(
 
     data, etl = config.data, config.data.etl
     auto = default_workers(data.endpoint == "embedded")
-    options = BucketOptions(
-        endpoint=data.endpoint,
-        endpoint_option="data.endpoint",
-        bucket=data.bucket,
-        val_bucket=data.val_bucket,
-        train_prefix=data.train_prefix,
-        val_prefix=data.val_prefix,
-        embedded_root=Path(data.embedded_root),
-        embedded_layout=data.embedded_layout,
-        train=config.mode == "train",
-        seed=config.seed,
-        transform=data.transform,
-        local_share=data.local_share,
-        wire=data.wire,
-        replace=data.on_corrupt == "replace",
-        patience_s=data.patience_s,
-        audit_every=data.audit_every,
-        deadline_s=etl.deadline_s,
-        adaptive_deadline=etl.adaptive_deadline,
-        etl_names=(etl.train_name, etl.val_name),
-        etl=EtlSettings(
-            manage=etl.manage,  # type: ignore[arg-type]  # checked with the configuration
-            num_workers=etl.num_workers if isinstance(etl.num_workers, int) else auto,
-            init_timeout_s=etl.init_timeout_s,
-            comm_type=etl.comm_type,
-            dependencies=tuple(etl.dependencies),
-            image=etl.image,
-        ),
-        on_exit=etl.on_exit,
-    )
+    settings = _same(EtlSettings, etl) | {
+        "num_workers": etl.num_workers if isinstance(etl.num_workers, int) else auto,
+        "dependencies": tuple(etl.dependencies),
+    }
+    own = _same(BucketOptions, data, etl, config) | {
+        "endpoint_option": "data.endpoint",
+        "embedded_root": Path(data.embedded_root),
+        "train": config.mode == "train",
+        "replace": data.on_corrupt == "replace",
+        "etl_names": (etl.train_name, etl.val_name),
+        "etl": EtlSettings(**settings),
+    }
+    options = BucketOptions(**own)
     once: Callable[[Callable[[], Any]], Any] = partial(on_main, world)
     with (
         _listener(config, world, say) as listener,
@@ -152,13 +126,17 @@ def _bucket(
         yield _data(train, val, train.remote.manifest, val.remote.manifest, about)
 
 
+def _same(kind: type, *parts: Any) -> dict[str, Any]:
+    """The fields of ``kind`` that are options of these parts of the configuration, too."""
+    names = [field.name for field in fields(kind)]
+    return {name: getattr(part, name) for part in parts for name in names if hasattr(part, name)}
+
+
 def _listener(config: Config, world: World, say: Callable[[str], None]) -> Listener:
     """Of this process's loader workers; what they tell may concern its machine alone, so every rank says it."""
 
-    def aside(text: str) -> None:
-        print(f"rank {world.rank}: {text}", file=sys.stderr, flush=True)
-
-    return Listener(config.data.patience_s, say if world.is_main else aside)
+    aside = say if world.is_main else lambda text: put_error(f"rank {world.rank}: {text}")
+    return Listener(config.data.patience_s, aside)
 
 
 @contextmanager

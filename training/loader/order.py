@@ -1,6 +1,7 @@
 """The order of samples: a pure function of (seed, epoch), cut into global batches that every world size shares."""
 
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
@@ -18,6 +19,7 @@ def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(keys, kind="stable")
 
 
+@dataclass(frozen=True)
 class TrainBatches:
     """The batches of one rank from (epoch, batches_done) to the end of the last epoch.
 
@@ -26,28 +28,19 @@ class TrainBatches:
     batch of an epoch is dropped. Nothing is replayed: the position is the starting point of a slice.
     """
 
-    def __init__(
-        self,
-        length: int,
-        global_batch_size: int,
-        seed: int,
-        epochs: int,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        accumulate: int = 1,
-        start: tuple[int, int] = (0, 0),
-    ) -> None:
-        assert global_batch_size % (world_size * accumulate) == 0
-        assert length >= global_batch_size
-        self.length = length
-        self.global_batch_size = global_batch_size
-        self.seed = seed
-        self.epochs = epochs
-        self.rank = rank
-        self.world_size = world_size
-        self.accumulate = accumulate
-        self.start = start
+    length: int
+    global_batch_size: int
+    seed: int
+    epochs: int
+    _: KW_ONLY
+    rank: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+    start: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        assert self.global_batch_size % (self.world_size * self.accumulate) == 0
+        assert self.length >= self.global_batch_size
 
     @property
     def batch_size(self) -> int:

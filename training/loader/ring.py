@@ -1,6 +1,7 @@
 """Batches in memory that the loader's workers and the trainer share: made in place, handed over as a number."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -25,8 +26,6 @@ class Batches(Protocol):
     def batch_size(self) -> int:
         """Samples of the largest."""
         ...
-
-    def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Wanted]: ...
 
@@ -91,38 +90,33 @@ class Message(NamedTuple):
         return Batch(images, labels, indices, Counts(*self.counts), self.latencies, self.replaced, self.positions)
 
 
+@dataclass
 class Slotted:
     """``batches``, each with the slot that it is to fill: one after the other, and then from the first again."""
 
-    def __init__(self, batches: Batches, slots: int) -> None:
-        self._batches = batches
-        self._slots = slots
-        self._next = 0
-
-    def __len__(self) -> int:
-        return len(self._batches)
+    batches: Batches
+    slots: int
+    next: int = 0
+    """The slot of the next one."""
 
     def __iter__(self) -> Iterator[tuple[int, Wanted]]:
-        for wanted in self._batches:
-            slot, self._next = self._next, (self._next + 1) % self._slots
+        for wanted in self.batches:
+            slot, self.next = self.next, (self.next + 1) % self.slots
             yield slot, wanted
 
 
+@dataclass(frozen=True)
 class InPlace:
     """A source whose batches are made in a ring."""
 
-    def __init__(self, source: Source, ring: Ring) -> None:
-        self._source = source
-        self._ring = ring
-
-    def __len__(self) -> int:
-        return len(self._source)
+    source: Source
+    ring: Ring
 
     def __getitems__(self, item: tuple[int, Wanted]) -> Message:
         slot, (keys, positions) = item
-        ring, n, side = self._ring, len(keys), self._source.specs.at(keys[0][0]).size
+        ring, n, side = self.ring, len(keys), self.source.specs.at(keys[0][0]).size
         assert len(positions) == n
-        labels, counts, latencies, replaced = self._source.fill(keys, ring.rows(slot, n, side).numpy())
+        labels, counts, latencies, replaced = self.source.fill(keys, ring.rows(slot, n, side).numpy())
         ring.labels[slot, :n] = torch.from_numpy(labels)
         ring.indices[slot, :n] = torch.tensor([index for _, index in keys])
         return Message(slot, side, positions, tuple(counts), latencies, replaced)

@@ -14,7 +14,6 @@ import torchvision
 
 from training.model.weights import Weights
 
-_WNIDS = Path(__file__).with_name("imagenet_wnids.txt")
 _LISTED = 3
 """Folders that a warning names."""
 
@@ -27,7 +26,7 @@ def joined(classes: Sequence[str]) -> str:
 @functools.cache
 def imagenet_classes() -> list[tuple[str, str]]:
     """(WordNet id, torchvision's word) of the 1,000 classes, in the order of torchvision's weights."""
-    wnids = _WNIDS.read_text(encoding="ascii").split()
+    wnids = Path(__file__).with_name("imagenet_wnids.txt").read_text(encoding="ascii").split()
     words = torchvision.models.get_model_weights("resnet18")["IMAGENET1K_V1"].meta["categories"]
     return list(zip(wnids, words, strict=True))
 
@@ -40,33 +39,29 @@ def order_warning(source: str, weights: Weights | None, num_classes: int, folder
     """
     recorded = weights.model_facts.get("classes") if weights else None
     if isinstance(recorded, str) and recorded:
-        return _other_names(source, recorded.split("/"), folders)
-    if num_classes == 1000:
-        return _other_than_imagenet(source, folders)
-    return None
-
-
-def _other_names(source: str, theirs: Sequence[str], folders: Sequence[str]) -> str | None:
-    wrong = [
-        f"folder {number} is {name!r}, class {number} of the weights {_nth(theirs, number)}"
-        for number, name in enumerate(folders)
-        if number >= len(theirs) or theirs[number] != name
-    ]
+        theirs = recorded.split("/")
+        wrong = [number for number, name in enumerate(folders) if theirs[number : number + 1] != [name]]
+        classes = [f"is {name!r}" for name in theirs] + ["is not there"] * len(folders)
+        fix = "Name and choose the folders as in the data that the weights were trained on."
+    elif num_classes == 1000:
+        numbers = all(name.isdecimal() for name in folders)
+        wrong = [
+            number
+            for number, (name, imagenets) in enumerate(zip(folders, imagenet_classes(), strict=False))
+            if not (int(name) == number if numbers else _is_class(name, *imagenets))
+        ]
+        classes = [f"is {wnid} ({word})" for wnid, word in imagenet_classes()]
+        fix = _fix(folders)
+    else:
+        return None
     if not wrong:
         return None
-    return _warning(source, wrong, "Name and choose the folders as in the data that the weights were trained on.")
-
-
-def _other_than_imagenet(source: str, folders: Sequence[str]) -> str | None:
-    numbers, classes = all(name.isdecimal() for name in folders), imagenet_classes()
-    wrong = [
-        f"folder {number} is {name!r}, class {number} of the weights is {classes[number][0]} ({classes[number][1]})"
-        for number, name in enumerate(folders[: len(classes)])
-        if not (int(name) == number if numbers else _is_class(name, *classes[number]))
-    ]
-    if not wrong:
-        return None
-    return _warning(source, wrong, _fix(folders))
+    first = "; ".join(f"folder {n} is {folders[n]!r}, class {n} of the weights {classes[n]}" for n in wrong[:_LISTED])
+    more = f"; and {len(wrong) - _LISTED:,} more" if len(wrong) > _LISTED else ""
+    return (
+        f"warning: the classes of the data are not those of {source} in their order, so an evaluation counts right "
+        f"answers as wrong ones, and training has to learn the labels anew: {first}{more}. {fix}"
+    )
 
 
 def _fix(folders: Sequence[str]) -> str:
@@ -96,15 +91,3 @@ def _is_class(folder: str, wnid: str, word: str) -> bool:
 
 def _letters(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).lower()
-
-
-def _nth(names: Sequence[str], number: int) -> str:
-    return f"is {names[number]!r}" if number < len(names) else "is not there"
-
-
-def _warning(source: str, wrong: list[str], fix: str) -> str:
-    more = f"; and {len(wrong) - _LISTED:,} more" if len(wrong) > _LISTED else ""
-    return (
-        f"warning: the classes of the data are not those of {source} in their order, so an evaluation counts right "
-        f"answers as wrong ones, and training has to learn the labels anew: {'; '.join(wrong[:_LISTED])}{more}. {fix}"
-    )

@@ -30,8 +30,7 @@ def check_sizes(name: str, classes: int, options: dict[str, Any], train_size: in
     """
     model = _on_meta(name, classes, options)
     for training, size, field in ((True, train_size, "image_size"), (False, val_size, "val_image_size")):
-        problem = _try_size(model, training, size) if size is not None else ""
-        if size is not None and problem:
+        if size is not None and (problem := _problem(model, training, size)):
             raise ConfigError(
                 f"{name} cannot take images of data.{field}={size}: {_remedy(name, model, training, size, field)} "
                 f"({problem})"
@@ -43,14 +42,13 @@ def check_batch_of_one(name: str, num_classes: int, image_size: int, val_size: i
 
     ``parts``: into how many passes a global batch is split.
     """
-    try:
-        _try(_on_meta(name, num_classes, builder_options(name, val_size)), True, image_size, images=1)
-    except ValueError as error:
+    problem = _problem(_on_meta(name, num_classes, builder_options(name, val_size)), True, image_size, images=1)
+    if "more than 1 value" in problem:
         raise ConfigError(
             f"train.batch_size={parts} leaves one image for each pass ({parts} = processes x train.accumulate), and "
             f"{name} has BatchNorm, which needs more values than one for a channel at data.image_size={image_size}: "
-            f"use train.batch_size={2 * parts} or more. ({str(error).strip()})"
-        ) from None
+            f"use train.batch_size={2 * parts} or more. ({problem})"
+        )
 
 
 class _WithoutMemory(TorchFunctionMode):
@@ -72,16 +70,11 @@ def _on_meta(name: str, classes: int, options: dict[str, Any]) -> nn.Module:
     return model.to("meta")
 
 
-def _try(model: nn.Module, training: bool, size: int, images: int = 2) -> None:
-    """Run the model on shapes alone. Raises what torch raises."""
-    with torch.device("meta"), torch.no_grad():
-        model.train(training)(torch.empty(images, 3, size, size))
-
-
-def _try_size(model: nn.Module, training: bool, size: int) -> str:
-    """What torch says of images of ``size`` pixels; empty if nothing is wrong."""
+def _problem(model: nn.Module, training: bool, size: int, images: int = 2) -> str:
+    """What torch says of images of ``size`` pixels, by running the model on shapes alone; empty if nothing is wrong."""
     try:
-        _try(model, training, size)
+        with torch.device("meta"), torch.no_grad():
+            model.train(training)(torch.empty(images, 3, size, size))
     except (RuntimeError, AssertionError, ValueError) as error:
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
     return ""
@@ -96,12 +89,12 @@ def _remedy(name: str, model: nn.Module, training: bool, size: int, field: str) 
             f"of {patch}."
         )
     low, high = size, 2 * size
-    while _try_size(model, training, high):
+    while _problem(model, training, high):
         low, high = high, 2 * high
         if high > _LARGEST_TRIED:
             preset = next(iter(torchvision.models.get_model_weights(name))).transforms()
             return f"it is made for data.{field}={preset.crop_size[0]}."
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _try_size(model, training, middle) else (low, middle)
+        low, high = (middle, high) if _problem(model, training, middle) else (low, middle)
     return f"it needs data.{field}={high} or more."

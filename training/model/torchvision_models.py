@@ -12,9 +12,8 @@ from torch import nn
 
 from sources.errors import ConfigError, UserError
 from training.config.schema import ModelConfig
-from training.model.bundle import Bundle, Inputs, Preprocessing, preprocessing_note
+from training.model.bundle import MEAN, STD, Bundle, Inputs, Preprocessing, preprocessing_note
 from training.model.image_sizes import AUXILIARY_LOSS_WEIGHT, builder_options, check_batch_of_one, check_sizes
-from training.model.normalisation import MEAN, STD
 from training.model.weights import Weights, load_weights, other_classes, read_weights, under_own_names
 
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
@@ -54,7 +53,7 @@ def build_model(
     require_model(config.name)
     options = builder_options(config.name, val_size)
     check_sizes(config.name, num_classes, options, train_size, val_size)
-    if is_name_of_weights(config):
+    if config.weights in names_of_weights(config.name):
         return _with_torchvision_weights(config, num_classes, train_size is not None)
     given = weights or open_weights(config)
     if given is None:
@@ -65,7 +64,7 @@ def build_model(
 def open_weights(config: ModelConfig) -> Weights | None:
     """What the file ``model.weights`` holds; None for torchvision's weights and for none. Raises ConfigError."""
     require_model(config.name)
-    choices = _names_of_weights(config.name)
+    choices = names_of_weights(config.name)
     if not config.weights or config.weights in choices:
         return None
     path = Path(config.weights)
@@ -102,6 +101,7 @@ def require_model(name: str) -> None:
     )
 
 
+@functools.cache
 def published(name: str, path: Path) -> Any:
     """The weights of torchvision that the file ``path`` is, told by its name or its SHA-256; None if it is another."""
     for weights in torchvision.models.get_model_weights(name):
@@ -110,17 +110,11 @@ def published(name: str, path: Path) -> Any:
         if path.name == url_name:
             return weights
         expected = float(weights.meta.get("_file_size", 0)) * 2**20
-        if expected and abs(path.stat().st_size / expected - 1) < 0.01 and _sha256(path).startswith(hashed):
-            return weights
+        if expected and abs(path.stat().st_size / expected - 1) < 0.01:
+            with open(path, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest().startswith(hashed):
+                    return weights
     return None
-
-
-def torchvision_weights(config: ModelConfig) -> Any:
-    """The member of torchvision's enumeration that ``model.weights`` names, or that its file is; None for others."""
-    for weights in torchvision.models.get_model_weights(config.name):
-        if weights.name == config.weights:
-            return weights
-    return published(config.name, Path(config.weights)) if config.weights and Path(config.weights).is_file() else None
 
 
 def evaluated(config: ModelConfig, given: Weights | None) -> tuple[str, Preprocessing | None]:
@@ -128,7 +122,9 @@ def evaluated(config: ModelConfig, given: Weights | None) -> tuple[str, Preproce
 
     ``given``: what their file holds, if they are a file's.
     """
-    weights = torchvision_weights(config)
+    path, theirs = Path(config.weights), torchvision.models.get_model_weights(config.name)
+    named = next((weights for weights in theirs if weights.name == config.weights), None)
+    weights = named or (published(config.name, path) if path.is_file() else None)
     if weights is not None:
         preset = weights.transforms()
         images = Preprocessing(preset.crop_size[0], preset.resize_size[0], preset.interpolation.value)
@@ -149,7 +145,7 @@ def transforms_input(name: str, weights: Weights, num_classes: int) -> bool:
     """
     if weights.ours:
         begun_from = weights.config.get("model", {}).get("weights", "")
-        return bool(weights.model_facts.get("transform_input", begun_from in _names_of_weights(name)))
+        return bool(weights.model_facts.get("transform_input", begun_from in names_of_weights(name)))
     return (weights.plain and num_classes == 1000) or published(name, weights.path) is not None
 
 
@@ -179,12 +175,9 @@ def weights_notes(name: str, given: Weights, model: nn.Module, num_classes: int)
         notes.append(f"model.weights={given.path}: {len(beside)} tensors beside the model were left: {beside[0]}, …")
     if name in AUXILIARY_LOSS_WEIGHT:
         notes.append(_note_on_inputs(name, given, num_classes))
-    if (
-        name in AUXILIARY_LOSS_WEIGHT
-        and any(key.startswith(_AUXILIARY) for key in model.state_dict())
-        and not any(part in key for key in given.tensors for part in _AUXILIARY)
-    ):
-        notes.append(f"model.weights={given.path} has no auxiliary classifiers: those of {name} begin at random.")
+        own = any(key.startswith(_AUXILIARY) for key in model.state_dict())
+        if own and not any(part in key for key in given.tensors for part in _AUXILIARY):
+            notes.append(f"model.weights={given.path} has no auxiliary classifiers: those of {name} begin at random.")
     return notes
 
 
@@ -204,19 +197,9 @@ def _note_on_inputs(name: str, given: Weights, num_classes: int) -> str:
     )
 
 
-def is_name_of_weights(config: ModelConfig) -> bool:
-    """Whether ``model.weights`` is one of torchvision's names, not a file."""
-    return config.weights in _names_of_weights(config.name)
-
-
-def _names_of_weights(name: str) -> list[str]:
+def names_of_weights(name: str) -> list[str]:
+    """Those of torchvision's weights for a model, by which ``model.weights`` may be given instead of by a file."""
     return [weights.name for weights in torchvision.models.get_model_weights(name)]
-
-
-@functools.cache
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _with_torchvision_weights(config: ModelConfig, num_classes: int, training: bool) -> nn.Module:

@@ -137,12 +137,12 @@ def _prefix(names: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> str
 def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: str, model_name: str) -> None:
     """Load all of ``weights`` into ``model``. Raises UserError that names what does not fit."""
     own = model.state_dict()
-    shapes = [
-        f"{name} has shape {list(weights[name].shape)}, not {list(value.shape)}"
+    differing = {
+        name: (value.shape, weights[name].shape)
         for name, value in own.items()
         if name in weights and weights[name].shape != value.shape
-    ]
-    if not shapes:
+    }
+    if not differing:
         try:
             # torch adds num_batches_tracked, which files from before 0.4.1 lack, and renames what old versions wrote.
             result = model.load_state_dict(weights, strict=False)
@@ -154,8 +154,9 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: str
     else:
         missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
         unknown = [name for name in weights if name not in own]
+    shapes = [f"{name} has shape {list(theirs)}, not {list(mine)}" for name, (mine, theirs) in differing.items()]
     problems = _some(shapes) + _some([f"{n} is missing" for n in missing]) + _some([f"{n} is unknown" for n in unknown])
-    raise UserError(f"{source} does not fit {model_name}: {'; '.join(problems)}. {_advice(own, weights, shapes)}")
+    raise UserError(f"{source} does not fit {model_name}: {'; '.join(problems)}. {_advice(list(differing.values()))}")
 
 
 def _some(problems: list[str]) -> list[str]:
@@ -163,15 +164,11 @@ def _some(problems: list[str]) -> list[str]:
     return [*problems[:_LISTED], f"and {more:,} more like this"] if more > 0 else problems
 
 
-def _advice(own: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], shapes: list[str]) -> str:
-    differing = [
-        (own[name].shape, weights[name].shape)
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
+def _advice(differing: list[tuple[torch.Size, torch.Size]]) -> str:
+    """What to do about tensors with these shapes in the model and in the file."""
     of_classes = {(mine[0], theirs[0]) for mine, theirs in differing if mine and theirs and mine[1:] == theirs[1:]}
-    if shapes and len(of_classes) == 1 and len(differing) <= 6 and all(a[1:] == b[1:] for a, b in differing):
-        (mine, theirs) = of_classes.pop()
+    if len(of_classes) == 1 and len(differing) <= 6 and all(a[1:] == b[1:] for a, b in differing):
+        mine, theirs = of_classes.pop()
         return other_classes(theirs, mine)
     return "Check model.name, and model.num_classes against the classes of the data."
 

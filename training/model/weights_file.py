@@ -37,31 +37,19 @@ class Inert:
 
     named = ""
 
-    def __new__(cls, *_: object, **__: object) -> "Inert":
-        """Any arguments, all of them dropped."""
-        return super().__new__(cls)
-
     def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def __setstate__(self, _: object) -> None:
         pass
 
     def __setitem__(self, _: object, __: object) -> None:
         pass
 
+    def __getattr__(self, _: str) -> "Inert":
+        """``append``, ``add``, ``__setstate__`` and whatever else is called of it."""
+        return self
+
     def __call__(self, *_: object, **__: object) -> "Inert":
         """A call to nothing."""
         return self
-
-    def append(self, _: object) -> None:
-        """Of a list, left out."""
-
-    def extend(self, _: object) -> None:
-        """Of a list, left out."""
-
-    def add(self, _: object) -> None:
-        """Of a set, left out."""
 
 
 # Functions of our own around torch's, so that a file cannot set attributes of torch's.
@@ -106,7 +94,12 @@ def read_file(path: Path) -> Any:
             return read_safetensors(path)
         if is_archive(path) and (found := damage(path)):
             raise ValueError(found)
-        return _load(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of storage classes and pickle protocols
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError:
+                return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_TENSORS_ALONE)
     except Exception as error:  # whatever zip and pickle readers raise for files of others
         reason = visible((str(error).strip().splitlines() or [""])[0])[:200]
         advice_of_torch = "weights_only" in reason or "torch.load" in reason
@@ -115,15 +108,6 @@ def read_file(path: Path) -> Any:
             "its size and hash with the original's, and copy or download it again. "
             f"({type(error).__name__}{'' if advice_of_torch or not reason else f': {reason}'})"
         ) from None
-
-
-def _load(path: Path) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of storage classes and pickle protocols
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_TENSORS_ALONE)
 
 
 def _what_else(path: Path) -> str:
@@ -187,32 +171,23 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         if not isinstance(header, dict):
             raise ValueError("the header is no JSON object")
         header.pop("__metadata__", None)
-        entries = {name: _entry(name, entry, size - 8 - length) for name, entry in header.items()}
         tensors = {}
-        for name, (dtype, shape, begin, end) in entries.items():
+        for name, entry in header.items():
+            dtype, shape, begin, end = _entry(name, entry, size - 8 - length)
             file.seek(8 + length + begin)
             data = bytearray(file.read(end - begin))
-            if len(data) != end - begin:
-                raise ValueError(f"{name} is cut off")
             flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-            tensors[name] = flat.reshape(shape)
+            tensors[name] = flat.reshape(shape)  # raises where the file has become shorter
     return tensors
 
 
 def _entry(name: str, entry: Any, available: int) -> tuple[torch.dtype, list[int], int, int]:
     """(dtype, shape, first byte, end) of a tensor in the header, checked against the ``available`` bytes of data."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
-        raise ValueError(f"{name}: no description of a tensor")
-    dtype = _SAFETENSORS.get(entry["dtype"])
-    shape: Any = entry.get("shape")
-    offsets: Any = entry.get("data_offsets")
-    if dtype is None:
-        raise ValueError(f"{name}: dtype {entry['dtype']} is not known")
-    for numbers in (shape, offsets):
-        if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError(f"{name}: shape and data_offsets must be lists of numbers")
-    if len(offsets) != 2 or not offsets[0] <= offsets[1] <= available:
-        raise ValueError(f"{name}: data_offsets {offsets} in {available:,} bytes of data")
-    if math.prod(shape) * dtype.itemsize != offsets[1] - offsets[0]:
-        raise ValueError(f"{name}: {offsets[1] - offsets[0]} bytes for shape {shape}")
-    return dtype, shape, offsets[0], offsets[1]
+    try:
+        dtype, shape, (begin, end) = _SAFETENSORS[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        whole = isinstance(shape, list) and all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+        if whole and begin <= end <= available and math.prod(shape) * dtype.itemsize == end - begin:
+            return dtype, shape, begin, end
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{name} is {entry}, which is no tensor in {available:,} bytes of data")

@@ -12,20 +12,16 @@ from training.processes.world import World
 Result = TypeVar("Result")
 
 
-def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor over all processes, in place."""
-    return _reduced(values, dist.ReduceOp.SUM)
+def sum_over_ranks(values: torch.Tensor, operation: Any = dist.ReduceOp.SUM) -> torch.Tensor:
+    """The sum of a tensor over all processes, or what another ``operation`` makes of them, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values, operation)
+    return values
 
 
 def min_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """The smallest of a tensor over all processes, in place."""
-    return _reduced(values, dist.ReduceOp.MIN)
-
-
-def _reduced(values: torch.Tensor, operation: Any) -> torch.Tensor:
-    if dist.is_initialized():
-        dist.all_reduce(values, operation)
-    return values
+    return sum_over_ranks(values, dist.ReduceOp.MIN)
 
 
 def on_any_rank(*flags: bool) -> list[bool]:

@@ -13,11 +13,9 @@ import dataclasses
 import functools
 import os
 import signal
-import socket
 import sys
 from typing import Any
 
-from torch._C._distributed_c10d import TCPStore
 from torch.distributed.elastic.multiprocessing.api import PContext, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import c10d_rendezvous_backend, dynamic_rendezvous, static_tcp_rendezvous
@@ -25,13 +23,13 @@ from torch.distributed.launcher.api import LaunchConfig
 from torch.distributed.run import get_args_parser, run
 
 from sources.scratch import scratch_folder
-from training.processes.exits import VARIABLE, reported
-from training.processes.preemption import EXIT_CODE
+from training.processes.preemption import EXIT_CODE, VARIABLE, reported
+from training.processes.rendezvous import store_on_loopback
+from training.processes.world import LOOPBACK
 from training.report.output import never_fail, put_error
 
 SAVE_S = 110
 """Seconds that workers have to finish a step and to save; Kubernetes and SLURM give 120 by default here."""
-LOOPBACK = "127.0.0.1"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,25 +86,12 @@ def wait_for_saves() -> None:
 
 
 def meet_on_loopback(options: Any) -> None:
-    """Let the store of a run on one machine listen there alone: what torch opens listens on all interfaces."""
+    """Let the store of a run on one machine listen there alone."""
     options.master_addr = options.local_addr = LOOPBACK
     for module in (c10d_rendezvous_backend, static_tcp_rendezvous):
-        vars(module)["TCPStore"] = _store_on_loopback
+        vars(module)["TCPStore"] = store_on_loopback
     handler: Any = dynamic_rendezvous.DynamicRendezvousHandler
-    handler._create_tcp_store_server = _store_of_a_node
-
-
-def _store_on_loopback(*arguments: Any, **words: Any) -> TCPStore:
-    names = ("host_name", "port", "world_size", "is_master", "timeout")
-    given = dict(zip(names, arguments, strict=False)) | words | {"host_name": LOOPBACK}
-    if given.get("is_master"):
-        listener = socket.create_server((LOOPBACK, given["port"]))
-        given |= {"port": listener.getsockname()[1], "master_listen_fd": listener.detach()}
-    return TCPStore(**given)
-
-
-def _store_of_a_node(_: Any, master_addr: Any, master_port: Any) -> TCPStore:
-    return _store_on_loopback(master_addr, master_port, is_master=True, multi_tenant=True)
+    handler._create_tcp_store_server = lambda _, *at: store_on_loopback(*at, is_master=True, multi_tenant=True)
 
 
 if __name__ == "__main__":

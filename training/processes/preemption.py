@@ -1,15 +1,22 @@
-"""Stopping on request: SIGTERM, SIGUSR1, ctrl-C, and SIGHUP unless it is ignored, as nohup does it."""
+"""Stopping on request: SIGTERM, SIGUSR1, ctrl-C, and SIGHUP unless it is ignored, as nohup does it.
+
+And how a process tells ``training.processes.launch`` its exit code: after a signal torch's agent does not hand it on.
+"""
 
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 EXIT_CODE = 85
 """Stopped on request, with everything saved that is needed to go on."""
+
+VARIABLE = "IMAGENET_AIS_EXITS"
+"""Of the environment: the folder in which each process leaves its code."""
 
 ECHO_S = 5.0
 """Where all processes get a signal, torchrun's agent passes on another one, so late at most."""
@@ -131,3 +138,19 @@ class StopFlag:
                 _Block.raised = now
                 raise Stopped(reason)
             _Block.reason = reason
+
+
+def report(code: int) -> None:
+    """Leave this process's exit code, where a launcher asks for it. One that cannot be left counts as a failure."""
+    folder = os.environ.get(VARIABLE)
+    if folder:
+        path = Path(folder) / os.environ.get("LOCAL_RANK", "0")
+        with suppress(OSError):
+            path.write_text(f"{code} {os.environ.get('LOCAL_WORLD_SIZE', 1)}")
+
+
+def reported(folder: Path) -> list[int]:
+    """The codes of all processes, 1 for one that left none; nothing if none did."""
+    left = [words for path in folder.iterdir() if len(words := path.read_text().split()) == 2]
+    codes, sizes = [int(code) for code, _ in left], [int(size) for _, size in left]
+    return codes + [1] * (max(sizes, default=0) - len(codes))

@@ -29,15 +29,12 @@ _ANSWER_S = 1.0
 TELL_S = 5.0
 """After which a process says for whom it waits."""
 
-MEET_S = 900.0
-"""In which all processes must have come, unless meet_s says otherwise."""
-
 _PREFIX = "imagenet-ais"
 
 
 @contextmanager
 def process_group(
-    world: World, find_device: Callable[[], torch.device], facts: dict[str, Any], meet_s: float = MEET_S
+    world: World, find_device: Callable[[], torch.device], facts: dict[str, Any], meet_s: float
 ) -> Iterator[torch.device]:
     """Join the other processes, once all agree on ``facts``; answers the device, and leaves when done.
 
@@ -70,7 +67,7 @@ def _use(device: torch.device) -> torch.device:
     return device
 
 
-def meet(world: World, limit_s: float = MEET_S) -> Any:
+def meet(world: World, limit_s: float) -> Any:
     """The store through which processes find each other; rank 0 serves it, or torchrun's agent does.
 
     Waits in pieces of a second, so that signals are heard. Raises UserError after ``limit_s``.
@@ -96,16 +93,24 @@ def meet(world: World, limit_s: float = MEET_S) -> Any:
 
 def _store(host: str, port: int, serves: bool, loopback: bool, timeout: timedelta) -> Any:
     """The meeting point's store; one for processes of this machine alone listens on the loopback alone."""
-    common: dict[str, Any] = {"host_name": LOOPBACK if loopback else host, "timeout": timeout}
-    if not serves:
-        socket.create_connection((common["host_name"], port), _ANSWER_S).close()  # torch's own attempts fill the screen
-        store = TCPStore(port=port, **common | {"timeout": timedelta(seconds=10)}, wait_for_workers=False)
-        store.set_timeout(timeout)
-        return PrefixStore(_PREFIX, store)
-    if loopback:
-        listener = socket.create_server((LOOPBACK, port))
-        common["master_listen_fd"] = listener.detach()
-    return PrefixStore(_PREFIX, TCPStore(port=port, is_master=True, wait_for_workers=False, **common))
+    open_store, host = (store_on_loopback, LOOPBACK) if loopback else (TCPStore, host)
+    common: dict[str, Any] = {"host_name": host, "port": port, "wait_for_workers": False}
+    if serves:
+        return PrefixStore(_PREFIX, open_store(is_master=True, timeout=timeout, **common))
+    socket.create_connection((host, port), _ANSWER_S).close()  # torch's own attempts fill the screen
+    store = open_store(timeout=timedelta(seconds=10), **common)
+    store.set_timeout(timeout)
+    return PrefixStore(_PREFIX, store)
+
+
+def store_on_loopback(*arguments: Any, **words: Any) -> TCPStore:
+    """A ``TCPStore`` that listens on the loopback alone: what torch opens listens on all interfaces."""
+    names = ("host_name", "port", "world_size", "is_master", "timeout")
+    given = dict(zip(names, arguments, strict=False)) | words | {"host_name": LOOPBACK}
+    if given.get("is_master"):
+        listener = socket.create_server((LOOPBACK, given["port"]))
+        given |= {"port": listener.getsockname()[1], "master_listen_fd": listener.detach()}
+    return TCPStore(**given)
 
 
 class NobodyCameError(UserError, dist.DistStoreError):

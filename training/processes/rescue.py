@@ -5,22 +5,20 @@ The sentence is a note of the exception (``add_note``), so that a traceback of a
 
 import errno
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import NoReturn
 
 import torch
 
-from sources.errors import UserError
+from sources.errors import UserError, chain
 from training.processes.collectives import from_main, is_lost_peer
-from training.processes.explain import explain_runtime_error
 from training.state.consumed import UNKNOWN
-from training.state.run_state import Run
-from training.state.saving import last_checkpoint, last_path, save
+from training.state.run_state import Run, last_checkpoint, last_path, save
 
 DEVICE_S = 10.0
 """In which a GPU finishes the steps that it was given; one that waits for a lost peer never does."""
-
 
 _OF_THE_HOST = {
     errno.ENOSPC: "make room on the disk",
@@ -30,16 +28,18 @@ _OF_THE_HOST = {
     errno.ENFILE: "the machine has too many open files",
     errno.ENOMEM: "its memory is used up",
     errno.EAGAIN: "see ulimit -u, and the container's limit of processes",
-    errno.EIO: "the disk or its server failed",
+    **dict.fromkeys((errno.EIO, errno.EREMOTEIO), "the disk or its server failed"),
     errno.ESTALE: "the file server failed, or the folder was replaced",
     errno.EROFS: "mount it for writing",
-    errno.ENODEV: "the device is gone",
-    errno.ENXIO: "the device is gone",
-    errno.EREMOTEIO: "the disk or its server failed",
-    errno.ETIMEDOUT: "the file server does not answer",
-    errno.EHOSTDOWN: "the file server does not answer",
+    **dict.fromkeys((errno.ENODEV, errno.ENXIO), "the device is gone"),
+    **dict.fromkeys((errno.ETIMEDOUT, errno.EHOSTDOWN), "the file server does not answer"),
 }
 """Errors that no program is guilty of, and what helps."""
+
+
+_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|bad_alloc|Cannot allocate memory", re.IGNORECASE)
+_COMPILERS = ("torch._dynamo", "torch._inductor", "triton")
+"""Modules of what ``torch.compile`` raises."""
 
 
 class NotFiniteError(UserError):
@@ -70,6 +70,34 @@ def in_words(error: Exception, *, several: bool, whole: bool, compiled: bool) ->
             "network interface, and each process needs a GPU of its own."
         )
     return explain_runtime_error(error, compiled=compiled) or ""
+
+
+def explain_runtime_error(error: BaseException, *, compiled: bool) -> str | None:
+    """A sentence for an error that torch raised in a step; None for one that is nobody's but ours.
+
+    ``compiled``: whether train.compile is set.
+    """
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else type(error).__name__
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return f"the GPU's memory is too small: raise train.accumulate. {error}"
+    if "deterministic implementation" in first:
+        return f"deterministic=true: {first}"
+    if _NO_MEMORY.search(text) or isinstance(error, MemoryError):
+        return (
+            f"this machine's memory is too small: raise train.accumulate, or lower data.workers, data.prefetch or "
+            f"train.batch_size. ({first[:200]})"
+        )
+    if compiled and any(type(link).__module__.startswith(_COMPILERS) for link in chain(error)):
+        *_, root = chain(error)
+        last = next((line.strip() for line in reversed(str(root).splitlines()) if line.strip()), "")
+        detail = first[:200] if last in first else f"{first[:200]} … {last[:200]}"
+        return (
+            f"train.compile=true: torch.compile failed in {type(error).__name__}: {detail} "
+            "Leave out train.compile, or mend the compiler (a C++ compiler and Python's headers on CPUs, Triton and a "
+            "C compiler on GPUs)."
+        )
+    return None
 
 
 def give_up(run: Run, lost: Exception | None) -> NoReturn:

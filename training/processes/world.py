@@ -12,8 +12,6 @@ from sources.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
 
-_LOCAL_NAMES = (LOOPBACK, "localhost")
-
 
 @dataclass(frozen=True)
 class World:
@@ -46,7 +44,7 @@ def read_world() -> World:
     if "RANK" in env and "WORLD_SIZE" in env:
         size = int(env["WORLD_SIZE"])
         local_rank, local_size = int(env.get("LOCAL_RANK", env["RANK"])), int(env.get("LOCAL_WORLD_SIZE", size))
-        one_host = env.get("LOCAL_WORLD_SIZE") == env["WORLD_SIZE"] or env.get("MASTER_ADDR") in _LOCAL_NAMES
+        one_host = env.get("LOCAL_WORLD_SIZE") == env["WORLD_SIZE"] or env.get("MASTER_ADDR") in (LOOPBACK, "localhost")
         has_agent = "TORCHELASTIC_RUN_ID" in env
         return World(int(env["RANK"]), size, local_rank, local_size, has_agent=has_agent, one_host=one_host)
     if "SLURM_STEP_ID" in env and int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
@@ -74,8 +72,8 @@ def slurm_world(env: Mapping[str, str]) -> World:
 
 def tasks_of_nodes(text: str) -> list[int]:
     """SLURM's tasks per node, such as ``2(x3),1``, as [2, 2, 2, 1]."""
-    parts = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part) for part in text.split(",")]
-    return [int(part[1]) for part in parts if part for _ in range(int(part[2] or 1))]
+    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
+    return [int(tasks) for tasks, nodes in parts for _ in range(int(nodes or 1))]
 
 
 def _first_host(node_list: str) -> str:

@@ -1,7 +1,5 @@
 """What an epoch's samples took, and what limited it, in one line."""
 
-from collections.abc import Sequence
-
 from sources.batch import Counts
 from sources.latency import SOURCES, Latencies
 
@@ -34,17 +32,10 @@ def data_sentence(counts: Counts, latencies: Latencies, img_per_s: float, data_w
             )
     if counts.etl == 0 and data_wait < _WAITING and not (counts.replaced or counts.retries or counts.odd):
         return ""
-    trouble = [f"{value:,} {name}" for name, value in _trouble(counts) if value]
-    return f"samples {', '.join(parts + trouble)}; {_limit(counts, img_per_s, data_wait)}"
-
-
-def _trouble(counts: Counts) -> Sequence[tuple[str, int]]:
-    return (
-        ("retries", counts.retries),
-        ("fallbacks", counts.fallbacks),
-        ("replaced", counts.replaced),
-        ("odd files", counts.odd),
-    )
+    trouble = {"retries": counts.retries, "fallbacks": counts.fallbacks, "replaced": counts.replaced}
+    trouble["odd files"] = counts.odd
+    parts += [f"{value:,} {name}" for name, value in trouble.items() if value]
+    return f"samples {', '.join(parts)}; {_limit(counts, img_per_s, data_wait)}"
 
 
 def _limit(counts: Counts, img_per_s: float, data_wait: float) -> str:

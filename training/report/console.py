@@ -15,7 +15,10 @@ class Console:
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
-        self.live = enabled and _is_terminal()
+        try:
+            self.live = enabled and sys.stdout is not None and sys.stdout.isatty()
+        except ValueError:  # it is closed
+            self.live = False
         self._dirty = False
 
     def say(self, text: str) -> None:
@@ -37,13 +40,6 @@ class Console:
         if self._dirty:
             put("")
             self._dirty = False
-
-
-def _is_terminal() -> bool:
-    try:
-        return sys.stdout is not None and sys.stdout.isatty()
-    except ValueError:  # it is closed
-        return False
 
 
 def train_line(epoch: tuple[int, int], step: tuple[int, int], tally: "Tally", lr: float, eta_s: float) -> str:

@@ -8,7 +8,7 @@ import io
 import os
 import select
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from sources.text import visible
 
@@ -27,61 +27,37 @@ def put(text: str, file: TextIO | None = None, end: str = "\n") -> None:
         return
 
 
-def put_error(text: str, end: str = "\n") -> None:
+def put_error(text: str) -> None:
     """Print to standard error, at once, or not at all; control characters are shown, not sent to the terminal."""
     if sys.stderr is not None:
-        put(visible(text), sys.stderr, end)
+        put(visible(text), sys.stderr)
 
 
-class Unfailing(io.TextIOBase):
-    """A text stream to a descriptor of which writing never fails, not even when the interpreter ends."""
+class _Descriptor(io.FileIO):
+    """A descriptor of which writing never fails, not even when the interpreter ends: the rest is dropped."""
+
+    def write(self, content: Any) -> int:
+        """All of ``content``, or as much as is taken."""
+        left = memoryview(content)
+        try:
+            while left:
+                try:
+                    left = left[os.write(self.fileno(), left) :]
+                except BlockingIOError:
+                    if not select.select([], [self], [], _WAIT_S)[1]:
+                        break
+        except (OSError, ValueError):
+            pass
+        return len(content)
+
+
+class Unfailing(io.TextIOWrapper):
+    """A text stream to such a descriptor, line by line; what the encoding lacks is written as an escape."""
 
     def __init__(self, descriptor: int, encoding: str = "utf-8") -> None:
-        self._descriptor = descriptor
-        self._encoding = encoding
-        self._line = ""
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """By which text becomes bytes; what it lacks is written as an escape."""
-        return self._encoding
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        """What becomes of characters that the encoding lacks."""
-        return "backslashreplace"
-
-    def fileno(self) -> int:
-        """The descriptor."""
-        return self._descriptor
-
-    def isatty(self) -> bool:
-        """Whether it is a terminal."""
-        return os.isatty(self._descriptor)
-
-    def writable(self) -> bool:
-        """It is."""
-        return True
-
-    def write(self, text: str) -> int:
-        """Keep what does not end a line until it is flushed."""
-        self._line += text
-        if "\n" in text:
-            self.flush()
-        return len(text)
-
-    def flush(self) -> None:
-        """Write what was kept, or drop it."""
-        content, self._line = self._line.encode(self._encoding, "backslashreplace"), ""
-        try:
-            while content:
-                try:
-                    content = content[os.write(self._descriptor, content) :]
-                except BlockingIOError:
-                    if not select.select([], [self._descriptor], [], _WAIT_S)[1]:
-                        return
-        except (OSError, ValueError):
-            return
+        super().__init__(
+            _Descriptor(descriptor, "wb", closefd=False), encoding, "backslashreplace", line_buffering=True
+        )
 
 
 def never_fail() -> None:

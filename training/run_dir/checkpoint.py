@@ -45,10 +45,7 @@ def save(folder: Path, state: dict[str, Any], also: Sequence[str] = ()) -> Path:
             _link(temporary, folder / name)
         temporary.replace(path)
         _sync_folder(folder)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # torch's zip writer raises RuntimeError over the OSError of a failed write
+    except (OSError, RuntimeError) as error:  # torch's zip writer raises the latter over the OSError of a failed write
         temporary.unlink(missing_ok=True)
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise UserError(

@@ -30,7 +30,6 @@ SHARED_WITHIN_S = 20.0
 class Directory:
     """What rank 0 holds for all as long as ``stack`` lives; the other ranks have neither lock nor mirror."""
 
-    world: World
     stop: StopFlag
     stack: ExitStack
     lock: RunLock | None = None
@@ -38,21 +37,15 @@ class Directory:
 
     def open_mirror(self, *, fresh: bool) -> None:
         """From here on, checkpoints can be uploaded, if there is a mirror; ``fresh`` as there. Raises ClusterError."""
-        on_main(self.world, lambda: self._open_mirror(fresh))
-
-    def complete_mirror(self, position: "Position") -> None:
-        """Upload the end of a run, at ``position``, that was killed before it could. Raises ClusterError."""
-        on_main(self.world, lambda: self._complete_mirror(position))
-
-    def _open_mirror(self, fresh: bool) -> None:
         if self.mirror:
             self.mirror.take_over(fresh=fresh)
             self.mirror.on_end = self.stop.request
             self.stack.enter_context(self.mirror)
 
-    def _complete_mirror(self, position: "Position") -> None:
+    def complete_mirror(self, position: "Position") -> None:
+        """Upload the end of a run, at ``position``, that was killed before it could. Raises ClusterError."""
         if self.mirror and self.mirror.is_behind(position):
-            self._open_mirror(fresh=False)
+            self.open_mirror(fresh=False)
             self.mirror.finish(position)
 
 
@@ -65,8 +58,12 @@ def take_directory(config: Config, world: World, console: Console, stack: ExitSt
     config.run_dir = from_main(own_directory(config.run_dir) if world.is_main else "")
     lock, mirror = None, None
     if world.is_main:
-        lock, mirror = RunLock(Path(config.run_dir), console.say, on_loss=stop.request), _mirror(config, console)
-    directory = Directory(world, stop, stack, lock, mirror)
+        lock = RunLock(Path(config.run_dir), console.say, on_loss=stop.request)
+        if config.run_mirror:
+            from training.run_dir.mirror import Mirror  # here, since the SDK's import takes a second
+
+            mirror = Mirror(config, console.say)
+    directory = Directory(stop, stack, lock, mirror)
     on_main(world, lambda: _take(config, directory))
     _require_shared(config, world, lock)
     return directory
@@ -78,14 +75,6 @@ def _take(config: Config, directory: Directory) -> None:
     directory.stack.enter_context(directory.lock)
     if directory.mirror:
         directory.mirror.fetch(wanted=config.resume != "never")
-
-
-def _mirror(config: Config, console: Console) -> "Mirror | None":
-    if not config.run_mirror:
-        return None
-    from training.run_dir.mirror import Mirror  # here, since the SDK's import takes a second
-
-    return Mirror(config, console.say)
 
 
 def _require_shared(config: Config, world: World, lock: RunLock | None) -> None:

@@ -13,15 +13,8 @@ MARK = "# imagenet-ais"
 """What config.yaml begins with, and tells a run directory by."""
 
 ENTRIES = (
-    "config.yaml",
-    "environment.json",
-    "metrics.jsonl",
-    "replaced.jsonl",
-    "stream.bin",
-    "summary.json",
-    "PREEMPTED",
-    "checkpoints",
-    "tensorboard",
+    *("config.yaml", "environment.json", "metrics.jsonl", "replaced.jsonl", "stream.bin", "summary.json"),
+    *("PREEMPTED", "checkpoints", "tensorboard"),
 )
 """All that a run writes into its directory."""
 

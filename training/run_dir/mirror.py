@@ -158,7 +158,9 @@ class Mirror:
         names = sorted((name for name in self._names if _is_ours(name)), key=_order, reverse=True)
         try:
             for name in names:
-                self._fetch_object(name, staging / name)
+                (staging / name).parent.mkdir(parents=True, exist_ok=True)
+                with self._asking(f"read {name}"), open(staging / name, "wb") as file:
+                    file.writelines(self._store.read(name))
             size = sum((staging / name).stat().st_size for name in names)
             remove(self._folder, ENTRIES)
             for name in sorted(names, key=_order):  # config.yaml first: it tells a run directory
@@ -170,12 +172,6 @@ class Mirror:
             shutil.rmtree(staging, ignore_errors=True)
         took = time.monotonic() - begin
         self._say(f"took {len(names)} files, {size / 1e6:,.0f} MB, from {self._store.uri} in {took:.1f} s")
-
-    def _fetch_object(self, name: str, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._asking(f"read {name}"), open(path, "wb") as file:
-            for piece in self._store.read(name):
-                file.write(piece)
 
     def _snapshot(self, position: Position) -> Snapshot:
         files = [path for path in self._folder.rglob("*") if path.is_file()]
@@ -282,9 +278,9 @@ def _open_store(config: Config) -> ObjectStore:
     except ClusterError as error:
         raise ClusterError(f"run_mirror={uri}: {error}") from None
     except (ObjectError, OSError) as error:
-        missing = isinstance(error, ObjectError) and error.status == 404
         what = f"cannot be used: {store.explain(error)}"
-        what = "does not exist: make it first, or check its name." if missing else what
+        if isinstance(error, ObjectError) and error.status == 404:
+            what = "does not exist: make it first, or check its name."
         raise ClusterError(f"run_mirror={uri}: the bucket {uri.removesuffix(f'/{prefix}')} {what}") from None
     return store
 

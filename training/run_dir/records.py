@@ -24,17 +24,7 @@ from training.config.options import literal
 from training.config.schema import Config
 from training.processes.preemption import undisturbed
 from training.report.metrics import Metrics, Tally
-from training.run_dir.files import (
-    ENTRIES,
-    FETCHED,
-    MARK,
-    OF_JOBS,
-    is_run_directory,
-    open_new,
-    open_own,
-    read_object,
-    remove,
-)
+from training.run_dir import files
 from training.run_dir.lock import PREFIX as LOCK
 from training.run_dir.lock import RunLock
 from training.run_dir.plain_yaml import dump
@@ -60,14 +50,14 @@ class RunDirectory:
         self._purge_step = step + 1 if step else 0
         with _writing(self.path):
             if config.resume == "never":
-                remove(self.path, ENTRIES)
-            former = read_object(self.path / "environment.json")
+                files.remove(self.path, files.ENTRIES)
+            former = files.read_object(self.path / "environment.json")
             self.attempt = int(former.get("attempt", 0)) + 1
             self.id = str(former.get("id", uuid.uuid4().hex))
-            remove(self.path, ["PREEMPTED", "summary.json"])
+            files.remove(self.path, ["PREEMPTED", "summary.json"])
             _write(self.path / "config.yaml", config_yaml(config))
             self._metrics = _open_lines(self.path / "metrics.jsonl")
-            self._stream = open_own(self.path / "stream.bin", os.O_RDWR | os.O_CREAT, "r+b")
+            self._stream = files.open_own(self.path / "stream.bin", os.O_RDWR | os.O_CREAT, "r+b")
 
     def __enter__(self) -> "RunDirectory":
         return self
@@ -116,7 +106,7 @@ class RunDirectory:
         """Append a line to replaced.jsonl for each sample in whose place another one was taken."""
         lines = [json.dumps(case._asdict() | {"attempt": self.attempt}).encode() + b"\n" for case in cases]
         path, flags = self.path / "replaced.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        with _writing(path), open_own(path, flags, "ab") as file:
+        with _writing(path), files.open_own(path, flags, "ab") as file:
             _write_all(file, b"".join(lines))
 
     def summary(self, **values: Any) -> None:
@@ -127,23 +117,20 @@ class RunDirectory:
         """Leave the mark of a run that was stopped with its state saved."""
         _write(self.path / "PREEMPTED", f"stopped on request {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n")
 
-    def mirror(self, position: "Position") -> None:
-        """Hand the directory over to its mirror, if it has one, as it is at ``position``; raises as ``Mirror.push``."""
-        if self._mirror:
-            self._flush()
-            self._mirror.push(position)
+    def mirror(self, position: "Position", *, last: bool = False) -> None:
+        """Hand the directory over to its mirror, if it has one, as it is at ``position``; raises as ``Mirror.push``.
 
-    def finish_mirror(self, position: "Position") -> None:
-        """The same for the last time, and wait until it is there; raises as ``Mirror.finish``."""
-        if self._mirror:
-            self._flush()
-            self._mirror.finish(position)
-
-    def _flush(self) -> None:
-        """Write what TensorBoard's writer holds back."""
+        ``last``: wait until it is there; raises as ``Mirror.finish``.
+        """
+        if not self._mirror:
+            return
         if self._board is not None:
             with _writing(self.path / "tensorboard"), undisturbed():
-                self._board.flush()
+                self._board.flush()  # writes what it holds back
+        if last:
+            self._mirror.finish(position)
+        else:
+            self._mirror.push(position)
 
     @property
     def board(self) -> Any:
@@ -192,8 +179,8 @@ def require_ours(config: Config) -> None:
         )
     except OSError as error:
         raise _not_writable(config, error) from None
-    before_the_first_start = {"config.yaml.tmp", FETCHED, *OF_JOBS}
-    if entries - before_the_first_start and not is_run_directory(path):
+    before_the_first_start = {"config.yaml.tmp", files.FETCHED, *files.OF_JOBS}
+    if entries - before_the_first_start and not files.is_run_directory(path):
         raise ConfigError(
             f"run_dir={path} holds files, but no run of this trainer (a config.yaml of ours): choose another run_dir."
         )
@@ -212,7 +199,7 @@ def recorded(path: Path) -> dict[str, Any] | None:
     try:
         environment = json.loads((path / "environment.json").read_text(encoding="utf-8"))
         content = load_file(path / "config.yaml")
-        if not is_run_directory(path) or not (path / "checkpoints").exists():
+        if not files.is_run_directory(path) or not (path / "checkpoints").exists():
             return None
     except (OSError, ValueError, ConfigError):
         return None
@@ -226,7 +213,7 @@ def _open_lines(path: Path) -> io.FileIO:
         content = path.read_bytes()
         if not content.endswith(b"\n"):
             os.truncate(path, content.rfind(b"\n") + 1)
-    return open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, "ab")
+    return files.open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, "ab")
 
 
 def _write_all(file: io.FileIO, content: bytes) -> None:
@@ -238,15 +225,10 @@ def _write_all(file: io.FileIO, content: bytes) -> None:
 def config_yaml(config: Config) -> str:
     """The whole configuration, in a form that ``train.py --config-path`` takes."""
     header = {
-        "defaults": [
-            "/schema",
-            "_self_",
-            {"override /hydra/job_logging": "none"},
-            {"override /hydra/hydra_logging": "none"},
-        ],
+        "defaults": ["/schema", "_self_", *({f"override /hydra/{kind}_logging": "none"} for kind in ("job", "hydra"))],
         "hydra": {"run": {"dir": "."}, "output_subdir": None},
     }
-    return f"{MARK}: {rerun_command(config)}\n" + dump([header | literal(dataclasses.asdict(config))])
+    return f"{files.MARK}: {rerun_command(config)}\n" + dump([header | literal(dataclasses.asdict(config))])
 
 
 def rerun_command(config: Config) -> str:
@@ -259,7 +241,7 @@ def rerun_command(config: Config) -> str:
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
-    with _writing(path), open_new(temporary) as file:
+    with _writing(path), files.open_new(temporary) as file:
         _write_all(file, text.encode())
         temporary.replace(path)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sources.batch import Counts
-from training.config.former import with_present_names
+from training.config.options import with_present_names
 from training.report.metrics import Tally
 from training.state.progress import Progress
 
@@ -56,9 +56,17 @@ def check(state: dict[str, Any]) -> None:
         _require(isinstance(state[name], dict), name, state[name], "a dict")
     for name in ("config", "environment", "validation", "changes"):
         _require_plain(name, state[name])
-    _check_model(state["model"])
+    _require(len(state["model"]) > 0, "model", state["model"], "the model's tensors")
+    for name, tensor in state["model"].items():
+        _require(isinstance(name, str), "model", name, "tensors by their names")
+        _require(_is_dense(tensor), f"model.{name}", tensor, "a tensor")
     _check_optimizer(state["optimizer"])
-    _check_scaler(state["scaler"])
+    scaler = state["scaler"]  # of fp16; empty with any other precision
+    for name in ("scale", "growth_factor", "backoff_factor") if scaler else ():
+        value = scaler.get(name)
+        _require(_is_number(value) and value > 0, f"scaler.{name}", value, "a number above 0")
+    for name in ("growth_interval", "_growth_tracker") if scaler else ():
+        _require(_is_int(scaler.get(name), 0), f"scaler.{name}", scaler.get(name), "a whole number from 0")
     _check_position(state)
     _check_progress(state)
     groups = {"config": ("data", "model", "optim", "train"), "environment": ("content", "data", "versions")}
@@ -105,13 +113,6 @@ def _check_optimizer_fits(optimizer: torch.optim.Optimizer, state: dict[str, Any
                 raise ValueError(f"its optimizer.state.{number}.{name} is {shape}, and not {list(parameter.shape)}")
 
 
-def _check_model(model: dict[str, Any]) -> None:
-    _require(len(model) > 0, "model", model, "the model's tensors")
-    for name, tensor in model.items():
-        _require(isinstance(name, str), "model", name, "tensors by their names")
-        _require(_is_dense(tensor), f"model.{name}", tensor, "a tensor")
-
-
 def _check_optimizer(optimizer: dict[str, Any]) -> None:
     entries, groups = optimizer.get("state"), optimizer.get("param_groups")
     _require(isinstance(entries, dict), "optimizer.state", entries, "a dict")
@@ -127,20 +128,8 @@ def _check_optimizer(optimizer: dict[str, Any]) -> None:
     for group in groups:
         _require(isinstance(group, dict), "optimizer.param_groups", group, "groups, each a dict")
         numbers = group.get("params")
-        fits = isinstance(numbers, list) and all(_is_int(number, 0) for number in numbers)
-        _require(fits, "optimizer.param_groups.params", numbers, "numbers of parameters")
+        _require(_are_ints(numbers), "optimizer.param_groups.params", numbers, "numbers of parameters")
         _require_plain("optimizer.param_groups", {name: value for name, value in group.items() if name != "params"})
-
-
-def _check_scaler(scaler: dict[str, Any]) -> None:
-    """Of fp16's gradient scaler; empty with any other precision."""
-    if not scaler:
-        return
-    for name in ("scale", "growth_factor", "backoff_factor"):
-        value = scaler.get(name)
-        _require(_is_number(value) and value > 0, f"scaler.{name}", value, "a number above 0")  # type: ignore[operator]
-    for name in ("growth_interval", "_growth_tracker"):
-        _require(_is_int(scaler.get(name), 0), f"scaler.{name}", scaler.get(name), "a whole number from 0")
 
 
 def _check_position(state: dict[str, Any]) -> None:
@@ -160,37 +149,27 @@ def _check_progress(state: dict[str, Any]) -> None:
     _require(_is_number(state["train_s"]) and state["train_s"] >= 0, "train_s", state["train_s"], "seconds")
     for name in ("counts", "counts_before"):
         counts = state[name]
-        fits = (
-            isinstance(counts, list)
-            and all(_is_int(count, 0, _HUGE) for count in counts)
-            and len(counts) == len(Counts())
-        )
+        fits = _are_ints(counts, _HUGE) and len(counts) == len(Counts())
         _require(fits, name, counts, f"{len(Counts())} whole numbers from 0")
-    replaced = state["replaced"]
-    fits = isinstance(replaced, list) and all(_is_int(index, 0) for index in replaced)
-    _require(fits, "replaced", replaced, "indices of samples")
+    _require(_are_ints(state["replaced"]), "replaced", state["replaced"], "indices of samples")
     total = state["stream_total"]
     _require(_is_int(total, -1, (1 << 128) - 1), "stream_total", total, "a whole number below 2**128")
     changes = state["changes"]
     fits = isinstance(changes, list) and all(isinstance(change, dict) for change in changes)
     _require(fits, "changes", changes, "a list of dicts")
     for name in ("epoch_tally", "interval_tally"):
-        _check_tally(name, state[name])
+        tally = state[name]
+        _require(isinstance(tally, dict), name, tally, "a dict")
+        sums = tally["sums"]
+        fits = _is_dense(sums) and sums.dtype == torch.float64 and sums.shape == (4,)
+        _require(fits, f"{name}.sums", sums, "four float64")
+        for part in ("seconds", "wait_s"):
+            _require(_is_number(tally[part]) and tally[part] >= 0, f"{name}.{part}", tally[part], "seconds")
+        _require(isinstance(tally["fingerprint"], str), f"{name}.fingerprint", tally["fingerprint"], "text")
     figures = {name: state["validation"].get(name) for name in ("loss", "acc1", "acc5")} if state["epoch"] else {}
     for name, value in figures.items():
-        _require(
-            type(value) is float or _is_number(value), f"validation.{name}", value, "a number"
-        )  # not finite, if it diverged
-
-
-def _check_tally(name: str, tally: Any) -> None:
-    _require(isinstance(tally, dict), name, tally, "a dict")
-    sums = tally["sums"]
-    fits = _is_dense(sums) and sums.dtype == torch.float64 and sums.shape == (4,)
-    _require(fits, f"{name}.sums", sums, "four float64")
-    for part in ("seconds", "wait_s"):
-        _require(_is_number(tally[part]) and tally[part] >= 0, f"{name}.{part}", tally[part], "seconds")
-    _require(isinstance(tally["fingerprint"], str), f"{name}.fingerprint", tally["fingerprint"], "text")
+        fits = type(value) is float or _is_number(value)  # not finite, if it diverged
+        _require(fits, f"validation.{name}", value, "a number")
 
 
 def _require_plain(name: str, content: Any) -> None:
@@ -214,6 +193,10 @@ def _require_plain(name: str, content: Any) -> None:
 
 def _is_int(value: Any, low: int, high: int | None = None) -> bool:
     return type(value) is int and value >= low and (high is None or value <= high)
+
+
+def _are_ints(value: Any, high: int | None = None) -> bool:
+    return isinstance(value, list) and all(_is_int(item, 0, high) for item in value)
 
 
 def _is_number(value: Any) -> bool:

@@ -41,14 +41,9 @@ def changes_of_result(before: dict[str, Any], now: dict[str, Any]) -> list[Diffe
     this version has no more (``REMOVED``) counts only where it was not at its default; one that no version of ours had
     always counts, since nobody knows what it did.
     """
-    content = changes_of_content(
-        *(_content_of_the_same_data(side, other) for side, other in ((before, now), (now, before)))
-    )
-    return [
-        *_changed_options(before, now),
-        *_compare(*_decisive(before, now)),
-        *(Difference(*difference) for difference in content),
-    ]
+    contents = _content_of_the_same_data(before, now), _content_of_the_same_data(now, before)
+    changed = [Difference(*change) for change in changes_of_content(*contents)]
+    return _changed_options(before, now) + _compare(*_decisive(before, now)) + changed
 
 
 def changes_of_rounding(before: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
@@ -62,14 +57,10 @@ def _changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[Differ
     defaults = {name: item.default for name, item in known.items()}
     sides = [defaults | flatten(side["config"]) | state for side in (before, now)]
     changed = []
-    for name, item in known.items():
-        pair = Difference(name, *(side[name] for side in sides))
-        if pair.before != pair.now and any(_matters(item, side) for side in sides):
-            changed.append(pair)
-    for name in dict.fromkeys(name for side in sides for name in side if name not in (*known, *_STATE)):
-        default = REMOVED.get(name)
-        pair = Difference(name, *(side.get(name, default) for side in sides))
-        if pair.before != pair.now:
+    for name in dict.fromkeys((*known, *sides[0], *sides[1])):
+        pair = Difference(name, *(side.get(name, REMOVED.get(name)) for side in sides))
+        matters = name not in known or any(_matters(known[name], side) for side in sides)
+        if name not in _STATE and pair.before != pair.now and matters:
             changed.append(pair)
     return changed
 
@@ -98,11 +89,9 @@ def _decisive(before: dict[str, Any], now: dict[str, Any]) -> tuple[dict[str, An
 
 def _content_of_the_same_data(side: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """A side's ``content`` of the splits that have one hash on both sides; other data are told by that."""
-    content, data, others = (
-        side["environment"].get("content"),
-        *(s["environment"].get("data", {}) for s in (side, other)),
-    )
-    return {name: part for name, part in (content or {}).items() if data.get(name) == others.get(name)}
+    data, others = (part["environment"].get("data", {}) for part in (side, other))
+    content = side["environment"].get("content") or {}
+    return {name: part for name, part in content.items() if data.get(name) == others.get(name)}
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Consumed:
         self.stream.add(batch)
 
     def collect_counts(self, progress: Progress, records: Records) -> None:
-        """Add the counts of all ranks to the run's, and list what was replaced on any rank."""
+        """Add the counts of all ranks to the run's, and list what was replaced on any rank; all ranks call it."""
         counts = Counts(*sum_over_ranks(torch.tensor(self.counts)).tolist())
         progress.counts = [a + b for a, b in zip(progress.counts, counts, strict=True)]
         self.counts = Counts()

@@ -8,7 +8,7 @@ from typing import Any
 from sources.errors import ConfigError, UserError
 from training.config.schema import Config
 from training.model.class_order import order_warning
-from training.model.torchvision_models import is_name_of_weights
+from training.model.torchvision_models import names_of_weights
 from training.model.weights import Weights, load_weights
 from training.processes.collectives import on_main
 from training.processes.world import World
@@ -53,7 +53,7 @@ def _take_over_facts(
     """The model reads its inputs as before, and other names of classes are told."""
     facts = state["environment"].get("model", {})
     if "transform_input" in now:  # a checkpoint without a record began as torchvision's weights, or from scratch
-        before = facts.get("transform_input", is_name_of_weights(config.model))
+        before = facts.get("transform_input", config.model.weights in names_of_weights(config.model.name))
         now["transform_input"] = model.transform_input = before
     classes = now["classes"].split("/") if now["classes"] else []
     warning = order_warning(f"the checkpoint {path}", Weights(path, {}, environment={"model": facts}), 0, classes)

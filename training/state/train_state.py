@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from training.config.schema import Config, OptimConfig
-from training.optim.clipping import clip_gradients
-from training.optim.optimizers import build_optimizer
+from training.optim.optimizers import build_optimizer, clip_gradients
 from training.optim.schedule import build_schedule
 from training.state.checkpoint_contents import FORMAT, check_fits
 from training.state.progress import Progress
