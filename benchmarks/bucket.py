@@ -85,7 +85,7 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
                 Spec.train(),
                 0,
                 direct=True,
-                etl_names=("bench-train",),
+                etl_name="bench-train",
                 local_share=SHARES[kind],
             )
         )

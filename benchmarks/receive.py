@@ -78,7 +78,7 @@ def ready_samples(endpoint: str) -> Any:
         Spec.train(),
         0,
         direct=True,
-        etl_names=("imagenet-train",),
+        etl_name="imagenet-train",
         audit_every=0,  # these pixels are of no photo
         tags=True,
     )

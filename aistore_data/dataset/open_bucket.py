@@ -19,8 +19,8 @@ from aistore_data.dataset.breaker import Breakers
 from aistore_data.dataset.remote import RemoteDataset, serves_directly
 from aistore_data.dataset.split import Remote
 from aistore_data.etls import lifecycle
+from aistore_data.etls.asking import knows_tags, prove
 from aistore_data.etls.monitor import Keeper
-from aistore_data.etls.tags import knows_tags
 from etl.code import code_sha256
 from sources.cpus import cpu_count
 from sources.errors import ClusterError, ObjectError
@@ -79,9 +79,9 @@ class _Bucket:
     val: Manifest
     cluster_map: dict[str, Any]
     direct: bool
-    train_etl: str
-    val_etl: str
-    tags: tuple[bool, bool]
+    etls: list[str]
+    """The names of the two; "" for what is made here."""
+    tags: list[bool]
     """Whether the two prove their answers."""
 
 
@@ -120,45 +120,41 @@ def open_bucket(
             audit_every=options.audit_every,
             notices=notices,
         )
-        names = [(name,) if name else () for name in (bucket.train_etl, bucket.val_etl)]
-        train = replace(common, etl_names=names[0], replace=options.replace, tags=bucket.tags[0])
+        train = replace(common, etl_name=bucket.etls[0], replace=options.replace, tags=bucket.tags[0])
         val = replace(
             common,
             uri=bucket.val_uri,
             manifest=share(bucket.val),
             spec=specs[1],
-            etl_names=names[1],
+            etl_name=bucket.etls[1],
             tags=bucket.tags[1],
             breakers=Breakers(len(placement.hosts)),
         )
-        if names[1]:
-            repairs = _repairs(options, bucket, say) if is_main and options.etl.manage == "auto" else None
-            watched = slice(0 if names[0] else 1, 2)
-            stack.enter_context(Keeper([train, val][watched], repairs and repairs[watched], say))
-        source = bucket.uri if bucket.uri == bucket.val_uri else [bucket.uri, bucket.val_uri]
+        both = zip((train, val), lifecycle.RECIPES, strict=True)
+        if watched := [(remote, recipe) for remote, recipe in both if remote.etl_name]:
+            client, mends = make_client(bucket.access), is_main and options.etl.manage == "auto"
+            repairs = [partial(lifecycle.repair, client, r.etl_name, kind, options.etl, say) for r, kind in watched]
+            stack.enter_context(Keeper([remote for remote, _ in watched], repairs if mends else None, say))
         description: dict[str, Any] = {
-            "source": source,
+            "source": bucket.uri if bucket.uri == bucket.val_uri else [bucket.uri, bucket.val_uri],
             "transform": options.transform,
-            "etl": [bucket.train_etl, bucket.val_etl],
+            "etl": bucket.etls,
+            "answers_proved": bucket.tags,
         }
-        description["answers_proved"] = list(bucket.tags)
-        yield RemoteDataset(train), RemoteDataset(val), description | ({"code": code_sha256()} if names[1] else {})
-
-
-def _repairs(options: BucketOptions, bucket: _Bucket, say: Callable[[str], None]) -> list[Callable[[], None]]:
-    """What mends the two ETLs."""
-    client, settings = make_client(bucket.access), options.etl
-    return [
-        partial(lifecycle.repair, client, bucket.train_etl, "train", settings, say),
-        partial(lifecycle.repair, client, bucket.val_etl, "val", settings, say),
-    ]
+        if watched:
+            description["code"] = code_sha256()
+        yield RemoteDataset(train), RemoteDataset(val), description
 
 
 def _prepare(
     options: BucketOptions, specs: tuple[Specs, Specs], stack: ExitStack, say: Callable[[str], None]
 ) -> _Bucket:
     """Everything that is done once: the embedded server, the manifests, the ETLs and the proof of their pixels."""
-    access = _embedded(options, stack) if options.embedded else _access(options)
+    otherwise = f", or use {options.endpoint_option}=embedded, which needs no cluster"
+    if options.embedded:
+        access = _embedded(options, stack)
+    else:
+        access = Access.from_environment(options.endpoint, options.endpoint_option, otherwise)
     found = connect(access)
     client = make_client(access)
     reader = HttpReader(access)
@@ -176,31 +172,25 @@ def _prepare(
         access, *((uri, train) if len(train) else (val_uri, val)), Placement(found, access.endpoint)
     )
     say(f"{where}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
-    if options.transform == "client":
-        return _Bucket(access, uri, val_uri, train, val, found, direct, "", "", (False, False))
-    names, tags = [], []
-    for recipe, name, spec, where, manifest in zip(
-        ("train", "val"), options.etl_names, specs, (uri, val_uri), (train, val), strict=True
-    ):
-        if not len(manifest):  # nobody asks for its samples
-            names.append("")
-            tags.append(False)
+    names, tags = ["", ""], [False, False]
+    for number, (where, manifest) in enumerate(((uri, train), (val_uri, val))):
+        if options.transform == "client" or not len(manifest):  # nobody asks for its samples
             continue
-        begin = time.monotonic()
-        name, started = lifecycle.ensure(client, name, recipe, options.etl, say)  # type: ignore[arg-type]
+        begin, recipe = time.monotonic(), lifecycle.RECIPES[number]
+        name, started = lifecycle.ensure(client, options.etl_names[number], recipe, options.etl, say)
         if started and (options.on_exit == "stop" or (options.on_exit == "auto" and options.embedded)):
             stack.callback(_stop_etl, client, name, access, say)
-        tags.append(knows_tags(reader, where, manifest, name))
-        compared = lifecycle.prove(reader, where, manifest, name, spec.at(0), len(found.get("tmap", {})), tags[-1])
+        names[number], tags[number] = name, knows_tags(reader, where, manifest, name)
+        targets = len(found.get("tmap", {}))
+        compared = prove(reader, where, manifest, name, specs[number].at(0), targets, tags[number])
         took = f"started in {time.monotonic() - begin:.1f} s" if started else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
-        if not tags[-1]:
+        if not tags[number]:
             say(
                 f"ETL {name} is of an earlier version, which does not prove what its answers are answers to: of rows "
                 "that are mixed up, audits find a share (docs/faults.md). data.etl.manage=auto starts one that does"
             )
-        names.append(name)
-    return _Bucket(access, uri, val_uri, train, val, found, direct, names[0], names[1], (tags[0], tags[1]))
+    return _Bucket(access, uri, val_uri, train, val, found, direct, names, tags)
 
 
 def _stop_etl(client: Any, name: str, access: Access, say: Callable[[str], None]) -> None:
@@ -228,11 +218,6 @@ def _manifest(access: Access, uri: str, prefix: str, classes: tuple[str, ...], s
         raise ClusterError(
             f"{uri} cannot be read on {access.endpoint}: {store.explain(error)}{hint if missing else ''}"
         ) from None
-
-
-def _access(options: BucketOptions) -> Access:
-    otherwise = f", or use {options.endpoint_option}=embedded, which needs no cluster"
-    return Access.from_environment(options.endpoint, options.endpoint_option, otherwise)
 
 
 def _embedded(options: BucketOptions, stack: ExitStack) -> Access:

@@ -14,6 +14,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from aistore_data.client.http_reader import object_path
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import cluster_map, explain
 from aistore_data.dataset.split import Remote
-from aistore_data.etls.request_paths import EtlPaths
+from aistore_data.etls.asking import EtlPaths
 from etl.sample import CorruptSample, Key, Spec
 from sources.errors import DataError, ObjectError, UnreachableError
 from sources.latency import Latencies
@@ -43,26 +44,31 @@ _DOUBTS = 4
 """Answers, all but the first on new connections, that must agree that an object is another one by now."""
 
 
+@dataclass(slots=True, eq=False)
 class Sample:
     """One sample on its way into its row of the batch."""
 
-    __slots__ = (
-        *("epoch", "host", "index", "name", "node", "others", "reason", "row"),
-        *("doubts", "room", "since", "source_index", "stage", "tries"),
-    )
+    row: Any
+    epoch: int
+    index: int
+    name: str
+    node: int
+    host: str
+    stage: Literal["etl", "local"]
+    room: memoryview | None = None
+    """The row's memory."""
+    tries: int = 0
+    doubts: int = 0
+    """Answers that were not, or may not have been, about it."""
+    since: float = 0.0
+    """When its bytes were first asked for in vain."""
+    others: Iterator[int] | None = None
+    reason: str = ""
+    source_index: int = field(init=False)
+    """Whose bytes it is made of."""
 
-    def __init__(
-        self, row: Any, epoch: int, index: int, name: str, node: int, host: str, stage: Literal["etl", "local"]
-    ) -> None:
-        self.row, self.epoch, self.index, self.name = row, epoch, index, name
-        self.node, self.host, self.stage = node, host, stage
-        self.room: memoryview | None = None  # the row's memory
-        self.tries = 0
-        self.doubts = 0  # answers that were not, or may not have been, about it
-        self.since = 0.0  # when its bytes were first asked for in vain
-        self.source_index = index  # whose bytes it is made of
-        self.others: Iterator[int] | None = None
-        self.reason = ""
+    def __post_init__(self) -> None:
+        self.source_index = self.index
 
 
 class SamplePolicy:
@@ -112,7 +118,7 @@ class SamplePolicy:
             get.most = int(remote.manifest.sizes[sample.source_index])
             get.check = partial(object_problem, remote.manifest, sample.source_index)
         else:
-            path, stated = self.paths.ask(sample)
+            path, stated = self.paths.ask(sample.name, sample.epoch, sample.index)
             row = None if self._is_jpeg else sample.room or memoryview(sample.row).cast("B")
             get = Get(path, host, self.deadline_s, row, stated, self._largest_jpeg)
         if sample.doubts:

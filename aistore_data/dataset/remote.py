@@ -1,21 +1,23 @@
 """Samples of a bucket: made by the cluster's ETL, or here from the objects' bytes, as ``policy`` has it."""
 
 import re
+from dataclasses import replace
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aistore_data.client.connection import Get
+from aistore_data.client.access import Access, object_path
 from aistore_data.client.fetch import Fetcher
-from aistore_data.client.http_reader import Access, object_path
+from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.placement import Placement, splitmix64
 from aistore_data.dataset.policy import RAW_TIMEOUT_S, Sample, SamplePolicy
 from aistore_data.dataset.split import Remote, etl_paths, uname
-from aistore_data.etls.request_paths import EtlPaths
+from aistore_data.etls.asking import EtlPaths
 from etl.sample import Spec
 from sources.batch import Counts, Filled, Keys
-from sources.errors import DataError
+from sources.errors import DataError, ObjectError
 from sources.manifest import Manifest
 from sources.pillow_warnings import collect
 from sources.source import Source, Specs
@@ -31,7 +33,7 @@ class RemoteDataset(Source):
     def __init__(self, remote: Remote) -> None:
         self.remote = remote
         self.specs = Specs.of(remote.spec)
-        self.made_here = not remote.etl_names or remote.local_share > 0
+        self.made_here = not remote.etl_name or remote.local_share > 0
         self._fetcher: Fetcher[Sample] | None = None
         self._paths: dict[Spec, EtlPaths] = {}
         self._bucket = uname(remote.uri)
@@ -69,7 +71,7 @@ class RemoteDataset(Source):
 
     def _samples(self, rows: Any, keys: Keys, names: list[str], nodes: list[int]) -> list[Sample]:
         remote, hosts = self.remote, self.remote.placement.hosts
-        usual: Literal["etl", "local"] = "etl" if remote.etl_names else "local"
+        usual: Literal["etl", "local"] = "etl" if remote.etl_name else "local"
         looked_at = usual == "etl" and (remote.local_share > 0 or _UNSAFE.search("\n".join(names)) is not None)
         memory, size = rows.data.cast("B"), rows.nbytes // max(1, len(rows))
         samples, at = [], 0
@@ -133,7 +135,7 @@ class RemoteDataset(Source):
         remote.breakers.distrust()
         if not self._trusted:
             raise DataError(
-                f"ETL {remote.etl_names[0]} makes other pixels of {self.locate(known.index)} than this machine: "
+                f"ETL {remote.etl_name} makes other pixels of {self.locate(known.index)} than this machine: "
                 f"somebody has replaced it. Samples since the last audit, up to {self._unaudited} of each loader "
                 "worker, may be wrong: start again from a checkpoint before that, with data.transform=client or an "
                 "ETL of another name."
@@ -146,17 +148,11 @@ class RemoteDataset(Source):
 
 def serves_directly(access: Access, uri: str, manifest: Manifest, placement: Placement) -> bool:
     """Whether the node that should hold a sample gives it without a redirect: with AuthN, AIStore 5.0's does not."""
-    outcome: list[Get] = []
     name = manifest.name(0)
-    node = placement.numbers_of([uname(uri) + name])[0]
-    sample = Sample(None, 0, 0, name, node, placement.hosts[node], "local")
-    fetcher = Fetcher[Sample](access, hosts=placement.hosts)
+    node = placement.hosts[placement.numbers_of([uname(uri) + name])[0]]
+    there = replace(access, endpoint=f"{urlsplit(access.endpoint).scheme}://{node}", read_timeout_s=RAW_TIMEOUT_S)
     try:
-        fetcher.run(
-            [sample],
-            lambda _: Get(object_path(uri, name), sample.host, RAW_TIMEOUT_S),
-            lambda _, get: outcome.append(get),
-        )
-    finally:
-        fetcher.close()
-    return outcome[0].error is None
+        HttpReader(there).get(object_path(uri, name))
+    except (ObjectError, OSError):
+        return False
+    return True

@@ -1,13 +1,12 @@
 """A split of a bucket: where its samples come from, and how."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from aistore_data.bucket.uri import parse_bucket
 from aistore_data.client.http_reader import Access
 from aistore_data.client.placement import Placement
 from aistore_data.dataset.breaker import Breakers
-from aistore_data.etls.request_paths import EtlPaths
+from aistore_data.etls.asking import EtlPaths
 from etl.sample import Spec
 from sources.manifest import Manifest
 from sources.notices import Notices
@@ -27,8 +26,8 @@ class Remote:
     seed: int
     direct: bool = False
     """Whether storage nodes answer without the proxy's redirect."""
-    etl_names: tuple[str, ...] = ()
-    """The ETL's name; empty: samples are made here."""
+    etl_name: str = ""
+    """Without one samples are made here."""
     local_share: float = 0.0
     """Share of the samples, 0 to 1, that is made here though there is an ETL."""
     wire: str = "raw"
@@ -49,8 +48,7 @@ class Remote:
 
 def etl_paths(remote: Remote, spec: Spec) -> EtlPaths:
     """Of the requests to the ETL of ``remote`` for samples of ``spec``."""
-    wire: Literal["raw", "jpeg"] = "raw" if remote.wire == "raw" else "jpeg"
-    return EtlPaths(remote.uri, remote.etl_names, spec, remote.seed, wire, remote.tags)
+    return EtlPaths(remote.uri, remote.etl_name, spec, remote.seed, remote.wire, remote.tags)
 
 
 def uname(uri: str) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event, Thread
 
@@ -37,7 +37,7 @@ class Keeper:
     """
 
     def __init__(
-        self, remotes: list[Remote], repairs: list[Callable[[], None]] | None, say: Callable[[str], None]
+        self, remotes: list[Remote], repairs: Sequence[Callable[[], None]] | None, say: Callable[[str], None]
     ) -> None:
         self._watched = [
             _Watched(remote, repairs[number] if repairs else None) for number, remote in enumerate(remotes)
@@ -96,7 +96,7 @@ class Keeper:
             )
 
     def _look_at(self, watched: _Watched) -> None:
-        breakers, name = watched.remote.breakers, watched.remote.etl_names[0]
+        breakers, name = watched.remote.breakers, watched.remote.etl_name
         if breakers.distrusted:
             if not watched.distrusted:
                 self._say(f"ETL {name} makes other pixels than this machine: it is not asked any more")
@@ -119,7 +119,7 @@ class Keeper:
 
     def _works(self, remote: Remote, node: int) -> bool:
         """Whether the ETL on a node answers, and runs the code of this version, as far as it knows."""
-        answer = self._get(remote, node, etl_name=remote.etl_names[0], etl_args='{"wire":"info"}')
+        answer = self._get(remote, node, etl_name=remote.etl_name, etl_args='{"wire":"info"}')
         try:
             return answer is not None and json.loads(answer)["code"] in ("", code_sha256())
         except (ValueError, KeyError, TypeError):
@@ -143,7 +143,7 @@ class Keeper:
             return
         if self._get(watched.remote, node) is None:
             return
-        name = watched.remote.etl_names[0]
+        name = watched.remote.etl_name
         self._say(f"ETL {name} is being repaired")
         try:
             watched.repair()

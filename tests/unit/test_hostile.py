@@ -102,7 +102,7 @@ def run(
             spec,
             seed,
             direct=not way.redirect,
-            etl_names=(f"hostile-{way.recipe}",) if way.etl else (),
+            etl_name=f"hostile-{way.recipe}" if way.etl else "",
             wire=way.wire,
             deadline_s=0.2,
             audit_every=0,

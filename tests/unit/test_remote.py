@@ -29,7 +29,7 @@ MANIFEST = Manifest.build([(name.encode(), min(number, 1), 5) for number, name i
 def remote(spec: Spec, wire: str = "raw", uri: str = "ais://b", share: float = 0.0) -> Remote:
     placement = Placement({}, "http://h:1")
     return Remote(
-        Access("http://h:1"), uri, MANIFEST, placement, Breakers(1), spec, 7, etl_names=("e-train",), wire=wire,
+        Access("http://h:1"), uri, MANIFEST, placement, Breakers(1), spec, 7, etl_name="e-train", wire=wire,
         local_share=share,
     )  # fmt: skip
 
@@ -47,9 +47,9 @@ def test_paths_are_those_of_whole_requests(spec: Spec, wire: str, uri: str, tags
         tag = index if tags else None
         arguments = encode(Request(spec, key, wire, tag=tag))  # type: ignore[arg-type]
         expected = object_path(uri, MANIFEST.name(index), etl_name="e-train", etl_args=arguments)
-        sample = Sample(None, epoch, index, MANIFEST.name(index), 0, "h:1", "etl")
-        assert paths.path(sample) == expected
-        assert paths.stated(sample) == (statement(f"/b/{MANIFEST.name(index)}", arguments) if tags else None)
+        path, stated = paths.ask(MANIFEST.name(index), epoch, index)
+        assert path == expected
+        assert stated == (statement(f"/b/{MANIFEST.name(index)}", arguments) if tags else None)
 
 
 def test_a_share_is_made_here_whoever_asks() -> None:
