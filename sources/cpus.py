@@ -8,7 +8,7 @@ _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 def cpu_count() -> int:
     """CPUs that this process may use: those that it may run on, and no more than its container's limit."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = len(os.sched_getaffinity(0))
     return min(cpus, _cpu_limit() or cpus)
 
 

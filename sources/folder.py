@@ -4,6 +4,8 @@ import errno
 import os
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from etl.sample import CorruptSample
@@ -15,6 +17,7 @@ from sources.shared_memory import SharedMemory
 from sources.walk import Oddities, identity, images_below, is_folder, kinds_of, of_the_file_system, top_of
 
 
+@dataclass(eq=False)
 class FolderReader:
     """Reads the bytes of sample ``index`` of a manifest from files below ``root``.
 
@@ -22,19 +25,12 @@ class FolderReader:
     cost, and ``on_wait`` hears the path and the system's words for the fault.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        manifest: Manifest,
-        patience_s: float = 0.0,
-        on_wait: Callable[[str, str], None] | None = None,
-    ) -> None:
-        self.root = root
-        self.manifest = manifest
-        self.patience_s = patience_s
-        self.on_wait = on_wait
-        self.retries = 0
-        self._ended = SharedMemory(1)
+    root: Path
+    manifest: Manifest
+    patience_s: float = 0.0
+    on_wait: Callable[[str, str], None] | None = None
+    retries: int = field(default=0, init=False)
+    _ended: SharedMemory = field(default_factory=partial(SharedMemory, 1), init=False)
 
     def end(self) -> None:
         """Let no process that has this reader wait any more."""

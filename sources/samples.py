@@ -1,6 +1,7 @@
-"""Samples that are made here, of bytes from any reader."""
+"""Samples that are made here, of the bytes of files."""
 
 from collections.abc import Callable
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,35 +10,29 @@ from etl import CorruptSample, Key, Spec, decode, transform
 from etl.request import DEFAULT_QUALITY, encode_jpeg
 from sources.batch import Counts, Filled, Keys
 from sources.errors import DataError, ObjectError
+from sources.folder import FolderReader
 from sources.manifest import Manifest
 from sources.notices import Notices
 from sources.pillow_warnings import collect
-from sources.source import Reader, Source, Specs
+from sources.source import Source, Specs
 from sources.substitutes import Substitution, advice, substitutes
 
 
+@dataclass(eq=False)
 class SampleDataset(Source):
     """Samples made here: bytes from ``reader``, pixels by ``etl.transform``."""
 
-    made_here = True
+    reader: FolderReader
+    manifest: Manifest
+    spec: InitVar[Spec | Specs]
+    seed: int
+    wire: str = "raw"
+    replace: bool = False
+    notices: Notices | None = None
+    made_here: bool = field(default=True, init=False)
 
-    def __init__(
-        self,
-        reader: Reader,
-        manifest: Manifest,
-        spec: Spec | Specs,
-        seed: int,
-        wire: str = "raw",
-        replace: bool = False,
-        notices: Notices | None = None,
-    ) -> None:
-        self.reader = reader
-        self.manifest = manifest
+    def __post_init__(self, spec: Spec | Specs) -> None:
         self.specs = Specs.of(spec)
-        self.seed = seed
-        self.wire = wire
-        self.replace = replace
-        self.notices = notices
         self._odd = 0
 
     def __len__(self) -> int:

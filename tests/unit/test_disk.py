@@ -212,11 +212,10 @@ def test_a_notice_is_never_longer_than_a_pipe_takes_at_once() -> None:
 
 
 def test_a_pipe_that_nobody_reads_holds_nobody_up() -> None:
-    read, write = os.pipe2(os.O_NONBLOCK)
-    for _ in range(2000):
-        Notices(write).odd("x" * 100, "y" * 100)
-    for descriptor in (read, write):
-        os.close(descriptor)
+    read, write = multiprocessing.Pipe(duplex=False)
+    with read, write:
+        for _ in range(2000):
+            Notices(write).odd("x" * 100, "y" * 100)
 
 
 def test_pillows_warnings_are_collected_and_those_of_others_are_not() -> None:
