@@ -1,4 +1,4 @@
-"""What loader workers tell a person while they make a batch: a pipe to the trainer, and what reads it.
+"""What loader workers tell a person while they make a batch: Pillow's warnings, a pipe to the trainer, its reader.
 
 What is said is written whole or not at all, without a lock that a killed worker could keep, and never waits: where
 nobody reads, it is lost.
@@ -10,10 +10,13 @@ import multiprocessing
 import os
 import re
 import select
+import threading
 import time
+import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from threading import Event, Thread
+from typing import Any, TextIO
 
 _MOST_BYTES = select.PIPE_BUF - 4
 """Of what is written at once: ``Connection`` puts its length before it."""
@@ -101,3 +104,41 @@ class Listener:
         if kind not in self._kinds:
             self._kinds.add(kind)
             self._say(f"note: {path} is odd, and used as it is read: {what}. Others of this kind are counted alone.")
+
+
+_thread = threading.local()
+_others: Any = None
+
+
+def collect() -> list[str]:
+    """What Pillow has said of odd files by Python's warnings in this thread since the last call, each sentence once.
+
+    The first call in a process arranges for it; warnings of others, and of threads that never call, go where they went.
+    """
+    if warnings.showwarning is not _show:
+        _install()
+    said: list[str] = getattr(_thread, "said", [])
+    _thread.said = []
+    return sorted(set(said)) if said else said
+
+
+def _install() -> None:
+    global _others
+    _others = warnings.showwarning
+    warnings.filterwarnings("always", module=r"PIL\.")
+    warnings.showwarning = _show
+
+
+def _show(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    said: list[str] | None = getattr(_thread, "said", None)
+    if said is not None and "/PIL/" in filename:
+        said.append(" ".join(str(message).split()).rstrip("."))
+    else:
+        _others(message, category, filename, lineno, file, line)

@@ -12,8 +12,7 @@ from sources.batch import Counts, Filled, Keys
 from sources.errors import DataError, ObjectError
 from sources.folder import FolderReader
 from sources.manifest import Manifest
-from sources.notices import Notices
-from sources.pillow_warnings import collect
+from sources.notices import Notices, collect
 from sources.source import Source, Specs
 from sources.substitutes import Substitution, advice, substitutes
 

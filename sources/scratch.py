@@ -5,10 +5,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sources.owner import is_process_alive, myself
+from sources.lease import is_process_alive, myself
 
 PREFIX = "imagenet-ais-"
 _OWNER = "owner.json"
@@ -31,12 +31,7 @@ def scratch_folder() -> Iterator[Path]:
 def _remove_left(folder: Path) -> None:
     """Remove this user's folders whose process is gone for certain."""
     for path in folder.glob(f"{PREFIX}*"):
-        try:
-            if path.lstat().st_uid == os.getuid() and not path.is_symlink():
-                owner = (path / _OWNER).read_text()
-            else:
-                continue
-        except OSError:  # another's, one that is being made or removed, or one of an older version
-            continue
-        if is_process_alive(owner) is False:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # another's, one that is being made or removed, or one of an older version
+            mine = path.lstat().st_uid == os.getuid() and not path.is_symlink()
+            if mine and is_process_alive((path / _OWNER).read_text()) is False:
+                shutil.rmtree(path, ignore_errors=True)

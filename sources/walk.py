@@ -46,7 +46,7 @@ class Top:
 def top_of(folder: Path) -> Top:
     """Sorted. Raises ConfigError or DataError that names what cannot be read, such as a link that leads nowhere."""
     top = Top()
-    for entry in _entries(str(folder)):
+    for entry in sorted(_entries(str(folder)), key=lambda entry: entry.name):
         name = entry.name.lower()
         if _is_folder(entry):
             top.folders.append(entry.name)
@@ -54,8 +54,6 @@ def top_of(folder: Path) -> Top:
             top.images.append(entry.name)
         else:
             (top.archives if name.endswith(ARCHIVES) else top.others).append(entry.name)
-    for names in (top.folders, top.images, top.archives, top.others):
-        names.sort()
     return top
 
 
@@ -103,10 +101,7 @@ def images_below(
 
 def kinds_of(folder: Path) -> str:
     """What a folder without images holds, in words that begin with a semicolon; "" for nothing."""
-    try:
-        names = [entry.name for entry in _entries(str(folder))]
-    except (ConfigError, DataError):
-        return ""
+    names = [entry.name for entry in _entries(str(folder))]
     kinds = sorted({Path(name).suffix or name for name in names})
     return f"; it holds {len(names):,} other files or folders ({', '.join(map(shown, kinds[:3]))})" if names else ""
 

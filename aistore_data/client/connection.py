@@ -20,9 +20,8 @@ from typing import NamedTuple
 
 from aistore_data.client.access import server_message
 from aistore_data.client.addresses import Address
-from aistore_data.client.chunks import Chunks
 from aistore_data.client.credentials import Token
-from aistore_data.client.http_head import Head, parse_head, parse_host
+from aistore_data.client.http_head import Chunks, Head, parse_head, parse_host
 from etl.request import PROOF_BYTES, label, proof
 from sources.errors import ObjectError, out_of_step
 

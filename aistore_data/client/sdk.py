@@ -18,8 +18,9 @@ from requests import PreparedRequest, Response, Session
 from tenacity import Retrying, stop_after_attempt
 from urllib3 import Retry
 
+from aistore_data.client.access import Access, server_message
 from aistore_data.client.credentials import Token, tls_problem
-from aistore_data.client.http_reader import Access, HttpReader, server_message
+from aistore_data.client.http_reader import HttpReader
 from sources.errors import ClusterError, ObjectError
 
 _MAP = "/v1/daemon?what=smap"

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from aistore_data.bucket.content import object_problem
-from aistore_data.bucket.listing import read_manifest
+from aistore_data.bucket.listing import object_problem, read_manifest
 from aistore_data.bucket.store import AisStore
 from aistore_data.bucket.uri import parse_bucket
 from aistore_data.client.access import Access, object_path

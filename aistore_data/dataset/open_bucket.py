@@ -12,20 +12,21 @@ from aistore.sdk.errors import AISError
 
 from aistore_data.bucket.listing import NoImagesError, read_manifest
 from aistore_data.bucket.store import AisStore
-from aistore_data.client.http_reader import Access, HttpReader
+from aistore_data.client.access import Access
+from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect, explain, make_client
 from aistore_data.dataset.breaker import Breakers
+from aistore_data.dataset.policy import Remote
 from aistore_data.dataset.remote import RemoteDataset, serves_directly
-from aistore_data.dataset.split import Remote
 from aistore_data.etls import lifecycle
 from aistore_data.etls.asking import knows_tags, prove
 from aistore_data.etls.monitor import Keeper
 from etl.code import code_sha256
 from sources.cpus import cpu_count
 from sources.errors import ClusterError, ObjectError
-from sources.folder import require_train
 from sources.manifest import Manifest
+from sources.misplaced import require_split
 from sources.notices import Notices
 from sources.scratch import scratch_folder
 from sources.shared_memory import share
@@ -224,7 +225,7 @@ def _embedded(options: BucketOptions, stack: ExitStack) -> Access:
     from aistore_data.embedded import EmbeddedAIS
 
     if options.train:
-        require_train(options.embedded_root)
+        require_split(options.embedded_root, "train")
     root = stack.enter_context(scratch_folder())
     server = stack.enter_context(EmbeddedAIS(root, imagefolder=options.embedded_root, layout=options.embedded_layout))
     return Access(server.endpoint, server.token)

@@ -1,6 +1,7 @@
 """Samples of a bucket: made by the cluster's ETL, or here from the objects' bytes, as ``policy`` has it."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -12,14 +13,13 @@ from aistore_data.client.access import Access, object_path
 from aistore_data.client.fetch import Fetcher
 from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.placement import Placement, splitmix64
-from aistore_data.dataset.policy import RAW_TIMEOUT_S, Sample, SamplePolicy
-from aistore_data.dataset.split import Remote, etl_paths, uname
+from aistore_data.dataset.policy import RAW_TIMEOUT_S, Remote, Sample, SamplePolicy, etl_paths, uname
 from aistore_data.etls.asking import EtlPaths
 from etl.sample import Spec
 from sources.batch import Counts, Filled, Keys
 from sources.errors import DataError, ObjectError
 from sources.manifest import Manifest
-from sources.pillow_warnings import collect
+from sources.notices import collect
 from sources.source import Source, Specs
 from sources.substitutes import Substitution
 
@@ -59,10 +59,11 @@ class RemoteDataset(Source):
         samples = self._samples(rows, keys, names, nodes)
         collect()
         last = self._to_be_audited(samples)
-        policy = self._get([sample for sample in samples if sample is not last], spec)
+        policy = self._policy(spec)
+        policy.run([sample for sample in samples if sample is not last])
         if last:
-            policy = policy.plus(self._get([last], spec))
-        policy = self._audited(samples, last, policy)
+            policy.run([last])
+        self._audit(samples, last, policy)
         replaced = tuple(
             Substitution(s.epoch, s.index, s.source_index, s.reason) for s in samples if s.source_index != s.index
         )
@@ -89,14 +90,11 @@ class RemoteDataset(Source):
         share = self.remote.local_share
         return share > 0 and int(splitmix64(np.array([(epoch << 40) + index], np.uint64))[0]) < share * 2**64
 
-    def _get(self, samples: list[Sample], spec: Spec) -> SamplePolicy:
+    def _policy(self, spec: Spec) -> SamplePolicy:
         self._fetcher = self._fetcher or Fetcher(self.remote.access, hosts=self.remote.placement.hosts)
         if spec not in self._paths:
             self._paths[spec] = etl_paths(self.remote, spec)
-        policy = SamplePolicy(self.remote, self._fetcher, self._paths[spec], spec)
-        self._fetcher.run(samples, policy.next_request, policy.on_response)
-        policy.note_times()
-        return policy
+        return SamplePolicy(self.remote, self._fetcher, self._paths[spec], spec)
 
     def _to_be_audited(self, samples: list[Sample]) -> Sample | None:
         """Any sample of the batch, to be asked for when all others have come, and audited; None: not this time."""
@@ -108,7 +106,7 @@ class RemoteDataset(Source):
         drawn = splitmix64(np.array([(first.epoch << 40) + first.index], np.uint64) ^ np.uint64(self.remote.seed))
         return candidates[int(drawn[0] % np.uint64(len(candidates)))]
 
-    def _audited(self, samples: list[Sample], last: Sample | None, policy: SamplePolicy) -> SamplePolicy:
+    def _audit(self, samples: list[Sample], last: Sample | None, policy: SamplePolicy) -> None:
         """Now and then one of the ETL's samples is made here too, and compared: somebody may have replaced the ETL.
 
         It is the ``last`` one that was asked for; where every batch is audited, no altered pixel is handed out.
@@ -119,19 +117,20 @@ class RemoteDataset(Source):
         remote = self.remote
         made_there = [sample for sample in samples if sample.stage == "etl"]
         if not made_there or remote.audit_every == 0:
-            return policy
+            return
         self._unaudited += len(made_there)
         if self._unaudited < remote.audit_every:
             self._trusted = False
-            return policy
+            return
         known = last if last in made_there else made_there[-1]
         row = np.empty_like(known.row)
         again = Sample(row, known.epoch, known.index, known.name, known.node, known.host, "local")
-        audit = self._get([again], policy.spec)
-        policy.counts["audits"] = 1
+        before = policy.counts.copy()
+        policy.run([again])
+        policy.counts = before | Counter(audits=1)
         if np.array_equal(row, known.row) or again.source_index != known.index:
             self._unaudited, self._trusted = 0, True
-            return policy
+            return
         remote.breakers.distrust()
         if not self._trusted:
             raise DataError(
@@ -143,7 +142,7 @@ class RemoteDataset(Source):
         for sample in made_there:
             sample.stage, sample.tries = "local", 0
         policy.counts["etl"] = policy.counts["etl_bytes"] = 0
-        return policy.plus(self._get(made_there, policy.spec)).plus(audit, counts=False)
+        policy.run(made_there)
 
 
 def serves_directly(access: Access, uri: str, manifest: Manifest, placement: Placement) -> bool:

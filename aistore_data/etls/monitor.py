@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event, Thread
 
-from aistore_data.client.http_reader import HttpReader, object_path
-from aistore_data.dataset.split import Remote, uname
+from aistore_data.client.access import object_path
+from aistore_data.client.http_reader import HttpReader
+from aistore_data.dataset.policy import Remote, uname
 from etl.code import code_sha256
 from sources.errors import ClusterError, ObjectError
 

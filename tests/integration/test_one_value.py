@@ -17,8 +17,8 @@ from aistore_data.client.http_reader import Access
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect, make_client
 from aistore_data.dataset.breaker import Breakers
+from aistore_data.dataset.policy import Remote
 from aistore_data.dataset.remote import RemoteDataset
-from aistore_data.dataset.split import Remote
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.etls import lifecycle
 from etl import Key, Spec, transform

@@ -18,8 +18,7 @@ from etl import CorruptSample, Key, Spec, transform
 from sources import disk
 from sources.errors import DataError, UnreachableError
 from sources.folder import FolderReader, scan_folder
-from sources.notices import Listener, Notices
-from sources.pillow_warnings import collect
+from sources.notices import Listener, Notices, collect
 from sources.samples import SampleDataset
 from tests.conftest import TINY, Result, make_small_folder
 from training.loader.loader import Feed, open_loader

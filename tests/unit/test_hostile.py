@@ -16,8 +16,8 @@ from aistore_data.client.http_reader import Access
 from aistore_data.client.placement import Placement
 from aistore_data.dataset import policy
 from aistore_data.dataset.breaker import Breakers
+from aistore_data.dataset.policy import Remote
 from aistore_data.dataset.remote import RemoteDataset
-from aistore_data.dataset.split import Remote
 from etl.sample import Key, Spec, transform
 from sources.manifest import Manifest, checksum_digest
 from sources.samples import through_wire

@@ -12,13 +12,12 @@ from aistore_data.client.fetch import Fetcher
 from aistore_data.client.http_reader import Access, object_path
 from aistore_data.client.placement import Placement
 from aistore_data.dataset.breaker import FAILURES, Breakers
-from aistore_data.dataset.policy import Sample, SamplePolicy
+from aistore_data.dataset.policy import Remote, Sample, SamplePolicy, etl_paths
 from aistore_data.dataset.remote import RemoteDataset
-from aistore_data.dataset.split import Remote, etl_paths
 from etl.request import Request, encode, statement
 from etl.sample import Key, Spec, transform
+from sources.batch import Latencies
 from sources.errors import DataError, ObjectError
-from sources.latency import Latencies
 from sources.manifest import Manifest
 from sources.substitutes import substitutes
 

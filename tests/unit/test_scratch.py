@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sources.owner import myself
+from sources.lease import myself
 from sources.scratch import PREFIX, scratch_folder
 
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from sources.batch import Counts
-from sources.latency import SOURCES, Latencies
+from sources.batch import SOURCES, Counts, Latencies
 
 _WAITING = 0.05
 """A share of the time that is spent waiting for data; below it the model sets the pace."""
