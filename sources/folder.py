@@ -45,10 +45,12 @@ class FolderReader:
             if self.on_wait:
                 self.on_wait(path, cause(error))
 
+        def missing_s() -> float:  # where all of the folder is missing, its disk may return
+            return MISSING_S if self._is_there() else self.patience_s
+
         try:
-            data = patiently(
-                lambda: read_file(path), self.patience_s, waits, self._missing_s, lambda: self._ended.buffer[0] == 1
-            )
+            ended = self._ended.buffer
+            data = patiently(lambda: read_file(path), self.patience_s, waits, missing_s, lambda: ended[0] == 1)
         except OSError as error:
             raise self._lost(path, error) from None
         expected = int(self.manifest.sizes[index])
@@ -59,10 +61,6 @@ class FolderReader:
     def locate(self, index: int) -> str:
         """Where sample ``index`` lies, for messages."""
         return shown(f"{self.root}/{self.manifest.name(index)}")
-
-    def _missing_s(self) -> float:
-        """How long a missing file is waited for: where all of the folder is missing, its disk may return."""
-        return MISSING_S if self._is_there() else self.patience_s
 
     def _is_there(self) -> bool:
         try:

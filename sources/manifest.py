@@ -95,13 +95,7 @@ class Manifest:
         """The inverse of ``to_bytes``. Raises ValueError for anything else, or what unpacks to over ``most`` bytes."""
         types = {"classes": np.uint8, **TYPES}
         arrays = _read_npz(content, types, most)
-        try:
-            classes = json.loads(arrays.pop("classes").tobytes())
-        except RecursionError:
-            raise ValueError("its classes are no list of names") from None
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise ValueError("its classes are no list of names")
-        manifest = cls(**arrays, classes=tuple(classes))
+        manifest = cls(classes=class_names(arrays.pop("classes").tobytes()), **arrays)
         if problem := manifest.problem():
             raise ValueError(problem)
         return manifest
@@ -125,6 +119,17 @@ class Manifest:
         for array in (self.labels, self.sizes):
             digest.update(array.astype("<i8").tobytes())
         return digest.hexdigest()
+
+
+def class_names(content: bytes) -> tuple[str, ...]:
+    """The names in a list in JSON. Raises ValueError for anything else."""
+    try:
+        names = json.loads(content)
+    except RecursionError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its classes are no list of names")
+    return tuple(names)
 
 
 def checksum_digest(text: str | None) -> int:

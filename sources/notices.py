@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from threading import Event, Thread
-from typing import Any, TextIO
+from typing import Any
 
 _MOST_BYTES = select.PIPE_BUF - 4
 """Of what is written at once: ``Connection`` puts its length before it."""
@@ -115,30 +115,18 @@ def collect() -> list[str]:
 
     The first call in a process arranges for it; warnings of others, and of threads that never call, go where they went.
     """
+    global _others
     if warnings.showwarning is not _show:
-        _install()
+        _others, warnings.showwarning = warnings.showwarning, _show
+        warnings.filterwarnings("always", module=r"PIL\.")
     said: list[str] = getattr(_thread, "said", [])
     _thread.said = []
     return sorted(set(said)) if said else said
 
 
-def _install() -> None:
-    global _others
-    _others = warnings.showwarning
-    warnings.filterwarnings("always", module=r"PIL\.")
-    warnings.showwarning = _show
-
-
-def _show(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show(message: Warning | str, category: type[Warning], filename: str, *where: Any, **more: Any) -> None:
     said: list[str] | None = getattr(_thread, "said", None)
     if said is not None and "/PIL/" in filename:
         said.append(" ".join(str(message).split()).rstrip("."))
     else:
-        _others(message, category, filename, lineno, file, line)
+        _others(message, category, filename, *where, **more)

@@ -17,7 +17,11 @@ _OWNER = "owner.json"
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """An empty folder in the machine's place for temporary files; those of killed processes are removed before."""
-    _remove_left(Path(tempfile.gettempdir()))
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # another's, one that is being made or removed, or one of an older version
+            mine = path.lstat().st_uid == os.getuid() and not path.is_symlink()
+            if mine and is_process_alive((path / _OWNER).read_text()) is False:
+                shutil.rmtree(path, ignore_errors=True)
     whole = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
         (whole / _OWNER).write_text(json.dumps(myself()))
@@ -26,12 +30,3 @@ def scratch_folder() -> Iterator[Path]:
         yield inside
     finally:
         shutil.rmtree(whole, ignore_errors=True)
-
-
-def _remove_left(folder: Path) -> None:
-    """Remove this user's folders whose process is gone for certain."""
-    for path in folder.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # another's, one that is being made or removed, or one of an older version
-            mine = path.lstat().st_uid == os.getuid() and not path.is_symlink()
-            if mine and is_process_alive((path / _OWNER).read_text()) is False:
-                shutil.rmtree(path, ignore_errors=True)

@@ -1,9 +1,9 @@
 """The manifest of a split in a bucket, from its listing, and whether an object is as it was listed."""
 
 import hashlib
-import json
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import xxhash
@@ -13,7 +13,7 @@ from aistore_data.bucket.store import ObjectStore
 from aistore_data.client.connection import Get
 from sources.cache import read_cached, write_cached
 from sources.errors import ClusterError, ObjectError
-from sources.manifest import ARRAYS, IMG_EXTENSIONS, Manifest, checksum_digest
+from sources.manifest import ARRAYS, IMG_EXTENSIONS, Manifest, checksum_digest, class_names
 from sources.progress_bar import Progress
 from sources.text import shell_word
 from sources.walk import APPLE_DOUBLE
@@ -205,13 +205,10 @@ def _pairs(
 
 def _class_names(store: ObjectStore, prefix: str) -> tuple[str, ...]:
     """Of the classes of pairs; none where the bucket does not have them. Raises ClusterError for what is no list."""
-    content = _object(store, classes_name(prefix), _SPARE_BYTES)
-    try:
-        names = json.loads(content or b"[]")
-    except (ValueError, RecursionError):
-        names = None
-    if isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
-        return tuple(names)
+    with suppress(ValueError):
+        names = class_names(_object(store, classes_name(prefix), _SPARE_BYTES) or b"[]")
+        if len(set(names)) == len(names):
+            return names
     raise ClusterError(
         f"{store.uri}/{classes_name(prefix)} is no list of class names, each once: upload the data again."
     )

@@ -38,7 +38,7 @@ _READ_HEAD = 512
 """Read at once where a head is expected: little, so that most of the body needs no copy."""
 _INTERIM = 5
 """Answers 1xx that may come before the one."""
-_RECEIVES = range(64)
+_RECEIVES = range(65)
 """Calls of recv until other connections have their turn."""
 _NOTHING = pack("i", 0)
 _IN, _IN_OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
@@ -114,7 +114,9 @@ class Connection:
         """Begin a request with ``token``, to which ``redirects`` redirects have led."""
         self.get, self.redirects = get, redirects
         if not self.tail or token != self.token:
-            self.token, self.tail = token, _end_of_request(self.host, token)
+            authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+            self.token = token  # and all that comes after the path
+            self.tail = f" HTTP/1.1\r\nHost: {self.host}\r\n{authorization}Accept-Encoding: identity\r\n\r\n"
         self.unsent = f"GET {get.path}{self.tail}".encode()
         self.heard = self.keep = self.surplus = self.to_close = False
         self.drained = False  # whether nothing more was there to be received, so that epoll tells of what comes
@@ -156,10 +158,6 @@ class Connection:
                 self._send(poll)
             return False  # what there is to send or to receive now, epoll tells
         try:
-            if self._receive(scratch):
-                return True
-            if self.drained:
-                return False
             for _ in _RECEIVES:
                 if self._receive(scratch):
                     return True
@@ -220,7 +218,9 @@ class Connection:
     def _finish_connecting(self, poll: select.epoll) -> bool:
         if code := self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(code, f"{self.host}: {errno.errorcode.get(code, code)}")
-        if self._is_connecting():
+        try:
+            self.sock.getpeername()
+        except OSError:  # it is connecting still
             return False
         self.reached = True
         if self.tls and not isinstance(self.sock, ssl.SSLSocket):  # its descriptor stays the same
@@ -229,22 +229,12 @@ class Connection:
         if isinstance(self.sock, ssl.SSLSocket):
             try:
                 self.sock.do_handshake()
-            except ssl.SSLWantReadError:
-                self._watch(poll, select.EPOLLIN)
-                return False
-            except ssl.SSLWantWriteError:
-                self._watch(poll, select.EPOLLOUT)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+                self._watch(poll, select.EPOLLIN if isinstance(error, ssl.SSLWantReadError) else select.EPOLLOUT)
                 return False
         self.connected = True
         self._watch(poll, select.EPOLLIN)
         return True
-
-    def _is_connecting(self) -> bool:
-        try:
-            self.sock.getpeername()
-        except OSError:
-            return True
-        return False
 
     def _receive(self, scratch: memoryview) -> bool:
         """Receive once. Whether the answer is complete."""
@@ -420,12 +410,6 @@ class Connection:
             room = self.room - begin
             row[begin:] = piece[:room]
             self.proof += piece[room:]
-
-
-def _end_of_request(host: str, token: str) -> str:
-    """All that comes after the path."""
-    authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-    return f" HTTP/1.1\r\nHost: {host}\r\n{authorization}Accept-Encoding: identity\r\n\r\n"
 
 
 def _closed() -> ConnectionResetError:

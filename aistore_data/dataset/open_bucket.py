@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aistore.sdk.errors import AISError
 
@@ -69,21 +69,24 @@ class BucketOptions:
         return self.endpoint == "embedded"
 
 
-@dataclass(frozen=True)
-class _Bucket:
-    """What rank 0 found and started, for all ranks."""
+class _Split(NamedTuple):
+    """What rank 0 found and started of train or val, for all ranks."""
+
+    uri: str
+    manifest: Manifest
+    etl_name: str = ""
+    """Without one samples are made here."""
+    tags: bool = False
+    """Whether the ETL proves its answers."""
+
+
+class _Bucket(NamedTuple):
+    """The same of both."""
 
     access: Access
-    uri: str
-    val_uri: str
-    train: Manifest
-    val: Manifest
     cluster_map: dict[str, Any]
     direct: bool
-    etls: list[str]
-    """The names of the two; "" for what is made here."""
-    tags: list[bool]
-    """Whether the two prove their answers."""
+    splits: tuple[_Split, _Split]
 
 
 @contextmanager
@@ -104,32 +107,28 @@ def open_bucket(
     with ExitStack() as stack:
         bucket: _Bucket = run_once(lambda: _prepare(options, specs, stack, say))
         placement = Placement(bucket.cluster_map, bucket.access.endpoint)
-        common = Remote(
-            bucket.access,
-            bucket.uri,
-            share(bucket.train),
-            placement,
-            Breakers(len(placement.hosts)),
-            specs[0],
-            options.seed,
-            direct=bucket.direct,
-            local_share=options.local_share if options.transform == "hybrid" else 0.0,
-            wire=options.wire,
-            deadline_s=options.deadline_s,
-            adaptive_deadline=options.adaptive_deadline,
-            patience_s=options.patience_s,
-            audit_every=options.audit_every,
-            notices=notices,
-        )
-        train = replace(common, etl_name=bucket.etls[0], replace=options.replace, tags=bucket.tags[0])
-        val = replace(
-            common,
-            uri=bucket.val_uri,
-            manifest=share(bucket.val),
-            spec=specs[1],
-            etl_name=bucket.etls[1],
-            tags=bucket.tags[1],
-            breakers=Breakers(len(placement.hosts)),
+        train, val = (
+            Remote(
+                bucket.access,
+                split.uri,
+                share(split.manifest),
+                placement,
+                Breakers(len(placement.hosts)),
+                spec,
+                options.seed,
+                direct=bucket.direct,
+                etl_name=split.etl_name,
+                local_share=options.local_share if options.transform == "hybrid" else 0.0,
+                wire=options.wire,
+                deadline_s=options.deadline_s,
+                adaptive_deadline=options.adaptive_deadline,
+                patience_s=options.patience_s,
+                audit_every=options.audit_every,
+                replace=options.replace and recipe == "train",
+                tags=split.tags,
+                notices=notices,
+            )
+            for split, spec, recipe in zip(bucket.splits, specs, lifecycle.RECIPES, strict=True)
         )
         both = zip((train, val), lifecycle.RECIPES, strict=True)
         if watched := [(remote, recipe) for remote, recipe in both if remote.etl_name]:
@@ -137,10 +136,10 @@ def open_bucket(
             repairs = [partial(lifecycle.repair, client, r.etl_name, kind, options.etl, say) for r, kind in watched]
             stack.enter_context(Keeper([remote for remote, _ in watched], repairs if mends else None, say))
         description: dict[str, Any] = {
-            "source": bucket.uri if bucket.uri == bucket.val_uri else [bucket.uri, bucket.val_uri],
+            "source": train.uri if train.uri == val.uri else [train.uri, val.uri],
             "transform": options.transform,
-            "etl": bucket.etls,
-            "answers_proved": bucket.tags,
+            "etl": [train.etl_name, val.etl_name],
+            "answers_proved": [train.tags, val.tags],
         }
         if watched:
             description["code"] = code_sha256()
@@ -151,10 +150,17 @@ def _prepare(
     options: BucketOptions, specs: tuple[Specs, Specs], stack: ExitStack, say: Callable[[str], None]
 ) -> _Bucket:
     """Everything that is done once: the embedded server, the manifests, the ETLs and the proof of their pixels."""
-    otherwise = f", or use {options.endpoint_option}=embedded, which needs no cluster"
     if options.embedded:
-        access = _embedded(options, stack)
+        from aistore_data.embedded import EmbeddedAIS
+
+        if options.train:
+            require_split(options.embedded_root, "train")
+        root = stack.enter_context(scratch_folder())
+        server = EmbeddedAIS(root, imagefolder=options.embedded_root, layout=options.embedded_layout)
+        stack.enter_context(server)
+        access = Access(server.endpoint, server.token)
     else:
+        otherwise = f", or use {options.endpoint_option}=embedded, which needs no cluster"
         access = Access.from_environment(options.endpoint, options.endpoint_option, otherwise)
     found = connect(access)
     client = make_client(access)
@@ -169,29 +175,31 @@ def _prepare(
         val = _manifest(access, val_uri, options.val_prefix, (), say)
         train = Manifest.build([], val.classes)
     where = uri if uri == val_uri else f"{uri} and {val_uri}"
-    direct = serves_directly(
-        access, *((uri, train) if len(train) else (val_uri, val)), Placement(found, access.endpoint)
-    )
+    splits = (_Split(uri, train), _Split(val_uri, val))
+    direct = serves_directly(access, *splits[not len(train)][:2], Placement(found, access.endpoint))
     say(f"{where}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
-    names, tags = ["", ""], [False, False]
-    for number, (where, manifest) in enumerate(((uri, train), (val_uri, val))):
-        if options.transform == "client" or not len(manifest):  # nobody asks for its samples
-            continue
-        begin, recipe = time.monotonic(), lifecycle.RECIPES[number]
-        name, started = lifecycle.ensure(client, options.etl_names[number], recipe, options.etl, say)
-        if started and (options.on_exit == "stop" or (options.on_exit == "auto" and options.embedded)):
+    if options.transform == "client":
+        return _Bucket(access, found, direct, splits)
+
+    def started(number: int) -> _Split:
+        split, recipe, begin = splits[number], lifecycle.RECIPES[number], time.monotonic()
+        if not len(split.manifest):  # nobody asks for its samples
+            return split
+        name, is_new = lifecycle.ensure(client, options.etl_names[number], recipe, options.etl, say)
+        if is_new and (options.on_exit == "stop" or (options.on_exit == "auto" and options.embedded)):
             stack.callback(_stop_etl, client, name, access, say)
-        names[number], tags[number] = name, knows_tags(reader, where, manifest, name)
-        targets = len(found.get("tmap", {}))
-        compared = prove(reader, where, manifest, name, specs[number].at(0), targets, tags[number])
-        took = f"started in {time.monotonic() - begin:.1f} s" if started else "attached"
+        tags = knows_tags(reader, *split[:2], name)
+        compared = prove(reader, *split[:2], name, specs[number].at(0), len(found.get("tmap", {})), tags)
+        took = f"started in {time.monotonic() - begin:.1f} s" if is_new else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
-        if not tags[number]:
+        if not tags:
             say(
                 f"ETL {name} is of an earlier version, which does not prove what its answers are answers to: of rows "
                 "that are mixed up, audits find a share (docs/faults.md). data.etl.manage=auto starts one that does"
             )
-    return _Bucket(access, uri, val_uri, train, val, found, direct, names, tags)
+        return split._replace(etl_name=name, tags=tags)
+
+    return _Bucket(access, found, direct, (started(0), started(1)))
 
 
 def _stop_etl(client: Any, name: str, access: Access, say: Callable[[str], None]) -> None:
@@ -219,16 +227,6 @@ def _manifest(access: Access, uri: str, prefix: str, classes: tuple[str, ...], s
         raise ClusterError(
             f"{uri} cannot be read on {access.endpoint}: {store.explain(error)}{hint if missing else ''}"
         ) from None
-
-
-def _embedded(options: BucketOptions, stack: ExitStack) -> Access:
-    from aistore_data.embedded import EmbeddedAIS
-
-    if options.train:
-        require_split(options.embedded_root, "train")
-    root = stack.enter_context(scratch_folder())
-    server = stack.enter_context(EmbeddedAIS(root, imagefolder=options.embedded_root, layout=options.embedded_layout))
-    return Access(server.endpoint, server.token)
 
 
 def default_workers(embedded: bool) -> int:

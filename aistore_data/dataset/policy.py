@@ -102,8 +102,6 @@ class Sample:
     node: int
     host: str
     stage: Literal["etl", "local"]
-    room: memoryview | None = None
-    """The row's memory."""
     tries: int = 0
     doubts: int = 0
     """Answers that were not, or may not have been, about it."""
@@ -164,7 +162,7 @@ class SamplePolicy:
             get.check = partial(object_problem, remote.manifest, sample.source_index)
         else:
             path, stated = self.paths.ask(sample.name, sample.epoch, sample.index)
-            row = None if self._is_jpeg else sample.room or memoryview(sample.row).cast("B")
+            row = None if self._is_jpeg else sample.row.data.cast("B")
             get = Get(path, host, self.deadline_s, row, stated, self._largest_jpeg)
         if sample.doubts:
             get.fresh = True
@@ -217,8 +215,6 @@ class SamplePolicy:
             return self._doubt(sample, get, words)
         if error is not None:
             return self._wait(sample, get, error)
-        if problem := object_problem(remote.manifest, sample.source_index, get):
-            return self._doubt(sample, get, problem)
         self._objects_took_s.append(get.took_s)
         try:
             make(sample.row, bytes(get.body), self.spec, Key(remote.seed, sample.epoch, sample.index), remote.wire)

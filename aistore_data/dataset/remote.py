@@ -74,15 +74,10 @@ class RemoteDataset(Source):
         remote, hosts = self.remote, self.remote.placement.hosts
         usual: Literal["etl", "local"] = "etl" if remote.etl_name else "local"
         looked_at = usual == "etl" and (remote.local_share > 0 or _UNSAFE.search("\n".join(names)) is not None)
-        memory, size = rows.data.cast("B"), rows.nbytes // max(1, len(rows))
-        samples, at = [], 0
+        samples = []
         for row, (epoch, index), name, node in zip(rows, keys, names, nodes, strict=True):
-            sample = Sample(row, epoch, index, name, node, hosts[node], usual)
-            sample.room = memory[at : at + size]
-            at += size
-            if looked_at and (self._is_made_here(epoch, index) or _UNSAFE.search(name)):
-                sample.stage = "local"
-            samples.append(sample)
+            here = looked_at and (self._is_made_here(epoch, index) or _UNSAFE.search(name))
+            samples.append(Sample(row, epoch, index, name, node, hosts[node], "local" if here else usual))
         return samples
 
     def _is_made_here(self, epoch: int, index: int) -> bool:
