@@ -224,7 +224,7 @@ class Connection:
             return False
         self.reached = True
         if self.tls and not isinstance(self.sock, ssl.SSLSocket):  # its descriptor stays the same
-            name = parse_host(self.host).name
+            name, _ = parse_host(self.host)
             self.sock = self.tls.wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
         if isinstance(self.sock, ssl.SSLSocket):
             try:

@@ -117,14 +117,6 @@ class Fetcher(Generic[T]):
             for connection, _ in list(self._busy.values()):
                 self._release(connection, keep=False)
 
-    def close(self) -> None:
-        """Close all connections."""
-        for connections in self._idle.values():
-            for connection in connections:
-                connection.sock.close()
-        self._idle.clear()
-        self._poll.close()
-
     def _enqueue(self, task: T) -> None:
         self._queues[task.host].append(task)
         if self._active[task.host] < self._per_host:

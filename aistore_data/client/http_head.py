@@ -104,21 +104,14 @@ def _parse(text: bytes) -> Head:
     )
 
 
-class Host(NamedTuple):
-    """Of a URL's ``host:port``; ``port`` is None where it is not given."""
-
-    name: str
-    port: int | None
-
-
 @lru_cache(maxsize=1024)
-def parse_host(netloc: str) -> Host:
-    """Raises OSError for what is no host and port."""
+def parse_host(netloc: str) -> tuple[str, int | None]:
+    """(name, port or None) of a URL's ``host:port``. Raises OSError for what is no host and port."""
     name, _, port = netloc.lower().rpartition(":") if re.search(r":\d*$", netloc) else (netloc.lower(), "", "")
     number = int(port) if re.fullmatch(r"\d{1,5}", port) else None
     if len(name) > 255 or not _HOST.fullmatch(name) or (port and (number is None or not 0 < number < 1 << 16)):
         raise OSError(f"{netloc[:100]!r} is no host and port")
-    return Host(name.strip("[]"), number)
+    return name.strip("[]"), number
 
 
 def parse_location(location: str, scheme: str) -> tuple[str, str]:

@@ -24,11 +24,11 @@ from aistore_data.etls.asking import knows_tags, prove
 from aistore_data.etls.monitor import Keeper
 from etl.code import code_sha256
 from sources.cpus import cpu_count
+from sources.disk import scratch_folder
 from sources.errors import ClusterError, ObjectError
 from sources.manifest import Manifest
 from sources.misplaced import require_split
 from sources.notices import Notices
-from sources.scratch import scratch_folder
 from sources.shared_memory import share
 from sources.source import Specs
 from sources.text import shell_word
@@ -130,11 +130,15 @@ def open_bucket(
             )
             for split, spec, recipe in zip(bucket.splits, specs, lifecycle.RECIPES, strict=True)
         )
-        both = zip((train, val), lifecycle.RECIPES, strict=True)
-        if watched := [(remote, recipe) for remote, recipe in both if remote.etl_name]:
-            client, mends = make_client(bucket.access), is_main and options.etl.manage == "auto"
-            repairs = [partial(lifecycle.repair, client, r.etl_name, kind, options.etl, say) for r, kind in watched]
-            stack.enter_context(Keeper([remote for remote, _ in watched], repairs if mends else None, say))
+        mends = is_main and options.etl.manage == "auto"
+        repair = partial(lifecycle.repair, make_client(bucket.access))
+        watched = [
+            (remote, partial(repair, remote.etl_name, recipe, options.etl, say) if mends else None)
+            for remote, recipe in zip((train, val), lifecycle.RECIPES, strict=True)
+            if remote.etl_name
+        ]
+        if watched:
+            stack.enter_context(Keeper(watched, say))
         description: dict[str, Any] = {
             "source": train.uri if train.uri == val.uri else [train.uri, val.uri],
             "transform": options.transform,

@@ -31,19 +31,15 @@ class _Watched:
 
 
 class Keeper:
-    """Watches the ETLs of ``remotes`` until it is closed; ``say`` hears what happens.
+    """Watches ETLs until it is closed; ``say`` hears what happens.
 
-    ``repairs``: what mends each of them, for rank 0 where the ETLs are ours; without it they are only asked. One keeper
-    of each machine is enough: its workers share the breakers.
+    ``watched``: the splits whose ETLs they are, and what mends each of them, for rank 0 where they are ours; without it
+    they are only asked. One keeper of each machine is enough: its workers share the breakers.
     """
 
-    def __init__(
-        self, remotes: list[Remote], repairs: Sequence[Callable[[], None]] | None, say: Callable[[str], None]
-    ) -> None:
-        self._watched = [
-            _Watched(remote, repairs[number] if repairs else None) for number, remote in enumerate(remotes)
-        ]
-        access = replace(remotes[0].access, connect_timeout_s=_PROBE_S, read_timeout_s=_PROBE_S)
+    def __init__(self, watched: Sequence[tuple[Remote, Callable[[], None] | None]], say: Callable[[str], None]) -> None:
+        self._watched = [_Watched(*pair) for pair in watched]
+        access = replace(watched[0][0].access, connect_timeout_s=_PROBE_S, read_timeout_s=_PROBE_S)
         self._reader = HttpReader(access)
         self._say = say
         self._waiting_said = 0.0

@@ -80,7 +80,6 @@ def test_what_an_etl_calls_corrupt_is_looked_at_here(small_folder: Path) -> None
     sample.stage = "local"
     with pytest.raises(DataError, match=r"ais://b/train/cat/0\.jpg is truncated|is not an image"):
         policy.on_response(sample, Get("", "h:1", 1.0, body=bytearray(len(photo))))
-    fetcher.close()
 
 
 def test_substitutes_are_the_others_of_the_class() -> None:
