@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from hydra import compose, initialize_config_dir
 
-from aistore_data.dataset.remote import Work
+from aistore_data.dataset.policy import SamplePolicy
 from etl import Spec
 from scripts.submit import resolve
 from sources.errors import ConfigError, DataError
@@ -259,11 +259,10 @@ def test_what_is_printed_does_nothing_to_a_terminal(capsys: pytest.CaptureFixtur
     "name", ["train/$(touch x)/a b.jpg", "train/`id`'.jpg", "train/\x1b[31m.jpg", "train/;rm -rf.jpg"]
 )
 def test_the_command_that_looks_at_an_object_can_be_pasted(name: str) -> None:
-    asking = SimpleNamespace(
-        remote=SimpleNamespace(replace=False, spec=Spec.val()), _locate=lambda _: f"ais://b/{name}"
-    )
+    remote = SimpleNamespace(replace=False, locate=lambda _: f"ais://b/{name}")
+    asking = SimpleNamespace(remote=remote, spec=Spec.val())
     with pytest.raises(DataError, match="Look at it with: ais get") as raised:
-        Work._substitute(asking, SimpleNamespace(by=0), "is no image")  # type: ignore[arg-type]
+        SamplePolicy._substitute(asking, SimpleNamespace(source_index=0), "is no image")  # type: ignore[arg-type]
     command = str(raised.value).partition("Look at it with: ")[2].partition(" - | file -")[0]
     script = f'ais() {{ printf %s "$2"; }}; {command}'
     output = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout.decode()
