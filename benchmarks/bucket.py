@@ -32,8 +32,8 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
     import torch
 
     from aistore_data.client.sdk import connect, make_client
+    from aistore_data.dataset.policy import Remote
     from aistore_data.dataset.remote import RemoteDataset
-    from aistore_data.dataset.split import Remote
     from etl import Spec
     from sources.folder import FolderReader, scan_folder
     from sources.samples import SampleDataset
@@ -85,7 +85,7 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
                 Spec.train(),
                 0,
                 direct=True,
-                etl_names=("bench-train",),
+                etl_name="bench-train",
                 local_share=SHARES[kind],
             )
         )
@@ -102,7 +102,7 @@ def main() -> int:
     from aistore_data.client.sdk import make_client
     from aistore_data.embedded import EmbeddedAIS
     from aistore_data.etls import lifecycle
-    from aistore_data.upload.command import upload
+    from aistore_data.upload.__main__ import upload
 
     if args.one:
         kind, root = args.one[0], Path(args.one[1])

@@ -62,8 +62,8 @@ def ready_samples(endpoint: str) -> Any:
     from aistore_data.client.http_reader import Access
     from aistore_data.client.placement import Placement
     from aistore_data.dataset.breaker import Breakers
+    from aistore_data.dataset.policy import Remote
     from aistore_data.dataset.remote import RemoteDataset
-    from aistore_data.dataset.split import Remote
     from etl import Spec
     from sources.manifest import Manifest
     from sources.shared_memory import share
@@ -78,7 +78,7 @@ def ready_samples(endpoint: str) -> Any:
         Spec.train(),
         0,
         direct=True,
-        etl_names=("imagenet-train",),
+        etl_name="imagenet-train",
         audit_every=0,  # these pixels are of no photo
         tags=True,
     )

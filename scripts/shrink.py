@@ -31,7 +31,7 @@ from etl.sample import CorruptSample, Key, Spec, transform
 from sources.command_line import exit_code, positive, print_line
 from sources.errors import ConfigError
 from sources.manifest import IMG_EXTENSIONS
-from sources.pillow_warnings import collect
+from sources.notices import collect
 
 RECORD = f"{METADATA_PREFIX}shrink.json"
 

@@ -1,5 +1,6 @@
 """A batch of samples, and what it took to make it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,11 @@ from sources.substitutes import Substitution
 
 Keys = list[tuple[int, int]]
 """(epoch, index) of each sample of a batch, whose epochs have one spec."""
+
+SOURCES = ("etl", "object")
+BINS = 64
+_FIRST_S = 1e-4
+_PER_DOUBLING = 4
 
 
 class Counts(NamedTuple):
@@ -35,7 +41,7 @@ class Counts(NamedTuple):
 class Filled(NamedTuple):
     """What a source says of a batch whose pixels it has made: ``labels`` int64 [n], and what it took.
 
-    ``latencies`` are those of its requests (``sources.latency``), ``replaced`` the samples that are others in truth.
+    ``latencies`` are those of its requests (``Latencies``), ``replaced`` the samples that are others in truth.
     """
 
     labels: NDArray[np.int64]
@@ -57,3 +63,39 @@ class Batch(NamedTuple):
     latencies: bytes = b""
     replaced: tuple[Substitution, ...] = ()
     positions: range = range(0)
+
+
+class Latencies:
+    """How long requests took, to be added up over workers and ranks: counts int64 [2, 64] by source and time.
+
+    A bin's limit is 2^(1/4) times that of the one before."""
+
+    def __init__(self, counts: np.ndarray | None = None) -> None:
+        self.counts = np.zeros((len(SOURCES), BINS), np.int64) if counts is None else counts
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Latencies":
+        """The inverse of ``to_bytes``; of no bytes, none."""
+        return cls(np.frombuffer(data, np.int32).astype(np.int64).reshape(len(SOURCES), BINS) if data else None)
+
+    def to_bytes(self) -> bytes:
+        """Small enough to travel with a batch."""
+        return self.counts.astype(np.int32).tobytes()
+
+    def count(self, source: str, seconds: Sequence[float]) -> None:
+        """Requests that took so long, each."""
+        if seconds:
+            places = np.ceil(_PER_DOUBLING * np.log2(np.maximum(seconds, _FIRST_S) / _FIRST_S)).astype(np.int64)
+            self.counts[SOURCES.index(source)] += np.bincount(np.minimum(places, BINS - 1), minlength=BINS)
+
+    def add(self, other: "Latencies") -> None:
+        """Those of somebody else."""
+        self.counts += other.counts
+
+    def quantile(self, source: str, share: float) -> float:
+        """Seconds that the ``share`` of the requests took at most, to 19 %; 0 if there were none."""
+        counts = self.counts[SOURCES.index(source)]
+        if not counts.sum():
+            return 0.0
+        place = int(np.searchsorted(np.cumsum(counts), share * counts.sum()))
+        return float(_FIRST_S * 2 ** (min(place, BINS - 1) / _PER_DOUBLING))

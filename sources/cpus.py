@@ -7,15 +7,13 @@ _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 def cpu_count() -> int:
-    """CPUs that this process may use: those that it may run on, and no more than its container's limit."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, _cpu_limit() or cpus)
+    """CPUs that this process may use: those that it may run on, and no more than its container's limit.
 
-
-def _cpu_limit() -> int | None:
-    """The CPUs' worth of time that cgroup v2 grants a container: "QUOTA PERIOD" or "max PERIOD"."""
+    That is the CPUs' worth of time that cgroup v2 grants: "QUOTA PERIOD" or "max PERIOD".
+    """
+    cpus = len(os.sched_getaffinity(0))
     try:
         quota, period = _CPU_MAX.read_text().split()
+        return cpus if quota == "max" else min(cpus, max(1, int(quota) // int(period)))
     except (OSError, ValueError):
-        return None
-    return None if quota == "max" else max(1, int(quota) // int(period))
+        return cpus

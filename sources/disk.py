@@ -1,12 +1,20 @@
-"""Files of disks and network file systems, whose faults are waited for where they may pass."""
+"""Files: faults that may pass are waited for; some are written whole, kept to save time, or end with their process."""
 
 import errno
+import hashlib
+import json
 import os
+import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
+
+from sources.lease import is_process_alive, myself
 
 T = TypeVar("T")
 
@@ -21,6 +29,10 @@ TRANSIENT = frozenset(getattr(errno, name) for name in _NAMES)
 MISSING_S = 2.0
 """Seconds after which a file that is missing counts as gone: network file systems lose sight of one for a moment."""
 
+PREFIX = "imagenet-ais-"
+"""What the names of scratch folders begin with."""
+
+_OWNER = "owner.json"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 
@@ -81,3 +93,60 @@ def shown(path: str | os.PathLike[str]) -> str:
 def cause(error: OSError) -> str:
     """What an error says, in the system's words, without the path."""
     return error.strerror or str(error)
+
+
+def cache_file(key: str) -> Path:
+    """Where what belongs to ``key``, and can be made again, is kept: in $XDG_CACHE_HOME/imagenet-ais, or ~/.cache.
+
+    Raises RuntimeError for a user without a home folder.
+    """
+    return _folder().expanduser() / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def read_cached(key: str, most: int = 1 << 30) -> bytes | None:
+    """What was last written for ``key``; None if there is nothing, or nothing that can be read, or over ``most``."""
+    try:
+        with open(os.open(cache_file(key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe would be waited for
+                return None
+            content = file.read(most + 1)
+            return content if len(content) <= most else None
+    except (OSError, RuntimeError):
+        return None  # it is made again, and write_cached says what is wrong
+
+
+def write_cached(key: str, content: bytes) -> None:
+    """Keep ``content`` for ``key``, whole or not at all; warns where that cannot be done."""
+    try:
+        path = cache_file(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content, path.parent)
+    except (OSError, RuntimeError) as error:
+        warnings.warn(
+            f"{_folder()} cannot be written to: {error}. The next start takes as long as this one.", stacklevel=2
+        )
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "imagenet-ais"
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """An empty folder in the machine's place for temporary files, which ends with this process.
+
+    Those of killed processes are removed before.
+    """
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # another's, one that is being made or removed, or one of an older version
+            mine = path.lstat().st_uid == os.getuid() and not path.is_symlink()
+            if mine and is_process_alive((path / _OWNER).read_text()) is False:
+                shutil.rmtree(path, ignore_errors=True)
+    whole = Path(tempfile.mkdtemp(prefix=PREFIX))
+    try:
+        (whole / _OWNER).write_text(json.dumps(myself()))
+        inside = whole / "files"
+        inside.mkdir()
+        yield inside
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)

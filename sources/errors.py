@@ -50,11 +50,9 @@ class ClusterError(UserError):
 class ObjectError(Exception):
     """An answer other than success to a request for an object: HTTP status and the server's own message."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(status, message)
-        self.status = status
-        self.message = message
-        self.out_of_step = False
+    def __init__(self, status: int, message: str, out_of_step: bool = False) -> None:
+        super().__init__(status, message, out_of_step)
+        self.status, self.message, self.out_of_step = status, message, out_of_step
 
     def __str__(self) -> str:
         return f"{self.message} (status {self.status})"
@@ -67,6 +65,4 @@ class ObjectError(Exception):
 
 def out_of_step(message: str) -> ObjectError:
     """The error for an answer that is not, or may not be, that to the request: its connection is used no more."""
-    error = ObjectError(200, message)
-    error.out_of_step = True
-    return error
+    return ObjectError(200, message, out_of_step=True)

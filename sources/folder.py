@@ -4,17 +4,20 @@ import errno
 import os
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from etl.sample import CorruptSample
 from sources.disk import MISSING_S, TRANSIENT, cause, patiently, read_file, shown
 from sources.errors import ConfigError, DataError, UnreachableError
 from sources.manifest import IMG_EXTENSIONS, Manifest
-from sources.misplaced import check_classes, check_root, missing_split
+from sources.misplaced import check_classes, require_split
 from sources.shared_memory import SharedMemory
 from sources.walk import Oddities, identity, images_below, is_folder, kinds_of, of_the_file_system, top_of
 
 
+@dataclass(eq=False)
 class FolderReader:
     """Reads the bytes of sample ``index`` of a manifest from files below ``root``.
 
@@ -22,19 +25,12 @@ class FolderReader:
     cost, and ``on_wait`` hears the path and the system's words for the fault.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        manifest: Manifest,
-        patience_s: float = 0.0,
-        on_wait: Callable[[str, str], None] | None = None,
-    ) -> None:
-        self.root = root
-        self.manifest = manifest
-        self.patience_s = patience_s
-        self.on_wait = on_wait
-        self.retries = 0
-        self._ended = SharedMemory(1)
+    root: Path
+    manifest: Manifest
+    patience_s: float = 0.0
+    on_wait: Callable[[str, str], None] | None = None
+    retries: int = field(default=0, init=False)
+    _ended: SharedMemory = field(default_factory=partial(SharedMemory, 1), init=False)
 
     def end(self) -> None:
         """Let no process that has this reader wait any more."""
@@ -49,8 +45,12 @@ class FolderReader:
             if self.on_wait:
                 self.on_wait(path, cause(error))
 
+        def missing_s() -> float:  # where all of the folder is missing, its disk may return
+            return MISSING_S if self._is_there() else self.patience_s
+
         try:
-            data = patiently(lambda: read_file(path), self.patience_s, waits, self._missing_s, self._is_over)
+            ended = self._ended.buffer
+            data = patiently(lambda: read_file(path), self.patience_s, waits, missing_s, lambda: ended[0] == 1)
         except OSError as error:
             raise self._lost(path, error) from None
         expected = int(self.manifest.sizes[index])
@@ -61,13 +61,6 @@ class FolderReader:
     def locate(self, index: int) -> str:
         """Where sample ``index`` lies, for messages."""
         return shown(f"{self.root}/{self.manifest.name(index)}")
-
-    def _missing_s(self) -> float:
-        """How long a missing file is waited for: where all of the folder is missing, its disk may return."""
-        return MISSING_S if self._is_there() else self.patience_s
-
-    def _is_over(self) -> bool:
-        return self._ended.buffer[0] == 1
 
     def _is_there(self) -> bool:
         try:
@@ -99,13 +92,11 @@ def scan_folder(
     no ``train``. Raises ConfigError for a folder, a class or a file that is missing, unreadable or in a wrong place,
     DataError for a disk that fails.
     """
-    if with_train:
-        require_train(root)
-    check_root(root)
     train, val = root / "train", root / "val"
+    if with_train:
+        require_split(root, "train")
+    require_split(root, "val")
     there = is_folder(train)
-    if not is_folder(val):
-        raise missing_split(root, "val")
     classes = classes_of(train if there else val, say)
     own = classes_of(val, say) if there else classes
     unknown = sorted(set(own) - set(classes))
@@ -125,13 +116,6 @@ def scan_folder(
             f"{shown(lacking[0])}: they are trained on and never validated"
         )
     return manifest_of(train, classes if with_train else [], classes, say), manifest_of(val, own, classes, say)
-
-
-def require_train(root: Path) -> None:
-    """Raises ConfigError where there is no folder of training samples."""
-    check_root(root)
-    if not is_folder(root / "train"):
-        raise missing_split(root, "train")
 
 
 def classes_of(folder: Path, say: Callable[[str], None]) -> list[str]:

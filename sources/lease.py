@@ -12,6 +12,7 @@ locks that only the one machine sees, and a bucket has none.)
 import json
 import os
 import random
+import socket
 import threading
 import time
 import uuid
@@ -19,10 +20,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from sources.errors import ConfigError, UserError
-from sources.owner import describe, is_process_alive, myself
 
 LOCK_PREFIX = "run.lock."
 """What the names of files begin with by which a folder is held."""
@@ -60,23 +60,23 @@ class Lease(ABC):
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     @abstractmethod
-    def entries(self) -> list[str]:
+    def _entries(self) -> list[str]:
         """The names of all entries."""
 
     @abstractmethod
-    def read(self, name: str) -> tuple[str, object]:
+    def _read(self, name: str) -> tuple[str, object]:
         """An entry's text, and what is another one after each renewal."""
 
     @abstractmethod
-    def put(self) -> None:
+    def _put(self) -> None:
         """Leave our entry, which describes this process."""
 
     @abstractmethod
-    def touch(self) -> None:
+    def _touch(self) -> None:
         """Renew our entry."""
 
     @abstractmethod
-    def delete(self, name: str) -> None:
+    def _delete(self, name: str) -> None:
         """Remove an entry."""
 
     def __enter__(self) -> Self:
@@ -113,16 +113,16 @@ class Lease(ABC):
         """Leave our entry; True if it is the only one, else it is taken away again."""
         alone = False
         try:
-            self.put()
+            self._put()
             alone = not self._others()
         finally:
             if not alone:
                 with suppress(OSError, UserError):  # it goes stale
-                    self.delete(self.name)
+                    self._delete(self.name)
         return alone
 
     def _others(self) -> list[str]:
-        return [name for name in self.entries() if name != self.name]
+        return [name for name in self._entries() if name != self.name]
 
     def _others_that_live(self) -> list[str]:
         """Descriptions of the living owners of other entries; entries of dead ones are removed."""
@@ -137,12 +137,12 @@ class Lease(ABC):
 
     def _look(self, name: str) -> tuple[str, object] | None:
         with suppress(FileNotFoundError):
-            return self.read(name)
+            return self._read(name)
         return None
 
     def _remove(self, name: str) -> None:
         with suppress(FileNotFoundError):
-            self.delete(name)
+            self._delete(name)
 
     def _is_alive(self, name: str, text: str, sign: object) -> bool:
         known = is_process_alive(text)
@@ -161,7 +161,7 @@ class Lease(ABC):
         failing_since: float | None = None
         while not self._lost and not self._done.wait(RENEW_S):
             try:
-                self.touch()
+                self._touch()
                 failing_since = None
             except FileNotFoundError:  # taken over: check() says so
                 self._lost = f"{self.where}/{self.name} is gone: {self.loss}"
@@ -195,23 +195,64 @@ class FolderLease(Lease):
             "stops, so that nothing is mixed up."
         )
 
-    def entries(self) -> list[str]:
-        """As in ``Lease``."""
+    def _entries(self) -> list[str]:
         return [path.name for path in self.folder.glob(f"{LOCK_PREFIX}*")]
 
-    def read(self, name: str) -> tuple[str, object]:
+    def _read(self, name: str) -> tuple[str, object]:
         """As in ``Lease``; opening a file asks the file server anew."""
         with open(self.folder / name, "rb") as file:
             return file.read().decode("utf-8", "replace"), os.fstat(file.fileno()).st_mtime_ns
 
-    def put(self) -> None:
-        """As in ``Lease``."""
+    def _put(self) -> None:
         self.path.write_text(json.dumps(myself()))
 
-    def touch(self) -> None:
-        """As in ``Lease``."""
+    def _touch(self) -> None:
         os.utime(self.path)
 
-    def delete(self, name: str) -> None:
-        """As in ``Lease``."""
+    def _delete(self, name: str) -> None:
         (self.folder / name).unlink()
+
+
+def myself() -> dict[str, Any]:
+    """This process, by machine, boot, process namespace, number and start."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": _start_ticks(os.getpid()),
+        "boot": _told(Path("/proc/sys/kernel/random/boot_id").read_text),
+        "namespace": _told(Path("/proc/self/ns/pid").readlink),
+    }
+
+
+def is_process_alive(content: str) -> bool | None:
+    """Whether the owner that ``myself`` described lives; None where this machine's process table cannot tell."""
+    try:
+        owner = json.loads(content)
+        mine = myself()
+        if not mine["boot"] or any(owner[key] != mine[key] for key in ("boot", "namespace")):
+            return None
+        return _start_ticks(int(owner["pid"])) == owner["started"] is not None
+    except (ValueError, KeyError, TypeError):
+        return None  # being written, or nothing that we have written
+
+
+def describe(content: str) -> str:
+    """For a sentence: ``, process 17 on node-3``; "" for what nobody of ours has written."""
+    try:
+        owner = json.loads(content)
+        return f", process {owner['pid']} on {owner['host']}"
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When a process began, in clock ticks since boot; None if it is gone or a zombie."""
+    fields = _told(Path(f"/proc/{pid}/stat").read_text).rpartition(")")[2].split()
+    return int(fields[19]) if fields and fields[0] not in "ZX" else None
+
+
+def _told(ask: Callable[[], object]) -> str:
+    try:
+        return str(ask()).strip()
+    except OSError:
+        return ""

@@ -3,14 +3,16 @@
 import hashlib
 import io
 import json
+import re
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from sources.npz import read_npz
 
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """What counts as an image, in lower case: torchvision's, without the seconds that importing it takes."""
@@ -21,6 +23,12 @@ TYPES: Mapping[str, type] = MappingProxyType(
 """Of the values of a manifest's arrays."""
 
 ARRAYS = tuple(TYPES)
+
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00([\x00-\xff]{2})"
+    rb"(\{'descr': '([<>|=][a-zA-Z]\d{1,3})', 'fortran_order': False, 'shape': \((\d{1,12}),\), \} *\n)"
+)
+"""Before the values of a one-dimensional array of NumPy's: its own length, their type, how many there are."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +94,8 @@ class Manifest:
     def from_bytes(cls, content: bytes, most: int = 1 << 32) -> "Manifest":
         """The inverse of ``to_bytes``. Raises ValueError for anything else, or what unpacks to over ``most`` bytes."""
         types = {"classes": np.uint8, **TYPES}
-        arrays = read_npz(content, types, most)
-        try:
-            classes = json.loads(arrays.pop("classes").tobytes())
-        except RecursionError:
-            raise ValueError("its classes are no list of names") from None
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise ValueError("its classes are no list of names")
-        manifest = cls(**arrays, classes=tuple(classes))
+        arrays = _read_npz(content, types, most)
+        manifest = cls(classes=class_names(arrays.pop("classes").tobytes()), **arrays)
         if problem := manifest.problem():
             raise ValueError(problem)
         return manifest
@@ -119,6 +121,48 @@ class Manifest:
         return digest.hexdigest()
 
 
+def class_names(content: bytes) -> tuple[str, ...]:
+    """The names in a list in JSON. Raises ValueError for anything else."""
+    try:
+        names = json.loads(content)
+    except RecursionError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its classes are no list of names")
+    return tuple(names)
+
+
 def checksum_digest(text: str | None) -> int:
     """A 64-bit number that stands for a checksum of whatever kind, as AIS words it; 0 for none."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") if text else 0
+
+
+def _read_npz(content: bytes, types: Mapping[str, type], most: int) -> dict[str, NDArray[Any]]:
+    """The one-dimensional arrays of ``types``, by their names, which together unpack to ``most`` bytes at most.
+
+    Others may have written ``content``. Raises ValueError for anything else, before it is unpacked.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            if sorted(member.filename for member in members) != sorted(f"{name}.npy" for name in types):
+                raise ValueError(f"it does not hold {', '.join(types)}, each once")
+            if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+                raise ValueError("it is packed in an unusual way")
+            if sum(member.file_size for member in members) > most:
+                raise ValueError(f"it unpacks to more than {most:,} bytes")
+            return {name: _array(archive.read(f"{name}.npy"), name, kind) for name, kind in types.items()}
+    except (OSError, EOFError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"it is damaged: {error}") from None
+
+
+def _array(data: bytes, name: str, kind: type) -> NDArray[Any]:
+    dtype = np.dtype(kind)
+    match = _HEADER.match(data)
+    if match is None or int.from_bytes(match[1], "little") != len(match[2]):
+        raise ValueError(f"{name} is no list as NumPy writes it")
+    if match[3].decode() != dtype.str:
+        raise ValueError(f"{name} is of type {match[3].decode()}, not {dtype.str}")
+    if int(match[4]) * dtype.itemsize != len(data) - match.end():
+        raise ValueError(f"{name} has not the {int(match[4]):,} values that it claims")
+    return np.frombuffer(data, dtype, offset=match.end()).copy()

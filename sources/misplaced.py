@@ -20,18 +20,14 @@ _OTHER_NAMES = {
 _SOME = 3
 
 
-def check_root(root: Path) -> None:
-    """Raises ConfigError for a root that is no folder."""
-    if is_folder(root):
-        return
-    what = "is a file, not a folder" if root.is_file() else "is not a folder"
-    unpack = f" {PREPARE} takes ImageNet's archives as they are." if root.is_file() else ""
-    raise ConfigError(f"{shown(root)} {what}: {_NEEDED}.{unpack}")
-
-
-def missing_split(root: Path, split: str) -> ConfigError:
-    """The sentence for a root without ``split``, with what was meant instead, as far as that can be seen."""
-    return ConfigError(f"{shown(root / split)} is missing: {shown(root)} {_NEEDED[3:]}.{_instead(root, split)}")
+def require_split(root: Path, split: str) -> None:
+    """Raises ConfigError for a root that is no folder, or has no folder ``split``, with what was probably meant."""
+    if not is_folder(root):
+        what = "is a file, not a folder" if root.is_file() else "is not a folder"
+        unpack = f" {PREPARE} takes ImageNet's archives as they are." if root.is_file() else ""
+        raise ConfigError(f"{shown(root)} {what}: {_NEEDED}.{unpack}")
+    if not is_folder(root / split):
+        raise ConfigError(f"{shown(root / split)} is missing: {shown(root)} {_NEEDED[3:]}.{_instead(root, split)}")
 
 
 def _instead(root: Path, split: str) -> str:

@@ -1,21 +1,25 @@
-"""What loader workers tell a person while they make a batch: a pipe to the trainer, and what reads it.
+"""What loader workers tell a person while they make a batch: Pillow's warnings, a pipe to the trainer, its reader.
 
-A line is written whole or not at all, without a lock that a killed worker could keep, and never waits: where nobody
-reads, it is lost.
+What is said is written whole or not at all, without a lock that a killed worker could keep, and never waits: where
+nobody reads, it is lost.
 """
 
 import contextlib
 import json
+import multiprocessing
 import os
 import re
 import select
+import threading
 import time
+import warnings
 from collections.abc import Callable
-from multiprocessing import reduction
+from multiprocessing.connection import Connection
 from threading import Event, Thread
 from typing import Any
 
-_LINE_BYTES = select.PIPE_BUF
+_MOST_BYTES = select.PIPE_BUF - 4
+"""Of what is written at once: ``Connection`` puts its length before it."""
 _LONGEST = (1500, 200)
 """Characters of a path and of a text; fewer where most of them take several bytes."""
 
@@ -27,13 +31,11 @@ _AGAIN_S = 30.0
 
 
 class Notices:
-    """The end of the pipe that workers write to; pickles for them as the same pipe."""
+    """The end of the pipe that workers write to, which does not block; pickles for them as the same pipe."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (reduction.DupFd(self._descriptor),)  # type: ignore[attr-defined]
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        os.set_blocking(pipe.fileno(), False)
 
     def waits(self, path: str, why: str) -> None:
         """A file could not be read now, and will be tried again."""
@@ -44,27 +46,21 @@ class Notices:
         self._write("odd", path, what)
 
     def _write(self, kind: str, path: str, text: str) -> None:
-        lines = (json.dumps([kind, path[-most:], text[:most]]).encode() + b"\n" for most in _LONGEST)
+        forms = (json.dumps([kind, path[-most:], text[:most]]).encode() for most in _LONGEST)
         with contextlib.suppress(OSError):  # nobody reads it, or not fast enough
-            os.write(self._descriptor, next(line for line in lines if len(line) <= _LINE_BYTES))
-
-
-def _attach(duplicate: Any) -> Notices:
-    return Notices(duplicate.detach())
+            self._pipe.send_bytes(next(form for form in forms if len(form) <= _MOST_BYTES))
 
 
 class Listener:
     """Reads the pipe in a thread, for as long as its context, and tells ``say`` each thing once."""
 
     def __init__(self, patience_s: float, say: Callable[[str], None]) -> None:
-        self._read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.notices = Notices(write)
-        self._write = write
+        self._read, self._write = multiprocessing.Pipe(duplex=False)
+        self.notices = Notices(self._write)
         self._patience_s = patience_s
         self._say = say
         self._begun = self._heard = self._told = 0.0  # of waiting, by the monotonic clock; 0: nobody waits
         self._kinds = set[str]()
-        self._rest = b""
         self._done = Event()
         self._thread = Thread(target=self._listen, name="listener", daemon=True)
 
@@ -75,23 +71,19 @@ class Listener:
     def __exit__(self, *exception: object) -> None:
         self._done.set()
         self._thread.join()
-        os.close(self._read)
-        os.close(self._write)
+        self._read.close()
+        self._write.close()
 
     def _listen(self) -> None:
         while not self._done.is_set():
-            select.select([self._read], [], [], _PERIOD_S)
-            self._take()
-        self._take()
+            self._take(_PERIOD_S)
+        self._take(0.0)
 
-    def _take(self) -> None:
-        data = b""
-        with contextlib.suppress(BlockingIOError):
-            data = os.read(self._read, 16 * _LINE_BYTES)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            kind, path, text = json.loads(line)
+    def _take(self, wait_s: float) -> None:
+        while self._read.poll(wait_s):
+            kind, path, text = json.loads(self._read.recv_bytes())
             (self._waits if kind == "waits" else self._odd)(path, text)
+            wait_s = 0.0
         now = time.monotonic()
         if self._begun and now - self._heard > _QUIET_S:
             if self._heard - self._begun > 1:
@@ -112,3 +104,29 @@ class Listener:
         if kind not in self._kinds:
             self._kinds.add(kind)
             self._say(f"note: {path} is odd, and used as it is read: {what}. Others of this kind are counted alone.")
+
+
+_thread = threading.local()
+_others: Any = None
+
+
+def collect() -> list[str]:
+    """What Pillow has said of odd files by Python's warnings in this thread since the last call, each sentence once.
+
+    The first call in a process arranges for it; warnings of others, and of threads that never call, go where they went.
+    """
+    global _others
+    if warnings.showwarning is not _show:
+        _others, warnings.showwarning = warnings.showwarning, _show
+        warnings.filterwarnings("always", module=r"PIL\.")
+    said: list[str] = getattr(_thread, "said", [])
+    _thread.said = []
+    return sorted(set(said)) if said else said
+
+
+def _show(message: Warning | str, category: type[Warning], filename: str, *where: Any, **more: Any) -> None:
+    said: list[str] | None = getattr(_thread, "said", None)
+    if said is not None and "/PIL/" in filename:
+        said.append(" ".join(str(message).split()).rstrip("."))
+    else:
+        _others(message, category, filename, *where, **more)

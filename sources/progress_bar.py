@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from types import TracebackType
 
 SILENT_S = 1.0
 _LIVE_S = 0.5
@@ -29,9 +28,7 @@ class Progress:
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Say how much it was in the end, also if an error ended it."""
         if time.monotonic() - self._begin >= SILENT_S:
             self._print("\n")

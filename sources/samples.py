@@ -1,6 +1,7 @@
-"""Samples that are made here, of bytes from any reader."""
+"""Samples that are made here: of the bytes of files, or ready-made of random pixels."""
 
 from collections.abc import Callable
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,35 +10,28 @@ from etl import CorruptSample, Key, Spec, decode, transform
 from etl.request import DEFAULT_QUALITY, encode_jpeg
 from sources.batch import Counts, Filled, Keys
 from sources.errors import DataError, ObjectError
+from sources.folder import FolderReader
 from sources.manifest import Manifest
-from sources.notices import Notices
-from sources.pillow_warnings import collect
-from sources.source import Reader, Source, Specs
+from sources.notices import Notices, collect
+from sources.source import Source, Specs
 from sources.substitutes import Substitution, advice, substitutes
 
 
+@dataclass(eq=False)
 class SampleDataset(Source):
     """Samples made here: bytes from ``reader``, pixels by ``etl.transform``."""
 
-    made_here = True
+    reader: FolderReader
+    manifest: Manifest
+    spec: InitVar[Spec | Specs]
+    seed: int
+    wire: str = "raw"
+    replace: bool = False
+    notices: Notices | None = None
+    made_here: bool = field(default=True, init=False)
 
-    def __init__(
-        self,
-        reader: Reader,
-        manifest: Manifest,
-        spec: Spec | Specs,
-        seed: int,
-        wire: str = "raw",
-        replace: bool = False,
-        notices: Notices | None = None,
-    ) -> None:
-        self.reader = reader
-        self.manifest = manifest
+    def __post_init__(self, spec: Spec | Specs) -> None:
         self.specs = Specs.of(spec)
-        self.seed = seed
-        self.wire = wire
-        self.replace = replace
-        self.notices = notices
         self._odd = 0
 
     def __len__(self) -> int:
@@ -80,6 +74,37 @@ class SampleDataset(Source):
             else:
                 self._odd += heard(self.locate, by, self.notices)
                 return Substitution(epoch, index, by, reason) if reason else None
+
+
+class SyntheticDataset(Source):
+    """One batch of random pixels and labels, again and again: the model's speed without a loader.
+
+    Memory that holds it already is left as it is.
+    """
+
+    made_here = True
+
+    def __init__(self, length: int, spec: Spec, num_classes: int, batch_size: int) -> None:
+        size = spec.size
+        generator = np.random.Generator(np.random.Philox(key=[length, size]))
+        self.specs = Specs(spec)
+        self.length = length
+        self.images = generator.integers(0, 256, (batch_size, size, size, 3), np.uint8)
+        self.labels = generator.integers(0, num_classes, batch_size)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def locate(self, index: int) -> str:
+        """As ``Source``."""
+        return f"synthetic sample {index}"
+
+    def fill(self, keys: Keys, rows: NDArray[np.uint8]) -> Filled:
+        """As ``Source``."""
+        images = self.images[: len(keys)]
+        if not (np.array_equal(rows[0], images[0]) and np.array_equal(rows[-1], images[-1])):
+            rows[:] = images
+        return Filled(self.labels[: len(keys)], Counts(local=len(keys)))
 
 
 def make(row: NDArray[np.uint8], data: bytes, spec: Spec, key: Key, wire: str) -> None:

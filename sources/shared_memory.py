@@ -2,7 +2,6 @@
 
 import mmap
 import os
-import tempfile
 from multiprocessing import reduction
 from typing import Any
 
@@ -22,7 +21,9 @@ class SharedMemory:
 
     def __init__(self, size: int, fd: int | None = None) -> None:
         self.size = size
-        self._fd = _unnamed(size) if fd is None else fd
+        self._fd = os.memfd_create("imagenet-ais") if fd is None else fd
+        if fd is None:
+            os.ftruncate(self._fd, size)
         self.buffer = mmap.mmap(self._fd, size)
 
     def __del__(self) -> None:
@@ -35,17 +36,6 @@ class SharedMemory:
 
 def _attach(size: int, duplicate: Any) -> SharedMemory:
     return SharedMemory(size, duplicate.detach())
-
-
-def _unnamed(size: int) -> int:
-    """A descriptor of ``size`` bytes of memory; where the system has no such thing, of a file that is deleted."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("imagenet-ais")
-    else:
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
-    os.ftruncate(fd, size)
-    return fd
 
 
 class SharedManifest(Manifest):

@@ -67,22 +67,3 @@ class Source(Protocol):
         labels, counts, latencies, replaced = self.fill(keys, images.numpy())
         indices = torch.tensor([index for _, index in keys])
         return Batch(images, torch.from_numpy(labels), indices, counts, latencies, replaced)
-
-
-class Reader(Protocol):
-    """Where the bytes of a sample come from."""
-
-    retries: int
-    """Attempts so far that were in vain, and were followed by another one."""
-
-    def read(self, index: int) -> bytes:
-        """The bytes of sample ``index``. Raises DataError that names it, CorruptSample for what is not the sample."""
-        ...
-
-    def locate(self, index: int) -> str:
-        """Where sample ``index`` lies, for messages."""
-        ...
-
-    def end(self) -> None:
-        """Let no process that has this reader wait any more."""
-        ...

@@ -22,6 +22,13 @@ APPLE_DOUBLE = b"\0\5\x16\7"
 _NOT_FOR_PEOPLE = ("@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "#recycle")
 """Folders that programs make beside those of people; folders that begin with a dot are such too."""
 
+_LASTING = {
+    errno.ELOOP: "is a link that leads in a circle: mend or remove it.",
+    errno.ENAMETOOLONG: "cannot be read: its path is too long. Move the data to a shorter one.",
+    errno.ENOTDIR: "cannot be read: a part of its path is a file, and no folder.",
+}
+"""What to say of faults that waiting does not mend."""
+
 
 @dataclass
 class Oddities:
@@ -46,7 +53,7 @@ class Top:
 def top_of(folder: Path) -> Top:
     """Sorted. Raises ConfigError or DataError that names what cannot be read, such as a link that leads nowhere."""
     top = Top()
-    for entry in _entries(str(folder)):
+    for entry in sorted(_entries(str(folder)), key=lambda entry: entry.name):
         name = entry.name.lower()
         if _is_folder(entry):
             top.folders.append(entry.name)
@@ -54,8 +61,6 @@ def top_of(folder: Path) -> Top:
             top.images.append(entry.name)
         else:
             (top.archives if name.endswith(ARCHIVES) else top.others).append(entry.name)
-    for names in (top.folders, top.images, top.archives, top.others):
-        names.sort()
     return top
 
 
@@ -97,16 +102,14 @@ def images_below(
             if not stat.S_ISREG(status.st_mode) or status.st_size == 0 or name.startswith("._"):
                 _look_at(entry.path, status, oddities)
             yield prefix + b"/" + os.fsencode(name), status.st_size
-    if found and _is_hidden(Path(folder).name):
+    own = Path(folder).name
+    if found and (own.startswith(".") or own in _NOT_FOR_PEOPLE):
         oddities.hidden.append(folder)
 
 
 def kinds_of(folder: Path) -> str:
     """What a folder without images holds, in words that begin with a semicolon; "" for nothing."""
-    try:
-        names = [entry.name for entry in _entries(str(folder))]
-    except (ConfigError, DataError):
-        return ""
+    names = [entry.name for entry in _entries(str(folder))]
     kinds = sorted({Path(name).suffix or name for name in names})
     return f"; it holds {len(names):,} other files or folders ({', '.join(map(shown, kinds[:3]))})" if names else ""
 
@@ -128,14 +131,10 @@ def cannot_read(path: str, error: OSError) -> ConfigError | DataError:
         )
     if error.errno == errno.ENOENT:
         return DataError(f"{where} vanished while its folder was read: start again when nobody changes the data.")
-    if error.errno == errno.ELOOP:
-        return ConfigError(f"{where} is a link that leads in a circle: mend or remove it.")
-    if error.errno == errno.ENAMETOOLONG:
-        return ConfigError(f"{where} cannot be read: its path is too long. Move the data to a shorter one.")
     if error.errno in (errno.EACCES, errno.EPERM):
         return ConfigError(f"{where} cannot be read: {cause(error)}. Let this user read it, or remove it.")
-    if error.errno == errno.ENOTDIR:
-        return ConfigError(f"{where} cannot be read: a part of its path is a file, and no folder.")
+    if error.errno in _LASTING:
+        return ConfigError(f"{where} {_LASTING[error.errno]}")
     return DataError(f"{where} cannot be read: {cause(error)}. Start again when the disk is well.")
 
 
@@ -180,17 +179,10 @@ def _look_at(path: str, status: os.stat_result, oddities: Oddities) -> None:
         raise ConfigError(f"{shown(path)} is no file but a pipe or a device, which has no photo: remove it.")
     if status.st_size == 0:
         oddities.empty.append(path)
-    elif _is_apple_double(path):
-        oddities.apple_double.append(path)
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in _NOT_FOR_PEOPLE
-
-
-def _is_apple_double(path: str) -> bool:
+        return
     try:
         with open(path, "rb") as file:
-            return file.read(4) == APPLE_DOUBLE
+            if file.read(4) == APPLE_DOUBLE:
+                oddities.apple_double.append(path)
     except OSError as error:
         raise cannot_read(path, error) from None

@@ -1,17 +1,19 @@
-"""The manifest of a split in a bucket, from its listing."""
+"""The manifest of a split in a bucket, from its listing, and whether an object is as it was listed."""
 
 import hashlib
-import json
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
+import xxhash
 
 from aistore_data.bucket.layout import METADATA_PREFIX, classes_name, manifest_name
 from aistore_data.bucket.store import ObjectStore
-from sources.cache import read_cached, write_cached
+from aistore_data.client.connection import Get
+from sources.disk import read_cached, write_cached
 from sources.errors import ClusterError, ObjectError
-from sources.manifest import ARRAYS, IMG_EXTENSIONS, Manifest, checksum_digest
+from sources.manifest import ARRAYS, IMG_EXTENSIONS, Manifest, checksum_digest, class_names
 from sources.progress_bar import Progress
 from sources.text import shell_word
 from sources.walk import APPLE_DOUBLE
@@ -21,6 +23,9 @@ _HASH = 64
 
 _LOOKS = 16
 """Objects that are read to see whether they are photos, at most."""
+
+_COMPUTABLE = ("md5", "sha256", "sha512")
+"""Checksums of other kinds than AIStore's own."""
 
 _SPARE_BYTES = 1 << 24
 """Of a kept manifest beyond what the listing lets expect, and of the list of class names."""
@@ -63,8 +68,10 @@ def read_manifest(
             # Others may write to the bucket, so all is compared with the listing but labels of pairs, which it lacks.
             labels = manifest.labels.tolist()
             right = pairs or [manifest.classes[label] for label in labels] == _folder_names(prefix, images)
-            if right and len(labels) == len(images) and _are_equal(manifest, build(labels, manifest.classes)):
-                return manifest
+            if right and len(labels) == len(images):
+                again = build(labels, manifest.classes)
+                if all(np.array_equal(getattr(manifest, name), getattr(again, name)) for name in ARRAYS):
+                    return manifest
             say(f"{uri}/{manifest_name(prefix)} is not as the bucket is listed: it is made anew")
             kept.remove((former, manifest))
     found = _pairs(store, prefix, images, sizes, classes) if pairs else _folders(uri, prefix, images, classes)
@@ -138,10 +145,6 @@ def _changes(former: Manifest, manifest: Manifest) -> str:
     return ", ".join(told) or "had objects or labels replaced by others of the same size"
 
 
-def _are_equal(one: Manifest, other: Manifest) -> bool:
-    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ARRAYS)
-
-
 def _folder_names(prefix: str, images: list[str]) -> list[str]:
     return [name[len(prefix) :].partition("/")[0] for name in images]
 
@@ -202,13 +205,32 @@ def _pairs(
 
 def _class_names(store: ObjectStore, prefix: str) -> tuple[str, ...]:
     """Of the classes of pairs; none where the bucket does not have them. Raises ClusterError for what is no list."""
-    content = _object(store, classes_name(prefix), _SPARE_BYTES)
-    try:
-        names = json.loads(content or b"[]")
-    except (ValueError, RecursionError):
-        names = None
-    if isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
-        return tuple(names)
+    with suppress(ValueError):
+        names = class_names(_object(store, classes_name(prefix), _SPARE_BYTES) or b"[]")
+        if len(set(names)) == len(names):
+            return names
     raise ClusterError(
         f"{store.uri}/{classes_name(prefix)} is no list of class names, each once: upload the data again."
     )
+
+
+def object_problem(manifest: Manifest, index: int, get: Get) -> str:
+    """What shows that the answer to ``get`` is not object ``index`` as it was listed; "" if nothing does.
+
+    The content itself is summed up. Of a bucket whose checksums cannot be computed here (crc32c) the answer's own word
+    is taken; of one without checksums, the size alone is known.
+    """
+    size, listed = int(manifest.sizes[index]), int(manifest.checksums[index])
+    if len(get.body) != size:
+        return f"has {len(get.body)} bytes, and had {size} when it was listed: somebody has replaced it"
+    if listed and checksum_digest(xxhash.xxh64_hexdigest(get.body)) != listed and not _fits(get, listed):
+        return "has another checksum than when it was listed: somebody has replaced it"
+    return ""
+
+
+def _fits(get: Get, listed: int) -> bool:
+    """By a checksum of another kind than AIStore's own."""
+    kind = get.headers.get("ais-checksum-type", "").lower()
+    if kind in _COMPUTABLE:
+        return checksum_digest(hashlib.new(kind, get.body).hexdigest()) == listed
+    return kind not in ("", "none", "xxhash2") and checksum_digest(get.headers.get("ais-checksum-value")) == listed

@@ -8,7 +8,6 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from aistore_data.bucket.uri import parse_bucket
 from aistore_data.client.credentials import TOKEN, TOKEN_FILE, Token, checked_token
-from etl.request import stated
 from sources.errors import ClusterError
 
 _WORDS = 8000
@@ -74,11 +73,6 @@ def object_path(bucket: str, name: str, **query: str) -> str:
     """Path and query of a GET of an object; ``bucket`` as ``ais://name``. Raises ConfigError for another address."""
     uri = parse_bucket(bucket)
     return f"/v1/objects/{uri.name}/{quote(name)}?{urlencode(uri.query | query)}"
-
-
-def statement_of(bucket: str, name: str, etl_args: str) -> bytes:
-    """What the proof after an ETL's answer says, as in ``etl.request``; errors as ``object_path``."""
-    return stated(f"{parse_bucket(bucket).name}/{name}", etl_args)
 
 
 def server_message(body: bytes) -> str:

@@ -20,9 +20,8 @@ from typing import NamedTuple
 
 from aistore_data.client.access import server_message
 from aistore_data.client.addresses import Address
-from aistore_data.client.chunks import Chunks
 from aistore_data.client.credentials import Token
-from aistore_data.client.http_head import Head, parse_head, parse_host
+from aistore_data.client.http_head import Chunks, Head, parse_head, parse_host
 from etl.request import PROOF_BYTES, label, proof
 from sources.errors import ObjectError, out_of_step
 
@@ -39,7 +38,7 @@ _READ_HEAD = 512
 """Read at once where a head is expected: little, so that most of the body needs no copy."""
 _INTERIM = 5
 """Answers 1xx that may come before the one."""
-_RECEIVES = range(64)
+_RECEIVES = range(65)
 """Calls of recv until other connections have their turn."""
 _NOTHING = pack("i", 0)
 _IN, _IN_OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
@@ -115,7 +114,9 @@ class Connection:
         """Begin a request with ``token``, to which ``redirects`` redirects have led."""
         self.get, self.redirects = get, redirects
         if not self.tail or token != self.token:
-            self.token, self.tail = token, _end_of_request(self.host, token)
+            authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+            self.token = token  # and all that comes after the path
+            self.tail = f" HTTP/1.1\r\nHost: {self.host}\r\n{authorization}Accept-Encoding: identity\r\n\r\n"
         self.unsent = f"GET {get.path}{self.tail}".encode()
         self.heard = self.keep = self.surplus = self.to_close = False
         self.drained = False  # whether nothing more was there to be received, so that epoll tells of what comes
@@ -157,10 +158,6 @@ class Connection:
                 self._send(poll)
             return False  # what there is to send or to receive now, epoll tells
         try:
-            if self._receive(scratch):
-                return True
-            if self.drained:
-                return False
             for _ in _RECEIVES:
                 if self._receive(scratch):
                     return True
@@ -221,31 +218,23 @@ class Connection:
     def _finish_connecting(self, poll: select.epoll) -> bool:
         if code := self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(code, f"{self.host}: {errno.errorcode.get(code, code)}")
-        if self._is_connecting():
+        try:
+            self.sock.getpeername()
+        except OSError:  # it is connecting still
             return False
         self.reached = True
         if self.tls and not isinstance(self.sock, ssl.SSLSocket):  # its descriptor stays the same
-            name = parse_host(self.host).name
+            name, _ = parse_host(self.host)
             self.sock = self.tls.wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
         if isinstance(self.sock, ssl.SSLSocket):
             try:
                 self.sock.do_handshake()
-            except ssl.SSLWantReadError:
-                self._watch(poll, select.EPOLLIN)
-                return False
-            except ssl.SSLWantWriteError:
-                self._watch(poll, select.EPOLLOUT)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+                self._watch(poll, select.EPOLLIN if isinstance(error, ssl.SSLWantReadError) else select.EPOLLOUT)
                 return False
         self.connected = True
         self._watch(poll, select.EPOLLIN)
         return True
-
-    def _is_connecting(self) -> bool:
-        try:
-            self.sock.getpeername()
-        except OSError:
-            return True
-        return False
 
     def _receive(self, scratch: memoryview) -> bool:
         """Receive once. Whether the answer is complete."""
@@ -421,12 +410,6 @@ class Connection:
             room = self.room - begin
             row[begin:] = piece[:room]
             self.proof += piece[room:]
-
-
-def _end_of_request(host: str, token: str) -> str:
-    """All that comes after the path."""
-    authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-    return f" HTTP/1.1\r\nHost: {host}\r\n{authorization}Accept-Encoding: identity\r\n\r\n"
 
 
 def _closed() -> ConnectionResetError:

@@ -193,22 +193,14 @@ def _verification(cause: ssl.SSLCertVerificationError, endpoint: str, option: st
     return f"{cause.verify_message}. Check AIS_CLIENT_CA and the cluster's certificate."
 
 
-def _cause(error: BaseException | None) -> ssl.SSLError | ConnectionError | None:
+def _cause(error: object) -> ssl.SSLError | ConnectionError | None:
     """The error of Python's ssl or of the connection, however deep requests has wrapped it."""
-    seen: set[int] = set()
-    pending = [error]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, ssl.SSLError | ConnectionResetError | BrokenPipeError):
-            return item
-        if isinstance(item, BaseException) and id(item) not in seen:
-            seen.add(id(item))
-            pending += [
-                item.__cause__,
-                getattr(item, "reason", None),
-                *(a for a in item.args if isinstance(a, Exception)),
-            ]
-    return None
+    if isinstance(error, ssl.SSLError | ConnectionResetError | BrokenPipeError):
+        return error
+    if not isinstance(error, BaseException):
+        return None
+    inner = (*reversed(error.args), getattr(error, "reason", None), error.__cause__)
+    return next((cause for cause in map(_cause, inner) if cause), None)
 
 
 def _reason(error: OSError) -> str:

@@ -66,7 +66,7 @@ class Fetcher(Generic[T]):
         self._poll = select.epoll()
         self._idle = defaultdict[str, list[Connection]](list)
         self._busy: dict[int, tuple[Connection, T]] = {}
-        self._queues: dict[str, deque[T]] = {}
+        self._queues = defaultdict[str, deque[T]](deque)
         self._ready: dict[str, None] = {}  # hosts with something queued and room for it, in turn
         self._active = defaultdict[str, int](int)
         self._addresses = Addresses(443 if self._tls else 80)
@@ -117,19 +117,8 @@ class Fetcher(Generic[T]):
             for connection, _ in list(self._busy.values()):
                 self._release(connection, keep=False)
 
-    def close(self) -> None:
-        """Close all connections."""
-        for connections in self._idle.values():
-            for connection in connections:
-                connection.sock.close()
-        self._idle.clear()
-        self._poll.close()
-
     def _enqueue(self, task: T) -> None:
-        queue = self._queues.get(task.host)
-        if queue is None:
-            queue = self._queues[task.host] = deque()
-        queue.append(task)
+        self._queues[task.host].append(task)
         if self._active[task.host] < self._per_host:
             self._ready[task.host] = None
 
@@ -275,13 +264,6 @@ class Fetcher(Generic[T]):
         """An answer has come: what it means, and what becomes of its connection."""
         get, target = connection.get, None
         problem: ObjectError | None = None
-        if connection.status == 200:
-            problem = connection.problem(self._token)
-            in_step = not connection.surplus and (problem is None or not problem.out_of_step)
-            self._release(connection, keep=connection.keep and in_step)
-            get.status = 200
-            self._finish(task, get, problem, finished)
-            return
         if connection.status in _REDIRECTS and connection.redirects < _MOST_REDIRECTS:
             try:
                 target = parse_location(connection.headers.get("location", ""), self._scheme)

@@ -1,4 +1,4 @@
-"""The head of an HTTP answer and where a redirect leads, read strictly: what is not HTTP to the letter is an error.
+"""An answer's head and chunks and where a redirect leads, read strictly: what is not HTTP to the letter is an error.
 
 Two readers that understand a message differently, or one that guesses, take one answer for another.
 """
@@ -29,6 +29,12 @@ _VISIBLE = re.compile(r"[!-~]+")
 _LONGEST_LOCATION = 1 << 14
 _USUAL_LOCATION = re.compile(r"(https?)://([\w.:-]+)(/[!-\"$-~]*)", re.ASCII)
 """Scheme, host and port, path with query, without a fragment."""
+
+_LONGEST_LINE = 64
+"""Bytes of the line before a chunk of an answer: ``SIZE CRLF data CRLF … 0 CRLF CRLF``, to the letter."""
+
+_FIRST_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[\t -~]{0,40})?\r\n").match
+_NEXT_CHUNK = re.compile(rb"\r\n([0-9A-Fa-f]{1,8})(?:;[\t -~]{0,40})?\r\n").match
 
 
 class Head(NamedTuple):
@@ -98,21 +104,14 @@ def _parse(text: bytes) -> Head:
     )
 
 
-class Host(NamedTuple):
-    """Of a URL's ``host:port``; ``port`` is None where it is not given."""
-
-    name: str
-    port: int | None
-
-
 @lru_cache(maxsize=1024)
-def parse_host(netloc: str) -> Host:
-    """Raises OSError for what is no host and port."""
+def parse_host(netloc: str) -> tuple[str, int | None]:
+    """(name, port or None) of a URL's ``host:port``. Raises OSError for what is no host and port."""
     name, _, port = netloc.lower().rpartition(":") if re.search(r":\d*$", netloc) else (netloc.lower(), "", "")
     number = int(port) if re.fullmatch(r"\d{1,5}", port) else None
     if len(name) > 255 or not _HOST.fullmatch(name) or (port and (number is None or not 0 < number < 1 << 16)):
         raise OSError(f"{netloc[:100]!r} is no host and port")
-    return Host(name.strip("[]"), number)
+    return name.strip("[]"), number
 
 
 def parse_location(location: str, scheme: str) -> tuple[str, str]:
@@ -140,3 +139,45 @@ def parse_location(location: str, scheme: str) -> tuple[str, str]:
     if parts.scheme and parts.scheme != scheme:
         raise ObjectError(0, f"the answer is a redirect from {scheme} to {shown!r}, which is not followed")
     return parts.netloc.lower(), f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+
+class Chunks:
+    """Reads the lines between the data of an answer with ``status``; ``begun``: that before the first has been read."""
+
+    __slots__ = ("_begun", "_status")
+
+    def __init__(self, status: int, begun: bool = False) -> None:
+        self._status = status
+        self._begun = begun
+
+    def next(self, data: memoryview, at: int) -> tuple[int | None, int]:
+        """(size of the next chunk, where its data begin); size 0 after the last one, None if more must come first.
+
+        Raises ObjectError for what is no chunk.
+        """
+        match = (_NEXT_CHUNK if self._begun else _FIRST_CHUNK)(data, at)
+        if match is None:
+            self._want_more(bytes(data[at : at + _LONGEST_LINE]))
+            return None, at
+        size, end = int(match[1], 16), match.end()
+        if size:
+            self._begun = True
+            return size, end
+        last = bytes(data[end : end + 2])
+        if last == b"\r\n":
+            return 0, end + 2
+        if b"\r\n".startswith(last):
+            return None, at
+        raise self._wrong()  # trailers too: nobody asked for them
+
+    def _want_more(self, line: bytes) -> None:
+        """Raises ObjectError unless ``line`` may be the beginning of one that is right."""
+        lead = b"\r\n" if self._begun else b""
+        if len(line) >= _LONGEST_LINE or not line.startswith(lead[: len(line)]):
+            raise self._wrong()
+        line = line[len(lead) :]
+        if line and not re.fullmatch(rb"[0-9A-Fa-f]{1,8}(?:;[\t -~]{0,40})?\r?", line):
+            raise self._wrong()
+
+    def _wrong(self) -> ObjectError:
+        return ObjectError(self._status, "the answer's chunks are not those of HTTP")

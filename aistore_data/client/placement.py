@@ -31,7 +31,9 @@ class Placement:
         if len(self.hosts) == 1:
             return [0] * len(unames)
         digests = np.array([get_digest(uname) for uname in unames], np.uint64)
-        places: list[int] = _weights(digests[:, None] ^ self._digests).argmax(axis=1).tolist()
+        z = splitmix64(splitmix64(digests[:, None] ^ self._digests)) * np.uint64(5)
+        weights = (z << np.uint64(7) | z >> np.uint64(57)) * np.uint64(9)  # the SDK's xoshiro256_hash
+        places: list[int] = weights.argmax(axis=1).tolist()
         return places
 
 
@@ -41,9 +43,3 @@ def splitmix64(seeds: NDArray[np.uint64]) -> NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
-
-
-def _weights(seeds: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """As the SDK's ``xoshiro256_hash``, of many numbers."""
-    z = splitmix64(splitmix64(seeds)) * np.uint64(5)
-    return (z << np.uint64(7) | z >> np.uint64(57)) * np.uint64(9)

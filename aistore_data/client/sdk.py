@@ -18,8 +18,9 @@ from requests import PreparedRequest, Response, Session
 from tenacity import Retrying, stop_after_attempt
 from urllib3 import Retry
 
+from aistore_data.client.access import Access, server_message
 from aistore_data.client.credentials import Token, tls_problem
-from aistore_data.client.http_reader import Access, HttpReader, server_message
+from aistore_data.client.http_reader import HttpReader
 from sources.errors import ClusterError, ObjectError
 
 _MAP = "/v1/daemon?what=smap"
@@ -105,7 +106,7 @@ def connect(access: Access) -> dict[str, Any]:
     Empty where the token may read buckets and nothing else: the cluster map needs the permission SHOW-CLUSTER. Raises
     ClusterError within some 5 seconds.
     """
-    reader = HttpReader(Access(access.endpoint, access.token, _REACH_S, _REACH_S, access.token_file, access.option))
+    reader = HttpReader(replace(access, connect_timeout_s=_REACH_S, read_timeout_s=_REACH_S))
     try:
         cluster_map: dict[str, Any] = json.loads(reader.get(_MAP))
         targets = {name: node["public_net"]["direct_url"] for name, node in cluster_map["tmap"].items()}

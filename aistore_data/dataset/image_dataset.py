@@ -8,15 +8,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from aistore_data.bucket.content import object_problem
-from aistore_data.bucket.listing import read_manifest
+from aistore_data.bucket.listing import object_problem, read_manifest
 from aistore_data.bucket.store import AisStore
 from aistore_data.bucket.uri import parse_bucket
-from aistore_data.client.access import statement_of
-from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.access import Access, object_path
+from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.sdk import connect
-from aistore_data.etls.tags import knows_tags
-from etl.request import Request, encode
+from aistore_data.etls.asking import EtlPaths, knows_tags
 from etl.sample import Key, Spec, transform
 from sources.shared_memory import share
 
@@ -48,13 +46,15 @@ class ImageDataset(Dataset[tuple[Any, int]]):
         access = Access.from_environment(endpoint)
         connect(access)
         self.bucket = bucket
-        self.etl_name = etl_name
         self.spec = spec or (Spec.val() if prefix.startswith("val") else Spec.train())
         self.seed = seed
         self.transform = transform
         self.http = HttpReader(access)
         self.manifest = share(read_manifest(AisStore(bucket, access), prefix, classes))
-        self._tags = bool(etl_name) and knows_tags(self.http, bucket, self.manifest, etl_name or "")
+        self._paths: EtlPaths | None = None
+        if etl_name:
+            tags = knows_tags(self.http, bucket, self.manifest, etl_name)
+            self._paths = EtlPaths(bucket, etl_name, self.spec, seed, "raw", tags)
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     @property
@@ -70,15 +70,13 @@ class ImageDataset(Dataset[tuple[Any, int]]):
         return len(self.manifest)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        key = Key(self.seed, int(self._epoch), index) if self.spec.recipe == "train" else None
-        name = self.manifest.name(index)
-        if self.etl_name:
+        name, epoch = self.manifest.name(index), int(self._epoch)
+        if self._paths:
             pixels = np.empty((self.spec.size, self.spec.size, 3), np.uint8)
-            arguments = encode(Request(self.spec, key, tag=index if self._tags else None))
-            path = object_path(self.bucket, name, etl_name=self.etl_name, etl_args=arguments)
-            stated = statement_of(self.bucket, name, arguments) if self._tags else None
+            path, stated = self._paths.ask(name, epoch, index)
             self.http.get_into(path, pixels.data.cast("B"), stated)
         else:
+            key = Key(self.seed, epoch, index) if self.spec.recipe == "train" else None
             check = partial(object_problem, self.manifest, index)
             content = self.http.get(object_path(self.bucket, name), int(self.manifest.sizes[index]), check)
             pixels = transform(content, self.spec, key)

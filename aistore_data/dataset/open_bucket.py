@@ -3,31 +3,32 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aistore.sdk.errors import AISError
 
 from aistore_data.bucket.listing import NoImagesError, read_manifest
 from aistore_data.bucket.store import AisStore
-from aistore_data.client.http_reader import Access, HttpReader
+from aistore_data.client.access import Access
+from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect, explain, make_client
 from aistore_data.dataset.breaker import Breakers
+from aistore_data.dataset.policy import Remote
 from aistore_data.dataset.remote import RemoteDataset, serves_directly
-from aistore_data.dataset.split import Remote
 from aistore_data.etls import lifecycle
+from aistore_data.etls.asking import knows_tags, prove
 from aistore_data.etls.monitor import Keeper
-from aistore_data.etls.tags import knows_tags
 from etl.code import code_sha256
 from sources.cpus import cpu_count
+from sources.disk import scratch_folder
 from sources.errors import ClusterError, ObjectError
-from sources.folder import require_train
 from sources.manifest import Manifest
+from sources.misplaced import require_split
 from sources.notices import Notices
-from sources.scratch import scratch_folder
 from sources.shared_memory import share
 from sources.source import Specs
 from sources.text import shell_word
@@ -68,21 +69,24 @@ class BucketOptions:
         return self.endpoint == "embedded"
 
 
-@dataclass(frozen=True)
-class _Bucket:
-    """What rank 0 found and started, for all ranks."""
+class _Split(NamedTuple):
+    """What rank 0 found and started of train or val, for all ranks."""
+
+    uri: str
+    manifest: Manifest
+    etl_name: str = ""
+    """Without one samples are made here."""
+    tags: bool = False
+    """Whether the ETL proves its answers."""
+
+
+class _Bucket(NamedTuple):
+    """The same of both."""
 
     access: Access
-    uri: str
-    val_uri: str
-    train: Manifest
-    val: Manifest
     cluster_map: dict[str, Any]
     direct: bool
-    train_etl: str
-    val_etl: str
-    tags: tuple[bool, bool]
-    """Whether the two prove their answers."""
+    splits: tuple[_Split, _Split]
 
 
 @contextmanager
@@ -103,62 +107,65 @@ def open_bucket(
     with ExitStack() as stack:
         bucket: _Bucket = run_once(lambda: _prepare(options, specs, stack, say))
         placement = Placement(bucket.cluster_map, bucket.access.endpoint)
-        common = Remote(
-            bucket.access,
-            bucket.uri,
-            share(bucket.train),
-            placement,
-            Breakers(len(placement.hosts)),
-            specs[0],
-            options.seed,
-            direct=bucket.direct,
-            local_share=options.local_share if options.transform == "hybrid" else 0.0,
-            wire=options.wire,
-            deadline_s=options.deadline_s,
-            adaptive_deadline=options.adaptive_deadline,
-            patience_s=options.patience_s,
-            audit_every=options.audit_every,
-            notices=notices,
+        train, val = (
+            Remote(
+                bucket.access,
+                split.uri,
+                share(split.manifest),
+                placement,
+                Breakers(len(placement.hosts)),
+                spec,
+                options.seed,
+                direct=bucket.direct,
+                etl_name=split.etl_name,
+                local_share=options.local_share if options.transform == "hybrid" else 0.0,
+                wire=options.wire,
+                deadline_s=options.deadline_s,
+                adaptive_deadline=options.adaptive_deadline,
+                patience_s=options.patience_s,
+                audit_every=options.audit_every,
+                replace=options.replace and recipe == "train",
+                tags=split.tags,
+                notices=notices,
+            )
+            for split, spec, recipe in zip(bucket.splits, specs, lifecycle.RECIPES, strict=True)
         )
-        names = [(name,) if name else () for name in (bucket.train_etl, bucket.val_etl)]
-        train = replace(common, etl_names=names[0], replace=options.replace, tags=bucket.tags[0])
-        val = replace(
-            common,
-            uri=bucket.val_uri,
-            manifest=share(bucket.val),
-            spec=specs[1],
-            etl_names=names[1],
-            tags=bucket.tags[1],
-            breakers=Breakers(len(placement.hosts)),
-        )
-        if names[1]:
-            repairs = _repairs(options, bucket, say) if is_main and options.etl.manage == "auto" else None
-            watched = slice(0 if names[0] else 1, 2)
-            stack.enter_context(Keeper([train, val][watched], repairs and repairs[watched], say))
-        source = bucket.uri if bucket.uri == bucket.val_uri else [bucket.uri, bucket.val_uri]
+        mends = is_main and options.etl.manage == "auto"
+        repair = partial(lifecycle.repair, make_client(bucket.access))
+        watched = [
+            (remote, partial(repair, remote.etl_name, recipe, options.etl, say) if mends else None)
+            for remote, recipe in zip((train, val), lifecycle.RECIPES, strict=True)
+            if remote.etl_name
+        ]
+        if watched:
+            stack.enter_context(Keeper(watched, say))
         description: dict[str, Any] = {
-            "source": source,
+            "source": train.uri if train.uri == val.uri else [train.uri, val.uri],
             "transform": options.transform,
-            "etl": [bucket.train_etl, bucket.val_etl],
+            "etl": [train.etl_name, val.etl_name],
+            "answers_proved": [train.tags, val.tags],
         }
-        description["answers_proved"] = list(bucket.tags)
-        yield RemoteDataset(train), RemoteDataset(val), description | ({"code": code_sha256()} if names[1] else {})
-
-
-def _repairs(options: BucketOptions, bucket: _Bucket, say: Callable[[str], None]) -> list[Callable[[], None]]:
-    """What mends the two ETLs."""
-    client, settings = make_client(bucket.access), options.etl
-    return [
-        partial(lifecycle.repair, client, bucket.train_etl, "train", settings, say),
-        partial(lifecycle.repair, client, bucket.val_etl, "val", settings, say),
-    ]
+        if watched:
+            description["code"] = code_sha256()
+        yield RemoteDataset(train), RemoteDataset(val), description
 
 
 def _prepare(
     options: BucketOptions, specs: tuple[Specs, Specs], stack: ExitStack, say: Callable[[str], None]
 ) -> _Bucket:
     """Everything that is done once: the embedded server, the manifests, the ETLs and the proof of their pixels."""
-    access = _embedded(options, stack) if options.embedded else _access(options)
+    if options.embedded:
+        from aistore_data.embedded import EmbeddedAIS
+
+        if options.train:
+            require_split(options.embedded_root, "train")
+        root = stack.enter_context(scratch_folder())
+        server = EmbeddedAIS(root, imagefolder=options.embedded_root, layout=options.embedded_layout)
+        stack.enter_context(server)
+        access = Access(server.endpoint, server.token)
+    else:
+        otherwise = f", or use {options.endpoint_option}=embedded, which needs no cluster"
+        access = Access.from_environment(options.endpoint, options.endpoint_option, otherwise)
     found = connect(access)
     client = make_client(access)
     reader = HttpReader(access)
@@ -172,35 +179,31 @@ def _prepare(
         val = _manifest(access, val_uri, options.val_prefix, (), say)
         train = Manifest.build([], val.classes)
     where = uri if uri == val_uri else f"{uri} and {val_uri}"
-    direct = serves_directly(
-        access, *((uri, train) if len(train) else (val_uri, val)), Placement(found, access.endpoint)
-    )
+    splits = (_Split(uri, train), _Split(val_uri, val))
+    direct = serves_directly(access, *splits[not len(train)][:2], Placement(found, access.endpoint))
     say(f"{where}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
     if options.transform == "client":
-        return _Bucket(access, uri, val_uri, train, val, found, direct, "", "", (False, False))
-    names, tags = [], []
-    for recipe, name, spec, where, manifest in zip(
-        ("train", "val"), options.etl_names, specs, (uri, val_uri), (train, val), strict=True
-    ):
-        if not len(manifest):  # nobody asks for its samples
-            names.append("")
-            tags.append(False)
-            continue
-        begin = time.monotonic()
-        name, started = lifecycle.ensure(client, name, recipe, options.etl, say)  # type: ignore[arg-type]
-        if started and (options.on_exit == "stop" or (options.on_exit == "auto" and options.embedded)):
+        return _Bucket(access, found, direct, splits)
+
+    def started(number: int) -> _Split:
+        split, recipe, begin = splits[number], lifecycle.RECIPES[number], time.monotonic()
+        if not len(split.manifest):  # nobody asks for its samples
+            return split
+        name, is_new = lifecycle.ensure(client, options.etl_names[number], recipe, options.etl, say)
+        if is_new and (options.on_exit == "stop" or (options.on_exit == "auto" and options.embedded)):
             stack.callback(_stop_etl, client, name, access, say)
-        tags.append(knows_tags(reader, where, manifest, name))
-        compared = lifecycle.prove(reader, where, manifest, name, spec.at(0), len(found.get("tmap", {})), tags[-1])
-        took = f"started in {time.monotonic() - begin:.1f} s" if started else "attached"
+        tags = knows_tags(reader, *split[:2], name)
+        compared = prove(reader, *split[:2], name, specs[number].at(0), len(found.get("tmap", {})), tags)
+        took = f"started in {time.monotonic() - begin:.1f} s" if is_new else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
-        if not tags[-1]:
+        if not tags:
             say(
                 f"ETL {name} is of an earlier version, which does not prove what its answers are answers to: of rows "
                 "that are mixed up, audits find a share (docs/faults.md). data.etl.manage=auto starts one that does"
             )
-        names.append(name)
-    return _Bucket(access, uri, val_uri, train, val, found, direct, names[0], names[1], (tags[0], tags[1]))
+        return split._replace(etl_name=name, tags=tags)
+
+    return _Bucket(access, found, direct, (started(0), started(1)))
 
 
 def _stop_etl(client: Any, name: str, access: Access, say: Callable[[str], None]) -> None:
@@ -228,21 +231,6 @@ def _manifest(access: Access, uri: str, prefix: str, classes: tuple[str, ...], s
         raise ClusterError(
             f"{uri} cannot be read on {access.endpoint}: {store.explain(error)}{hint if missing else ''}"
         ) from None
-
-
-def _access(options: BucketOptions) -> Access:
-    otherwise = f", or use {options.endpoint_option}=embedded, which needs no cluster"
-    return Access.from_environment(options.endpoint, options.endpoint_option, otherwise)
-
-
-def _embedded(options: BucketOptions, stack: ExitStack) -> Access:
-    from aistore_data.embedded import EmbeddedAIS
-
-    if options.train:
-        require_train(options.embedded_root)
-    root = stack.enter_context(scratch_folder())
-    server = stack.enter_context(EmbeddedAIS(root, imagefolder=options.embedded_root, layout=options.embedded_layout))
-    return Access(server.endpoint, server.token)
 
 
 def default_workers(embedded: bool) -> int:

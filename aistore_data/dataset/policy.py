@@ -13,23 +13,27 @@ before.
 import ssl
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from aistore_data.bucket.content import object_problem
+from aistore_data.bucket.listing import object_problem
+from aistore_data.bucket.uri import parse_bucket
+from aistore_data.client.access import Access, object_path
 from aistore_data.client.connection import Get
 from aistore_data.client.fetch import Fetcher
-from aistore_data.client.http_reader import object_path
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import cluster_map, explain
-from aistore_data.dataset.split import Remote
-from aistore_data.etls.request_paths import EtlPaths
+from aistore_data.dataset.breaker import Breakers
+from aistore_data.etls.asking import EtlPaths
 from etl.sample import CorruptSample, Key, Spec
+from sources.batch import Latencies
 from sources.errors import DataError, ObjectError, UnreachableError
-from sources.latency import Latencies
-from sources.pillow_warnings import collect
+from sources.manifest import Manifest
+from sources.notices import Notices, collect
 from sources.samples import from_wire, heard, make
+from sources.source import Specs
 from sources.substitutes import advice, substitutes
 from sources.text import shell_word
 
@@ -43,26 +47,73 @@ _DOUBTS = 4
 """Answers, all but the first on new connections, that must agree that an object is another one by now."""
 
 
+@dataclass(frozen=True)
+class Remote:
+    """Where samples of a split come from and how; all that a worker must know."""
+
+    access: Access
+    uri: str
+    manifest: Manifest
+    placement: Placement
+    breakers: Breakers
+    spec: Spec | Specs
+    seed: int
+    direct: bool = False
+    """Whether storage nodes answer without the proxy's redirect."""
+    etl_name: str = ""
+    """Without one samples are made here."""
+    local_share: float = 0.0
+    """Share of the samples, 0 to 1, that is made here though there is an ETL."""
+    wire: str = "raw"
+    deadline_s: float = 2.0
+    adaptive_deadline: bool = True
+    """Whether less than ``deadline_s`` is waited for a node that is much later than the others."""
+    patience_s: float = 600.0
+    audit_every: int = 256
+    replace: bool = False
+    tags: bool = False
+    """Whether the ETL proves what its answers are answers to; one of an earlier version does not."""
+    notices: Notices | None = None
+
+    def locate(self, index: int) -> str:
+        """Where sample ``index`` lies, for messages."""
+        return f"{self.uri}/{self.manifest.name(index)}"
+
+
+def etl_paths(remote: Remote, spec: Spec) -> EtlPaths:
+    """Of the requests to the ETL of ``remote`` for samples of ``spec``."""
+    return EtlPaths(remote.uri, remote.etl_name, spec, remote.seed, remote.wire, remote.tags)
+
+
+def uname(uri: str) -> str:
+    """What AIS puts before an object's name to place it."""
+    bucket = parse_bucket(uri)
+    return f"{bucket.provider.value}/@{bucket.cluster}#{bucket.namespace}/{bucket.name}/"
+
+
+@dataclass(slots=True, eq=False)
 class Sample:
     """One sample on its way into its row of the batch."""
 
-    __slots__ = (
-        *("epoch", "host", "index", "name", "node", "others", "reason", "row"),
-        *("doubts", "room", "since", "source_index", "stage", "tries"),
-    )
+    row: Any
+    epoch: int
+    index: int
+    name: str
+    node: int
+    host: str
+    stage: Literal["etl", "local"]
+    tries: int = 0
+    doubts: int = 0
+    """Answers that were not, or may not have been, about it."""
+    since: float = 0.0
+    """When its bytes were first asked for in vain."""
+    others: Iterator[int] | None = None
+    reason: str = ""
+    source_index: int = field(init=False)
+    """Whose bytes it is made of."""
 
-    def __init__(
-        self, row: Any, epoch: int, index: int, name: str, node: int, host: str, stage: Literal["etl", "local"]
-    ) -> None:
-        self.row, self.epoch, self.index, self.name = row, epoch, index, name
-        self.node, self.host, self.stage = node, host, stage
-        self.room: memoryview | None = None  # the row's memory
-        self.tries = 0
-        self.doubts = 0  # answers that were not, or may not have been, about it
-        self.since = 0.0  # when its bytes were first asked for in vain
-        self.source_index = index  # whose bytes it is made of
-        self.others: Iterator[int] | None = None
-        self.reason = ""
+    def __post_init__(self) -> None:
+        self.source_index = self.index
 
 
 class SamplePolicy:
@@ -75,29 +126,27 @@ class SamplePolicy:
         self.spec = spec
         self.counts = Counter[str]()  # by the names of Counts
         self.latencies = Latencies()
-        self._nodes, self._took_s = list[int](), list[float]()  # the ETL's answers: whose, and how long they took
-        self._late_nodes = list[int]()
-        self._etl_bytes = 0
-        self._objects_took_s = list[float]()
+        self._forget_times()
         self._is_jpeg = remote.wire != "raw"
         self._largest_jpeg = 3 * spec.size**2 + (1 << 16)
         limit_s = remote.deadline_s
         self.deadline_s = remote.breakers.deadline_s(limit_s) if remote.adaptive_deadline else limit_s
 
-    def plus(self, other: "SamplePolicy", counts: bool = True) -> "SamplePolicy":
-        """Both together."""
-        if counts:
-            self.counts.update(other.counts)
-        self.latencies.add(other.latencies)
-        return self
-
-    def note_times(self) -> None:
-        """At the end: how long requests took, and how many bytes the ETL has made."""
-        self.counts["etl"], self.counts["etl_bytes"] = len(self._took_s), self._etl_bytes
+    def run(self, samples: Iterable[Sample]) -> None:
+        """Make these samples, after others if there were some: their counts add up. Raises as ``on_response``."""
+        self.fetcher.run(samples, self.next_request, self.on_response)
+        self.counts["etl"] += len(self._took_s)
+        self.counts["etl_bytes"] += self._etl_bytes
         self.latencies.count("etl", self._took_s)
         self.latencies.count("object", self._objects_took_s)
         late_s = [self.deadline_s] * len(self._late_nodes)
         self.remote.breakers.took(self._nodes + self._late_nodes, self._took_s + late_s)
+        self._forget_times()
+
+    def _forget_times(self) -> None:
+        self._nodes, self._took_s = list[int](), list[float]()  # the ETL's answers: whose, and how long they took
+        self._late_nodes, self._objects_took_s = list[int](), list[float]()
+        self._etl_bytes = 0
 
     def next_request(self, sample: Sample) -> Get:
         """The next request of a sample."""
@@ -112,8 +161,8 @@ class SamplePolicy:
             get.most = int(remote.manifest.sizes[sample.source_index])
             get.check = partial(object_problem, remote.manifest, sample.source_index)
         else:
-            path, stated = self.paths.ask(sample)
-            row = None if self._is_jpeg else sample.room or memoryview(sample.row).cast("B")
+            path, stated = self.paths.ask(sample.name, sample.epoch, sample.index)
+            row = None if self._is_jpeg else sample.row.data.cast("B")
             get = Get(path, host, self.deadline_s, row, stated, self._largest_jpeg)
         if sample.doubts:
             get.fresh = True
@@ -166,8 +215,6 @@ class SamplePolicy:
             return self._doubt(sample, get, words)
         if error is not None:
             return self._wait(sample, get, error)
-        if problem := object_problem(remote.manifest, sample.source_index, get):
-            return self._doubt(sample, get, problem)
         self._objects_took_s.append(get.took_s)
         try:
             make(sample.row, bytes(get.body), self.spec, Key(remote.seed, sample.epoch, sample.index), remote.wire)

@@ -1,23 +1,25 @@
 """Samples of a bucket: made by the cluster's ETL, or here from the objects' bytes, as ``policy`` has it."""
 
 import re
+from collections import Counter
+from dataclasses import replace
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aistore_data.client.connection import Get
+from aistore_data.client.access import Access, object_path
 from aistore_data.client.fetch import Fetcher
-from aistore_data.client.http_reader import Access, object_path
+from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.placement import Placement, splitmix64
-from aistore_data.dataset.policy import RAW_TIMEOUT_S, Sample, SamplePolicy
-from aistore_data.dataset.split import Remote, etl_paths, uname
-from aistore_data.etls.request_paths import EtlPaths
+from aistore_data.dataset.policy import RAW_TIMEOUT_S, Remote, Sample, SamplePolicy, etl_paths, uname
+from aistore_data.etls.asking import EtlPaths
 from etl.sample import Spec
 from sources.batch import Counts, Filled, Keys
-from sources.errors import DataError
+from sources.errors import DataError, ObjectError
 from sources.manifest import Manifest
-from sources.pillow_warnings import collect
+from sources.notices import collect
 from sources.source import Source, Specs
 from sources.substitutes import Substitution
 
@@ -31,7 +33,7 @@ class RemoteDataset(Source):
     def __init__(self, remote: Remote) -> None:
         self.remote = remote
         self.specs = Specs.of(remote.spec)
-        self.made_here = not remote.etl_names or remote.local_share > 0
+        self.made_here = not remote.etl_name or remote.local_share > 0
         self._fetcher: Fetcher[Sample] | None = None
         self._paths: dict[Spec, EtlPaths] = {}
         self._bucket = uname(remote.uri)
@@ -57,10 +59,11 @@ class RemoteDataset(Source):
         samples = self._samples(rows, keys, names, nodes)
         collect()
         last = self._to_be_audited(samples)
-        policy = self._get([sample for sample in samples if sample is not last], spec)
+        policy = self._policy(spec)
+        policy.run([sample for sample in samples if sample is not last])
         if last:
-            policy = policy.plus(self._get([last], spec))
-        policy = self._audited(samples, last, policy)
+            policy.run([last])
+        self._audit(samples, last, policy)
         replaced = tuple(
             Substitution(s.epoch, s.index, s.source_index, s.reason) for s in samples if s.source_index != s.index
         )
@@ -69,17 +72,12 @@ class RemoteDataset(Source):
 
     def _samples(self, rows: Any, keys: Keys, names: list[str], nodes: list[int]) -> list[Sample]:
         remote, hosts = self.remote, self.remote.placement.hosts
-        usual: Literal["etl", "local"] = "etl" if remote.etl_names else "local"
+        usual: Literal["etl", "local"] = "etl" if remote.etl_name else "local"
         looked_at = usual == "etl" and (remote.local_share > 0 or _UNSAFE.search("\n".join(names)) is not None)
-        memory, size = rows.data.cast("B"), rows.nbytes // max(1, len(rows))
-        samples, at = [], 0
+        samples = []
         for row, (epoch, index), name, node in zip(rows, keys, names, nodes, strict=True):
-            sample = Sample(row, epoch, index, name, node, hosts[node], usual)
-            sample.room = memory[at : at + size]
-            at += size
-            if looked_at and (self._is_made_here(epoch, index) or _UNSAFE.search(name)):
-                sample.stage = "local"
-            samples.append(sample)
+            here = looked_at and (self._is_made_here(epoch, index) or _UNSAFE.search(name))
+            samples.append(Sample(row, epoch, index, name, node, hosts[node], "local" if here else usual))
         return samples
 
     def _is_made_here(self, epoch: int, index: int) -> bool:
@@ -87,14 +85,11 @@ class RemoteDataset(Source):
         share = self.remote.local_share
         return share > 0 and int(splitmix64(np.array([(epoch << 40) + index], np.uint64))[0]) < share * 2**64
 
-    def _get(self, samples: list[Sample], spec: Spec) -> SamplePolicy:
+    def _policy(self, spec: Spec) -> SamplePolicy:
         self._fetcher = self._fetcher or Fetcher(self.remote.access, hosts=self.remote.placement.hosts)
         if spec not in self._paths:
             self._paths[spec] = etl_paths(self.remote, spec)
-        policy = SamplePolicy(self.remote, self._fetcher, self._paths[spec], spec)
-        self._fetcher.run(samples, policy.next_request, policy.on_response)
-        policy.note_times()
-        return policy
+        return SamplePolicy(self.remote, self._fetcher, self._paths[spec], spec)
 
     def _to_be_audited(self, samples: list[Sample]) -> Sample | None:
         """Any sample of the batch, to be asked for when all others have come, and audited; None: not this time."""
@@ -106,7 +101,7 @@ class RemoteDataset(Source):
         drawn = splitmix64(np.array([(first.epoch << 40) + first.index], np.uint64) ^ np.uint64(self.remote.seed))
         return candidates[int(drawn[0] % np.uint64(len(candidates)))]
 
-    def _audited(self, samples: list[Sample], last: Sample | None, policy: SamplePolicy) -> SamplePolicy:
+    def _audit(self, samples: list[Sample], last: Sample | None, policy: SamplePolicy) -> None:
         """Now and then one of the ETL's samples is made here too, and compared: somebody may have replaced the ETL.
 
         It is the ``last`` one that was asked for; where every batch is audited, no altered pixel is handed out.
@@ -117,23 +112,24 @@ class RemoteDataset(Source):
         remote = self.remote
         made_there = [sample for sample in samples if sample.stage == "etl"]
         if not made_there or remote.audit_every == 0:
-            return policy
+            return
         self._unaudited += len(made_there)
         if self._unaudited < remote.audit_every:
             self._trusted = False
-            return policy
+            return
         known = last if last in made_there else made_there[-1]
         row = np.empty_like(known.row)
         again = Sample(row, known.epoch, known.index, known.name, known.node, known.host, "local")
-        audit = self._get([again], policy.spec)
-        policy.counts["audits"] = 1
+        before = policy.counts.copy()
+        policy.run([again])
+        policy.counts = before | Counter(audits=1)
         if np.array_equal(row, known.row) or again.source_index != known.index:
             self._unaudited, self._trusted = 0, True
-            return policy
+            return
         remote.breakers.distrust()
         if not self._trusted:
             raise DataError(
-                f"ETL {remote.etl_names[0]} makes other pixels of {self.locate(known.index)} than this machine: "
+                f"ETL {remote.etl_name} makes other pixels of {self.locate(known.index)} than this machine: "
                 f"somebody has replaced it. Samples since the last audit, up to {self._unaudited} of each loader "
                 "worker, may be wrong: start again from a checkpoint before that, with data.transform=client or an "
                 "ETL of another name."
@@ -141,22 +137,16 @@ class RemoteDataset(Source):
         for sample in made_there:
             sample.stage, sample.tries = "local", 0
         policy.counts["etl"] = policy.counts["etl_bytes"] = 0
-        return policy.plus(self._get(made_there, policy.spec)).plus(audit, counts=False)
+        policy.run(made_there)
 
 
 def serves_directly(access: Access, uri: str, manifest: Manifest, placement: Placement) -> bool:
     """Whether the node that should hold a sample gives it without a redirect: with AuthN, AIStore 5.0's does not."""
-    outcome: list[Get] = []
     name = manifest.name(0)
-    node = placement.numbers_of([uname(uri) + name])[0]
-    sample = Sample(None, 0, 0, name, node, placement.hosts[node], "local")
-    fetcher = Fetcher[Sample](access, hosts=placement.hosts)
+    node = placement.hosts[placement.numbers_of([uname(uri) + name])[0]]
+    there = replace(access, endpoint=f"{urlsplit(access.endpoint).scheme}://{node}", read_timeout_s=RAW_TIMEOUT_S)
     try:
-        fetcher.run(
-            [sample],
-            lambda _: Get(object_path(uri, name), sample.host, RAW_TIMEOUT_S),
-            lambda _, get: outcome.append(get),
-        )
-    finally:
-        fetcher.close()
-    return outcome[0].error is None
+        HttpReader(there).get(object_path(uri, name))
+    except (ObjectError, OSError):
+        return False
+    return True

@@ -4,36 +4,37 @@
 ETL that runs other code under our name belongs to somebody: it is left alone, and ours starts under another name.
 """
 
+import base64
+import pickle
+import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, Literal
 
+import cloudpickle
 import numpy as np
 import PIL
 from aistore import Client
 from aistore.sdk.errors import AISError
 from requests.exceptions import RequestException
 
-from aistore_data.client.access import object_path, printable, server_message, statement_of
-from aistore_data.client.http_reader import HttpReader
-from aistore_data.etls.payload import class_payload, runtime_image
-from aistore_data.etls.tags import INFO_BYTES, unanswered
+from aistore_data.client.access import server_message
 from etl.code import code_sha256
-from etl.request import CODE_VARIABLE, Request, encode
-from etl.sample import CorruptSample, Key, Spec, transform
-from etl.server import TrainETL, ValETL
-from sources.errors import ClusterError, ObjectError
-from sources.manifest import Manifest
+from etl.request import CODE_VARIABLE
+from etl.server import ImageETL, TrainETL, ValETL, ship_by_value
+from sources.errors import ClusterError
 
 Say = Callable[[str], None]
 Recipe = Literal["train", "val"]
+RECIPES: tuple[Recipe, Recipe] = ("train", "val")
 
 _NOBODY = "?"
-_PLACES = 64
-"""Samples of a manifest among which one is looked for on every target."""
+_MOST_PAYLOAD = 128 * 1024 - 32
+"""Bytes: Linux gives 128 KB to a variable of an environment, with its name."""
 _WITHOUT_ETL = ("requires Kubernetes", "non-Kubernetes", "without ETL support")
 """Words of an AIStore that has no Kubernetes (status 400), or is built without ETL (501)."""
 
@@ -55,9 +56,7 @@ def default_dependencies() -> tuple[str, ...]:
     return (f"numpy=={np.__version__}", f"pillow=={PIL.__version__}")
 
 
-def ensure(
-    client: Client, name: str, recipe: Literal["train", "val"], settings: EtlSettings, say: Say
-) -> tuple[str, bool]:
+def ensure(client: Client, name: str, recipe: Recipe, settings: EtlSettings, say: Say) -> tuple[str, bool]:
     """The name of a running ETL with our code, and whether it was started here.
 
     Raises ClusterError with the pod's last words if it does not start.
@@ -124,49 +123,6 @@ def stop(client: Client, name: str) -> None:
         except AISError as error:
             if error.status_code != 404:
                 raise ClusterError(f"ETL {name} could not be stopped: {_said(error)}") from None
-
-
-def prove(
-    reader: HttpReader, uri: str, manifest: Manifest, name: str, spec: Spec, targets: int, tags: bool = False
-) -> int:
-    """Compare the ETL's samples with those made here, on objects of every target; answers how many were compared.
-
-    ``targets``: how many there are; 0 if this token may not know, and then wherever some samples turn out to lie.
-    ``tags``: whether it ``knows_tags``, and so must prove its answers.
-    Raises ClusterError that names the versions on both sides if a byte differs.
-    """
-    hosts: set[str] = set()
-    compared = 0
-    for index in np.linspace(0, len(manifest) - 1, min(len(manifest), _PLACES)).astype(int).tolist():
-        if compared >= 2 and len(hosts) >= (targets or _PLACES):
-            break
-        object_name = manifest.name(index)
-        host = reader.host_of(object_path(uri, object_name))
-        if host in hosts and compared >= 2:
-            continue
-        hosts.add(host)
-        key = Key(compared, 3, index) if spec.recipe == "train" else None
-        row = bytearray(spec.size * spec.size * 3)
-        arguments = encode(Request(spec, key, tag=index if tags else None))
-        path = object_path(uri, object_name, etl_name=name, etl_args=arguments)
-        stated = statement_of(uri, object_name, arguments) if tags else None
-        try:
-            here = transform(reader.get(object_path(uri, object_name)), spec, key).tobytes()
-            reader.get_into(path, memoryview(row), stated)
-        except CorruptSample:
-            continue  # training will say so when it comes to this object
-        except ObjectError as error:
-            raise unanswered(name, f"{uri}/{object_name}", error) from None
-        if here != bytes(row):
-            answer = reader.get(object_path(uri, object_name, etl_name=name, etl_args='{"wire":"info"}'), INFO_BYTES)
-            info = printable(answer.decode("utf-8", "replace"))
-            raise ClusterError(
-                f"ETL {name} makes other pixels of {uri}/{object_name} than this machine. There: {info}. Here: "
-                f"Pillow {PIL.__version__}, NumPy {np.__version__}, code {code_sha256()}. "
-                "Use the same versions on both sides."
-            )
-        compared += 1
-    return compared
 
 
 def _look(client: Client, name: str, settings: EtlSettings, say: Say) -> tuple[str, str]:
@@ -242,18 +198,15 @@ def _init(client: Client, name: str, recipe: Recipe, code: str, settings: EtlSet
         CODE_VARIABLE: code,
         "NUM_WORKERS": str(settings.num_workers),
     }
-
-    def start() -> None:
-        if settings.image:
-            client.etl(name).init(image=settings.image, IMAGENET_AIS_RECIPE=recipe, **options)
-            return
-        payload = class_payload(TrainETL if recipe == "train" else ValETL)
-        packages = ",".join(settings.dependencies or default_dependencies())
-        client.etl(name).init(image=runtime_image(), ETL_CLASS_PAYLOAD=payload, PACKAGES=packages, **options)
-
+    if settings.image:
+        options |= {"image": settings.image, "IMAGENET_AIS_RECIPE": recipe}
+    else:  # AIStore's image that runs a class of this Python's version
+        options["image"] = f"aistorage/runtime_python:{sys.version_info.major}.{sys.version_info.minor}"
+        options["PACKAGES"] = ",".join(settings.dependencies or default_dependencies())
+        options["ETL_CLASS_PAYLOAD"] = class_payload(TrainETL if recipe == "train" else ValETL)
     with _said_every(10, lambda s: say(f"ETL {name} is starting: {s:.0f} s")):
         try:
-            start()
+            client.etl(name).init(**options)
         except AISError as error:
             if error.status_code == 409:
                 return False
@@ -271,21 +224,41 @@ def _delete_failed(client: Client, name: str) -> str:
     return ""
 
 
+class _Call:
+    """Becomes ``function(argument)`` where it is unpickled."""
+
+    def __init__(self, function: Callable[[Any], Any], argument: Any) -> None:
+        self._call = function, (argument,)
+
+    def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Any]]:
+        return self._call
+
+
+def class_payload(etl_class: type[ImageETL]) -> str:
+    """An ETL class as the variable ETL_CLASS_PAYLOAD of its pod.
+
+    As the SDK's ``init_class`` makes it, but compressed: the pod unpickles a call that inflates the class.
+    """
+    ship_by_value()
+    packed = zlib.compress(cloudpickle.dumps(etl_class), 9)
+    text = base64.b64encode(pickle.dumps(_Call(pickle.loads, _Call(zlib.decompress, packed)))).decode()
+    assert len(text) <= _MOST_PAYLOAD, f"the code of {etl_class.__name__} has {len(text)} bytes"
+    return text
+
+
 @contextmanager
 def _said_every(seconds: float, say: Callable[[float], None]) -> Iterator[None]:
     """Say something while a call blocks."""
-    begin, done = time.monotonic(), False
+    begin, done = time.monotonic(), Event()
 
     def repeat() -> None:
-        while not done:
-            time.sleep(0.2)
-            if not done and (time.monotonic() - begin) % seconds < 0.2:
-                say(time.monotonic() - begin)
+        while not done.wait(seconds):
+            say(time.monotonic() - begin)
 
     thread = Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        done = True
+        done.set()
         thread.join()

@@ -2,12 +2,13 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event, Thread
 
-from aistore_data.client.http_reader import HttpReader, object_path
-from aistore_data.dataset.split import Remote, uname
+from aistore_data.client.access import object_path
+from aistore_data.client.http_reader import HttpReader
+from aistore_data.dataset.policy import Remote, uname
 from etl.code import code_sha256
 from sources.errors import ClusterError, ObjectError
 
@@ -30,19 +31,15 @@ class _Watched:
 
 
 class Keeper:
-    """Watches the ETLs of ``remotes`` until it is closed; ``say`` hears what happens.
+    """Watches ETLs until it is closed; ``say`` hears what happens.
 
-    ``repairs``: what mends each of them, for rank 0 where the ETLs are ours; without it they are only asked. One keeper
-    of each machine is enough: its workers share the breakers.
+    ``watched``: the splits whose ETLs they are, and what mends each of them, for rank 0 where they are ours; without it
+    they are only asked. One keeper of each machine is enough: its workers share the breakers.
     """
 
-    def __init__(
-        self, remotes: list[Remote], repairs: list[Callable[[], None]] | None, say: Callable[[str], None]
-    ) -> None:
-        self._watched = [
-            _Watched(remote, repairs[number] if repairs else None) for number, remote in enumerate(remotes)
-        ]
-        access = replace(remotes[0].access, connect_timeout_s=_PROBE_S, read_timeout_s=_PROBE_S)
+    def __init__(self, watched: Sequence[tuple[Remote, Callable[[], None] | None]], say: Callable[[str], None]) -> None:
+        self._watched = [_Watched(*pair) for pair in watched]
+        access = replace(watched[0][0].access, connect_timeout_s=_PROBE_S, read_timeout_s=_PROBE_S)
         self._reader = HttpReader(access)
         self._say = say
         self._waiting_said = 0.0
@@ -96,7 +93,7 @@ class Keeper:
             )
 
     def _look_at(self, watched: _Watched) -> None:
-        breakers, name = watched.remote.breakers, watched.remote.etl_names[0]
+        breakers, name = watched.remote.breakers, watched.remote.etl_name
         if breakers.distrusted:
             if not watched.distrusted:
                 self._say(f"ETL {name} makes other pixels than this machine: it is not asked any more")
@@ -119,7 +116,7 @@ class Keeper:
 
     def _works(self, remote: Remote, node: int) -> bool:
         """Whether the ETL on a node answers, and runs the code of this version, as far as it knows."""
-        answer = self._get(remote, node, etl_name=remote.etl_names[0], etl_args='{"wire":"info"}')
+        answer = self._get(remote, node, etl_name=remote.etl_name, etl_args='{"wire":"info"}')
         try:
             return answer is not None and json.loads(answer)["code"] in ("", code_sha256())
         except (ValueError, KeyError, TypeError):
@@ -143,7 +140,7 @@ class Keeper:
             return
         if self._get(watched.remote, node) is None:
             return
-        name = watched.remote.etl_names[0]
+        name = watched.remote.etl_name
         self._say(f"ETL {name} is being repaired")
         try:
             watched.repair()

@@ -1,8 +1,50 @@
-"""``python -m aistore_data.upload``."""
+"""Upload an ImageFolder to a bucket: ``python -m aistore_data.upload ROOT ais://BUCKET [--layout folders|pairs]``.
 
+ROOT holds train/ and val/. What is there already with the same size and checksum is not sent again, so an upload that
+was interrupted goes on where it was. The cluster is AIS_ENDPOINT's or --endpoint's, with the SDK's environment names
+for token and TLS. ``python -m scripts.prepare_imagenet`` takes ImageNet as it was downloaded, and checks it.
+"""
+
+import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from aistore_data.upload.command import main
+from aistore_data.bucket.layout import Layout
+from aistore_data.bucket.store import AisStore
+from aistore_data.upload.destination import open_bucket, opened_bucket
+from aistore_data.upload.items import index_folder, items_of
+from aistore_data.upload.transfer import Outcome, plan, transfer
+from sources.command_line import add_options, exit_code, print_line
+
+
+def upload(root: Path, store: AisStore, layout: Layout, workers: int, replace: bool = False) -> Outcome:
+    """Upload both splits. Raises ConfigError for a folder that is no ImageFolder, ClusterError and DataError."""
+    items = [item for split in index_folder(root, print_line) for item in items_of(split, split.manifest(), layout)]
+    with opened_bucket(store) as (bucket, check):
+        return transfer(plan(items, bucket, replace), bucket, workers, replace, check=check)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m aistore_data.upload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", type=Path, help="the folder that holds train/ and val/")
+    parser.add_argument(
+        "bucket", help="ais://NAME, made if it does not exist; or s3://NAME, gs://NAME, ais://#NAMESPACE/NAME"
+    )
+    parser.add_argument("--layout", choices=("folders", "pairs"), default="folders")
+    add_options(parser)
+    options = parser.parse_args(arguments)
+
+    def work() -> None:
+        store = open_bucket(options.bucket, options.endpoint)
+        done = upload(options.root, store, options.layout, options.workers, options.replace)
+        print(f"{options.bucket}: {done.sent:,} objects uploaded, {done.kept:,} were there already")
+
+    return exit_code(work)
+
 
 if __name__ == "__main__":
     sys.exit(main())

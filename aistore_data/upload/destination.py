@@ -1,26 +1,28 @@
-"""Where a data set is put: a folder, or a bucket. Both take a file or an object whole or not at all."""
+"""Where a data set is put: a folder or a bucket, which one process holds, and which takes what is put whole or not."""
 
 import errno
+import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aistore_data.bucket.layout import METADATA_PREFIX
-from aistore_data.bucket.store import AisStore, Destination, Entry
+from aistore_data.bucket.store import AisStore, Destination, Entry, ObjectStore
 from aistore_data.bucket.uri import parse_bucket
 from aistore_data.client.access import Access
 from aistore_data.client.sdk import connect
-from aistore_data.upload.claim import Claim
 from sources.command_line import print_line
 from sources.disk import replace_file
 from sources.errors import ClusterError, ConfigError, DataError, ObjectError
-from sources.lease import FolderLease
+from sources.lease import STALE_S, FolderLease, Lease, myself
 from sources.progress_bar import Progress
 
 SPLITS = ("train/", "val/")
+CLAIMS = f"{METADATA_PREFIX}uploads/"
 GOES_ON = "What was written stays, and the same command goes on."
 _TRIES = 5
 """Of each object, which an upload of a million must not end for."""
@@ -104,6 +106,54 @@ class Folder:
         return f"{getattr(error, 'strerror', None) or error}.{room}"
 
 
+class Claim(Lease):
+    """Holds a bucket for an upload; an entry is an object, renewed by putting it anew. Raises ClusterError."""
+
+    advice = "use another bucket"
+    loss = (
+        f"the upload stood still for {STALE_S:.0f} s or more, and another one has taken the bucket over. The same "
+        "command goes on."
+    )
+    is_strict = True
+
+    def __init__(self, store: ObjectStore, say: Callable[[str], None]) -> None:
+        super().__init__(CLAIMS, say)
+        self._store = store
+        self.where = self.title = store.uri
+        self.in_use = f"another upload to {store.uri} is going on"
+
+    def _entries(self) -> list[str]:
+        with self._asking():
+            return [entry.name for entry in self._store.list(CLAIMS)]
+
+    def _read(self, name: str) -> tuple[str, object]:
+        with self._asking(name):
+            text = self._store.get(name).decode("utf-8", "replace")
+        return text, text
+
+    def _put(self) -> None:
+        with self._asking():
+            self._store.put(self.name, json.dumps(myself() | {"beat": time.monotonic()}).encode())
+
+    def _touch(self) -> None:
+        self._read(self.name)
+        self._put()
+
+    def _delete(self, name: str) -> None:
+        with self._asking(name):
+            self._store.delete(name)
+
+    @contextmanager
+    def _asking(self, name: str = "") -> Iterator[None]:
+        """Raises FileNotFoundError where the object ``name`` is missing, ClusterError otherwise."""
+        try:
+            yield
+        except (ObjectError, OSError) as error:
+            if name and isinstance(error, ObjectError) and error.status == 404:
+                raise FileNotFoundError(name) from None
+            raise ClusterError(f"{self.where} cannot be written to: {self._store.explain(error)}") from None
+
+
 def open_bucket(uri: str, endpoint: str) -> AisStore:
     """The bucket of a command line, made if it is missing. Raises ConfigError or ClusterError."""
     parse_bucket(uri, "BUCKET=")
@@ -116,15 +166,9 @@ def open_bucket(uri: str, endpoint: str) -> AisStore:
     return store
 
 
-@contextmanager
-def opened(dest: str, endpoint: str) -> Iterator[tuple[Folder | AisStore, Callable[[], None]]]:
+def opened(dest: str, endpoint: str) -> AbstractContextManager[tuple[Folder | AisStore, Callable[[], None]]]:
     """A folder or a bucket to write to, held as long as the context, and what tells that it was taken away."""
-    if "://" in dest:
-        with opened_bucket(open_bucket(dest, endpoint)) as held:
-            yield held
-        return
-    with opened_folder(dest) as held:
-        yield held
+    return opened_bucket(open_bucket(dest, endpoint)) if "://" in dest else opened_folder(dest)
 
 
 @contextmanager

@@ -71,7 +71,8 @@ def plan(items: Sequence[Item], destination: Destination, replace: bool) -> list
             "does not belong to this data set in this layout. Use another destination, or remove it."
         )
     if not replace:
-        others = [item.name for item in items if _differs(existing.get(item.name), item.size)]
+        there = [item for item in items if item.name in existing]
+        others = [item.name for item in there if item.size not in (-1, existing[item.name].size)]
         if others:
             raise _other_content(destination.uri, others[0], _more(others))
     return [Planned(item, existing.get(item.name)) for item in items]
@@ -148,10 +149,6 @@ def _chunks(planned: Iterable[Planned]) -> Iterator[list[Planned]]:
 
 def _more(names: Sequence[str]) -> str:
     return f" (and {len(names) - 1:,} more)" if len(names) > 1 else ""
-
-
-def _differs(existing: Entry | None, size: int) -> bool:
-    return existing is not None and size not in (-1, existing.size)
 
 
 def _other_content(uri: str, name: str, more: str = "") -> ConfigError:

@@ -16,7 +16,7 @@ from aistore.sdk import Client
 from aistore_data.bucket.listing import read_manifest
 from aistore_data.bucket.store import AisStore
 from aistore_data.client.http_reader import Access, HttpReader, object_path
-from aistore_data.etls import lifecycle
+from aistore_data.etls import asking, lifecycle
 from etl.sample import Spec
 from tests.conformance.conftest import AIS, new_name
 from tests.conftest import PROJECT, write_image
@@ -50,7 +50,7 @@ def test_specs_start(ais: AIS, client: Client, recipe: Any, tmp_path: Path) -> N
         access, uri = Access(ais.endpoint, ais.token), f"ais://{name}"
         reader, manifest = HttpReader(access), read_manifest(AisStore(uri, access), "train/")
         spec = Spec.train() if recipe == "train" else Spec.val()
-        assert lifecycle.prove(reader, uri, manifest, name, spec, len(client.cluster().get_info().tmap)) >= 2
+        assert asking.prove(reader, uri, manifest, name, spec, len(client.cluster().get_info().tmap)) >= 2
         arguments = {"etl_name": name, "etl_args": '{"wire":"info"}'}
         assert json.loads(reader.get(object_path(uri, manifest.name(0), **arguments)))["workers"] == 4
         said: list[str] = []

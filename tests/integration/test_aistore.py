@@ -30,7 +30,7 @@ from aistore_data.bucket.store import AisStore
 from aistore_data.client.http_reader import Access, HttpReader, object_path
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.etls import lifecycle
+from aistore_data.etls import asking, lifecycle
 from etl.request import Request, encode
 from etl.sample import Key, Spec, transform
 from sources import progress_bar
@@ -544,16 +544,16 @@ def test_an_etl_that_makes_other_pixels_is_refused(cluster: Cluster, photos: lis
     uri = cluster.put("prove", {f"train/a/{path.name}": path.read_bytes() for path in photos[:3]})
     manifest = read_manifest(AisStore(uri, cluster.access), "train/")
     name, _ = lifecycle.ensure(cluster.client, "imagenet-train", "train", lifecycle.EtlSettings(num_workers=1), print)
-    assert lifecycle.prove(HttpReader(cluster.access), uri, manifest, name, Spec.train(64), 1) == 2
+    assert asking.prove(HttpReader(cluster.access), uri, manifest, name, Spec.train(64), 1) == 2
 
     def off_by_one(data: bytes, spec: Spec, key: Key | None) -> np.ndarray:
         pixels = transform(data, spec, key)
         pixels[0, 0, 0] ^= 1
         return pixels
 
-    monkeypatch.setattr(lifecycle, "transform", off_by_one)
+    monkeypatch.setattr(asking, "transform", off_by_one)
     with pytest.raises(ClusterError, match=r"makes other pixels of ais://prove/.*There: .*pillow.*Here: Pillow"):
-        lifecycle.prove(HttpReader(cluster.access), uri, manifest, name, Spec.train(64), 1)
+        asking.prove(HttpReader(cluster.access), uri, manifest, name, Spec.train(64), 1)
 
 
 def test_the_demos_data_are_whole(tmp_path: Path) -> None:

@@ -12,11 +12,10 @@ import pytest
 from aistore_data.bucket.store import AisStore
 from aistore_data.client.access import Access
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.upload.claim import CLAIMS, Claim
+from aistore_data.upload.destination import CLAIMS, Claim
 from sources import lease
 from sources.errors import ClusterError, ConfigError, UserError
-from sources.lease import Lease
-from sources.owner import myself
+from sources.lease import Lease, myself
 
 OTHER_MACHINE = {"host": "elsewhere", "boot": "another boot", "beat": 1}
 

@@ -17,8 +17,8 @@ from aistore_data.client.http_reader import Access
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect, make_client
 from aistore_data.dataset.breaker import Breakers
+from aistore_data.dataset.policy import Remote
 from aistore_data.dataset.remote import RemoteDataset
-from aistore_data.dataset.split import Remote
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.etls import lifecycle
 from etl import Key, Spec, transform
@@ -66,7 +66,7 @@ class Places:
 
     def datasets(self, spec: Spec | Specs, wire: str) -> dict[str, Source]:
         """Every way to a sample."""
-        names = (self.names[Specs.of(spec).first.recipe],)
+        name = self.names[Specs.of(spec).first.recipe]
         split = scan_folder(self.folder)[0]
         bucket = read_manifest(AisStore("ais://imagenet", self.access), "train/")
         placement = Placement(connect(self.access), self.access.endpoint)
@@ -74,8 +74,8 @@ class Places:
         return {
             "folder": SampleDataset(FolderReader(self.folder / "train", split), split, spec, SEED, wire),
             "client": RemoteDataset(remote),
-            "etl": RemoteDataset(replace(remote, etl_names=names)),
-            "hybrid": RemoteDataset(replace(remote, etl_names=names, local_share=0.5)),
+            "etl": RemoteDataset(replace(remote, etl_name=name)),
+            "hybrid": RemoteDataset(replace(remote, etl_name=name, local_share=0.5)),
         }
 
 

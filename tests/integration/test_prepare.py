@@ -20,7 +20,7 @@ from aistore_data.bucket.store import AisStore, iter_objects
 from aistore_data.client.http_reader import Access, HttpReader, object_path
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.upload.claim import CLAIMS, Claim
+from aistore_data.upload.destination import CLAIMS, Claim
 from scripts.prepare import checks
 from scripts.prepare_imagenet import main
 from sources.folder import scan_folder

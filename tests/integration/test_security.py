@@ -15,7 +15,7 @@ from aistore_data.client.http_reader import Access, HttpReader, object_path
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.etls import lifecycle
-from aistore_data.upload.command import upload
+from aistore_data.upload.__main__ import upload
 from tests.conftest import TINY, Result, make_small_folder
 
 Train = Callable[..., Result]

@@ -15,7 +15,7 @@ from aistore_data.client.http_reader import Access
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect, make_client
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.upload.command import upload
+from aistore_data.upload.__main__ import upload
 from tests.conftest import SMALL_MODEL, TINY, make_small_folder
 from tests.support.link import Gate, Link, links_to
 from tests.support.processes import pod_processes

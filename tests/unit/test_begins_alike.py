@@ -113,7 +113,7 @@ def test_what_was_said_between_two_batches_is_no_answer() -> None:
     """As proxies do that close idle connections: no sample is made elsewhere, and no breaker opens for that."""
     server = Impatient()
     fetcher = Fetcher[Once](Access(f"http://{server.host}"))
-    with closing(server.listener), closing(fetcher):
+    with closing(server.listener):
         for _ in range(2):
             get = Get("/", server.host, 5, memoryview(bytearray(len(BODY))), STATED)
             fetcher.run([Once(server.host)], lambda _, get=get: get, lambda *_: None)  # type: ignore[misc]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sources.cache import cache_file, read_cached, write_cached
+from sources.disk import cache_file, read_cached, write_cached
 
 
 @pytest.fixture(autouse=True)

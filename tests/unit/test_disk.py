@@ -18,8 +18,7 @@ from etl import CorruptSample, Key, Spec, transform
 from sources import disk
 from sources.errors import DataError, UnreachableError
 from sources.folder import FolderReader, scan_folder
-from sources.notices import Listener, Notices
-from sources.pillow_warnings import collect
+from sources.notices import Listener, Notices, collect
 from sources.samples import SampleDataset
 from tests.conftest import TINY, Result, make_small_folder
 from training.loader.loader import Feed, open_loader
@@ -212,11 +211,10 @@ def test_a_notice_is_never_longer_than_a_pipe_takes_at_once() -> None:
 
 
 def test_a_pipe_that_nobody_reads_holds_nobody_up() -> None:
-    read, write = os.pipe2(os.O_NONBLOCK)
-    for _ in range(2000):
-        Notices(write).odd("x" * 100, "y" * 100)
-    for descriptor in (read, write):
-        os.close(descriptor)
+    read, write = multiprocessing.Pipe(duplex=False)
+    with read, write:
+        for _ in range(2000):
+            Notices(write).odd("x" * 100, "y" * 100)
 
 
 def test_pillows_warnings_are_collected_and_those_of_others_are_not() -> None:

@@ -32,7 +32,7 @@ from PIL import Image
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from aistore_data.etls.payload import class_payload
+from aistore_data.etls.lifecycle import class_payload
 from etl.limits import Limits
 from etl.protocol import ObjectProtocol
 from etl.request import Request, answer, encode, proof, stated

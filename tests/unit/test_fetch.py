@@ -153,7 +153,6 @@ def fetch(server: Server, paths: list[str], limit_s: float = 0.5, **limits: int)
         task.get = get
 
     fetcher.run(tasks, begin, done)
-    fetcher.close()
     return tasks
 
 

@@ -10,7 +10,7 @@ import pytest
 from aistore_data.dataset import open_bucket
 from aistore_data.etls import lifecycle, monitor
 from aistore_data.etls.monitor import Keeper
-from aistore_data.upload.claim import Claim
+from aistore_data.upload.destination import Claim
 from aistore_data.upload.destination import open_bucket as open_destination
 from sources import lease
 from sources.errors import ClusterError, ConfigError, UserError

@@ -16,8 +16,8 @@ from aistore_data.client.http_reader import Access
 from aistore_data.client.placement import Placement
 from aistore_data.dataset import policy
 from aistore_data.dataset.breaker import Breakers
+from aistore_data.dataset.policy import Remote
 from aistore_data.dataset.remote import RemoteDataset
-from aistore_data.dataset.split import Remote
 from etl.sample import Key, Spec, transform
 from sources.manifest import Manifest, checksum_digest
 from sources.samples import through_wire
@@ -102,7 +102,7 @@ def run(
             spec,
             seed,
             direct=not way.redirect,
-            etl_names=(f"hostile-{way.recipe}",) if way.etl else (),
+            etl_name=f"hostile-{way.recipe}" if way.etl else "",
             wire=way.wire,
             deadline_s=0.2,
             audit_every=0,

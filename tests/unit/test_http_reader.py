@@ -97,7 +97,9 @@ def test_a_connection_closed_by_the_server_is_replaced(reader: HttpReader) -> No
     for _ in range(3):
         assert reader.get("/close") == BODY
         threading.Event().wait(0.05)
-    assert len(Handler.connections) == 3 and reader.reconnects == 0  # what was closed is seen before it is used
+    assert (
+        len(Handler.connections) == 3 and reader._local.fetcher.reconnects == 0
+    )  # what was closed is seen before it is used
 
 
 @pytest.mark.parametrize(

@@ -147,10 +147,7 @@ class Once:
 def fetch(server: Sends, gets: list[Get], hosts: tuple[str, ...] = (), token: str = "") -> None:
     fetcher = Fetcher[Once](Access(f"http://{server.host}", token), hosts=hosts)
     waiting = iter(gets)
-    try:
-        fetcher.run([Once(get.host) for get in gets], lambda _: next(waiting), lambda *_: None)
-    finally:
-        fetcher.close()
+    fetcher.run([Once(get.host) for get in gets], lambda _: next(waiting), lambda *_: None)
 
 
 def read_all(server: Sends, numbers: list[int]) -> list[tuple[Any, Any, Any]]:
@@ -249,7 +246,6 @@ def test_a_deadline_holds_while_another_connection_is_busy(serve: Callable[..., 
     fetcher, waiting = Fetcher[Once](Access(f"http://{trickle.host}")), iter(gets)
     silent._serve = lambda connection: time.sleep(30)  # type: ignore[method-assign]
     fetcher.run([Once(get.host) for get in gets], lambda _: next(waiting), lambda _, get: order.append(get))
-    fetcher.close()
     assert [type(get.error) for get in gets] == [TimeoutError] * 3 and order[2] is gets[0]
 
 
@@ -314,7 +310,6 @@ def test_a_host_is_looked_up_again_when_none_of_its_addresses_answers(
     now[:] = [dead, live]  # it has been scheduled anew, under the same name
     assert get().error is None and get().error is None and get().error is None
     now[:] = [live]
-    fetcher.close()
 
 
 def test_an_errors_words_are_bounded_and_printable() -> None:

@@ -15,8 +15,7 @@ import pytest
 
 from sources import lease
 from sources.errors import ConfigError, UserError
-from sources.lease import RENEW_S, STALE_S, FolderLease
-from sources.owner import myself
+from sources.lease import RENEW_S, STALE_S, FolderLease, myself
 from tests.conftest import PROJECT
 from training.run_dir.lock import PREFIX, RunLock
 

@@ -31,7 +31,7 @@ def test_no_other_file_makes_streams_of_its_own(folder: str) -> None:
         str(path.relative_to(PROJECT)): len(makers.findall(path.read_text()))
         for path in sorted((PROJECT / folder).rglob("*.py"))
     }
-    allowed = {"sources/randomness.py", "etl/sample.py", "sources/synthetic.py", "scripts/make_demo_data.py"}
+    allowed = {"sources/randomness.py", "etl/sample.py", "sources/samples.py", "scripts/make_demo_data.py"}
     assert {name: count for name, count in found.items() if count} == {
         name: 1 for name in allowed if name.startswith(folder)
     }

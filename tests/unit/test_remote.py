@@ -12,13 +12,12 @@ from aistore_data.client.fetch import Fetcher
 from aistore_data.client.http_reader import Access, object_path
 from aistore_data.client.placement import Placement
 from aistore_data.dataset.breaker import FAILURES, Breakers
-from aistore_data.dataset.policy import Sample, SamplePolicy
+from aistore_data.dataset.policy import Remote, Sample, SamplePolicy, etl_paths
 from aistore_data.dataset.remote import RemoteDataset
-from aistore_data.dataset.split import Remote, etl_paths
 from etl.request import Request, encode, statement
 from etl.sample import Key, Spec, transform
+from sources.batch import Latencies
 from sources.errors import DataError, ObjectError
-from sources.latency import Latencies
 from sources.manifest import Manifest
 from sources.substitutes import substitutes
 
@@ -29,7 +28,7 @@ MANIFEST = Manifest.build([(name.encode(), min(number, 1), 5) for number, name i
 def remote(spec: Spec, wire: str = "raw", uri: str = "ais://b", share: float = 0.0) -> Remote:
     placement = Placement({}, "http://h:1")
     return Remote(
-        Access("http://h:1"), uri, MANIFEST, placement, Breakers(1), spec, 7, etl_names=("e-train",), wire=wire,
+        Access("http://h:1"), uri, MANIFEST, placement, Breakers(1), spec, 7, etl_name="e-train", wire=wire,
         local_share=share,
     )  # fmt: skip
 
@@ -47,9 +46,9 @@ def test_paths_are_those_of_whole_requests(spec: Spec, wire: str, uri: str, tags
         tag = index if tags else None
         arguments = encode(Request(spec, key, wire, tag=tag))  # type: ignore[arg-type]
         expected = object_path(uri, MANIFEST.name(index), etl_name="e-train", etl_args=arguments)
-        sample = Sample(None, epoch, index, MANIFEST.name(index), 0, "h:1", "etl")
-        assert paths.path(sample) == expected
-        assert paths.stated(sample) == (statement(f"/b/{MANIFEST.name(index)}", arguments) if tags else None)
+        path, stated = paths.ask(MANIFEST.name(index), epoch, index)
+        assert path == expected
+        assert stated == (statement(f"/b/{MANIFEST.name(index)}", arguments) if tags else None)
 
 
 def test_a_share_is_made_here_whoever_asks() -> None:
@@ -81,7 +80,6 @@ def test_what_an_etl_calls_corrupt_is_looked_at_here(small_folder: Path) -> None
     sample.stage = "local"
     with pytest.raises(DataError, match=r"ais://b/train/cat/0\.jpg is truncated|is not an image"):
         policy.on_response(sample, Get("", "h:1", 1.0, body=bytearray(len(photo))))
-    fetcher.close()
 
 
 def test_substitutes_are_the_others_of_the_class() -> None:

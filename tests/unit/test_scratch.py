@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sources.owner import myself
-from sources.scratch import PREFIX, scratch_folder
+from sources.disk import PREFIX, scratch_folder
+from sources.lease import myself
 
 
 def test_what_killed_processes_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

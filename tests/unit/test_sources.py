@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from etl import Spec
+from sources.samples import SyntheticDataset
 from sources.source import Specs
-from sources.synthetic import SyntheticDataset
 from tests.conftest import PROJECT
 from training.config.schema import DataConfig
 from training.loader.open_data import OPENERS

@@ -14,8 +14,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from sources.disk import scratch_folder
 from sources.errors import ConfigError, chain
-from sources.scratch import scratch_folder
 from training.config.files import watch_hydra
 from training.config.options import Names, literal
 from training.config.overrides import PATHS, expand_user

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-from sources.latency import Latencies
+from sources.batch import Latencies
 from training.engine.numerics import autocast, seed_step
 from training.engine.objective import StepKey, main_logits
 from training.loader.fingerprint import format_fingerprint

@@ -14,10 +14,9 @@ from sources.errors import ConfigError
 from sources.folder import FolderReader, scan_folder
 from sources.manifest import Manifest
 from sources.notices import Listener
-from sources.samples import SampleDataset
+from sources.samples import SampleDataset, SyntheticDataset
 from sources.shared_memory import share
 from sources.source import Source, Specs
-from sources.synthetic import SyntheticDataset
 from training.config.schema import Config
 from training.processes.collectives import on_main
 from training.processes.world import World

@@ -22,7 +22,7 @@ from torch.distributed.elastic.rendezvous import c10d_rendezvous_backend, dynami
 from torch.distributed.launcher.api import LaunchConfig
 from torch.distributed.run import get_args_parser, run
 
-from sources.scratch import scratch_folder
+from sources.disk import scratch_folder
 from training.processes.preemption import EXIT_CODE, VARIABLE, reported
 from training.processes.rendezvous import store_on_loopback
 from training.processes.world import LOOPBACK

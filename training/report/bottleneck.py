@@ -1,7 +1,6 @@
 """What an epoch's samples took, and what limited it, in one line."""
 
-from sources.batch import Counts
-from sources.latency import SOURCES, Latencies
+from sources.batch import SOURCES, Counts, Latencies
 
 _WAITING = 0.05
 """A share of the time that is spent waiting for data; below it the model sets the pace."""

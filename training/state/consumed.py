@@ -2,9 +2,8 @@
 
 import torch
 
-from sources.batch import Batch, Counts
+from sources.batch import Batch, Counts, Latencies
 from sources.errors import UserError
-from sources.latency import Latencies
 from sources.substitutes import Substitution
 from training.config.schema import Config
 from training.loader.fingerprint import Stream, codes_in_order, total_over_ranks

@@ -1,0 +1,119 @@
+"""What an ETL is asked for, whether it proves its answers, and whether it makes the same pixels as this machine."""
+
+import re
+from typing import cast
+from urllib.parse import quote, quote_plus
+
+import numpy as np
+import PIL
+
+from aistore_data.bucket.uri import parse_bucket
+from aistore_data.client.access import object_path, printable
+from aistore_data.client.http_reader import HttpReader
+from etl.code import code_sha256
+from etl.request import Request, Wire, encode, stated
+from etl.sample import CorruptSample, Key, Spec, transform
+from sources.errors import ClusterError, ObjectError
+from sources.manifest import Manifest
+
+_VARIES = re.compile(r'(?<="epoch":)0(?=,"index":0,)|(?<="epoch":0,"index":)0(?=,)|(?<="tag":)0(?=}$)')
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
+"""Names that are the same when they are quoted, as most are."""
+
+_INFO_BYTES = 1 << 16
+"""Of an ETL's answer to wire=info, at most."""
+
+_PLACES = 64
+"""Samples of a manifest among which one is looked for on every target."""
+
+
+class EtlPaths:
+    """Requests for samples of a split, with a tag, the sample's index, if ``tags``.
+
+    What all of them have in common is written once.
+    """
+
+    def __init__(self, uri: str, etl_name: str, spec: Spec, seed: int, wire: str, tags: bool) -> None:
+        key = Key(seed, 0, 0) if spec.recipe == "train" else None
+        parts = _VARIES.split(encode(Request(spec, key, cast(Wire, wire), tag=0 if tags else None)))
+        self._folder, _, query = object_path(uri, "", etl_name=etl_name, etl_args="").partition("?")
+        self._query = _template([query + quote_plus(parts[0]), *map(quote_plus, parts[1:])])
+        self._arguments = _template(parts)
+        self._bucket = f"{parse_bucket(uri).name}/"
+        self._has_key, self._tags = key is not None, tags
+
+    def ask(self, name: str, epoch: int, index: int) -> tuple[str, bytes | None]:
+        """``path`` and ``stated`` of a ``Get``: as ``object_path`` gives the one, and ``etl.request`` the other."""
+        values = ((epoch, index) if self._has_key else ()) + ((index,) if self._tags else ())
+        path = f"{self._folder}{name if _PLAIN(name) else quote(name)}?{self._query % values}"
+        return path, stated(self._bucket + name, self._arguments % values) if self._tags else None
+
+
+def _template(parts: list[str]) -> str:
+    return "%d".join(part.replace("%", "%%") for part in parts)
+
+
+def knows_tags(reader: HttpReader, uri: str, manifest: Manifest, name: str) -> bool:
+    """Whether ETL ``name`` proves what its answers are answers to; one of an earlier version knows no ``tag``.
+
+    Raises ClusterError if it does not answer.
+    """
+    path = object_path(uri, manifest.name(0), etl_name=name, etl_args='{"wire":"info","tag":0}')
+    try:
+        reader.get(path, _INFO_BYTES)
+    except ObjectError as error:
+        if error.status == 400:  # an unknown field
+            return False
+        raise _unanswered(name, f"{uri}/{manifest.name(0)}", error) from None
+    return True
+
+
+def prove(
+    reader: HttpReader, uri: str, manifest: Manifest, name: str, spec: Spec, targets: int, tags: bool = False
+) -> int:
+    """Compare the ETL's samples with those made here, on objects of every target; answers how many were compared.
+
+    ``targets``: how many there are; 0 if this token may not know, and then wherever some samples turn out to lie.
+    ``tags``: whether it ``knows_tags``, and so must prove its answers.
+    Raises ClusterError that names the versions on both sides if a byte differs.
+    """
+    hosts: set[str] = set()
+    compared = 0
+    for index in np.linspace(0, len(manifest) - 1, min(len(manifest), _PLACES)).astype(int).tolist():
+        if compared >= 2 and len(hosts) >= (targets or _PLACES):
+            break
+        object_name = manifest.name(index)
+        object_ = object_path(uri, object_name)
+        host = reader.host_of(object_)
+        if host in hosts and compared >= 2:
+            continue
+        hosts.add(host)
+        row = bytearray(spec.size * spec.size * 3)
+        path, statement = EtlPaths(uri, name, spec, compared, "raw", tags).ask(object_name, 3, index)
+        key = Key(compared, 3, index) if spec.recipe == "train" else None
+        try:
+            here = transform(reader.get(object_), spec, key).tobytes()
+            reader.get_into(path, memoryview(row), statement)
+        except CorruptSample:
+            continue  # training will say so when it comes to this object
+        except ObjectError as error:
+            raise _unanswered(name, f"{uri}/{object_name}", error) from None
+        if here != bytes(row):
+            answer = reader.get(object_path(uri, object_name, etl_name=name, etl_args='{"wire":"info"}'), _INFO_BYTES)
+            info = printable(answer.decode("utf-8", "replace"))
+            raise ClusterError(
+                f"ETL {name} makes other pixels of {uri}/{object_name} than this machine. There: {info}. Here: "
+                f"Pillow {PIL.__version__}, NumPy {np.__version__}, code {code_sha256()}. "
+                "Use the same versions on both sides."
+            )
+        compared += 1
+    return compared
+
+
+def _unanswered(name: str, where: str, error: ObjectError) -> ClusterError:
+    """The sentence for an ETL that does not answer for an object."""
+    return ClusterError(
+        f"ETL {name} does not answer for {where}: {error}. Check that it runs and that its code is this version's; "
+        "data.etl.manage=auto starts ETLs, and data.transform=client needs none."
+    )
