@@ -4,7 +4,6 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,12 +17,6 @@ from sources.errors import ClusterError, ConfigError, UserError
 from sources.lease import Lease, myself
 
 OTHER_MACHINE = {"host": "elsewhere", "boot": "another boot", "beat": 1}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAIS]:
-    with EmbeddedAIS(tmp_path_factory.mktemp("ais")) as running:
-        yield running
 
 
 @pytest.fixture

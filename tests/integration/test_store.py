@@ -2,7 +2,6 @@
 
 import pickle
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +16,6 @@ from aistore_data.client.access import Access
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.upload.destination import Folder, present, put
 from sources.errors import DataError, ObjectError
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAIS]:
-    with EmbeddedAIS(tmp_path_factory.mktemp("ais")) as running:
-        yield running
 
 
 @pytest.fixture
