@@ -20,7 +20,7 @@ from training.loader.open_data import Data, open_data
 from training.loader.order import TrainBatches, ValBatches
 from training.loader.workers import start_worker_server
 from training.processes.collectives import on_main
-from training.processes.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped
+from training.processes.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped, stopped_in
 from training.processes.rendezvous import process_group
 from training.processes.rescue import in_words, notes
 from training.processes.world import World, choose_device, read_world
@@ -50,13 +50,14 @@ def run(config: Config) -> int:
             code = _run(config, world, device, stop)
         stop.ignore_from_now_on()
         return code
-    except UserError as error:
-        return _say_error(who, f"{error}{notes(error)}", error.exit_code)
-    except Stopped as reason:
-        stop.ignore_from_now_on()
-        put_error(f"\nstopped by {reason}; what was saved before is untouched.")
-        return EXIT_CODE
-    except Exception as error:
+    except (Exception, Stopped) as error:
+        if reason := stopped_in(error):
+            stop.ignore_from_now_on()
+            put_error(f"\nstopped by {reason}; what was saved before is untouched.")
+            return EXIT_CODE
+        if isinstance(error, UserError):
+            return _say_error(who, f"{error}{notes(error)}", error.exit_code)
+        assert isinstance(error, Exception)
         sentence = in_words(error, several=who != "", whole=who in ("", "rank 0: "), compiled=config.train.compile)
         if not sentence:
             raise

@@ -1,12 +1,20 @@
 """Requests to stop inside calls that must not be disturbed."""
 
+import io
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from training.processes.preemption import StopFlag, Stopped, undisturbed
+from sources.errors import UserError
+from training.config.schema import Config
+from training.processes.preemption import EXIT_CODE, StopFlag, Stopped, stopped_in, undisturbed
+from training.run import run
+from training.run_dir import checkpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
@@ -81,3 +89,46 @@ def test_other_threads_are_not_concerned(stop: StopFlag) -> None:
         signal.raise_signal(signal.SIGINT)
     over.set()
     thread.join()
+
+
+def test_a_request_that_interrupts_a_checkpoint_is_no_failed_write(
+    stop: StopFlag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.save answers the interruption with an error of its own, about the position in the file."""
+    write = io.BufferedWriter.write
+
+    class Interrupted(io.BufferedWriter):
+        def write(self, content: Any) -> int:
+            written = write(self, content)
+            if stop.requested:
+                signal.raise_signal(signal.SIGTERM)
+            return written
+
+    monkeypatch.setattr(io, "BufferedWriter", Interrupted)
+    folder = tmp_path / "checkpoints"
+    state = {"weights": torch.zeros(100_000)}
+    checkpoint.save(folder, state)
+    before = (folder / "last.pt").read_bytes()
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises((UserError, Stopped)) as caught:
+        checkpoint.save(folder, state)
+    assert isinstance(stopped_in(caught.value), Stopped)
+    assert [path.name for path in folder.iterdir()] == ["last.pt"] and (folder / "last.pt").read_bytes() == before
+
+
+def test_an_error_over_a_request_to_stop_ends_as_a_stopped_run(
+    stop: StopFlag, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> int:
+        try:
+            try:
+                raise Stopped("SIGTERM")
+            finally:
+                raise RuntimeError("unexpected pos 2076736 vs 2076624")
+        except RuntimeError as error:
+            raise UserError(f"the checkpoint could not be written: {error}") from None
+
+    monkeypatch.setattr("training.run._run", interrupted)
+    assert run(Config(device="cpu")) == EXIT_CODE
+    assert "stopped by SIGTERM" in capsys.readouterr().err
+    assert stopped_in(OSError("the disk is full")) is None

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from sources.errors import chain
+
 EXIT_CODE = 85
 """Stopped on request, with everything saved that is needed to go on."""
 
@@ -46,6 +48,14 @@ class Stopped(BaseException):
 
     Like KeyboardInterrupt no ``Exception``: a library that tries again after any of these must not swallow it.
     """
+
+
+def stopped_in(error: BaseException) -> Stopped | None:
+    """The Stopped over which a library raised an error of its own; None if the error has nothing to do with one.
+
+    ``torch.save`` does so: a write that Stopped interrupts becomes a RuntimeError about the file's position.
+    """
+    return next((link for link in chain(error) if isinstance(link, Stopped)), None)
 
 
 class _Block:

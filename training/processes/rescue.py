@@ -14,6 +14,7 @@ import torch
 
 from sources.errors import UserError, chain
 from training.processes.collectives import from_main, is_lost_peer
+from training.processes.preemption import stopped_in
 from training.state.consumed import UNKNOWN
 from training.state.run_state import Run, last_checkpoint, last_path, save
 
@@ -120,6 +121,8 @@ def rescue(run: Run, error: Exception, collect: Callable[[], None], uncollected:
     there are several, the epoch goes without a fingerprint instead.
     """
     if not run.world.is_main or isinstance(error, NotFiniteError) or getattr(error, "__notes__", None):
+        return
+    if stopped_in(error):  # the user asked twice, and waits
         return
     run.state.sound = run.state.sound and (run.state.position == run.saved or _device_is_through(run))
     if run.state.sound and uncollected and run.world.size == 1:

@@ -45,8 +45,10 @@ def save(folder: Path, state: dict[str, Any], also: Sequence[str] = ()) -> Path:
             _link(temporary, folder / name)
         temporary.replace(path)
         _sync_folder(folder)
-    except (OSError, RuntimeError) as error:  # torch's zip writer raises the latter over the OSError of a failed write
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError | RuntimeError):  # torch's zip writer raises the latter over any error
+            raise
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise UserError(
             f"the checkpoint {path} could not be written: {getattr(cause, 'strerror', None) or cause}. "
