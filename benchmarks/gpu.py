@@ -23,7 +23,9 @@ from benchmarks.measure import Session, reply
 from benchmarks.receive import ready_samples, static_server
 from benchmarks.results import Row, Table, alone, begin, parser
 from sources.source import Source
-from training.config.schema import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
+from training.config.data_options import DataConfig
+from training.config.schema import Config
+from training.config.train_options import ModelConfig, OptimConfig, TrainConfig
 from training.engine.loop import Clock, train_epoch
 from training.engine.numerics import set_numerics
 from training.loader.loader import Feed

@@ -25,7 +25,9 @@ from torch import nn
 
 from benchmarks.results import Row, Table, begin, parser, rows
 from sources.source import Source
-from training.config.schema import Config, DataConfig, ModelConfig, TrainConfig
+from training.config.data_options import DataConfig
+from training.config.schema import Config
+from training.config.train_options import ModelConfig, TrainConfig
 from training.engine.build import assemble
 from training.engine.loop import Clock, train_epoch
 from training.engine.numerics import autocast

@@ -17,7 +17,9 @@ import torch
 
 from benchmarks.loop import bare
 from benchmarks.results import Table, begin, parser, rows
-from training.config.schema import Config, DataConfig, ModelConfig, TrainConfig
+from training.config.data_options import DataConfig
+from training.config.schema import Config
+from training.config.train_options import ModelConfig, TrainConfig
 from training.engine.build import assemble
 from training.loader.fingerprint import PIXELS_OF_ONE_IN, Stream
 from training.loader.open_data import open_data

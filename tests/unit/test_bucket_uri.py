@@ -8,7 +8,7 @@ from aistore import Client
 from aistore_data.bucket.uri import parse_bucket, split_uri
 from aistore_data.client.http_reader import object_path
 from sources.errors import ConfigError
-from training.config.schema import DataConfig
+from training.config.data_options import DataConfig
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from sources.batch import Batch, Counts
-from training.config.schema import Config, DataConfig, TrainConfig
+from training.config.data_options import DataConfig
+from training.config.schema import Config
+from training.config.train_options import TrainConfig
 from training.engine.loop import train_step
 from training.engine.objective import Objective
 from training.loader.loader import Feed, Loader

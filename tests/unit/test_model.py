@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 from sources.errors import ConfigError, UserError
-from training.config.schema import ModelConfig, TrainConfig
+from training.config.train_options import ModelConfig, TrainConfig
 from training.engine.objective import Objective, main_logits
 from training.model.bundle import Inputs, Preprocessing, preprocessing_note
 from training.model.image_sizes import builder_options, check_sizes

@@ -9,7 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from sources.errors import ConfigError
-from training.config.schema import Config, DataConfig, ModelConfig, TrainConfig
+from training.config.data_options import DataConfig
+from training.config.schema import Config
+from training.config.train_options import ModelConfig, TrainConfig
 from training.engine.build import build_bundle
 from training.engine.objective import Objective, StepKey
 from training.loader.open_data import Data

@@ -9,7 +9,7 @@ import torchvision
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, StepLR
 
 from training.config.options import options_of
-from training.config.schema import OptimConfig
+from training.config.train_options import OptimConfig
 from training.optim.optimizers import OPTIMIZERS, build_optimizer, clip_gradients
 from training.optim.schedule import build_schedule, learning_rate_factor
 

@@ -9,7 +9,7 @@ from etl import Spec
 from sources.samples import SyntheticDataset
 from sources.source import Specs
 from tests.conftest import PROJECT
-from training.config.schema import DataConfig
+from training.config.data_options import DataConfig
 from training.loader.open_data import OPENERS
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.config.schema import Config, OptimConfig, TrainConfig
+from training.config.schema import Config
+from training.config.train_options import OptimConfig, TrainConfig
 from training.processes.world import World
 from training.report.console import Console
 from training.run_dir.records import NoRecords, RunDirectory

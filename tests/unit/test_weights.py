@@ -18,7 +18,8 @@ import torch
 import torchvision
 
 from sources.errors import ConfigError, UserError
-from training.config.schema import Config, ModelConfig
+from training.config.schema import Config
+from training.config.train_options import ModelConfig
 from training.engine.build import build_bundle
 from training.loader.open_data import Data
 from training.model.bundle import Preprocessing, preprocessing_note

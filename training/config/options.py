@@ -182,3 +182,8 @@ def with_present_names(config: Mapping[Any, Any]) -> dict[Any, Any]:
             if isinstance(target, dict):
                 target.setdefault(new_option, value)
     return present
+
+
+def where(name: str, *values: str) -> Callable[[Mapping[str, Any]], bool]:
+    """An option that changes the result only where another one has one of these values."""
+    return lambda options: options.get(name) in values

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from training.config.schema import TrainConfig
+from training.config.train_options import TrainConfig
 from training.model.bundle import Bundle, denormalise, normalise
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import nn
 
-from training.config.schema import ModelConfig
+from training.config.train_options import ModelConfig
 from training.model.weights import Weights
 
 RGB = tuple[float, float, float]

@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from sources.errors import ConfigError, UserError
-from training.config.schema import ModelConfig
+from training.config.train_options import ModelConfig
 from training.model.bundle import MEAN, STD, Bundle, Inputs, Preprocessing, preprocessing_note
 from training.model.image_sizes import AUXILIARY_LOSS_WEIGHT, builder_options, check_batch_of_one, check_sizes
 from training.model.weights import Weights, load_weights, other_classes, read_weights, under_own_names

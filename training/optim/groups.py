@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from training.config.schema import OptimConfig
+from training.config.train_options import OptimConfig
 
 
 def parameter_groups(model: nn.Module, options: OptimConfig) -> list[dict[str, Any]]:

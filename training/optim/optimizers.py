@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from training.config.schema import OptimConfig
+from training.config.train_options import OptimConfig
 from training.optim.groups import parameter_groups
 
 OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], OptimConfig], Optimizer]] = {

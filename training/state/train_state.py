@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.config.schema import Config, OptimConfig
+from training.config.schema import Config
+from training.config.train_options import OptimConfig
 from training.optim.optimizers import build_optimizer, clip_gradients
 from training.optim.schedule import build_schedule
 from training.state.checkpoint_contents import FORMAT, check_fits
