@@ -23,6 +23,12 @@ def long_case(*values: str) -> Any:
     return pytest.param(*values, marks=pytest.mark.long)
 
 
+def heard_signals() -> None:
+    """As in a terminal: who runs the tests in the background, or under nohup, ignores these, and children inherit it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts train.py in a process group of its own, and kills the group in the end."""
@@ -34,6 +40,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process = subprocess.Popen(
             [sys.executable, str(PROJECT / "train.py"), *overrides, "run_dir=run"],
             cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            preexec_fn=heard_signals,
         )  # fmt: skip
         started.append(process)
         return process

@@ -1,5 +1,6 @@
 """Whatever lies in a checkpoint's place: it is gone on from as it was written, or a sentence says why not."""
 
+import itertools
 import json
 import os
 import re
@@ -106,6 +107,21 @@ def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path, times: int, s
         else:
             assert repr(loaded) == expected, what
     assert found
+
+
+def test_every_flipped_bit_of_a_record_s_entry_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    """zipfile and torch read an archive's list of records with different eyes: one bit makes a folder of a tensor."""
+    path, state = tmp_path / "last.pt", real_state()
+    whole, expected = archived(state), repr(migrated(state))
+    begin = whole.index(b"PK\x01\x02", whole.index(b"archive/data/3PK\x01\x02"))
+    for place, bit in itertools.product(range(begin, whole.index(b"PK\x01\x02", begin + 1)), range(8)):
+        content = bytearray(whole)
+        content[place] ^= 1 << bit
+        path.write_bytes(content)
+        try:
+            assert repr(checkpoint.load(path)) == expected, f"bit {bit} of byte {place - begin} of the entry"
+        except UserError as error:
+            assert str(path) in str(error)
 
 
 def test_every_flipped_bit_of_the_weights_is_found(tmp_path: Path) -> None:

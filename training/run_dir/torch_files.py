@@ -4,6 +4,9 @@ import pickletools
 import zipfile
 from pathlib import Path
 
+_DOS_DIRECTORY = 0x10
+"""Of a record's external attributes, by which torch's reader takes it for a folder and leaves the tensor as it is."""
+
 
 def is_archive(path: Path) -> bool:
     """Whether a file is a zip archive, as torch writes them since version 1.6. Raises OSError."""
@@ -23,6 +26,8 @@ def damage(path: Path) -> str:
             records = archive.infolist()
             if any(record.compress_type != zipfile.ZIP_STORED for record in records):
                 return "its records are compressed, which torch never does"
+            if any(record.is_dir() or record.external_attr & _DOS_DIRECTORY for record in records):
+                return "a record is marked as a folder, of which torch reads nothing"
             if sum(record.file_size for record in records) > path.stat().st_size:
                 return "its records are larger than the file"
             if bad := archive.testzip():
