@@ -1,6 +1,5 @@
 """Runs the embedded AIS as a child that ends with this process, however this process ends."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -97,16 +96,9 @@ class EmbeddedAIS:
         process = self._process
         if process is None:
             return
-        assert process.stdin is not None and process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it ended by itself
-            process.stdin.write(b"stop\n")  # said too, as a forked child of ours may still hold the pipe
-            process.stdin.flush()
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        process.stdout.close()
         try:
-            process.wait(STOP_TIMEOUT_S)
+            process.communicate(b"stop\n", STOP_TIMEOUT_S)  # said too, as a forked child of ours may hold the pipe
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # pods end too: their standard input is held by the server
-            process.wait()
+            process.communicate()
         self._process = None
