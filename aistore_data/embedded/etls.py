@@ -16,8 +16,8 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from aistore_data.embedded.calls import Message
 from aistore_data.embedded.errors import TARGET_ID, ApiError, etl_not_found
-from aistore_data.embedded.messages import Message
 from aistore_data.embedded.pods import Pod, inherited
 from aistore_data.embedded.store import Bucket
 

@@ -8,7 +8,6 @@ import http.client
 import os
 import re
 import secrets
-import select
 import signal
 import socket
 import subprocess
@@ -18,8 +17,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote, urlencode
+
+from urllib3.util.wait import wait_for_read
 
 from aistore_data.embedded.errors import ApiError
 
@@ -60,12 +60,6 @@ def pod_url(path: str, query: dict[str, str]) -> str:
     return quote(path, safe="/%") + mark + quote(rest, safe="/%?&=+")
 
 
-def open_private(path: Path) -> BinaryIO:
-    """A new file that nobody else may read."""
-    path.unlink(missing_ok=True)
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
-
-
 class PodConnection(http.client.HTTPConnection):
     """To the Unix socket ``name`` in the folder that the descriptor ``folder`` is of."""
 
@@ -104,9 +98,10 @@ class Pod:
         self._headers = {SECRET_HEADER: secret}
         self.exit_status = ""
         (logs / self._socket).unlink(missing_ok=True)
+        self._log.touch(0o600)
         self._folder = os.open(logs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with socket.socket(socket.AF_UNIX) as listener, open_private(self._log) as output:
+            with socket.socket(socket.AF_UNIX) as listener, open(self._log, "wb") as output:
                 listener.bind(socket_address(self._folder, self._socket))
                 listener.listen(BACKLOG)
                 self._process = subprocess.Popen(
@@ -222,8 +217,6 @@ class Pod:
                 except OSError as error:
                     raise ApiError(400, f'Put "http://pod": {error}') from None
                 return connection
-            poll = select.poll()  # not select(), which fails from file descriptor 1024 on
-            poll.register(connection.sock, select.POLLIN)
-            if not poll.poll(0):
+            if not wait_for_read(connection.sock, 0):
                 return connection
             connection.close()
