@@ -71,12 +71,10 @@ def ensure(client: Client, name: str, recipe: Recipe, settings: EtlSettings, say
             ours = name if name.endswith(suffix) else f"{name[:23]}{suffix}"
             if ours != name:
                 say(f"ETL {name} {_whose(owner)} and is left alone; this run uses {ours}")
-                name = ours
-                stage, owner = _look(client, name, settings, say)
-            if stage and owner != code:  # ours by its name
-                say(f"ETL {name} {_whose(owner)}; starting it anew")
-                stop(client, name)
-                stage = ""
+                return ensure(client, ours, recipe, settings, say)
+            say(f"ETL {name} {_whose(owner)}; starting it anew")
+            stop(client, name)
+            stage = ""
         if stage == "Running":
             say(f"ETL {name} is running already")
             return name, False
