@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 
 from aistore_data.client.access import Access
 from aistore_data.client.addresses import Addresses
-from aistore_data.client.connection import SCRATCH_BYTES, Connection, Get
+from aistore_data.client.answer import Get
+from aistore_data.client.connection import SCRATCH_BYTES, Connection
 from aistore_data.client.credentials import tls_context
 from aistore_data.client.http_head import parse_location
 from sources.errors import ObjectError, out_of_step

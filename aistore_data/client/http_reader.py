@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aistore_data.client.access import Access, object_path
-from aistore_data.client.connection import MOST_BYTES, Get
+from aistore_data.client.answer import MOST_BYTES, Get
 from aistore_data.client.fetch import Fetcher
 from sources.errors import ObjectError
 
