@@ -26,9 +26,8 @@ from aistore_data.bucket.store import Destination
 from aistore_data.upload.destination import Folder, opened, put
 from aistore_data.upload.items import InlineBytes, Item, Split, items_of
 from aistore_data.upload.transfer import Outcome, Planned, plan, transfer
-from scripts.prepare.checks import ArchiveSums, check_photos, check_splits
+from scripts.prepare.checks import ArchiveSums, check_photos, check_splits, inspect
 from scripts.prepare.flat import sort_in_place
-from scripts.prepare.inspection import inspect
 from scripts.prepare.sources import Source, open_source, sampled
 from sources.command_line import add_options, exit_code, positive, print_line
 from sources.errors import ConfigError

@@ -153,8 +153,7 @@ class Etls:
             if etl.name in self._etls:
                 raise ApiError(409, f"etl job {etl.name} already exists", "ErrETLAlreadyExists")
             self._etls[etl.name] = etl
-        self._run(etl)
-        return etl.xaction_id
+        return self._run(etl)
 
     def start(self, name: str) -> str:
         """Starts a stopped ETL again and waits until it runs."""
@@ -163,8 +162,7 @@ class Etls:
             if etl.stage != ABORTED:
                 raise ApiError(400, f"can't start ETL[{name}] during {etl.stage} stage", "ErrETL")
             etl.stage = INITIALIZING
-        self._run(etl)
-        return etl.xaction_id
+        return self._run(etl)
 
     def stop(self, name: str) -> None:
         """Ends the ETL's pod; its definition stays."""
@@ -213,7 +211,7 @@ class Etls:
         """Whether the pod runs."""
         return [{"target_id": TARGET_ID, "health_status": self.get(name).stage}]
 
-    def _run(self, etl: Etl) -> None:
+    def _run(self, etl: Etl) -> str:
         reason, pod = missing_packages(etl.environment.get("PACKAGES", "")), None
         if not reason:
             try:
@@ -225,7 +223,7 @@ class Etls:
             ours = etl.pod is pod or pod is None  # else it was stopped and started again meanwhile
             if pod and ours and not reason and etl.stage == INITIALIZING and not pod.died.is_set():
                 etl.stage = RUNNING
-                return
+                return etl.xaction_id
             reason = reason or "it was stopped meanwhile"
             if ours:
                 etl.stage = ABORTED

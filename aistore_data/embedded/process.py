@@ -45,9 +45,7 @@ class EmbeddedAIS:
         if imagefolder is not None:
             self._command += ["--layout", layout, "--", str(imagefolder.absolute())]
         # Not the token of this environment, which is for a cluster: without one here, the server makes one.
-        self._environment = {key: value for key, value in os.environ.items() if key != "AIS_AUTHN_TOKEN"}
-        if token:
-            self._environment["AIS_AUTHN_TOKEN"] = token
+        self._environment = os.environ | {"AIS_AUTHN_TOKEN": token or ""}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
