@@ -49,14 +49,12 @@ class Record:
     @property
     def epoch_length(self) -> int:
         """Samples that a training epoch consumes."""
-        batch_size: int = self.config["train"]["batch_size"]
-        return self.samples // batch_size * batch_size
+        return self.samples - self.samples % int(self.config["train"]["batch_size"])
 
     @property
     def samples(self) -> int:
         """Training samples in the data set."""
-        count: int = self.environment["data"].get("train", {}).get("samples", self.config["data"]["train_samples"])
-        return count
+        return int(self.environment["data"].get("train", {}).get("samples", self.config["data"]["train_samples"]))
 
     def fingerprints(self, kind: str) -> dict[int, str]:
         """By epoch, where there is one."""
@@ -66,13 +64,6 @@ class Record:
     def codes_of(self, epoch: int) -> np.ndarray:
         """Codes uint16 of an epoch's samples in order; 0 where they are not known."""
         return self.codes[epoch * self.epoch_length :][: self.epoch_length]
-
-
-def causes(a: Record, b: Record) -> list[str]:
-    """What was not the same from the beginning."""
-    before, now = ({"config": r.config, "environment": r.environment} for r in (a, b))
-    changes = compatibility.changes_of_result(before, now) + compatibility.changes_of_rounding(before, now)
-    return list(map(str, changes))
 
 
 def part_in_samples(a: Record, b: Record) -> str | None:
@@ -149,8 +140,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
     for path in unfinished:
         print(f"  {visible(path)} has not finished")
-    for cause in causes(a, b):
-        print(f"  {visible(cause)}")
+    before, now = ({"config": r.config, "environment": r.environment} for r in (a, b))
+    for change in compatibility.changes_of_result(before, now) + compatibility.changes_of_rounding(before, now):
+        print(f"  {visible(str(change))}")
     return 1 if found else 0
 
 
