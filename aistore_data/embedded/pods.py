@@ -180,24 +180,23 @@ class Pod:
             query["etl_fqn"] = quote(str(source), safe="")  # encoded twice: urlencode does it again
         url = pod_url(f"/{bucket}/{name}", query)
         headers = self._headers | {FILE_HEADER: query.get("etl_fqn", "")}
-        connection = self._connection(timeout_s)
+        connection, keep = self._connection(timeout_s), False
         try:
             connection.request("PUT", url, body, headers)
             response = connection.getresponse()
             data = response.read(MAX_ANSWER_BYTES + 1)
             if len(data) > MAX_ANSWER_BYTES:
-                connection.close()
                 raise ApiError(400, f"the ETL's answer for {bucket}/{name} has over {MAX_ANSWER_BYTES} bytes", "ErrETL")
+            keep = not response.will_close
         except TimeoutError:
-            connection.close()
             raise ApiError(400, f'Put "http://pod{url}": context deadline exceeded (after {timeout_s:g} s)') from None
         except (http.client.HTTPException, OSError) as error:
-            connection.close()
             raise ApiError(400, f'Put "http://pod{url}": EOF ({error})') from None
-        if response.will_close:
-            connection.close()
-        else:
-            self._idle.append(connection)
+        finally:
+            if keep:
+                self._idle.append(connection)
+            else:
+                connection.close()
         if response.status >= 400:
             raise ApiError(response.status, f"ETL error: {data.decode('utf-8', 'replace')}", "ErrETL")
         return data

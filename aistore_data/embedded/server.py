@@ -81,9 +81,7 @@ class EmbeddedServer:
 def served_objects(folder: Path, layout: Layout) -> dict[str, Entry]:
     """Object name → entry for ``folder``: those that an upload in this layout makes of it. Raises UserError.
 
-    ``folders``: ``train/CLASS/x.JPEG`` and ``val/CLASS/y.JPEG``. ``pairs``: ``train/0000353.jpg``, numbered in the
-    manifest's order, beside ``train/0000353.cls`` with the class number as text. In both, the class names are in
-    ``.imagenet-ais/train/classes.json`` and that of val.
+    ``aistore_data.bucket.layout`` says what the layouts are.
     """
     from aistore_data.upload.items import File, index_folder, items_of  # here: a server without a folder needs no NumPy
 
