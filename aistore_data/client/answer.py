@@ -233,13 +233,8 @@ class Answer:
             get.body += piece
             self.received += len(piece)
             return
-        begin, row = self.received, get.row
-        self.received = end = begin + len(piece)
-        if end <= self.room:
-            row[begin:end] = piece
-        elif begin >= self.room:
-            self.proof += piece
-        else:
-            room = self.room - begin
-            row[begin:] = piece[:room]
-            self.proof += piece[room:]
+        begin, room = self.received, max(0, self.room - self.received)
+        self.received += len(piece)
+        content = piece[:room]
+        get.row[begin : begin + len(content)] = content
+        self.proof += piece[room:]
