@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -206,16 +207,15 @@ class Pod:
 
         A request that was sent is not sent again: the transform may have killed its worker.
         """
-        while True:
-            try:
+        with suppress(IndexError):  # other threads take connections, too
+            while True:
                 connection = self._idle.pop()
-            except IndexError:
-                connection = PodConnection(self._folder, self._socket, timeout_s)
-                try:
-                    connection.connect()
-                except OSError as error:
-                    raise ApiError(400, f'Put "http://pod": {error}') from None
-                return connection
-            if not wait_for_read(connection.sock, 0):
-                return connection
-            connection.close()
+                if not wait_for_read(connection.sock, 0):
+                    return connection
+                connection.close()
+        connection = PodConnection(self._folder, self._socket, timeout_s)
+        try:
+            connection.connect()
+        except OSError as error:
+            raise ApiError(400, f'Put "http://pod": {error}') from None
+        return connection
