@@ -67,6 +67,10 @@ class Run:
         self.config = _read_config(path / "config.yaml")
         self.environment = read_object(path / "environment.json")
         self.lines = [line for line in lines if needed <= line.keys()]
+        self.last = self.lines[-1] if self.lines else {}
+        self.attempt = max(1, *(int(source.get("attempt", 1)) for source in (self.environment, self.last)))
+        is_evaluation = self.config.get("mode") == "evaluate"
+        self.epochs = 0 if is_evaluation else int(self._config("train", "epochs", 0))  # 0: not known, too
         self.summary = read_object(path / "summary.json")
         self.preempted = (path / "PREEMPTED").exists()
         self.locked = bool(locks)  # a killed run leaves its lock behind
@@ -83,21 +87,6 @@ class Run:
         if not self.environment:
             return "waiting" if lives or not self.locked else "died"
         return "running" if lives else "died"
-
-    @property
-    def last(self) -> dict[str, Any]:
-        """The last line of metrics.jsonl."""
-        return self.lines[-1] if self.lines else {}
-
-    @property
-    def attempt(self) -> int:
-        """How often the run was started, counted from 1."""
-        return max(1, *(int(source.get("attempt", 1)) for source in (self.environment, self.last)))
-
-    @property
-    def epochs(self) -> int:
-        """To train; 0 in an evaluation, or where it is not known."""
-        return 0 if self.config.get("mode") == "evaluate" else int(self._config("train", "epochs", 0))
 
     @property
     def steps_per_epoch(self) -> int:

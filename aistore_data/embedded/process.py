@@ -26,6 +26,8 @@ class EmbeddedAIS:
 
     endpoint: str
     token: str
+    pid: int
+    """The server's process, while it runs."""
 
     def __init__(
         self,
@@ -48,12 +50,6 @@ class EmbeddedAIS:
         self._environment = os.environ | {"AIS_AUTHN_TOKEN": token or ""}
         self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def pid(self) -> int:
-        """The server's process id, while it runs."""
-        assert self._process is not None
-        return self._process.pid
-
     def __enter__(self) -> "EmbeddedAIS":
         with tempfile.TemporaryFile() as errors:
             process = self._process = subprocess.Popen(
@@ -65,6 +61,7 @@ class EmbeddedAIS:
                 stderr=errors,
                 start_new_session=True,
             )
+            self.pid = process.pid
             assert process.stdout is not None
             alarm = threading.Timer(START_TIMEOUT_S, process.kill)
             try:
