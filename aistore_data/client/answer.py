@@ -49,6 +49,7 @@ class Get:
     body: bytearray = field(default_factory=bytearray)
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
+    """By their names in lower case."""
     error: ObjectError | OSError | None = None
     took_s: float = 0.0
     deadline: float = 0.0
@@ -94,11 +95,6 @@ class Answer:
         self.left = 0  # bytes to the end of the body, or of the chunk
         self.room = 0 if get.row is None else len(get.row)
         self.total = (get.most if get.row is None else self.room) + (0 if get.stated is None else PROOF_BYTES)
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Of the answer, by their names in lower case; none before they have come."""
-        return self.head.headers if self.head else {}
 
     def problem(self, token: Token) -> ObjectError | None:
         """What is wrong with the complete answer, without the token."""

@@ -251,7 +251,7 @@ class Fetcher(Generic[T]):
         problem: ObjectError | None = None
         if connection.status in _REDIRECTS and connection.redirects < _MOST_REDIRECTS:
             try:
-                target = parse_location(connection.headers.get("location", ""), self._scheme)
+                target = parse_location(get.headers.get("location", ""), self._scheme)
                 problem = out_of_step("more has come than a redirect") if connection.surplus else None
             except ObjectError as error:
                 problem = error
