@@ -55,15 +55,8 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
     with opened(options.dest, options.endpoint) as (destination, check):
         planned = plan(items, destination, options.replace)
         _warn(planned, destination)
-        outcome = transfer(
-            planned,
-            destination,
-            options.workers,
-            options.replace,
-            None if options.no_inspect else inspect,
-            sums.on_read,
-            check,
-        )
+        transform = None if options.no_inspect else inspect
+        outcome = transfer(planned, destination, options.workers, options.replace, transform, sums.on_read, check)
         sums.finish()
         report = _report(source, splits, items, outcome, options)
         put(destination, REPORT, json.dumps(report, indent=1).encode())
