@@ -10,7 +10,6 @@ trained or read from the data sets. The exit code is 0 for the same run, 1 for d
 import argparse
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +25,36 @@ from training.state import compatibility
 _FIGURES = ("loss", "acc1", "acc5")
 
 
-@dataclass(frozen=True)
 class Record:
-    """What a run directory holds."""
+    """What a run directory holds. Raises ConfigError for anything else."""
 
-    path: Path
-    config: dict[str, Any]
-    environment: dict[str, Any]
-    lines: dict[tuple[str, int, int], dict[str, Any]]
-    """Of metrics.jsonl: the last one for each (kind, epoch, step)."""
-    codes: np.ndarray
-    """Of stream.bin: uint16 [samples]."""
-    summary: dict[str, Any] | None
+    def __init__(self, path: Path) -> None:
+        if not is_run_directory(path):
+            raise ConfigError(f"{path} is not the directory of a run: it has no config.yaml of ours.")
+        try:
+            config = load_file(path / "config.yaml")
+            rows = read_lines(path / "metrics.jsonl")
+            summary = path / "summary.json"
+            self.path = path
+            self.config: dict[str, Any] = {k: value for k, value in config.items() if k not in ("defaults", "hydra")}
+            self.environment: dict[str, Any] = json.loads((path / "environment.json").read_text())
+            self.lines = {(row["kind"], row["epoch"], row["step"]): row for row in rows}  # the last one of each
+            self.codes = np.fromfile(path / "stream.bin", "<u2")  # uint16 [samples]
+            self.summary: dict[str, Any] | None = json.loads(summary.read_text()) if summary.exists() else None
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(
+                f"{path} cannot be compared: {error}. Was the run stopped before its first step?"
+            ) from None
 
     @property
     def epoch_length(self) -> int:
         """Samples that a training epoch consumes."""
-        batch_size: int = self.config["train"]["batch_size"]
-        return self.samples // batch_size * batch_size
+        return self.samples - self.samples % int(self.config["train"]["batch_size"])
 
     @property
     def samples(self) -> int:
         """Training samples in the data set."""
-        count: int = self.environment["data"].get("train", {}).get("samples", self.config["data"]["train_samples"])
-        return count
+        return int(self.environment["data"].get("train", {}).get("samples", self.config["data"]["train_samples"]))
 
     def fingerprints(self, kind: str) -> dict[int, str]:
         """By epoch, where there is one."""
@@ -59,33 +64,6 @@ class Record:
     def codes_of(self, epoch: int) -> np.ndarray:
         """Codes uint16 of an epoch's samples in order; 0 where they are not known."""
         return self.codes[epoch * self.epoch_length :][: self.epoch_length]
-
-
-def read(path: Path) -> Record:
-    """A run directory. Raises ConfigError for anything else."""
-    if not is_run_directory(path):
-        raise ConfigError(f"{path} is not the directory of a run: it has no config.yaml of ours.")
-    try:
-        config = load_file(path / "config.yaml")
-        rows = read_lines(path / "metrics.jsonl")
-        summary = path / "summary.json"
-        return Record(
-            path=path,
-            config={name: value for name, value in config.items() if name not in ("defaults", "hydra")},
-            environment=json.loads((path / "environment.json").read_text()),
-            lines={(row["kind"], row["epoch"], row["step"]): row for row in rows},
-            codes=np.fromfile(path / "stream.bin", "<u2"),
-            summary=json.loads(summary.read_text()) if summary.exists() else None,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{path} cannot be compared: {error}. Was the run stopped before its first step?") from None
-
-
-def causes(a: Record, b: Record) -> list[str]:
-    """What was not the same from the beginning."""
-    before, now = ({"config": r.config, "environment": r.environment} for r in (a, b))
-    changes = compatibility.changes_of_result(before, now) + compatibility.changes_of_rounding(before, now)
-    return list(map(str, changes))
 
 
 def part_in_samples(a: Record, b: Record) -> str | None:
@@ -139,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("other", type=Path, help="that of another")
     options = parser.parse_args(arguments)
     try:
-        a, b = read(options.run), read(options.other)
+        a, b = Record(options.run), Record(options.other)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -162,8 +140,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
     for path in unfinished:
         print(f"  {visible(path)} has not finished")
-    for cause in causes(a, b):
-        print(f"  {visible(cause)}")
+    before, now = ({"config": r.config, "environment": r.environment} for r in (a, b))
+    for change in compatibility.changes_of_result(before, now) + compatibility.changes_of_rounding(before, now):
+        print(f"  {visible(str(change))}")
     return 1 if found else 0
 
 

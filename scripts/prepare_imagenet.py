@@ -26,9 +26,8 @@ from aistore_data.bucket.store import Destination
 from aistore_data.upload.destination import Folder, opened, put
 from aistore_data.upload.items import InlineBytes, Item, Split, items_of
 from aistore_data.upload.transfer import Outcome, Planned, plan, transfer
-from scripts.prepare.checks import ArchiveSums, check_photos, check_splits
+from scripts.prepare.checks import ArchiveSums, check_photos, check_splits, inspect
 from scripts.prepare.flat import sort_in_place
-from scripts.prepare.inspection import inspect
 from scripts.prepare.sources import Source, open_source, sampled
 from sources.command_line import add_options, exit_code, positive, print_line
 from sources.errors import ConfigError
@@ -56,15 +55,8 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
     with opened(options.dest, options.endpoint) as (destination, check):
         planned = plan(items, destination, options.replace)
         _warn(planned, destination)
-        outcome = transfer(
-            planned,
-            destination,
-            options.workers,
-            options.replace,
-            None if options.no_inspect else inspect,
-            sums.on_read,
-            check,
-        )
+        transform = None if options.no_inspect else inspect
+        outcome = transfer(planned, destination, options.workers, options.replace, transform, sums.on_read, check)
         sums.finish()
         report = _report(source, splits, items, outcome, options)
         put(destination, REPORT, json.dumps(report, indent=1).encode())

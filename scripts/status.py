@@ -28,7 +28,6 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,21 +52,29 @@ _NARROWEST = 7
 """To which the first column shrinks on a narrow terminal."""
 
 
-@dataclass(frozen=True)
 class Run:
-    """What a run directory tells of a run; everything but the path may be missing."""
+    """What a run directory tells of a run at the time ``now``; everything but the path may be missing."""
 
-    path: Path
-    config: dict[str, Any]
-    environment: dict[str, Any]
-    lines: list[dict[str, Any]]
-    """Of metrics.jsonl, at least the last epoch's."""
-    summary: dict[str, Any]
-    preempted: bool
-    locked: bool
-    """Whether there is a lock file, which a killed run leaves behind."""
-    age_s: float
-    """Seconds since the last sign of life; infinite if there was none."""
+    def __init__(self, path: Path, now: float) -> None:
+        locks = list(path.glob(f"{LOCK}*"))
+        changes = [-math.inf]
+        for sign in (*locks, *(path / name for name in _SIGNS)):
+            with suppress(FileNotFoundError):
+                changes.append(sign.stat().st_mtime)
+        needed = {"kind", "epoch", "step", "attempt", "time"}
+        lines = read_lines(path / "metrics.jsonl", _TAIL_BYTES)  # at least the last epoch's
+        self.path = path
+        self.config = _read_config(path / "config.yaml")
+        self.environment = read_object(path / "environment.json")
+        self.lines = [line for line in lines if needed <= line.keys()]
+        self.last = self.lines[-1] if self.lines else {}
+        self.attempt = max(1, *(int(source.get("attempt", 1)) for source in (self.environment, self.last)))
+        is_evaluation = self.config.get("mode") == "evaluate"
+        self.epochs = 0 if is_evaluation else int(self._config("train", "epochs", 0))  # 0: not known, too
+        self.summary = read_object(path / "summary.json")
+        self.preempted = (path / "PREEMPTED").exists()
+        self.locked = bool(locks)  # a killed run leaves its lock behind
+        self.age_s = max(0.0, now - max(changes))  # since the last sign of life; infinite if there was none
 
     @property
     def state(self) -> str:
@@ -80,21 +87,6 @@ class Run:
         if not self.environment:
             return "waiting" if lives or not self.locked else "died"
         return "running" if lives else "died"
-
-    @property
-    def last(self) -> dict[str, Any]:
-        """The last line of metrics.jsonl."""
-        return self.lines[-1] if self.lines else {}
-
-    @property
-    def attempt(self) -> int:
-        """How often the run was started, counted from 1."""
-        return max(1, *(int(source.get("attempt", 1)) for source in (self.environment, self.last)))
-
-    @property
-    def epochs(self) -> int:
-        """To train; 0 in an evaluation, or where it is not known."""
-        return 0 if self.config.get("mode") == "evaluate" else int(self._config("train", "epochs", 0))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -136,26 +128,6 @@ class Run:
 
     def _config(self, group: str, name: str, default: int) -> Any:
         return self.config.get(group, {}).get(name, default)
-
-
-def read(path: Path, now: float) -> Run:
-    """What there is to read at the time ``now``."""
-    locks = list(path.glob(f"{LOCK}*"))
-    changes = [-math.inf]
-    for sign in (*locks, *(path / name for name in _SIGNS)):
-        with suppress(FileNotFoundError):
-            changes.append(sign.stat().st_mtime)
-    needed = {"kind", "epoch", "step", "attempt", "time"}
-    return Run(
-        path=path,
-        config=_read_config(path / "config.yaml"),
-        environment=read_object(path / "environment.json"),
-        lines=[line for line in read_lines(path / "metrics.jsonl", _TAIL_BYTES) if needed <= line.keys()],
-        summary=read_object(path / "summary.json"),
-        preempted=(path / "PREEMPTED").exists(),
-        locked=bool(locks),
-        age_s=max(0.0, now - max(changes)),
-    )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -236,7 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     now = time.time()
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    put(visible(table((row(read(path, now)) for path in paths), width)))
+    put(visible(table((row(Run(path, now)) for path in paths), width)))
     return 0
 
 

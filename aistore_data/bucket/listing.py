@@ -10,7 +10,7 @@ import xxhash
 
 from aistore_data.bucket.layout import METADATA_PREFIX, classes_name, manifest_name
 from aistore_data.bucket.store import ObjectStore
-from aistore_data.client.connection import Get
+from aistore_data.client.answer import Get
 from sources.disk import read_cached, write_cached
 from sources.errors import ClusterError, ObjectError
 from sources.manifest import ARRAYS, IMG_EXTENSIONS, Manifest, checksum_digest, class_names

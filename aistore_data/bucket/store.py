@@ -19,7 +19,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from aistore_data.bucket.uri import split_uri
 from aistore_data.client.access import Access, object_path, server_message
-from aistore_data.client.connection import MOST_BYTES
+from aistore_data.client.answer import MOST_BYTES
 from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.sdk import explain, make_client
 from sources.errors import ObjectError

@@ -1,6 +1,8 @@
 """The addresses of hosts: looked up once, and again when none of them can be connected to any more."""
 
+import errno
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from aistore_data.client.http_head import parse_host
@@ -40,6 +42,23 @@ class Addresses:
         known.found.remove(good[0])
         known.found.append(good[0])
         return good[0]
+
+    def connect(self, host: str) -> tuple[socket.socket, Address]:
+        """A socket that is connecting, without waiting for it, and the address. Raises OSError if none can be tried."""
+        while True:
+            family, address = self.next(host)
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with suppress(BlockingIOError):
+                    sock.connect(address)
+                return sock, (family, address)
+            except OSError as error:
+                sock.close()
+                if not self.failed(host, (family, address)):
+                    code = error.errno or 0
+                    raise OSError(code, f"{host}: {errno.errorcode.get(code, code)}") from None
 
     def failed(self, host: str, address: Address) -> bool:
         """No connection could be made to ``address``; whether another one can be tried at once."""

@@ -8,22 +8,20 @@ requests whose answers are proved that is looked at once for all, as a proof sho
 each time. The token goes to the cluster's own hosts alone, wherever a redirect leads.
 """
 
-import errno
 import heapq
 import itertools
 import math
 import select
-import socket
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from aistore_data.client.access import Access
 from aistore_data.client.addresses import Addresses
-from aistore_data.client.connection import SCRATCH_BYTES, Connection, Get
+from aistore_data.client.answer import Get
+from aistore_data.client.connection import SCRATCH_BYTES, Connection
 from aistore_data.client.credentials import tls_context
 from aistore_data.client.http_head import parse_location
 from sources.errors import ObjectError, out_of_step
@@ -162,22 +160,9 @@ class Fetcher(Generic[T]):
         return None
 
     def _connect(self, host: str) -> Connection:
-        while True:
-            family, address = self._addresses.next(host)
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                with suppress(BlockingIOError):
-                    sock.connect(address)
-                self._poll.register(sock.fileno(), select.EPOLLOUT)
-            except OSError as error:
-                sock.close()
-                if not self._addresses.failed(host, (family, address)):
-                    code = error.errno or 0
-                    raise OSError(code, f"{host}: {errno.errorcode.get(code, code)}") from None
-            else:
-                return Connection(sock, host, (family, address), self._tls)
+        sock, address = self._addresses.connect(host)
+        self._poll.register(sock.fileno(), select.EPOLLOUT)
+        return Connection(sock, host, address, self._tls)
 
     def _wait(self, until: float | None, finished: list[tuple[T, Get]]) -> None:
         """Handle what happens until something has finished, a deadline is over, or it is time for something else."""
@@ -266,7 +251,7 @@ class Fetcher(Generic[T]):
         problem: ObjectError | None = None
         if connection.status in _REDIRECTS and connection.redirects < _MOST_REDIRECTS:
             try:
-                target = parse_location(connection.headers.get("location", ""), self._scheme)
+                target = parse_location(get.headers.get("location", ""), self._scheme)
                 problem = out_of_step("more has come than a redirect") if connection.surplus else None
             except ObjectError as error:
                 problem = error

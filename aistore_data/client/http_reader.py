@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aistore_data.client.access import Access, object_path
-from aistore_data.client.connection import MOST_BYTES, Get
+from aistore_data.client.answer import MOST_BYTES, Get
 from aistore_data.client.fetch import Fetcher
 from sources.errors import ObjectError
 
@@ -37,36 +37,35 @@ class HttpReader:
 
         Raises ObjectError for an answer other than 200, and for one that is not HTTP; OSError if there is none.
         """
-        return bytes(self._ask(self._request(path, most=most, check=check)).body)
+        return bytes(self._ask(path, most=most, check=check).body)
 
     def get_into(self, path: str, row: memoryview, stated: bytes | None = None) -> None:
         """The body of a GET into ``row``, which it must fill exactly; errors as ``get``, and ObjectError otherwise.
 
         ``stated``: as in ``Get``, of a request whose answer has a proof.
         """
-        self._ask(self._request(path, row=row, stated=stated))
+        self._ask(path, row=row, stated=stated)
 
     def host_of(self, path: str) -> str:
         """Host and port that serve a GET of ``path``: where the proxy sends it."""
-        return self._ask(self._request(path, follow=False), any_status=True).host
+        return self._ask(path, any_status=True, follow=False).host
 
-    def _request(self, path: str, **options: Any) -> Get:
+    def _ask(self, path: str, any_status: bool = False, **options: Any) -> Get:
+        """A GET with these fields; where the answer may be another's, once more on a new connection."""
         access = self.access
         options |= {"connect_timeout_s": access.connect_timeout_s, "least_rate": LEAST_RATE}
-        return Get(path, urlsplit(access.endpoint).netloc, access.read_timeout_s, **options)
-
-    def _ask(self, get: Get, any_status: bool = False) -> Get:
-        host, path = get.host, get.path
-        self._run(get)
-        if isinstance(get.error, ObjectError) and get.error.out_of_step:  # once more, where nothing has been before
-            get.body.clear()
-            get.host, get.path, get.fresh, get.deadline = host, path, True, 0.0
-            self._run(get)
+        for fresh in (False, True):
+            get = Get(path, urlsplit(access.endpoint).netloc, access.read_timeout_s, fresh=fresh, **options)
+            self._fetcher().run([get], lambda get: get, lambda *_: None)
+            if not (isinstance(get.error, ObjectError) and get.error.out_of_step):
+                break
         if get.error is not None and not (any_status and get.status):
             raise get.error
         return get
 
-    def _run(self, get: Get) -> None:
-        if getattr(self._local, "pid", None) != os.getpid():  # a forked process must not share its parent's sockets
+    def _fetcher(self) -> Fetcher[Get]:
+        """This thread's, and this process's: a forked one must not share its parent's sockets."""
+        if getattr(self._local, "pid", None) != os.getpid():
             self._local.pid, self._local.fetcher = os.getpid(), Fetcher[Get](self.access)
-        self._local.fetcher.run([get], lambda _: get, lambda *_: None)
+        fetcher: Fetcher[Get] = self._local.fetcher
+        return fetcher

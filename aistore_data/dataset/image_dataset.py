@@ -51,16 +51,12 @@ class ImageDataset(Dataset[tuple[Any, int]]):
         self.transform = transform
         self.http = HttpReader(access)
         self.manifest = share(read_manifest(AisStore(bucket, access), prefix, classes))
+        self.classes = self.manifest.classes  # names, in the order of the labels
         self._paths: EtlPaths | None = None
         if etl_name:
             tags = knows_tags(self.http, bucket, self.manifest, etl_name)
             self._paths = EtlPaths(bucket, etl_name, self.spec, seed, "raw", tags)
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the labels."""
-        return self.manifest.classes
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the augmentation of an epoch, in this process and in running workers."""

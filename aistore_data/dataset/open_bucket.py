@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aistore.sdk.errors import AISError
-
 from aistore_data.bucket.listing import NoImagesError, read_manifest
 from aistore_data.bucket.store import AisStore
 from aistore_data.client.access import Access
@@ -210,10 +208,9 @@ def _stop_etl(client: Any, name: str, access: Access, say: Callable[[str], None]
     """At the end of a run: an ETL that cannot be stopped then must not hide how the run ended."""
     try:
         lifecycle.stop(client, name)
-    except (AISError, OSError) as error:  # also those of requests
-        say(f"ETL {name} could not be stopped: {explain(error, access)}")
-    except ClusterError as error:
-        say(f"ETL {name} could not be stopped: {error}")
+    except (ClusterError, OSError) as error:  # also those of requests
+        said = explain(error, access) if isinstance(error, OSError) else error
+        say(f"ETL {name} could not be stopped: {said}")
 
 
 def _manifest(access: Access, uri: str, prefix: str, classes: tuple[str, ...], say: Callable[[str], None]) -> Manifest:

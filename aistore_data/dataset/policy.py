@@ -21,7 +21,7 @@ from typing import Any, Literal
 from aistore_data.bucket.listing import object_problem
 from aistore_data.bucket.uri import parse_bucket
 from aistore_data.client.access import Access, object_path
-from aistore_data.client.connection import Get
+from aistore_data.client.answer import Get
 from aistore_data.client.fetch import Fetcher
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import cluster_map, explain

@@ -11,8 +11,7 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
-from aistore_data.embedded.imagefolder import BUCKET, LAYOUTS
-from aistore_data.embedded.server import EmbeddedServer
+from aistore_data.embedded.server import BUCKET, LAYOUTS, EmbeddedServer
 from aistore_data.embedded.tls import Tls
 from sources.errors import UserError
 

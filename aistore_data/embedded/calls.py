@@ -1,10 +1,11 @@
-"""What a node is asked."""
+"""What a node is asked: the request, and the JSON that it may bring."""
 
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from starlette.requests import Request
@@ -12,11 +13,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope
 
 from aistore_data.embedded.errors import ApiError
-from aistore_data.embedded.messages import Message
 from aistore_data.embedded.wire import Connection
 
 MAX_NAME_BYTES = 1024
 """Of an object here, where its file's path has 4 KB and some characters take three bytes of it."""
+MAX_MESSAGE_BYTES = 16 << 20
+"""Of a message: an ETL's class, or the names of a batch."""
 _LINGER_S, _LINGER_PIECES = 1.0, 64
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -29,6 +31,70 @@ def header(value: str) -> str:
 def json_answer(content: object) -> Response:
     """JSON in ASCII, since a client's text may hold half a character, which UTF-8 cannot."""
     return Response(json.dumps(content), media_type="application/json")
+
+
+class Message:
+    """A JSON object that a client sends, read by typed fields; a missing one, or null, is the default.
+
+    Raises ApiError 400 for a field of another type than is expected.
+    """
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.fields = fields
+
+    @classmethod
+    def of_body(cls, body: Iterable[bytes]) -> "Message":
+        """Empty without a body. Raises ApiError 400, 413."""
+        text = bytearray()
+        for piece in body:
+            text += piece
+            if len(text) > MAX_MESSAGE_BYTES:
+                raise ApiError(413, f"the request's body has more than {MAX_MESSAGE_BYTES} bytes")
+        try:
+            fields = json.loads(text.decode()) if text else {}
+        except (ValueError, RecursionError) as error:
+            raise ApiError(400, f"the request's body is not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise ApiError(400, "the request's body is not a JSON object")
+        return cls(fields)
+
+    def text(self, name: str) -> str:
+        """A string that can be written as UTF-8; else ""."""
+        value: str = self._field(name, str, "a string") or ""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _wrong(name, "valid Unicode") from None
+        return value
+
+    def whole(self, name: str) -> int:
+        """A number from 0 to 2**63 - 1, also as a string; else 0."""
+        value = self.fields.get(name)
+        if value is None or value == "":
+            return 0
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+            raise _wrong(name, "a whole number")
+        return value
+
+    def message(self, name: str) -> "Message":
+        """An object; else an empty one."""
+        return Message(self._field(name, dict, "an object") or {})
+
+    def messages(self, name: str) -> list["Message"]:
+        """A list of objects."""
+        return [Message({name: item}).message(name) for item in self._field(name, list, "a list") or []]
+
+    def _field(self, name: str, kind: type, wanted: str) -> Any:
+        value = self.fields.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise _wrong(name, wanted)
+        return value
+
+
+def _wrong(name: str, wanted: str) -> ApiError:
+    return ApiError(400, f'"{name}" of the message is not {wanted}')
 
 
 class Call(Request):

@@ -9,15 +9,14 @@ import os
 import re
 import secrets
 import threading
-from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from aistore_data.embedded.calls import Message
 from aistore_data.embedded.errors import TARGET_ID, ApiError, etl_not_found
-from aistore_data.embedded.messages import Message
 from aistore_data.embedded.pods import Pod, inherited
 from aistore_data.embedded.store import Bucket
 
@@ -66,22 +65,37 @@ def missing_packages(wanted: str) -> str:
     return ""
 
 
-@dataclass
 class Etl:
-    """One ETL: the message that started it, its stage, and its pod while there is one."""
+    """One ETL: the message that started it, its stage, and its pod while there is one. Raises ApiError 400."""
 
-    name: str
-    message: dict[str, Any]
-    environment: dict[str, str]
-    init_timeout_s: float
-    object_timeout_s: float
-    xaction_id: str
-    secret: str = field(default_factory=lambda: secrets.token_urlsafe(16))
-    stage: str = INITIALIZING
-    pod: Pod | None = None
-    obj_count: int = 0
-    in_bytes: int = 0
-    out_bytes: int = 0
+    def __init__(self, message: Message) -> None:
+        name = message.text("name")
+        if not _NAME.fullmatch(name):
+            raise ApiError(400, f'ETL name "{name[:80]}" is invalid: 6 to 32 characters of a-z, 0-9 and "-"', "ErrETL")
+        kind = message.text("communication") or "hpush://"
+        if kind != "hpush://":
+            raise ApiError(400, f'communication type "{kind[:80]}" is not supported here: use hpush', "ErrETL")
+        runtime = message.message("runtime")
+        environment = {item.text("name"): item.text("value") for item in runtime.messages("env")}
+        if "ETL_CLASS_PAYLOAD" not in environment:
+            raise ApiError(
+                400,
+                f'ETL[{name}] cannot run the image "{runtime.text("image")}": the embedded server has no containers; '
+                "start it by class (init_class)",
+                "ErrETL",
+            )
+        try:
+            base64.b64decode(environment["ETL_CLASS_PAYLOAD"], validate=True)
+        except ValueError as error:
+            raise ApiError(400, f"ETL_CLASS_PAYLOAD of ETL[{name}] is not base64: {error}", "ErrETL") from None
+        self.name, self.message, self.environment = name, message.fields, environment
+        self.init_timeout_s = duration_s(message.text("init_timeout") or DEFAULT_INIT_TIMEOUT)
+        self.object_timeout_s = duration_s(message.text("obj_timeout") or DEFAULT_OBJECT_TIMEOUT)
+        self.xaction_id = f"etl-{secrets.token_urlsafe(6)}"
+        self.secret = secrets.token_urlsafe(16)
+        self.stage = INITIALIZING
+        self.pod: Pod | None = None
+        self.obj_count = self.in_bytes = self.out_bytes = 0
 
 
 class Etls:
@@ -134,13 +148,12 @@ class Etls:
 
     def init(self, message: Message) -> str:
         """Starts a new ETL and waits until it runs; its id. Raises ApiError 409, or 400 with the pod's last lines."""
-        etl = _parse(message)
+        etl = Etl(message)
         with self._lock:
             if etl.name in self._etls:
                 raise ApiError(409, f"etl job {etl.name} already exists", "ErrETLAlreadyExists")
             self._etls[etl.name] = etl
-        self._run(etl)
-        return etl.xaction_id
+        return self._run(etl)
 
     def start(self, name: str) -> str:
         """Starts a stopped ETL again and waits until it runs."""
@@ -149,8 +162,7 @@ class Etls:
             if etl.stage != ABORTED:
                 raise ApiError(400, f"can't start ETL[{name}] during {etl.stage} stage", "ErrETL")
             etl.stage = INITIALIZING
-        self._run(etl)
-        return etl.xaction_id
+        return self._run(etl)
 
     def stop(self, name: str) -> None:
         """Ends the ETL's pod; its definition stays."""
@@ -199,7 +211,7 @@ class Etls:
         """Whether the pod runs."""
         return [{"target_id": TARGET_ID, "health_status": self.get(name).stage}]
 
-    def _run(self, etl: Etl) -> None:
+    def _run(self, etl: Etl) -> str:
         reason, pod = missing_packages(etl.environment.get("PACKAGES", "")), None
         if not reason:
             try:
@@ -211,7 +223,7 @@ class Etls:
             ours = etl.pod is pod or pod is None  # else it was stopped and started again meanwhile
             if pod and ours and not reason and etl.stage == INITIALIZING and not pod.died.is_set():
                 etl.stage = RUNNING
-                return
+                return etl.xaction_id
             reason = reason or "it was stopped meanwhile"
             if ours:
                 etl.stage = ABORTED
@@ -237,33 +249,3 @@ class Etls:
         with self._lock:
             if etl.pod is pod and etl.stage == RUNNING:  # while it starts, whoever starts it says what happened
                 etl.stage = ABORTED
-
-
-def _parse(message: Message) -> Etl:
-    name = message.text("name")
-    if not _NAME.fullmatch(name):
-        raise ApiError(400, f'ETL name "{name[:80]}" is invalid: 6 to 32 characters of a-z, 0-9 and "-"', "ErrETL")
-    communication = message.text("communication") or "hpush://"
-    if communication != "hpush://":
-        raise ApiError(400, f'communication type "{communication[:80]}" is not supported here: use hpush', "ErrETL")
-    runtime = message.message("runtime")
-    environment = {item.text("name"): item.text("value") for item in runtime.messages("env")}
-    if "ETL_CLASS_PAYLOAD" not in environment:
-        raise ApiError(
-            400,
-            f'ETL[{name}] cannot run the image "{runtime.text("image")}": the embedded server has no containers; '
-            "start it by class (init_class)",
-            "ErrETL",
-        )
-    try:
-        base64.b64decode(environment["ETL_CLASS_PAYLOAD"], validate=True)
-    except ValueError as error:
-        raise ApiError(400, f"ETL_CLASS_PAYLOAD of ETL[{name}] is not base64: {error}", "ErrETL") from None
-    return Etl(
-        name=name,
-        message=message.fields,
-        environment=environment,
-        init_timeout_s=duration_s(message.text("init_timeout") or DEFAULT_INIT_TIMEOUT),
-        object_timeout_s=duration_s(message.text("obj_timeout") or DEFAULT_OBJECT_TIMEOUT),
-        xaction_id=f"etl-{secrets.token_urlsafe(6)}",
-    )

@@ -8,7 +8,6 @@ import http.client
 import os
 import re
 import secrets
-import select
 import signal
 import socket
 import subprocess
@@ -17,9 +16,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote, urlencode
+
+from urllib3.util.wait import wait_for_read
 
 from aistore_data.embedded.errors import ApiError
 
@@ -60,12 +61,6 @@ def pod_url(path: str, query: dict[str, str]) -> str:
     return quote(path, safe="/%") + mark + quote(rest, safe="/%?&=+")
 
 
-def open_private(path: Path) -> BinaryIO:
-    """A new file that nobody else may read."""
-    path.unlink(missing_ok=True)
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
-
-
 class PodConnection(http.client.HTTPConnection):
     """To the Unix socket ``name`` in the folder that the descriptor ``folder`` is of."""
 
@@ -104,9 +99,10 @@ class Pod:
         self._headers = {SECRET_HEADER: secret}
         self.exit_status = ""
         (logs / self._socket).unlink(missing_ok=True)
+        self._log.touch(0o600)
         self._folder = os.open(logs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with socket.socket(socket.AF_UNIX) as listener, open_private(self._log) as output:
+            with socket.socket(socket.AF_UNIX) as listener, open(self._log, "wb") as output:
                 listener.bind(socket_address(self._folder, self._socket))
                 listener.listen(BACKLOG)
                 self._process = subprocess.Popen(
@@ -185,24 +181,23 @@ class Pod:
             query["etl_fqn"] = quote(str(source), safe="")  # encoded twice: urlencode does it again
         url = pod_url(f"/{bucket}/{name}", query)
         headers = self._headers | {FILE_HEADER: query.get("etl_fqn", "")}
-        connection = self._connection(timeout_s)
+        connection, keep = self._connection(timeout_s), False
         try:
             connection.request("PUT", url, body, headers)
             response = connection.getresponse()
             data = response.read(MAX_ANSWER_BYTES + 1)
             if len(data) > MAX_ANSWER_BYTES:
-                connection.close()
                 raise ApiError(400, f"the ETL's answer for {bucket}/{name} has over {MAX_ANSWER_BYTES} bytes", "ErrETL")
+            keep = not response.will_close
         except TimeoutError:
-            connection.close()
             raise ApiError(400, f'Put "http://pod{url}": context deadline exceeded (after {timeout_s:g} s)') from None
         except (http.client.HTTPException, OSError) as error:
-            connection.close()
             raise ApiError(400, f'Put "http://pod{url}": EOF ({error})') from None
-        if response.will_close:
-            connection.close()
-        else:
-            self._idle.append(connection)
+        finally:
+            if keep:
+                self._idle.append(connection)
+            else:
+                connection.close()
         if response.status >= 400:
             raise ApiError(response.status, f"ETL error: {data.decode('utf-8', 'replace')}", "ErrETL")
         return data
@@ -212,18 +207,15 @@ class Pod:
 
         A request that was sent is not sent again: the transform may have killed its worker.
         """
-        while True:
-            try:
+        with suppress(IndexError):  # other threads take connections, too
+            while True:
                 connection = self._idle.pop()
-            except IndexError:
-                connection = PodConnection(self._folder, self._socket, timeout_s)
-                try:
-                    connection.connect()
-                except OSError as error:
-                    raise ApiError(400, f'Put "http://pod": {error}') from None
-                return connection
-            poll = select.poll()  # not select(), which fails from file descriptor 1024 on
-            poll.register(connection.sock, select.POLLIN)
-            if not poll.poll(0):
-                return connection
-            connection.close()
+                if not wait_for_read(connection.sock, 0):
+                    return connection
+                connection.close()
+        connection = PodConnection(self._folder, self._socket, timeout_s)
+        try:
+            connection.connect()
+        except OSError as error:
+            raise ApiError(400, f'Put "http://pod": {error}') from None
+        return connection

@@ -1,6 +1,5 @@
 """Runs the embedded AIS as a child that ends with this process, however this process ends."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -27,6 +26,8 @@ class EmbeddedAIS:
 
     endpoint: str
     token: str
+    pid: int
+    """The server's process, while it runs."""
 
     def __init__(
         self,
@@ -46,16 +47,8 @@ class EmbeddedAIS:
         if imagefolder is not None:
             self._command += ["--layout", layout, "--", str(imagefolder.absolute())]
         # Not the token of this environment, which is for a cluster: without one here, the server makes one.
-        self._environment = {key: value for key, value in os.environ.items() if key != "AIS_AUTHN_TOKEN"}
-        if token:
-            self._environment["AIS_AUTHN_TOKEN"] = token
+        self._environment = os.environ | {"AIS_AUTHN_TOKEN": token or ""}
         self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        """The server's process id, while it runs."""
-        assert self._process is not None
-        return self._process.pid
 
     def __enter__(self) -> "EmbeddedAIS":
         with tempfile.TemporaryFile() as errors:
@@ -68,6 +61,7 @@ class EmbeddedAIS:
                 stderr=errors,
                 start_new_session=True,
             )
+            self.pid = process.pid
             assert process.stdout is not None
             alarm = threading.Timer(START_TIMEOUT_S, process.kill)
             try:
@@ -97,16 +91,9 @@ class EmbeddedAIS:
         process = self._process
         if process is None:
             return
-        assert process.stdin is not None and process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it ended by itself
-            process.stdin.write(b"stop\n")  # said too, as a forked child of ours may still hold the pipe
-            process.stdin.flush()
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        process.stdout.close()
         try:
-            process.wait(STOP_TIMEOUT_S)
+            process.communicate(b"stop\n", STOP_TIMEOUT_S)  # said too, as a forked child of ours may hold the pipe
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # pods end too: their standard input is held by the server
-            process.wait()
+            process.communicate()
         self._process = None

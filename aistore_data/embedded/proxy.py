@@ -10,9 +10,8 @@ from typing import Any
 import msgspec.msgpack
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-from aistore_data.embedded.calls import Call, header, json_answer
+from aistore_data.embedded.calls import Call, Message, header, json_answer
 from aistore_data.embedded.errors import PROXY_ID, TARGET_ID
-from aistore_data.embedded.messages import Message
 from aistore_data.embedded.node import Node, signed_location
 from aistore_data.embedded.store import DEFAULT_PAGE_SIZE, Bucket, Entry
 

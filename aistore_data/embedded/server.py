@@ -5,21 +5,29 @@ import os
 import shlex
 import shutil
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
+from typing import Literal, get_args
 
 from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.etls import Etls
-from aistore_data.embedded.imagefolder import BUCKET, Layout, served_objects
 from aistore_data.embedded.node import Cluster
 from aistore_data.embedded.proxy import Proxy
-from aistore_data.embedded.store import Store
+from aistore_data.embedded.store import Entry, Store
 from aistore_data.embedded.target import Target
 from aistore_data.embedded.tls import Tls
 from aistore_data.embedded.wire import Port, WireServer
+from sources.command_line import print_line
+from sources.disk import shown
+from sources.errors import ConfigError
 
 HOST = "127.0.0.1"
+BUCKET = "imagenet"
+"""In which the photos of a folder are served."""
+Layout = Literal["folders", "pairs"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 BACKLOG = 256
 THREADS = 1024
 """For requests that are answered at once; those for an ETL wait there for its pod."""
@@ -68,6 +76,28 @@ class EmbeddedServer:
         self._etls.close()
         self._wire.close()
         os.close(self._lock)
+
+
+def served_objects(folder: Path, layout: Layout) -> dict[str, Entry]:
+    """Object name → entry for ``folder``: those that an upload in this layout makes of it. Raises UserError.
+
+    ``aistore_data.bucket.layout`` says what the layouts are.
+    """
+    from aistore_data.upload.items import File, index_folder, items_of  # here: a server without a folder needs no NumPy
+
+    now, with_train = time.time_ns(), os.path.lexists(folder / "train")
+    if not with_train:
+        print_line(f"warning: {shown(folder)} holds no train/: its val/ is served alone")
+    objects = {}
+    for split in index_folder(folder, print_line, with_train):
+        for name, place, size in items_of(split, split.manifest(), layout):
+            path, content = (place.path, None) if isinstance(place, File) else ("", place.read())
+            try:
+                path.encode()
+            except UnicodeEncodeError:
+                raise ConfigError(f"{path!r} is not UTF-8, as names in a bucket are: rename it.") from None
+            objects[name] = Entry(size, path, now, content, read_only=True)
+    return objects
 
 
 def _check_root(root: Path, imagefolder: Path | None) -> None:

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 import time
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -91,8 +91,7 @@ class Bucket:
             leftover.unlink()
         self._entries: dict[str, Entry] = dict(self._scan())
         self._entries.update(served or {})
-        self._names = sorted(self._entries)
-        self._sorted = True
+        self._names = sorted(self._entries)  # by code point, which is the order of their UTF-8 bytes
 
     def _scan(self) -> Iterator[tuple[str, Entry]]:
         start = len(str(self.folder)) + 1
@@ -164,8 +163,7 @@ class Bucket:
                 version = former.version + 1 if former else 1
                 entry = Entry(size, str(path), time.time_ns(), checksum=digest.hexdigest(), version=version)
                 if former is None:
-                    self._sorted = self._sorted and (not self._names or self._names[-1] < name)
-                    self._names.append(name)
+                    insort(self._names, name)
                 self._entries[name] = entry
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -181,7 +179,7 @@ class Bucket:
             self._check_writable(name)
             Path(entry.path).unlink()
             del self._entries[name]
-            del self._names[bisect_left(self._sorted_names(), name)]
+            del self._names[bisect_left(self._names, name)]
         return True
 
     def page(self, prefix: str, after: str, size: int, recursive: bool = True) -> list[tuple[str, Entry | None]]:
@@ -190,7 +188,7 @@ class Bucket:
         Not ``recursive``: what lies in a folder below ``prefix`` is one item, the folder's name and None.
         """
         with self._lock:
-            names = self._sorted_names()
+            names = self._names
             start = _end_of(names, after) if after.endswith("/") else bisect_right(names, after)
             place = max(bisect_left(names, prefix), start if after else 0)
             found: list[tuple[str, Entry | None]] = []
@@ -210,12 +208,6 @@ class Bucket:
         with self._lock:
             self._alive = False
             shutil.rmtree(self.folder)
-
-    def _sorted_names(self) -> list[str]:
-        if not self._sorted:  # Python orders strings by code point, which is the order of their UTF-8 bytes
-            self._names.sort()
-            self._sorted = True
-        return self._names
 
     def _check_place(self, name: str) -> None:
         parts = name.split("/")

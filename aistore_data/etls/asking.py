@@ -29,10 +29,7 @@ _PLACES = 64
 
 
 class EtlPaths:
-    """Requests for samples of a split, with a tag, the sample's index, if ``tags``.
-
-    What all of them have in common is written once.
-    """
+    """Requests for samples of a split, tagged with the sample's index if ``tags``. What they share is written once."""
 
     def __init__(self, uri: str, etl_name: str, spec: Spec, seed: int, wire: str, tags: bool) -> None:
         key = Key(seed, 0, 0) if spec.recipe == "train" else None

@@ -51,11 +51,6 @@ class EtlSettings:
     image: str = ""
 
 
-def default_dependencies() -> tuple[str, ...]:
-    """What a pod needs beside the SDK, in the versions that are used here: other versions might make other pixels."""
-    return (f"numpy=={np.__version__}", f"pillow=={PIL.__version__}")
-
-
 def ensure(client: Client, name: str, recipe: Recipe, settings: EtlSettings, say: Say) -> tuple[str, bool]:
     """The name of a running ETL with our code, and whether it was started here.
 
@@ -67,16 +62,15 @@ def ensure(client: Client, name: str, recipe: Recipe, settings: EtlSettings, say
     try:
         stage, owner = _look(client, name, settings, say)
         if stage and owner != code:
+            what = "is stopped or broken" if owner == _NOBODY else "runs other code"
             suffix = f"-{code[:8]}"
             ours = name if name.endswith(suffix) else f"{name[:23]}{suffix}"
             if ours != name:
-                say(f"ETL {name} {_whose(owner)} and is left alone; this run uses {ours}")
-                name = ours
-                stage, owner = _look(client, name, settings, say)
-            if stage and owner != code:  # ours by its name
-                say(f"ETL {name} {_whose(owner)}; starting it anew")
-                stop(client, name)
-                stage = ""
+                say(f"ETL {name} {what} and is left alone; this run uses {ours}")
+                return ensure(client, ours, recipe, settings, say)
+            say(f"ETL {name} {what}; starting it anew")
+            stop(client, name)
+            stage = ""
         if stage == "Running":
             say(f"ETL {name} is running already")
             return name, False
@@ -147,10 +141,6 @@ def _look(client: Client, name: str, settings: EtlSettings, say: Say) -> tuple[s
     return stage, next((variable.value for variable in environment if variable.name == CODE_VARIABLE), "")
 
 
-def _whose(owner: str) -> str:
-    return "is stopped or broken" if owner == _NOBODY else "runs other code"
-
-
 def _stage(client: Client, name: str) -> str:
     """Running, Initializing, Aborted or Unknown; "" if there is no ETL of this name."""
     stages = ["Running", "Initializing", "Aborted", "Unknown"]
@@ -202,7 +192,8 @@ def _init(client: Client, name: str, recipe: Recipe, code: str, settings: EtlSet
         options |= {"image": settings.image, "IMAGENET_AIS_RECIPE": recipe}
     else:  # AIStore's image that runs a class of this Python's version
         options["image"] = f"aistorage/runtime_python:{sys.version_info.major}.{sys.version_info.minor}"
-        options["PACKAGES"] = ",".join(settings.dependencies or default_dependencies())
+        these = (f"numpy=={np.__version__}", f"pillow=={PIL.__version__}")  # others might make other pixels
+        options["PACKAGES"] = ",".join(settings.dependencies or these)
         options["ETL_CLASS_PAYLOAD"] = class_payload(TrainETL if recipe == "train" else ValETL)
     with _said_every(10, lambda s: say(f"ETL {name} is starting: {s:.0f} s")):
         try:

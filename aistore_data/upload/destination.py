@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from aistore_data.bucket.layout import METADATA_PREFIX
@@ -53,20 +53,12 @@ def put(destination: Destination, name: str, data: bytes) -> None:
         raise DataError(f"{what}: {destination.explain(error)} {GOES_ON}") from None
 
 
-@dataclass(frozen=True)
 class Folder:
-    """A folder, in ImageFolder's layout."""
+    """A folder, in ImageFolder's layout; its address is its path."""
 
-    root: Path
-
-    @property
-    def uri(self) -> str:
-        """Its path."""
-        return str(self.root)
-
-    @property
-    def _partial(self) -> Path:
-        return self.root / METADATA_PREFIX / "partial"
+    def __init__(self, root: Path) -> None:
+        self.root, self.uri = root, str(root)
+        self._partial = root / METADATA_PREFIX / "partial"
 
     def prepare(self) -> None:
         """Make the folder, and remove what a killed process left half written. Raises DataError."""

@@ -105,10 +105,12 @@ def items_of(split: Split, manifest: Manifest, layout: Layout) -> list[Item]:
 
 def index_folder(root: Path, say: Callable[[str], None] = lambda line: None, with_train: bool = True) -> list[Split]:
     """Both splits of an ImageFolder, by ``scan_folder``. Raises ConfigError if it is none, DataError."""
-    splits = []
-    for prefix, manifest in zip(("train/", "val/"), scan_folder(root, say, with_train), strict=True):
-        names = map(manifest.name, range(len(manifest)))
-        rows = zip(names, manifest.labels.tolist(), manifest.sizes.tolist(), strict=True)
-        photos = [Photo(name, label, size, File(f"{root}/{prefix}{name}")) for name, label, size in rows]
-        splits.append(Split(prefix, manifest.classes, photos))
-    return splits
+    manifests = zip(("train", "val"), scan_folder(root, say, with_train), strict=True)
+    return [Split(f"{split}/", found.classes, photos_of(f"{root}/{split}", found)) for split, found in manifests]
+
+
+def photos_of(folder: str, manifest: Manifest) -> list[Photo]:
+    """The photos of a split that lies in ``folder``, in class folders."""
+    names = map(manifest.name, range(len(manifest)))
+    rows = zip(names, manifest.labels.tolist(), manifest.sizes.tolist(), strict=True)
+    return [Photo(name, label, size, File(f"{folder}/{name}")) for name, label, size in rows]

@@ -150,9 +150,14 @@ def _is_photo(name: str) -> bool:
     return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith("._")
 
 
-def read_devkit(path: str) -> list[str]:
-    """The wnids of the validation photos in the order of their names."""
+def read_devkit(path: str | Path) -> list[str]:
+    """The wnids of the validation photos in the order of their names; of the archive, or the folder that it unpacks to.
+
+    Raises DataError for what is no devkit, ConfigError for what cannot be read.
+    """
     try:
+        if Path(path).is_dir():
+            return devkit_labels((Path(path) / GROUND_TRUTH).read_bytes())
         with gzip.open(path) as packed:
             content = packed.read(DEVKIT_BYTES + 1)
         if len(content) > DEVKIT_BYTES:

@@ -1,13 +1,18 @@
-"""Whether it is ImageNet, whole: numbers, classes in their order, and the archives' MD5 sums."""
+"""Whether it is ImageNet, whole: numbers, classes, the archives' MD5 sums; and what is odd about a photo."""
 
 import hashlib
+import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from PIL import Image
 
 from aistore_data.upload.items import Split
 from aistore_data.upload.transfer import Planned
 from scripts.prepare.archives import Slice
 from sources.errors import DataError
+from sources.manifest import IMG_EXTENSIONS
 
 COUNTS = {"train/": 1_281_167, "val/": 50_000}
 """ILSVRC 2012: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", table 2."""
@@ -25,6 +30,9 @@ MD5 = {
 
 _OTHER = "For a subset or another data set, add --allow-other."
 _READ_BYTES = 4 << 20
+_EXTENSIONS = {"JPEG": ("jpg", "jpeg"), "PNG": ("png",), "BMP": ("bmp",), "WEBP": ("webp",), "TIFF": ("tif", "tiff"),
+               "PPM": ("ppm", "pgm")}  # fmt: skip
+_ORIENTATION = 0x0112
 
 
 def check_splits(splits: Sequence[Split]) -> None:
@@ -94,3 +102,26 @@ class ArchiveSums:
                     self._read[path] += len(piece)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def inspect(name: str, data: bytes) -> tuple[bytes, list[str]]:
+    """The bytes as they are, and the kinds of oddities. Decodes at an eighth of the size: all of the file is read."""
+    if not name.lower().endswith(IMG_EXTENSIONS):
+        return data, []
+    found = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF, which nobody reads here
+            with Image.open(io.BytesIO(data)) as image:
+                extension = name.rpartition(".")[2]
+                if extension.lower() not in _EXTENSIONS.get(image.format or "", ()):
+                    found.append(f"{image.format} named .{extension}")
+                if image.mode != "RGB":
+                    found.append({"L": "greyscale", "P": "palette"}.get(image.mode, image.mode))
+                if image.getexif().get(_ORIENTATION, 1) != 1:
+                    found.append("rotated by EXIF, which training ignores")
+                image.draft(None, (1, 1))
+                image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        found.append("cut short" if "truncated" in str(error) else "cannot be decoded")
+    return data, found

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from aistore_data.upload.items import File, Photo, Split
-from scripts.prepare.archives import GROUND_TRUTH, devkit_labels, read_devkit
+from aistore_data.upload.items import File, Photo, Split, photos_of
+from scripts.prepare.archives import read_devkit
 from scripts.prepare.kaggle import SOLUTION, solution, text_of
 from sources.errors import ConfigError, DataError
 from sources.folder import classes_of, manifest_of
@@ -38,9 +38,7 @@ def lies_flat(folder: Path) -> bool:
 def index_flat(train: Path, val: Path, labels: Path, say: Callable[[str], None]) -> list[Split]:
     """Both splits. Validation photos may lie in class folders already. Raises ConfigError or DataError."""
     classes = classes_of(train, say)
-    manifest = manifest_of(train, classes, classes, say)
-    rows = zip(map(manifest.name, range(len(manifest))), manifest.labels.tolist(), manifest.sizes.tolist(), strict=True)
-    photos = [Photo(name, label, size, File(f"{train}/{name}")) for name, label, size in rows]
+    photos = photos_of(str(train), manifest_of(train, classes, classes, say))
     there = [(os.fsdecode(name)[2:], size) for name, size in images_below(str(val), b".", Oddities())]
     names = sorted(name.rpartition("/")[2] for name, _ in there)
     class_of = _labels(labels, names, classes)
@@ -84,10 +82,10 @@ def _labels(path: Path, names: Sequence[str], classes: Sequence[str]) -> dict[st
     """Photo, with or without its extension → class. ``names``: of all photos, sorted."""
     try:
         if path.is_dir():
-            return _of_devkit(path, names)
+            return _in_order(path, read_devkit(path), names)
         with open(path, "rb") as file:
             if file.read(2) == b"\x1f\x8b":
-                return _in_order(path, read_devkit(str(path)), names)
+                return _in_order(path, read_devkit(path), names)
             file.seek(0)
             text = text_of(file, str(path))
     except OSError as error:
@@ -103,13 +101,6 @@ def _labels(path: Path, names: Sequence[str], classes: Sequence[str]) -> dict[st
         what = "gives numbers, which mean different classes in different files" if labels else "is empty"
         raise DataError(f"{path} {what}: labels are {_KINDS}.")
     return {row[0].rpartition("/")[2]: row[1] for row in rows} if named else _in_order(path, labels, names)
-
-
-def _of_devkit(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    try:
-        return _in_order(folder, devkit_labels((folder / GROUND_TRUTH).read_bytes()), names)
-    except ValueError as error:
-        raise DataError(f"{folder} cannot be read as ImageNet's devkit: {error}. Download it again.") from None
 
 
 def _in_order(path: Path, labels: Sequence[str], names: Sequence[str]) -> dict[str, str]:

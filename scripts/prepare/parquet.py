@@ -51,8 +51,7 @@ def index_parquet(files: list[Path]) -> list[Split]:
     rows: dict[str, list[tuple[str, int, Row]]] = {"train/": [], "val/": []}
     with Progress("photos found") as progress:
         for file in files:
-            prefix = _SPLITS.get(_split_of(file), "")
-            if prefix:
+            if prefix := _prefix_of(file):
                 found = _rows(file)
                 rows[prefix] += found
                 progress.add(len(found))
@@ -67,9 +66,10 @@ def index_parquet(files: list[Path]) -> list[Split]:
     return [Split(prefix, classes, [_photo(wnids, numbers, *row) for row in some]) for prefix, some in rows.items()]
 
 
-def _split_of(file: Path) -> str:
-    """By the file's name, train-00000-of-00294.parquet, or its folder's, train/0000.parquet."""
-    return next((word for word in (re.split(r"[-.]", file.name)[0], file.parent.name) if word in _SPLITS), "")
+def _prefix_of(file: Path) -> str:
+    """By the file's name, train-00000-of-00294.parquet, or its folder's, train/0000.parquet; "" for another split."""
+    words = (re.split(r"[-.]", file.name)[0], file.parent.name)
+    return next((_SPLITS[word] for word in words if word in _SPLITS), "")
 
 
 def _rows(file: Path) -> list[tuple[str, int, Row]]:

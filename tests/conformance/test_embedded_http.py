@@ -18,10 +18,9 @@ from pathlib import Path
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from aistore_data.embedded.calls import json_answer
+from aistore_data.embedded.calls import Message, json_answer
 from aistore_data.embedded.errors import ApiError
 from aistore_data.embedded.etls import duration_s
-from aistore_data.embedded.messages import Message
 from aistore_data.embedded.wire import Port, WireServer
 from tests.conformance.conftest import AIS, start_upper
 from tests.conformance.test_embedded import put_and_transform

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from aistore_data.client.access import Access
-from aistore_data.client.connection import SCRATCH_BYTES, Connection, Get
+from aistore_data.client.answer import Get
+from aistore_data.client.connection import SCRATCH_BYTES, Connection
 from aistore_data.client.credentials import Token
 from aistore_data.client.fetch import Fetcher
 from etl.request import PROOF_BYTES, proof, stated

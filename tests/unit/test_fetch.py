@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 
-from aistore_data.client.connection import Get
+from aistore_data.client.answer import Get
 from aistore_data.client.fetch import Fetcher
 from aistore_data.client.http_reader import Access
 from sources.errors import ObjectError

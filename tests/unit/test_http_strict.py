@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from aistore_data.client.access import Access, server_message
-from aistore_data.client.connection import Get
+from aistore_data.client.answer import Get
 from aistore_data.client.fetch import Fetcher
 from aistore_data.client.http_head import parse_location
 from aistore_data.client.http_reader import HttpReader

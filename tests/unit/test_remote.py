@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aistore_data.client.connection import Get
+from aistore_data.client.answer import Get
 from aistore_data.client.fetch import Fetcher
 from aistore_data.client.http_reader import Access, object_path
 from aistore_data.client.placement import Placement
