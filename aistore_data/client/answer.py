@@ -229,8 +229,11 @@ class Answer:
             get.body += piece
             self.received += len(piece)
             return
-        begin, room = self.received, max(0, self.room - self.received)
-        self.received += len(piece)
-        content = piece[:room]
-        get.row[begin : begin + len(content)] = content
+        begin = self.received
+        self.received = end = begin + len(piece)
+        if end <= self.room:
+            get.row[begin:end] = piece
+            return
+        room = max(0, self.room - begin)
+        get.row[begin : begin + room] = piece[:room]
         self.proof += piece[room:]
