@@ -180,10 +180,13 @@ def test_corrupt_bytes_are_named() -> None:
 def test_a_recipe_s_fields_are_all_that_a_spec_has() -> None:
     """A field that is added to Spec and to a recipe is sent, understood and an option; nothing else lists them."""
     assert {*RECIPES["train"], *RECIPES["val"]} == {field.name for field in fields(Spec)} - {"recipe", "version"}
-    others = {"size": 100, "resize": 300, "scale": (0.5, 0.75), "ratio": (1.0, 1.5), "interpolation": "bicubic"}
+    others: dict[str, Any] = {"size": 100, "resize": 300, "scale": (0.5, 0.75), "ratio": (1.0, 1.5)}
+    others |= {"interpolation": "bicubic", "augment": "aa", "augment_ops": 1, "augment_magnitude": 3}
+    others |= {"augment_interpolation": "bilinear", "jitter": 0.4}
     for recipe in ("train", "val"):
         for name in RECIPES[recipe]:
-            spec = Spec.of(recipe, **{name: others[name]})
+            policy = {"augment": "ra"} if name.startswith("augment_") else {}  # without one they count for nothing
+            spec = Spec.of(recipe, **policy, **{name: others[name]})
             key = Key(0, 0, 0) if recipe == "train" else None
             text = encode(Request(spec, key))
             assert f'"{name}":' in text and parse(text, recipe).spec == spec  # type: ignore[arg-type]
