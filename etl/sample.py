@@ -51,6 +51,9 @@ Augment = Literal["", "ta_wide", "ra", "aa", "3a", "ra_timm"]
 AUGMENTS = get_args(Augment)[1:]
 """The policies of ``etl/policies.py``; "" is none."""
 
+POLICY_FIELDS = ("augment", "augment_ops", "augment_magnitude", "augment_interpolation", "jitter")
+"""What a spec says of its policy. Versions before these fields made the same samples of all other specs."""
+
 Box = tuple[int, int, int, int]
 """(top, left, height, width) in pixels, in the order of torchvision's ``RandomResizedCrop.get_params``."""
 
@@ -178,6 +181,11 @@ class Spec:
         if not 1 / 16 <= self.ratio[0] <= self.ratio[1] <= 16:
             raise ValueError(f"ratio must be width / height with 1/16 <= low <= high <= 16, not {self.ratio}")
 
+    @property
+    def is_augmented(self) -> bool:
+        """Whether a policy or a jitter changes the crop."""
+        return bool(self.augment or self.jitter)
+
     def _check_policy(self) -> None:
         if self.augment not in ("", *AUGMENTS):
             raise ValueError(f"augment must be one of none, {', '.join(AUGMENTS)}, not {shown(self.augment)}")
@@ -191,7 +199,7 @@ class Spec:
             )
         if isinstance(self.jitter, bool) or not isinstance(self.jitter, Real) or not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter must be a number from 0 to 1, not {shown(self.jitter)}")
-        if self.recipe == "val" and (self.augment or self.jitter):
+        if self.recipe == "val" and self.is_augmented:
             raise ValueError("augment and jitter are of the train recipe: a validation sample has none")
         unread = {} if self.augment == "ra" else {"augment_ops": 2, "augment_magnitude": 9}
         if self.augment in ("", "3a"):  # they move nothing
@@ -244,7 +252,7 @@ def transform(data: bytes, spec: Spec, key: Key | None = None, out: np.ndarray |
     words = random_words(key, words_needed(*policy)) if spec.recipe == "train" and key is not None else []
     if not _transform_natively(data, spec, words, out):
         out[...] = np.asarray(_transform(decode(data), spec, words))
-    if spec.augment or spec.jitter:
+    if spec.is_augmented:
         apply(out, operations(spec, words), native())
     return out
 
