@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter, ImageOps
-from timm.data import auto_augment as timm
 from torchvision.transforms import AutoAugment, InterpolationMode, RandAugment, TrivialAugmentWide, functional
 from torchvision.transforms import autoaugment as tv
 
@@ -256,14 +255,18 @@ def test_sines_and_cosines_are_right_to_the_last_bit() -> None:
     assert sine_and_cosine(90, 1) == (1 << 48, 0) and sine_and_cosine(30, 1)[0] == 1 << 47
 
 
+def timm() -> Any:
+    return pytest.importorskip("timm.data.auto_augment")
+
+
 def timm_names() -> list[str]:
-    pairs = (name.removesuffix("Increasing").removesuffix("Rel") for name in timm._RAND_INCREASING_TRANSFORMS)
+    pairs = (name.removesuffix("Increasing").removesuffix("Rel") for name in timm()._RAND_INCREASING_TRANSFORMS)
     return ["solarize_add" if n == "SolarizeAdd" else re.sub("([XY])$", r"_\1", n).lower() for n in pairs]
 
 
 def timm_pipeline(bits: int) -> Any:
     how = {NEAREST: Image.Resampling.NEAREST, BILINEAR: Image.Resampling.BILINEAR}[bits]
-    return timm.rand_augment_transform(
+    return timm().rand_augment_transform(
         "rand-m9-mstd0.5-inc1", {"img_mean": (124, 116, 104), "translate_const": 100, "interpolation": how}
     )
 
