@@ -156,8 +156,9 @@ def torchvision_operation(policy: str, name: str, k: int, sign: int, size: int, 
     scale = _SCALES[policy]
     if name.startswith("shear"):
         return _affine(name, *_shear(scale, k, sign, bits), bits, _BLACK)
-    if name.startswith("translate"):
-        return _affine(name, 0, (1 << bits - 1) - (sign * scale.translate(k, size) << bits), bits, _BLACK)
+    if name.startswith("translate"):  # by whole pixels, for which bilinear is nearest
+        start = (1 << NEAREST - 1) - (sign * scale.translate(k, size) << NEAREST)
+        return _affine(name, 0, start, NEAREST, _BLACK)
     if name == "rotate":
         return _rotate(*float(scale.degrees[k]).as_integer_ratio(), sign, size, bits, _BLACK)
     if name in ("brightness", "color", "contrast", "sharpness"):

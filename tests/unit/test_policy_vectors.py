@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from etl import Key, Spec, sample, transform
-from etl.operations import _OPERATIONS, AUGMENT_VERSION, apply
+from etl.operations import _OPERATIONS, AUGMENT_VERSION, BILINEAR, NEAREST, apply
 from etl.sample import NATIVE_VARIABLE
 from tests.conftest import PROJECT
 from tests.unit.vectors.policies import HERE, operation_vectors, picture, sample_vectors, vectors
@@ -85,6 +86,30 @@ def test_natively_at_every_size(native: ModuleType, size: int, monkeypatch: pyte
                 monkeypatch.setenv(NATIVE_VARIABLE, variable)
                 made.append(transform(data, spec, Key(1, index, size)))
             assert np.array_equal(*made), (augment, index)
+
+
+def test_any_geometry_natively(native: ModuleType, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(200):
+        height, width = rng.integers(1, 40, 2)
+        bits = int(rng.choice([NEAREST, BILINEAR]))
+        matrix = (rng.normal(0, 1.2, 6) * (1 << bits)).astype(int)
+        matrix[2::3] = rng.integers(-10 << bits, 50 << bits, 2)
+        if rng.random() < 0.5:  # a row is moved as it is
+            matrix[0], matrix[3] = 1 << bits, 0
+        if rng.random() < 0.3:  # by whole pixels
+            matrix[2::3] = (1 << bits - 1) + (rng.integers(-9, 9, 2) << bits)
+        operation = "affine", (tuple(matrix.tolist()), bits, (124, 116, 104))
+        expected = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        made = expected.copy()
+        apply(made, [operation], native)
+        apply(expected, [operation], None)
+        assert np.array_equal(made, expected), (height, width, operation)
+
+
+def test_the_native_source_is_of_this_version() -> None:
+    source = (PROJECT / "native/src/augment_module.h").read_text()
+    assert re.findall(r"#define AUGMENT_VERSION (\d+)", source) == [str(AUGMENT_VERSION)]
 
 
 def test_native_operations_refuse_what_is_no_image(native: ModuleType) -> None:
