@@ -80,10 +80,10 @@ build/bench/.ready: $(VENV)/.ready benchmarks/requirements.txt benchmarks/enviro
 	$(BIN)/python -m benchmarks.environment build/bench
 	@touch $@
 
-bench: setup build/bench/.ready  ## the figures of the README, in benchmarks/results (14 minutes on 2 cores)
+bench: setup build/bench/.ready  ## the figures of the README, in benchmarks/results (15 minutes on 2 cores)
 	build/bench/bin/python -m benchmarks
 
-bench-quick: setup build/bench/.ready  ## four of them with few images, in build/bench-quick (2 minutes)
+bench-quick: setup build/bench/.ready  ## five of them with few images, in build/bench-quick (2 minutes)
 	build/bench/bin/python -m benchmarks --quick
 
 gpu-check: setup  ## images/s of a bare loop and of the trainer, on a GPU where there is one

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 PACKAGES = (
-    "torch", "torchvision", "numpy", "pillow", "imagenet-ais-native", "aistore", "fastapi", "uvicorn", "simplejpeg",
-    "torchcodec", "nvidia-dali-cuda120", "spdl", "ffcv", "webdataset", "mosaicml-streaming",
+    "torch", "torchvision", "timm", "numpy", "pillow", "imagenet-ais-native", "aistore", "fastapi", "uvicorn",
+    "simplejpeg", "torchcodec", "nvidia-dali-cuda120", "spdl", "ffcv", "webdataset", "mosaicml-streaming",
 )  # fmt: skip
 """Distributions whose versions belong to a figure, where they are installed."""
 

@@ -24,7 +24,7 @@ import numpy as np
 import PIL
 from PIL import Image, features
 
-from etl.sample import RECIPES, VERSION, Key, Spec, native, shown, transform
+from etl.sample import POLICY_FIELDS, RECIPES, VERSION, Key, Spec, native, shown, transform
 
 PROTOCOL = 1
 DEFAULT_QUALITY = 90
@@ -117,6 +117,9 @@ def parse(etl_args: str, recipe: Literal["train", "val"]) -> Request:
     if tag is not None and not 0 <= tag < 1 << 63:
         raise BadRequest(f"tag must be from 0 to 2^63 - 1, not {shown(tag)}")
     defaults = _defaults(recipe, fields.get("size", RECIPES[recipe]["size"]))
+    for name in POLICY_FIELDS:
+        if name in fields and name not in defaults:
+            raise BadRequest(f"{name} is of training samples alone: a validation sample has no policy")
     given = {name: fields.get(name, default) for name, default in defaults.items()}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     try:
@@ -223,7 +226,8 @@ def _fields(etl_args: str) -> dict[str, Any]:
     for name, value in fields.items():
         if name not in _FIELDS:
             raise BadRequest(f"unknown field {shown(name)}: there are {', '.join(_FIELDS)}")
-        if not isinstance(value, _FIELDS[name]) or isinstance(value, bool):
+        kind = (int, float) if _FIELDS[name] is float else _FIELDS[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise BadRequest(f"{name} must be of type {_FIELDS[name].__name__}, not {shown(value)}")
     if fields.get("v", PROTOCOL) != PROTOCOL:
         raise BadRequest(f"this ETL speaks version {PROTOCOL}, not {shown(fields['v'])}")

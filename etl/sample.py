@@ -1,8 +1,9 @@
 """The sample: image bytes, a spec and a key in; uint8 RGB pixels out.
 
-This one self-contained module makes every training and validation sample, wherever that happens: in the training
-process, in its loader's workers, or in an ETL on a storage node. It needs NumPy and Pillow, nothing else; where the
-module ``imagenet_ais_native`` is installed (``native/``), that makes the same bytes of most JPEGs in less time.
+This module, with the policies of ``etl/policies.py``, makes every training and validation sample, wherever that
+happens: in the training process, in its loader's workers, or in an ETL on a storage node. It needs NumPy and Pillow,
+nothing else; where the module ``imagenet_ais_native`` is installed (``native/``), that makes the same bytes of most
+JPEGs in less time.
 
 Three promises, each with committed test vectors in ``tests/unit/vectors/``:
 
@@ -21,13 +22,17 @@ import io
 import math
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from etl.operations import Operation, apply
+from etl.policies import MOST_LAYERS, MOST_MAGNITUDE, plan, words_needed
 
 VERSION = 1
 """Version of the sample's definition: it changes whenever any pixel of any sample would."""
@@ -42,6 +47,13 @@ RANDOM_DOMAIN = 0
 """The second word of this module's Philox keys; the other domains are those of ``sources/randomness.py``."""
 
 Interpolation = Literal["bilinear", "bicubic"]
+Augment = Literal["", "ta_wide", "ra", "aa", "3a", "ra_timm"]
+AUGMENTS = get_args(Augment)[1:]
+"""The policies of ``etl/policies.py``; "" is none."""
+
+POLICY_FIELDS = ("augment", "augment_ops", "augment_magnitude", "augment_interpolation", "jitter")
+"""What a spec says of its policy. Versions before these fields made the same samples of all other specs."""
+
 Box = tuple[int, int, int, int]
 """(top, left, height, width) in pixels, in the order of torchvision's ``RandomResizedCrop.get_params``."""
 
@@ -84,8 +96,10 @@ class Key:
 class Spec:
     """What a sample looks like. Use ``Spec.train`` or ``Spec.val``.
 
-    ``train`` is RandomResizedCrop(size, scale, ratio) and a horizontal flip with p = 0.5; ``val`` is Resize(resize) of
-    the short side and CenterCrop(size). Both antialias. Raises ValueError for sizes and ranges that make no sense.
+    ``train`` is RandomResizedCrop(size, scale, ratio) and a horizontal flip with p = 0.5, then a policy and a colour
+    jitter, if any; ``val`` is Resize(resize) of the short side and CenterCrop(size). Both antialias. Raises ValueError
+    for sizes and ranges that make no sense. What a policy does not read is its default here, whatever was given: two
+    specs of the same samples are equal.
     """
 
     recipe: Literal["train", "val"]
@@ -94,6 +108,11 @@ class Spec:
     scale: tuple[float, float] = (0.0, 0.0)
     ratio: tuple[float, float] = (0.0, 0.0)
     interpolation: Interpolation = "bilinear"
+    augment: Augment = ""
+    augment_ops: int = 2
+    augment_magnitude: int = 9
+    augment_interpolation: Literal["nearest", "bilinear"] = "nearest"
+    jitter: float = 0.0
     version: int = VERSION
 
     @classmethod
@@ -103,9 +122,29 @@ class Spec:
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         interpolation: Interpolation = "bilinear",
+        augment: Augment | Literal["none"] = "",
+        augment_ops: int = 2,
+        augment_magnitude: int = 9,
+        augment_interpolation: Literal["nearest", "bilinear"] = "nearest",
+        jitter: float = 0.0,
     ) -> "Spec":
-        """RandomResizedCrop and flip; ``scale`` is a share of the image's area, ``ratio`` is width / height."""
-        return cls("train", size, scale=scale, ratio=ratio, interpolation=interpolation)
+        """RandomResizedCrop and flip; ``scale`` is a share of the image's area, ``ratio`` is width / height.
+
+        ``augment`` names a policy, of which ``ra`` has ``augment_ops`` operations of ``augment_magnitude`` of 30;
+        ``jitter``: by how much brightness, contrast and saturation may differ from 1.
+        """
+        return cls(
+            "train",
+            size,
+            scale=scale,
+            ratio=ratio,
+            interpolation=interpolation,
+            augment="" if augment == "none" else augment,
+            augment_ops=augment_ops,
+            augment_magnitude=augment_magnitude,
+            augment_interpolation=augment_interpolation,
+            jitter=jitter,
+        )
 
     @classmethod
     def val(cls, size: int = 224, resize: int = 256, interpolation: Interpolation = "bilinear") -> "Spec":
@@ -132,6 +171,7 @@ class Spec:
             object.__setattr__(self, name, _two_numbers(name, getattr(self, name)))
         if not 1 <= self.size <= 4096:
             raise ValueError(f"size must be from 1 to 4096 pixels, not {shown(self.size)}")
+        self._check_policy()
         if self.recipe == "val":
             if not self.size <= self.resize <= 8192:
                 raise ValueError(f"resize must be from size ({self.size}) to 8192 pixels, not {shown(self.resize)}")
@@ -140,6 +180,32 @@ class Spec:
             raise ValueError(f"scale must be two shares of the area with 0 < low <= high <= 1, not {self.scale}")
         if not 1 / 16 <= self.ratio[0] <= self.ratio[1] <= 16:
             raise ValueError(f"ratio must be width / height with 1/16 <= low <= high <= 16, not {self.ratio}")
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether a policy or a jitter changes the crop."""
+        return bool(self.augment or self.jitter)
+
+    def _check_policy(self) -> None:
+        if self.augment not in ("", *AUGMENTS):
+            raise ValueError(f"augment must be one of none, {', '.join(AUGMENTS)}, not {shown(self.augment)}")
+        for name, low, high in (("augment_ops", 1, MOST_LAYERS), ("augment_magnitude", 0, MOST_MAGNITUDE)):
+            value: object = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
+                raise ValueError(f"{name} must be a whole number from {low} to {high}, not {shown(value)}")
+        if self.augment_interpolation not in ("nearest", "bilinear"):
+            raise ValueError(
+                f"augment_interpolation must be nearest or bilinear, not {shown(self.augment_interpolation)}"
+            )
+        if isinstance(self.jitter, bool) or not isinstance(self.jitter, Real) or not 0 <= self.jitter <= 1:
+            raise ValueError(f"jitter must be a number from 0 to 1, not {shown(self.jitter)}")
+        if self.recipe == "val" and self.is_augmented:
+            raise ValueError("augment and jitter are of the train recipe: a validation sample has none")
+        unread = {} if self.augment == "ra" else {"augment_ops": 2, "augment_magnitude": 9}
+        if self.augment in ("", "3a"):  # they move nothing
+            unread["augment_interpolation"] = "nearest"
+        for name, default in ({"jitter": float(self.jitter)} | unread).items():
+            object.__setattr__(self, name, default)
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -182,10 +248,26 @@ def transform(data: bytes, spec: Spec, key: Key | None = None, out: np.ndarray |
     out = np.empty((spec.size, spec.size, 3), np.uint8) if out is None else out
     if out.shape != (spec.size, spec.size, 3) or out.dtype != np.uint8 or not out.flags.c_contiguous:
         raise ValueError(f"out must be uint8 [{spec.size}, {spec.size}, 3] in C order, not {out.dtype} {out.shape}")
-    words = random_words(key) if spec.recipe == "train" and key is not None else []
+    policy = spec.augment, spec.augment_ops, spec.jitter
+    words = random_words(key, words_needed(*policy)) if spec.recipe == "train" and key is not None else []
     if not _transform_natively(data, spec, words, out):
         out[...] = np.asarray(_transform(decode(data), spec, words))
+    if spec.is_augmented:
+        apply(out, operations(spec, words), native())
     return out
+
+
+def operations(spec: Spec, words: Sequence[int]) -> list[Operation]:
+    """What the spec's policy and jitter do to the crop of a key with these random words."""
+    return plan(
+        words,
+        spec.size,
+        spec.augment,
+        spec.augment_ops,
+        spec.augment_magnitude,
+        spec.augment_interpolation,
+        spec.jitter,
+    )
 
 
 def _transform(image: Image.Image, spec: Spec, words: list[int]) -> Image.Image:
@@ -233,14 +315,16 @@ def decode(data: bytes) -> Image.Image:
         raise CorruptSample(f"a broken image of {len(data)} bytes: {reason}") from error
 
 
-def random_words(key: Key) -> list[int]:
-    """The key's 41 random words of 64 bits: word 0 decides the flip, words 1 + 4a … 4 + 4a crop attempt a.
+def random_words(key: Key, count: int = _WORDS) -> list[int]:
+    """The key's first random words of 64 bits: word 0 decides the flip, words 1 + 4a … 4 + 4a crop attempt a.
+
+    Those of the ten attempts are 41; what follows is a policy's. More words begin with the same ones.
 
     NumPy's Philox4x64-10 with key (seed, RANDOM_DOMAIN) and counter (0, index, epoch, view), of which NumPy increments
     the first word before each block of four; its raw stream is fixed by NumPy's compatibility policy (NEP 19).
     """
     generator = np.random.Philox(key=[key.seed, RANDOM_DOMAIN], counter=[0, key.index, key.epoch, key.view])
-    words: list[int] = generator.random_raw(_WORDS).tolist()
+    words: list[int] = generator.random_raw(count).tolist()
     return words
 
 

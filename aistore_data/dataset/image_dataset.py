@@ -14,8 +14,9 @@ from aistore_data.bucket.uri import parse_bucket
 from aistore_data.client.access import Access, object_path
 from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.sdk import connect
-from aistore_data.etls.asking import EtlPaths, knows_tags
+from aistore_data.etls.asking import EtlPaths, former_version, knows_policy, knows_tags
 from etl.sample import Key, Spec, transform
+from sources.errors import ClusterError
 from sources.shared_memory import share
 
 
@@ -54,6 +55,8 @@ class ImageDataset(Dataset[tuple[Any, int]]):
         self.classes = self.manifest.classes  # names, in the order of the labels
         self._paths: EtlPaths | None = None
         if etl_name:
+            if not knows_policy(self.http, bucket, self.manifest, etl_name, self.spec):
+                raise ClusterError(f"{former_version(etl_name, self.spec)}. Start one of this version, or name none.")
             tags = knows_tags(self.http, bucket, self.manifest, etl_name)
             self._paths = EtlPaths(bucket, etl_name, self.spec, seed, "raw", tags)
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]

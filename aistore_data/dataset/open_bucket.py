@@ -18,7 +18,7 @@ from aistore_data.dataset.breaker import Breakers
 from aistore_data.dataset.policy import Remote
 from aistore_data.dataset.remote import RemoteDataset, serves_directly
 from aistore_data.etls import lifecycle
-from aistore_data.etls.asking import knows_tags, prove
+from aistore_data.etls.asking import former_version, knows_policy, knows_tags, prove
 from aistore_data.etls.monitor import Keeper
 from etl.code import code_sha256
 from sources.cpus import cpu_count
@@ -190,8 +190,12 @@ def _prepare(
         name, is_new = lifecycle.ensure(client, options.etl_names[number], recipe, options.etl, say)
         if is_new and (options.on_exit == "stop" or (options.on_exit == "auto" and options.embedded)):
             stack.callback(_stop_etl, client, name, access, say)
+        spec = specs[number].at(0)
+        if not knows_policy(reader, *split[:2], name, spec):
+            say(f"{former_version(name, spec)}: this machine makes the training samples. {_HOW_TO_START_ONE}")
+            return split
         tags = knows_tags(reader, *split[:2], name)
-        compared = prove(reader, *split[:2], name, specs[number].at(0), len(found.get("tmap", {})), tags)
+        compared = prove(reader, *split[:2], name, spec, len(found.get("tmap", {})), tags)
         took = f"started in {time.monotonic() - begin:.1f} s" if is_new else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
         if not tags:
@@ -202,6 +206,12 @@ def _prepare(
         return split._replace(etl_name=name, tags=tags)
 
     return _Bucket(access, found, direct, (started(0), started(1)))
+
+
+_HOW_TO_START_ONE = (
+    "data.etl.manage=auto starts an ETL of this version beside it; with data.etl.image, build the image anew from "
+    "etl/Dockerfile"
+)
 
 
 def _stop_etl(client: Any, name: str, access: Access, say: Callable[[str], None]) -> None:

@@ -1,7 +1,8 @@
 """What an ETL is asked for, whether it proves its answers, and whether it makes the same pixels as this machine."""
 
+import json
 import re
-from typing import cast
+from typing import Any, cast
 from urllib.parse import quote, quote_plus
 
 import numpy as np
@@ -12,7 +13,7 @@ from aistore_data.client.access import object_path, printable
 from aistore_data.client.http_reader import HttpReader
 from etl.code import code_sha256
 from etl.request import Request, Wire, encode, stated
-from etl.sample import CorruptSample, Key, Spec, transform
+from etl.sample import POLICY_FIELDS, CorruptSample, Key, Spec, transform
 from sources.errors import ClusterError, ObjectError
 from sources.manifest import Manifest
 
@@ -26,6 +27,9 @@ _INFO_BYTES = 1 << 16
 
 _PLACES = 64
 """Samples of a manifest among which one is looked for on every target."""
+
+_COMPARED, _COMPARED_WITH_POLICY = 2, 16
+"""Samples that are compared at least; a policy draws another operation for each."""
 
 
 class EtlPaths:
@@ -56,7 +60,30 @@ def knows_tags(reader: HttpReader, uri: str, manifest: Manifest, name: str) -> b
 
     Raises ClusterError if it does not answer.
     """
-    path = object_path(uri, manifest.name(0), etl_name=name, etl_args='{"wire":"info","tag":0}')
+    return _knows(reader, uri, manifest, name, {"tag": 0})
+
+
+def knows_policy(reader: HttpReader, uri: str, manifest: Manifest, name: str, spec: Spec) -> bool:
+    """Whether ETL ``name`` knows the policy of ``spec``; one of an earlier version knows none, or not this one.
+
+    Raises ClusterError if it does not answer.
+    """
+    fields = json.loads(encode(Request(spec)))
+    policy = {field: fields[field] for field in POLICY_FIELDS if field in fields}
+    return not policy or _knows(reader, uri, manifest, name, policy)
+
+
+def former_version(name: str, spec: Spec) -> str:
+    """The words for an ETL that does not ``knows_policy``."""
+    policy = [f"augment={spec.augment}"] if spec.augment else []
+    policy += [f"jitter={spec.jitter:g}"] if spec.jitter else []
+    return f"ETL {name} runs the code of a former version, which does not know {' and '.join(policy)}"
+
+
+def _knows(reader: HttpReader, uri: str, manifest: Manifest, name: str, fields: dict[str, Any]) -> bool:
+    """Whether an ETL takes these fields of a request."""
+    arguments = json.dumps({"wire": "info"} | fields, separators=(",", ":"))
+    path = object_path(uri, manifest.name(0), etl_name=name, etl_args=arguments)
     try:
         reader.get(path, _INFO_BYTES)
     except ObjectError as error:
@@ -76,14 +103,14 @@ def prove(
     Raises ClusterError that names the versions on both sides if a byte differs.
     """
     hosts: set[str] = set()
-    compared = 0
+    compared, enough = 0, _COMPARED_WITH_POLICY if spec.is_augmented else _COMPARED
     for index in np.linspace(0, len(manifest) - 1, min(len(manifest), _PLACES)).astype(int).tolist():
-        if compared >= 2 and len(hosts) >= (targets or _PLACES):
+        if compared >= enough and len(hosts) >= (targets or _PLACES):
             break
         object_name = manifest.name(index)
         object_ = object_path(uri, object_name)
         host = reader.host_of(object_)
-        if host in hosts and compared >= 2:
+        if host in hosts and compared >= enough:
             continue
         hosts.add(host)
         row = bytearray(spec.size * spec.size * 3)

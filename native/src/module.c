@@ -8,6 +8,7 @@
 
 #include <jpeglib.h>
 
+#include "augment_module.h"
 #include "markers.h"
 #include "sample.h"
 
@@ -93,7 +94,7 @@ static int add_constants(PyObject *module) {
     char jpeg[16];
     PyOS_snprintf(jpeg, sizeof jpeg, "%d.%d.%d", LIBJPEG_TURBO_VERSION_NUMBER / 1000000,
                   LIBJPEG_TURBO_VERSION_NUMBER / 1000 % 1000, LIBJPEG_TURBO_VERSION_NUMBER % 1000);
-    return PyModule_AddIntConstant(module, "SAMPLE_VERSION", SAMPLE_VERSION) ||
+    return add_augment(module) || PyModule_AddIntConstant(module, "SAMPLE_VERSION", SAMPLE_VERSION) ||
            PyModule_AddIntConstant(module, "REVISION", REVISION) ||
            PyModule_AddStringConstant(module, "SIMD", best_simd() == AVX2 ? "avx2" : "") ||
            PyModule_AddStringConstant(module, "LIBJPEG_TURBO", jpeg) ||
@@ -105,7 +106,7 @@ static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_constants}, {0, NULL}};
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT,
                                         .m_name = "imagenet_ais_native",
                                         .m_doc = "Samples of baseline JPEGs with the bytes of Pillow's, decoding only "
-                                                 "the rows and columns that count.",
+                                                 "the rows and columns that count, and their augmentation.",
                                         .m_methods = methods,
                                         .m_slots = slots};
 

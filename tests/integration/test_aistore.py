@@ -31,8 +31,9 @@ from aistore_data.client.http_reader import Access, HttpReader, object_path
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.etls import asking, lifecycle
-from etl.request import Request, encode
+from etl.request import BadRequest, Request, encode
 from etl.sample import Key, Spec, transform
+from etl.server import TrainETL
 from sources import progress_bar
 from sources.errors import ClusterError
 from sources.folder import scan_folder
@@ -490,6 +491,60 @@ def test_an_etl_of_the_same_name_with_other_code_is_left_alone(
     reused = train(*words, "data.etl.manage=reuse", "run_dir=reused")
     assert "ETL somebodys-train does not answer for" in error(reused)
     lifecycle.stop(client, "somebodys-train")
+
+
+class FormerETL(TrainETL):
+    """That of a version without policies."""
+
+    def transform(self, data: bytes | str, path: str, etl_args: str) -> bytes:
+        if '"augment"' in etl_args:
+            raise BadRequest("unknown field 'augment': there are v, seed, epoch, index")
+        return super().transform(data, path, etl_args)
+
+
+def test_an_etl_of_a_former_version_makes_plain_samples_alone(
+    train: Train,
+    environment: Cluster,
+    upload: Callable[..., str],
+    small_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    upload(small_folder, "former")
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    settings, client = lifecycle.EtlSettings(num_workers=1), environment.client
+    with monkeypatch.context() as patch:
+        patch.setattr(lifecycle, "TrainETL", FormerETL)
+        lifecycle._init(client, "former-train", "train", "f" * 64, settings, print)
+    words = ["data=aistore", "data.bucket=ais://former", *TINY, "train.epochs=1", "data.etl.train_name=former-train"]
+    words += ["data.etl.val_name=former-val", "data.etl.num_workers=1", "data.etl.on_exit=stop"]
+    policy = ["data.augment=ta_wide", "data.augment_interpolation=bilinear"]
+    folder = train(f"data.root={small_folder}", *TINY, "train.epochs=1", *policy, "run_dir=folder")
+    weights = folder.summary()["state_sha256"]
+    # Where ETLs may be started, this run's own is: it makes the samples of the policy, as the folder does.
+    beside = train(*words, *policy, "run_dir=beside")
+    assert beside.code == 0, beside.output
+    assert "ETL former-train runs other code and is left alone; this run uses former-train-" in beside.output
+    assert "16 samples equal those made here" in beside.output
+    assert beside.summary()["samples_by_source"] == {"local": 0, "etl": 51}
+    assert beside.summary()["state_sha256"] == weights
+    # Where they may not, plain samples come from it, and this machine makes the others.
+    lifecycle.ensure(client, "former-val", "val", settings, print)
+    reuse = [*words, "data.etl.manage=reuse"]
+    plain = train(*reuse, "run_dir=plain")
+    assert plain.code == 0 and plain.summary()["samples_by_source"] == {"local": 0, "etl": 51}, plain.output
+    around = train(*reuse, *policy, "run_dir=around")
+    assert around.code == 0, around.output
+    assert (
+        "ETL former-train runs the code of a former version, which does not know augment=ta_wide: this machine makes "
+        "the training samples. data.etl.manage=auto starts an ETL of this version beside it"
+    ) in around.output
+    assert around.summary()["samples_by_source"] == {"local": 36, "etl": 15}
+    assert around.summary()["state_sha256"] == weights
+    with pytest.raises(ClusterError, match="does not know augment=3a and jitter=0.3. Start one of this version"):
+        spec = Spec.train(32, augment="3a", jitter=0.3)
+        ImageDataset(environment.access.endpoint, "ais://former", etl_name="former-train", spec=spec)
+    for name in ("former-train", "former-val"):
+        lifecycle.stop(client, name)
 
 
 def test_an_etl_that_does_not_start_shows_why(train: Train, environment: Cluster, small_folder: Path) -> None:

@@ -42,8 +42,10 @@ CASES = {
     "val bicubic": (Spec.val(96, 110, interpolation="bicubic"), "raw", 400),
     "train jpeg": (Spec.train(128), "jpeg", 300),
     "val jpeg": (Spec.val(160, 176), "jpeg", 200),
+    "policy": (Spec.train(112, augment="ra", augment_ops=3, augment_interpolation="bilinear", jitter=0.3), "raw", 400),
+    "policy nearest": (Spec.train(112, augment="ta_wide"), "raw", 200),
 }
-"""Name: specification, wire format, number of (object, key) pairs of the whole matrix; 3,600 in all."""
+"""Name: specification, wire format, number of (object, key) pairs of the whole matrix; 4,200 in all."""
 SHARE = 20
 """``make test`` takes one pair in this many."""
 

@@ -45,6 +45,7 @@ FREE = {
     *("data.val_prefix", "data.embedded_root", "data.embedded_layout", "data.transform", "data.local_share"),
     *("data.workers", "data.prefetch", "data.max_replaced", "data.patience_s", "data.audit_every"),
     *("data.train_samples", "data.val_samples", "data.on_corrupt"),  # see below
+    *("data.augment_ops", "data.augment_magnitude", "data.augment_interpolation"),  # see below
     *("optim.betas", "optim.eps", "optim.warmup_start", "optim.min_lr"),  # see below
     *("train.epochs", "train.checkpoint_every", "train.checkpoint_every_s", "train.keep", "train.log_every"),
 }
@@ -113,6 +114,9 @@ def test_an_option_that_is_no_more_counts_unless_it_was_at_its_default(monkeypat
         ("optim.step_gamma", 0.5, {"config.optim.schedule": "step"}, {"config.optim.schedule": "cosine"}),
         ("data.train_samples", 5, {"config.data.source": "synthetic"}, {"config.data.source": "aistore"}),
         ("data.val_samples", 5, {"config.data.source": "synthetic"}, {"config.data.source": "aistore"}),
+        ("data.augment_ops", 3, {"config.data.augment": "ra"}, {"config.data.augment": "ra_timm"}),
+        ("data.augment_magnitude", 3, {"config.data.augment": "ra"}, {"config.data.augment": "ta_wide"}),
+        ("data.augment_interpolation", "bilinear", {"config.data.augment": "aa"}, {"config.data.augment": "3a"}),
         ("data.on_corrupt", "replace", {"replaced": [3]}, {"replaced": []}),
         ("data.fingerprint", "full", {"batches_done": 3}, {"batches_done": 0}),
     ],

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 import cloudpickle
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from aistore_data.etls.asking import EtlPaths
+from etl.__main__ import main
 from etl.files import query_of
 from etl.limits import Limits
 from etl.request import LABEL, PROOF_BYTES, BadRequest, Request, answer, encode, label, parse, proof, proved, statement
@@ -172,6 +174,52 @@ def test_the_command_line_makes_the_same(tmp_path: Path) -> None:
     assert call(DATA, "--args", "{").returncode == 2
 
 
+def test_a_policy_is_sent_where_there_is_one() -> None:
+    """An ETL of a former version serves plain specs, and refuses a field that it does not know."""
+    key = Key(0, 3, 17)
+    plain = '{"v":1,"seed":0,"epoch":3,"index":17,"size":224,"wire":"raw"}'
+    assert encode(Request(Spec.train(augment="none", augment_ops=3, augment_interpolation="bilinear"), key)) == plain
+    spec = Spec.train(augment="ra", augment_ops=3, jitter=1)
+    text = encode(Request(spec, key))
+    assert text == plain.replace(',"wire"', ',"augment":"ra","augment_ops":3,"jitter":1.0,"wire"')
+    assert parse(text, "train").spec == parse(text.replace("1.0", "1"), "train").spec == spec
+    with pytest.raises(BadRequest, match="augment is of training samples alone: a validation sample has no policy"):
+        parse('{"size":224,"augment":"ra"}', "val")
+    with pytest.raises(
+        BadRequest, match="augment must be one of none, ta_wide, ra, aa, 3a, ra_timm, not 'autoaugment'"
+    ):
+        parse('{"augment":"autoaugment"}', "train")
+    with pytest.raises(BadRequest, match="augment_magnitude must be a whole number from 0 to 30, not 31"):
+        parse('{"augment":"ra","augment_magnitude":31}', "train")
+
+
+def test_a_policy_at_the_command_line(
+    capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(*words: str) -> tuple[int, bytes, bytes]:
+        monkeypatch.setattr(sys, "argv", ["etl", *words])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(DATA)))
+        code = main()
+        sys.stdout.flush()
+        return (code, *capfdbinary.readouterr())
+
+    arguments = '{"seed":0,"epoch":3,"index":17,"wire":"raw"}'
+    code, made, _ = call("--args", arguments, "--augment", "ra", "--augment-ops", "3", "--jitter", "0.4")
+    spec = Spec.train(augment="ra", augment_ops=3, jitter=0.4)
+    assert (code, made) == (0, transform(DATA, spec, Key(0, 3, 17)).tobytes())
+    for words, message in [
+        (("--augment", "trivial"), b"error: augment must be one of none, ta_wide"),
+        (
+            ("--augment", "ra", "--augment-magnitude", "99"),
+            b"error: augment_magnitude must be a whole number from 0 to",
+        ),
+        (("--recipe", "val", "--augment", "ra"), b"error: augment is of training samples alone"),
+        (("--args", "{", "--augment", "ra"), b"error: --args: etl_args is not JSON"),
+    ]:
+        code, _, text = call(*words)
+        assert code == 2 and message in text
+
+
 def test_corrupt_bytes_are_named() -> None:
     with pytest.raises(CorruptSample):
         answer(b"no photo", Request(Spec.val()))
@@ -180,10 +228,13 @@ def test_corrupt_bytes_are_named() -> None:
 def test_a_recipe_s_fields_are_all_that_a_spec_has() -> None:
     """A field that is added to Spec and to a recipe is sent, understood and an option; nothing else lists them."""
     assert {*RECIPES["train"], *RECIPES["val"]} == {field.name for field in fields(Spec)} - {"recipe", "version"}
-    others = {"size": 100, "resize": 300, "scale": (0.5, 0.75), "ratio": (1.0, 1.5), "interpolation": "bicubic"}
+    others: dict[str, Any] = {"size": 100, "resize": 300, "scale": (0.5, 0.75), "ratio": (1.0, 1.5)}
+    others |= {"interpolation": "bicubic", "augment": "aa", "augment_ops": 1, "augment_magnitude": 3}
+    others |= {"augment_interpolation": "bilinear", "jitter": 0.4}
     for recipe in ("train", "val"):
         for name in RECIPES[recipe]:
-            spec = Spec.of(recipe, **{name: others[name]})
+            policy = {"augment": "ra"} if name.startswith("augment_") else {}  # without one they count for nothing
+            spec = Spec.of(recipe, **policy, **{name: others[name]})
             key = Key(0, 0, 0) if recipe == "train" else None
             text = encode(Request(spec, key))
             assert f'"{name}":' in text and parse(text, recipe).spec == spec  # type: ignore[arg-type]

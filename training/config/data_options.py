@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from etl.policies import MOST_LAYERS, MOST_MAGNITUDE
+from etl.sample import AUGMENTS
 from training.config.options import free, group, option, require, where
 
 
@@ -90,6 +92,26 @@ class DataConfig:
     interpolation: str = option("bilinear", "bilinear|bicubic, both antialiased", choices=("bilinear", "bicubic"))
     scale: list[float] = option([0.08, 1.0], "smallest and largest share of the image's area in a training crop")
     ratio: list[float] = option([0.75, 4 / 3], "smallest and largest width / height of a training crop")
+    augment: str = option(
+        "none",
+        "none|ta_wide (TrivialAugment)|ra (RandAugment)|aa (AutoAugment)|3a (3-Augment)|ra_timm (rand-m9-mstd0.5-inc1)",
+        choices=("none", *AUGMENTS),
+    )
+    augment_ops: int = option(
+        2, "augment=ra: operations on each sample", low=1, high=MOST_LAYERS, changes_result=where("data.augment", "ra")
+    )
+    augment_magnitude: int = option(
+        9, "augment=ra: their strength", low=0, high=MOST_MAGNITUDE, changes_result=where("data.augment", "ra")
+    )
+    augment_interpolation: str = option(
+        "nearest",
+        "nearest|bilinear: how a policy shears, rotates and moves a sample",
+        choices=("nearest", "bilinear"),
+        changes_result=where("data.augment", "ta_wide", "ra", "aa", "ra_timm"),
+    )
+    jitter: float = option(
+        0.0, "by how much brightness, contrast and saturation of a training sample may differ from 1", low=0, high=1
+    )
     workers: int | str = free(
         "auto", "loader processes of each training process; auto: one for each of its CPUs", low=0
     )

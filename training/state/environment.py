@@ -21,7 +21,7 @@ import torchvision
 
 import etl
 from etl.code import code_sha256
-from etl.sample import Key, Spec, native, transform
+from etl.sample import AUGMENTS, Key, Spec, native, transform
 from sources.samples import through_wire
 from training.config.schema import Config
 from training.processes.world import World
@@ -58,11 +58,14 @@ def versions() -> dict[str, Any]:
     }
 
 
-def describe_environment(device: torch.device, world: World) -> dict[str, Any]:
-    """Versions, machine and device: what, besides configuration and data, decides the bits of a result."""
+def describe_environment(device: torch.device, world: World, augmented: bool = False) -> dict[str, Any]:
+    """Versions, machine and device: what, besides configuration and data, decides the bits of a result.
+
+    ``augmented``: whether samples have a policy or a jitter.
+    """
     return {
         "versions": versions(),
-        "samples": samples_sha256(),
+        "samples": samples_sha256(augmented),
         "sample_code": code_sha256(),
         "native": _native(),
         "git": _git_commit(),
@@ -113,8 +116,10 @@ def _cpu_name() -> str:
 
 
 @functools.cache
-def samples_sha256() -> str:
+def samples_sha256(augmented: bool = False) -> str:
     """Fingerprint of what this process makes of two images, by both recipes, several keys and both wire formats.
+
+    With ``augmented``, of what the policies make of the photo, too.
 
     It stays the same when the code is rewritten, and changes when a sample's bytes do, whoever changes them: this
     project, Pillow or NumPy. It cannot see a change that needs another image or key to show; ``etl.VERSION``, which is
@@ -134,4 +139,8 @@ def samples_sha256() -> str:
                 pixels = transform(data, spec, key)
                 digest.update(pixels.tobytes())
                 digest.update(through_wire(pixels, "jpeg").tobytes())
+    policies = [Spec.train(32, augment=name, augment_interpolation="bilinear", jitter=0.3) for name in AUGMENTS]
+    for spec in policies if augmented else ():
+        for index in range(32):
+            digest.update(transform(_JPEG, spec, Key(2, 0, index)).tobytes())
     return digest.hexdigest()
