@@ -90,6 +90,8 @@ def test_the_published_defaults_of_pytorch_examples() -> None:
         ("optim.lr=high", "optim.lr: Value 'high' of type 'str' could not be converted to Float"),
         ("train.epochs=1.5", "train.epochs: Value '1.5'"),
         ("train.epochs=0", "train.epochs must be 1 or more, not 0."),
+        ("train.mixup=1.5", "train.mixup=1.5 must be 0, which is off, or an alpha from 0.01 to 1."),
+        ("train.loss=mse", "train.loss must be one of ce, bce, not 'mse'."),
         ("train.batch_size=0", "train.batch_size must be 1 or more, not 0."),
         ("optim.schedule=cosin", "optim.schedule must be one of step, cosine, linear, constant, not 'cosin'."),
         ("optim.nesterov=true optim.momentum=0", "needs optim.momentum above 0"),

@@ -39,7 +39,7 @@ class Config:
         check_texts(self)
         for item, value in values_of(self):
             item.check(value)
-        for part in (self.data, self.optim):
+        for part in (self.data, self.optim, self.train):
             part.check()
         require(0 <= self.seed < 1 << 63, f"seed must be from 0 to 2**63 - 1, not {self.seed}.")
         require(self.run_dir != "", "run_dir is empty: name the folder that the run writes to.")

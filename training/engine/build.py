@@ -9,7 +9,7 @@ from sources.errors import ConfigError
 from sources.source import Source
 from training.config.schema import Config
 from training.engine.numerics import cpu_share
-from training.engine.objective import Objective
+from training.engine.objective import Objective, check_targets
 from training.loader.open_data import Data
 from training.model.bundle import Bundle, Inputs, Preprocessing, builder
 from training.model.class_order import joined, order_warning
@@ -30,7 +30,14 @@ def micro_batch_size(config: Config, world: World) -> int:
             f"train.batch_size={config.train.batch_size} cannot be split evenly over {world.size} processes x "
             f"train.accumulate={config.train.accumulate}: choose a multiple of {parts}."
         )
-    return config.train.batch_size // parts
+    size = config.train.batch_size // parts
+    if config.mode == "train" and config.train.mixes and size % 2:
+        raise ConfigError(
+            f"train.mixup and train.cutmix mix samples two by two, and of train.batch_size={config.train.batch_size} "
+            f"each of {world.size} processes x train.accumulate={config.train.accumulate} has {size}, of which one is "
+            f"without a partner: choose a multiple of {2 * parts}."
+        )
+    return size
 
 
 def worker_count(config: Config, world: World, source: Source) -> int:
@@ -44,6 +51,8 @@ def build_bundle(config: Config, world: World, data: Data, console: Console) -> 
     num_classes, parts = config.model.num_classes or data.num_classes, world.size * config.train.accumulate
     if num_classes < data.num_classes:
         raise ConfigError(f"model.num_classes={num_classes}, but the data have {data.num_classes} classes.")
+    if config.mode == "train":
+        check_targets(config.train, num_classes)
     inputs = Inputs(
         train_size=config.data.image_size if config.mode == "train" else None,
         val=Preprocessing(config.data.val_image_size, config.data.val_resize, config.data.interpolation),

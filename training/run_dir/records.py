@@ -47,6 +47,7 @@ class RunDirectory:
         self.lock = lock
         self._mirror = mirror
         self._board: Any = None
+        self._mixes = config.train.mixes
         self._purge_step = step + 1 if step else 0
         with _writing(self.path):
             if config.resume == "never":
@@ -80,6 +81,8 @@ class RunDirectory:
         line: dict[str, Any] = {"kind": kind, "epoch": epoch, "step": step, **values}
         if metrics.fingerprint:
             line["fingerprint"] = metrics.fingerprint
+        if self._mixes and kind != "val_epoch":
+            line["acc_counts"] = "own label"
         line |= {"attempt": self.attempt, "time": time.time()}
         with _writing(self.path / "metrics.jsonl"):
             _write_all(self._metrics, json.dumps(line).encode() + b"\n")
