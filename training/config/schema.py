@@ -7,7 +7,7 @@ from typing import Any
 from training.config.data_options import DataConfig
 from training.config.options import free, group, option, options_of, require, values_of
 from training.config.recorded import check_texts
-from training.config.train_options import ModelConfig, OptimConfig, TrainConfig
+from training.config.train_options import EvalConfig, ModelConfig, OptimConfig, TrainConfig
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Config:
     model: ModelConfig = group(ModelConfig)
     optim: OptimConfig = group(OptimConfig)
     train: TrainConfig = group(TrainConfig)
+    eval: EvalConfig = group(EvalConfig)
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""

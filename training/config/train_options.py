@@ -53,6 +53,15 @@ class TrainConfig:
         changes_result=lambda values: values.get("train.mixup") != 0 and values.get("train.cutmix") != 0,
     )
     random_erasing: float = option(0.0, "share of the training samples of which a box is erased", low=0, high=1)
+    ema_decay: float = option(
+        0.0,
+        "share of the averaged weights (EMA) that an average keeps of the former one; 0: no averages",
+        low=0,
+        below=1,
+    )
+    ema_every: int = option(
+        1, "steps between two averages", low=1, changes_result=lambda values: values.get("train.ema_decay") != 0
+    )
     accumulate: int = option(
         1, "micro-batches in an optimiser step of each process, for batches larger than memory", low=1
     )
@@ -76,6 +85,18 @@ class TrainConfig:
                 value == 0 or _SMALLEST_ALPHA <= value <= 1,
                 f"train.{name}={value:g} must be 0, which is off, or an alpha from {_SMALLEST_ALPHA:g} to 1.",
             )
+
+
+@dataclass
+class EvalConfig:
+    """How it is validated."""
+
+    ema: str = option(
+        "auto",
+        "averaged weights: auto (validated beside the others; best.pt is by the better)|off",
+        choices=("auto", "off"),
+        changes_result=lambda values: values.get("train.ema_decay") != 0,
+    )
 
 
 @dataclass

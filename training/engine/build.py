@@ -16,6 +16,7 @@ from training.model.class_order import joined, order_warning
 from training.processes.preemption import StopFlag
 from training.processes.world import World
 from training.report.console import Console
+from training.state.averages import note_on_averages
 from training.state.consumed import Consumed
 from training.state.environment import describe_environment
 from training.state.run_state import Run
@@ -83,13 +84,21 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
     train_model: Any = model
     if world.size > 1 and training:
         train_model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+    state = TrainState.begin(config, model, device, steps_per_epoch)
+    if training and (note := note_on_averages(config, steps_per_epoch)):
+        console.say(note)
+
+    def callable_(module: Any) -> Any:
+        return torch.compile(module) if config.train.compile else module
+
     return Run(
         config=config,
         world=world,
         device=device,
-        state=TrainState.begin(config, model, device, steps_per_epoch),
-        train_model=torch.compile(train_model) if config.train.compile else train_model,  # type: ignore[arg-type]
-        eval_model=torch.compile(model) if config.train.compile else model,  # type: ignore[arg-type]
+        state=state,
+        train_model=callable_(train_model),
+        eval_model=callable_(model),
+        ema_model=callable_(state.averages.model) if state.averages and config.eval.ema == "auto" else None,
         objective=Objective(config.train, bundle),
         consumed=Consumed(config.data.fingerprint),
         stop=stop,
