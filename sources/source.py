@@ -31,9 +31,14 @@ class Specs:
         return next((spec for begin, spec in reversed(self.later) if begin <= epoch), self.first)
 
     @property
+    def sides(self) -> list[int]:
+        """Those of the samples, in pixels, in the order of the epochs."""
+        return [spec.size for spec in (self.first, *(spec for _, spec in self.later))]
+
+    @property
     def largest(self) -> int:
         """Pixels of the largest side of all epochs."""
-        return max(spec.size for spec in (self.first, *(spec for _, spec in self.later)))
+        return max(self.sides)
 
 
 class Source(Protocol):

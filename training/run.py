@@ -178,6 +178,9 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         f"batch {config.train.batch_size} = {' '.join(parts)} {batch_size}, lr {config.optim.lr:g}; {workers} loader "
         f"workers and {torch.get_num_threads()} threads for each of {world.size} processes"
     )
+    if config.mode == "train" and (sides := config.data.sides()):
+        listed = ", ".join(f"{side} pixels from epoch {epoch + 1} on" for epoch, side in sides)
+        run.console.say(f"training samples have {listed}; those of validation {config.data.val_image_size}")
     if config.mode == "train" and config.train.mixes:
         run.console.say("acc@1 and acc@5 of training count the label of a sample itself, not that of its partner")
     if run.device.type == "cuda" and world.size == 1 and torch.cuda.device_count() > 1:

@@ -42,6 +42,12 @@ class Config:
             item.check(value)
         for part in (self.data, self.optim, self.train):
             part.check()
+        last = self.data.sides()[-1:]
+        require(
+            not last or last[0][0] < self.train.epochs or self.mode != "train",
+            f"data.sizes={self.data.sizes} has samples from epoch {last[0][0] if last else 0} on, and train.epochs="
+            f"{self.train.epochs} ends before: epochs are counted from 0.",
+        )
         require(0 <= self.seed < 1 << 63, f"seed must be from 0 to 2**63 - 1, not {self.seed}.")
         require(self.run_dir != "", "run_dir is empty: name the folder that the run writes to.")
         require(

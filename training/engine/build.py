@@ -13,6 +13,7 @@ from training.engine.objective import Objective, check_targets
 from training.loader.open_data import Data
 from training.model.bundle import Bundle, Inputs, Preprocessing, builder
 from training.model.class_order import joined, order_warning
+from training.model.image_sizes import check_sides
 from training.processes.preemption import StopFlag
 from training.processes.world import World
 from training.report.console import Console
@@ -54,12 +55,17 @@ def build_bundle(config: Config, world: World, data: Data, console: Console) -> 
         raise ConfigError(f"model.num_classes={num_classes}, but the data have {data.num_classes} classes.")
     if config.mode == "train":
         check_targets(config.train, num_classes)
+    sides = [side for _, side in config.data.sides()] if config.mode == "train" else []
+    # A schedule's sides are checked below; that of the validation is what the model is built for.
+    train_size = config.data.val_image_size if sides else config.data.image_size
     inputs = Inputs(
-        train_size=config.data.image_size if config.mode == "train" else None,
+        train_size=train_size if config.mode == "train" else None,
         val=Preprocessing(config.data.val_image_size, config.data.val_resize, config.data.interpolation),
         passes_of_one=parts if config.train.batch_size == parts else 0,
     )
     bundle = builder(config.model.name).build(config.model, num_classes, inputs)
+    if sides:
+        check_sides(config.model.name, bundle.module, sides)
     source = f"model.weights={config.model.weights}"
     warning = order_warning(source, bundle.weights, num_classes, data.class_names) if config.model.weights else None
     for note in filter(None, (*bundle.notes, warning)):
