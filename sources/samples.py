@@ -53,15 +53,15 @@ class SampleDataset(Source):
         retries = self.reader.retries - retries
         replaced = tuple(substitution for substitution in found if substitution)
         counts = Counts(local=len(keys), retries=retries, replaced=len(replaced), odd=self._odd)
-        return Filled(self.manifest.labels[[index for _, index in keys]], counts, replaced=replaced)
+        return Filled(self.manifest.labels[[key[1] for key in keys]], counts, replaced=replaced)
 
-    def _fill(self, row: NDArray[np.uint8], epoch: int, index: int) -> Substitution | None:
+    def _fill(self, row: NDArray[np.uint8], epoch: int, index: int, view: int = 0) -> Substitution | None:
         """Make a sample, or that which is taken in its place, with the key of the first."""
         reason, by, others = "", index, substitutes(self.manifest, index, self.seed)
         spec = self.specs.at(epoch)
         while True:
             try:
-                make(row, self.reader.read(by), spec, Key(self.seed, epoch, index), self.wire)
+                make(row, self.reader.read(by), spec, Key(self.seed, epoch, index, view), self.wire)
             except CorruptSample as error:
                 collect()  # what Pillow has said of this file belongs to no other
                 problem = f"{self.locate(by)} is {error}"

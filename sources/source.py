@@ -70,5 +70,5 @@ class Source(Protocol):
         side = self.specs.at(keys[0][0]).size
         images = torch.zeros((len(keys), side, side, 3), dtype=torch.uint8)
         labels, counts, latencies, replaced = self.fill(keys, images.numpy())
-        indices = torch.tensor([index for _, index in keys])
+        indices = torch.tensor([key[1] for key in keys])
         return Batch(images, torch.from_numpy(labels), indices, counts, latencies, replaced)

@@ -132,6 +132,7 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         rank=run.world.rank,
         world_size=run.world.size,
         accumulate=config.train.accumulate,
+        views=config.train.repeated_augmentation,
         start=run.state.position,
     )
     prefetch, accumulate = config.data.prefetch, config.train.accumulate

@@ -53,6 +53,9 @@ class TrainConfig:
         changes_result=lambda values: values.get("train.mixup") != 0 and values.get("train.cutmix") != 0,
     )
     random_erasing: float = option(0.0, "share of the training samples of which a box is erased", low=0, high=1)
+    repeated_augmentation: int = option(
+        1, "views of each image in a global batch; an epoch visits one in so many images", low=1
+    )
     ema_decay: float = option(
         0.0,
         "share of the averaged weights (EMA) that an average keeps of the former one; 0: no averages",
@@ -79,6 +82,12 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
+        views = self.repeated_augmentation
+        require(
+            self.batch_size % views == 0 and (views == 1 or self.batch_size > views),
+            f"train.batch_size={self.batch_size} cannot hold train.repeated_augmentation={views} views of each of "
+            f"several images: choose a multiple of {views}, {2 * views} or more.",
+        )
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
             require(
