@@ -55,7 +55,7 @@ def check_batch_of_one(name: str, num_classes: int, image_size: int, val_size: i
 
 def check_sides(name: str, model: nn.Module, sides: Iterable[int]) -> None:
     """Raise ConfigError for one of data.sizes that the model, of whichever library, cannot be trained on."""
-    on_meta = copy.deepcopy(model).to("meta")
+    on_meta = copy.deepcopy(model).to("meta").float()
     for side in sides:
         if problem := _problem(on_meta, True, side):
             raise ConfigError(
