@@ -3,6 +3,7 @@
 import copy
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from scripts.compare_runs import part_in_weights
 from sources.errors import ConfigError
 from tests.unit.test_train_state import equal, run_of
 from training.config.schema import Config
@@ -141,6 +143,17 @@ def test_the_better_weights_are_the_best(tmp_path: Path) -> None:
     assert Validation(sums, ema=worse).best == Validation(sums).best == (50.0, "model")
     assert Validation(sums, ema=better).ema_figures == {"ema_loss": 0.5, "ema_acc1": 60.0, "ema_acc5": 90.0}
     assert Validation(sums).ema_figures == {}
+
+
+def test_runs_that_differ_in_their_averages_alone_are_told_apart() -> None:
+    def record(ema: str) -> Any:
+        return SimpleNamespace(
+            summary={"state_sha256": 64 * "a", "epochs": 2} | ({"ema_sha256": 64 * ema} if ema else {})
+        )
+
+    assert part_in_weights(record("b"), record("b")) is None and part_in_weights(record(""), record("")) is None
+    assert part_in_weights(record("b"), record("c")) == "averaged weights bbbbbbbbbbbb… here, cccccccccccc… there"
+    assert part_in_weights(record("b"), record("")) == "averaged weights bbbbbbbbbbbb… here, none… there"
 
 
 @pytest.mark.parametrize(("averaged", "taken"), [(60.0, "ema"), (40.0, "model"), (math.nan, "model"), ("x", "model")])

@@ -51,4 +51,4 @@ def erased_box(words: Sequence[int], height: int, width: int) -> Box | None:
 def erase(inputs: torch.Tensor, boxes: Sequence[tuple[int, Box]]) -> None:
     """Set boxes of float [n, 3, H, W] to 0, which is the mean colour, in place."""
     for row, (top, left, height, width) in boxes:
-        inputs[row, :, top : top + height, left : left + width] = 0
+        inputs[row, :, top : top + height, left : left + width].zero_()

@@ -131,5 +131,5 @@ def mixture(labels: torch.Tensor, mixes: Sequence[Mix]) -> Mixture:
     """The targets; a sample that is not mixed has a share of 1."""
     shares = torch.ones(len(labels), device=labels.device)
     for mix in mixes:
-        shares[mix.first : mix.last] = mix.share / _WHOLE
+        shares[mix.first : mix.last].fill_(mix.share / _WHOLE)
     return Mixture(labels, swapped(labels), shares)
