@@ -13,7 +13,9 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import torch
+import torchvision
 from torch import nn
+from torchvision.transforms import v2
 
 from benchmarks.loop import best_device, now
 from benchmarks.results import Row, Table, begin, parser, rows
@@ -67,6 +69,14 @@ def preparing(options: dict[str, float], images: torch.Tensor, labels: torch.Ten
     return prepare
 
 
+def by_torchvision(
+    transform: Callable[..., object], images: torch.Tensor, labels: torch.Tensor
+) -> Callable[[], object]:
+    """The same by a transform of torchvision's, which makes dense targets too."""
+    objective = Objective(TrainConfig(), Bundle(nn.Identity(), MEAN, STD))
+    return lambda: transform(objective.inputs(images), labels)
+
+
 def losing(name: str, labels: torch.Tensor) -> Callable[[], object]:
     """The loss of a batch with 1,000 classes, and its gradient."""
     objective = Objective(TrainConfig(loss=LOSSES[name], label_smoothing=0.1), Bundle(nn.Identity(), MEAN, STD))
@@ -96,8 +106,6 @@ def schedule_ms(sides: list[tuple[int, int]], of_side: dict[int, float]) -> floa
 
 def main() -> int:
     """The command line."""
-    import torchvision
-
     options = parser(__doc__, model="resnet50", size=224, batch=128, step_batch=16, repeats=3).parse_args()
     result = begin(options)
     require_model(options.model)
@@ -119,6 +127,9 @@ def main() -> int:
     for warm in steps.values():
         warm()  # the momentum is made, and the kernels are chosen
     preparations = {name: preparing(given, images, labels) for name, given in PREPARED.items()}
+    for kind in (v2.MixUp, v2.CutMix):
+        transform = kind(alpha=1.0, num_classes=1000)
+        preparations[f"torchvision's v2.{kind.__name__}"] = by_torchvision(transform, images, labels)
     losses = {name: losing(name, labels) for name in LOSSES}
     prepared, lost, averaged, sized = (defaultdict[str, list[float]](list) for _ in range(4))
     for _ in range(options.repeats):
