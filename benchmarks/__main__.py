@@ -38,6 +38,7 @@ BENCHMARKS = (
     Benchmark("manifest", "--repeats 5"),
     Benchmark("growth", "--repeats 1 --images 1000"),
     Benchmark("repeat", "--repeats 3 --model resnet18"),
+    Benchmark("ingredients", "--repeats 3", "--repeats 1 --model resnet18 --batch 8 --step-batch 2"),
 )
 
 

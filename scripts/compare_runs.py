@@ -107,7 +107,10 @@ def part_in_weights(a: Record, b: Record) -> str | None:
     if a.summary is None or b.summary is None:
         return None
     one, other = (f"{s['state_sha256'][:12]}… after {s['epochs']} epochs" for s in (a.summary, b.summary))
-    return None if a.summary["state_sha256"] == b.summary["state_sha256"] else f"{one} here, {other} there"
+    if a.summary["state_sha256"] != b.summary["state_sha256"]:
+        return f"{one} here, {other} there"
+    averaged = [str(summary.get("ema_sha256", "none"))[:12] for summary in (a.summary, b.summary)]
+    return None if averaged[0] == averaged[1] else "averaged weights {}… here, {}… there".format(*averaged)
 
 
 def main(arguments: list[str] | None = None) -> int:

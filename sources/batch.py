@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from sources.substitutes import Substitution
 
-Keys = list[tuple[int, int]]
-"""(epoch, index) of each sample of a batch, whose epochs have one spec."""
+Keys = Sequence[tuple[int, int] | tuple[int, int, int]]
+"""(epoch, index) or (epoch, index, view) of each sample of a batch, whose epochs have one spec; the view is else 0."""
 
 SOURCES = ("etl", "object")
 BINS = 64

@@ -19,13 +19,13 @@ ORDER = 1
 DROPOUT = 2
 """The seed of torch's generators in a step, by (rank, epoch, step)."""
 MIXING = 3
-"""Kept for mixup and CutMix."""
+"""Mixup and CutMix, by (block of a global batch, step, epoch)."""
 ERASING = 4
-"""Kept for random erasing."""
+"""Random erasing, by (0, step, epoch), of which each place in the global batch has words of its own."""
 SUBSTITUTES = 5
 """What replaces a sample that is no image, by (0, index, 0)."""
 
 
-def stream(seed: int, domain: int, counter: tuple[int, int, int]) -> np.random.Philox:
-    """The words of one use: non-negative integers below 2**64."""
-    return np.random.Philox(key=[seed, domain], counter=[0, *counter])
+def stream(seed: int, domain: int, counter: tuple[int, int, int], blocks: int = 0) -> np.random.Philox:
+    """The words of one use, integers from 0 to 2**64 - 1, from word 4 * ``blocks`` on."""
+    return np.random.Philox(key=[seed, domain], counter=[blocks, *counter])

@@ -53,15 +53,15 @@ class SampleDataset(Source):
         retries = self.reader.retries - retries
         replaced = tuple(substitution for substitution in found if substitution)
         counts = Counts(local=len(keys), retries=retries, replaced=len(replaced), odd=self._odd)
-        return Filled(self.manifest.labels[[index for _, index in keys]], counts, replaced=replaced)
+        return Filled(self.manifest.labels[[key[1] for key in keys]], counts, replaced=replaced)
 
-    def _fill(self, row: NDArray[np.uint8], epoch: int, index: int) -> Substitution | None:
+    def _fill(self, row: NDArray[np.uint8], epoch: int, index: int, view: int = 0) -> Substitution | None:
         """Make a sample, or that which is taken in its place, with the key of the first."""
         reason, by, others = "", index, substitutes(self.manifest, index, self.seed)
         spec = self.specs.at(epoch)
         while True:
             try:
-                make(row, self.reader.read(by), spec, Key(self.seed, epoch, index), self.wire)
+                make(row, self.reader.read(by), spec, Key(self.seed, epoch, index, view), self.wire)
             except CorruptSample as error:
                 collect()  # what Pillow has said of this file belongs to no other
                 problem = f"{self.locate(by)} is {error}"
@@ -77,20 +77,22 @@ class SampleDataset(Source):
 
 
 class SyntheticDataset(Source):
-    """One batch of random pixels and labels, again and again: the model's speed without a loader.
+    """One batch of random pixels and labels for each side, again and again: the model's speed without a loader.
 
     Memory that holds it already is left as it is.
     """
 
     made_here = True
 
-    def __init__(self, length: int, spec: Spec, num_classes: int, batch_size: int) -> None:
-        size = spec.size
-        generator = np.random.Generator(np.random.Philox(key=[length, size]))
-        self.specs = Specs(spec)
+    def __init__(self, length: int, spec: Spec | Specs, num_classes: int, batch_size: int) -> None:
+        self.specs = Specs.of(spec)
         self.length = length
-        self.images = generator.integers(0, 256, (batch_size, size, size, 3), np.uint8)
-        self.labels = generator.integers(0, num_classes, batch_size)
+        self.batches: dict[int, tuple[NDArray[np.uint8], NDArray[np.int64]]] = {}
+        """(images, labels) by the side of the images."""
+        for size in self.specs.sides:
+            generator = np.random.Generator(np.random.Philox(key=[length, size]))
+            images = generator.integers(0, 256, (batch_size, size, size, 3), np.uint8)
+            self.batches[size] = images, generator.integers(0, num_classes, batch_size)
 
     def __len__(self) -> int:
         return self.length
@@ -101,10 +103,11 @@ class SyntheticDataset(Source):
 
     def fill(self, keys: Keys, rows: NDArray[np.uint8]) -> Filled:
         """As ``Source``."""
-        images = self.images[: len(keys)]
+        images, labels = self.batches[rows.shape[1]]
+        images, labels = images[: len(keys)], labels[: len(keys)]
         if not (np.array_equal(rows[0], images[0]) and np.array_equal(rows[-1], images[-1])):
             rows[:] = images
-        return Filled(self.labels[: len(keys)], Counts(local=len(keys)))
+        return Filled(labels, Counts(local=len(keys)))
 
 
 def make(row: NDArray[np.uint8], data: bytes, spec: Spec, key: Key, wire: str) -> None:

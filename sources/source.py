@@ -31,9 +31,14 @@ class Specs:
         return next((spec for begin, spec in reversed(self.later) if begin <= epoch), self.first)
 
     @property
+    def sides(self) -> list[int]:
+        """Those of the samples, in pixels, in the order of the epochs."""
+        return [spec.size for spec in (self.first, *(spec for _, spec in self.later))]
+
+    @property
     def largest(self) -> int:
         """Pixels of the largest side of all epochs."""
-        return max(spec.size for spec in (self.first, *(spec for _, spec in self.later)))
+        return max(self.sides)
 
 
 class Source(Protocol):
@@ -65,5 +70,5 @@ class Source(Protocol):
         side = self.specs.at(keys[0][0]).size
         images = torch.zeros((len(keys), side, side, 3), dtype=torch.uint8)
         labels, counts, latencies, replaced = self.fill(keys, images.numpy())
-        indices = torch.tensor([index for _, index in keys])
+        indices = torch.tensor([key[1] for key in keys])
         return Batch(images, torch.from_numpy(labels), indices, counts, latencies, replaced)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,8 +25,8 @@ from training.processes.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped, 
 from training.processes.rendezvous import process_group
 from training.processes.rescue import in_words, notes
 from training.processes.world import World, choose_device, read_world
-from training.report.console import Console, format_duration, format_metrics
-from training.report.metrics import Tally
+from training.report.console import AVERAGED, Console, format_duration, format_metrics
+from training.report.metrics import Validation
 from training.report.output import put_error
 from training.run_dir import checkpoint
 from training.run_dir.directory import Directory, take_directory
@@ -121,7 +122,7 @@ def _complete(run: Run, directory: Directory) -> None:
     on_main(run.world, lambda: directory.complete_mirror(run.state.position))
 
 
-def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Callable[[], Tally | None]) -> int:
+def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Callable[[], Validation | None]) -> int:
     config = run.config
     batches = TrainBatches(
         len(data.train),
@@ -131,6 +132,7 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         rank=run.world.rank,
         world_size=run.world.size,
         accumulate=config.train.accumulate,
+        views=config.train.repeated_augmentation,
         start=run.state.position,
     )
     prefetch, accumulate = config.data.prefetch, config.train.accumulate
@@ -153,7 +155,8 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         run.console.say(f"stopped on request; the same command goes on from {config.run_dir}/checkpoints/last.pt")
         return EXIT_CODE
     run.console.say(
-        f"done: acc@1 {metrics.acc1:.2f} (best {run.state.progress.best_acc1:.2f}), "
+        f"done: acc@1 {metrics.acc1:.2f} (best {run.state.progress.best_acc1:.2f}"
+        f"{AVERAGED[run.state.progress.best_weights]}), "
         f"{format_duration(run.state.progress.train_s)} of training\n"
         f"  run directory  {config.run_dir}\n"
         f"  TensorBoard    tensorboard --logdir {shell_word(config.run_dir)}/tensorboard\n"
@@ -176,6 +179,11 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         f"batch {config.train.batch_size} = {' '.join(parts)} {batch_size}, lr {config.optim.lr:g}; {workers} loader "
         f"workers and {torch.get_num_threads()} threads for each of {world.size} processes"
     )
+    if config.mode == "train" and (sides := config.data.sides()):
+        listed = ", ".join(f"{side} pixels from epoch {epoch + 1} on" for epoch, side in sides)
+        run.console.say(f"training samples have {listed}; those of validation {config.data.val_image_size}")
+    if config.mode == "train" and config.train.mixes:
+        run.console.say("acc@1 and acc@5 of training count the label of a sample itself, not that of its partner")
     if run.device.type == "cuda" and world.size == 1 and torch.cuda.device_count() > 1:
         run.console.say(
             f"warning: one of {torch.cuda.device_count()} GPUs is used; torchrun --nproc-per-node uses all."
@@ -186,7 +194,7 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         run.console.say(f"going on from {resumed_from}: {done}")
 
 
-def _evaluate(run: Run, validate: Callable[[], Tally | None]) -> int:
+def _evaluate(run: Run, validate: Callable[[], Validation | None]) -> int:
     validation = validate()
     run.consumed.collect_counts(run.state.progress, run.records)
     run.consumed.check_replaced(run.state.progress, run.config)
@@ -205,7 +213,11 @@ def _summarise(run: Run, val_img_per_s: float = 0.0) -> None:
         return
     progress = run.state.progress
     seen = progress.epoch * run.state.steps_per_epoch * run.config.train.batch_size
-    counts = Counts(*progress.counts)
+    counts, averages = Counts(*progress.counts), run.state.averages
+    of_averages: dict[str, Any] = {"best_weights": progress.best_weights} if averages else {}
+    if averages:
+        of_averages |= {name: value for name, value in progress.validation.items() if name == "ema_acc1"}
+        of_averages["ema_sha256"] = checkpoint.state_sha256(averages.model.state_dict())
     run.records.summary(
         **{name: progress.validation[name] for name in ("acc1", "acc5", "loss")},
         best_acc1=progress.best_acc1,
@@ -218,4 +230,5 @@ def _summarise(run: Run, val_img_per_s: float = 0.0) -> None:
         fallbacks=counts.fallbacks,
         audits=counts.audits,
         replaced=len(progress.replaced),
+        **of_averages,
     )

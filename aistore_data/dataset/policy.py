@@ -102,6 +102,7 @@ class Sample:
     node: int
     host: str
     stage: Literal["etl", "local"]
+    view: int = 0
     tries: int = 0
     doubts: int = 0
     """Answers that were not, or may not have been, about it."""
@@ -161,7 +162,7 @@ class SamplePolicy:
             get.most = int(remote.manifest.sizes[sample.source_index])
             get.check = partial(object_problem, remote.manifest, sample.source_index)
         else:
-            path, stated = self.paths.ask(sample.name, sample.epoch, sample.index)
+            path, stated = self.paths.ask(sample.name, sample.epoch, sample.index, sample.view)
             row = None if self._is_jpeg else sample.row.data.cast("B")
             get = Get(path, host, self.deadline_s, row, stated, self._largest_jpeg)
         if sample.doubts:
@@ -217,7 +218,8 @@ class SamplePolicy:
             return self._wait(sample, get, error)
         self._objects_took_s.append(get.took_s)
         try:
-            make(sample.row, bytes(get.body), self.spec, Key(remote.seed, sample.epoch, sample.index), remote.wire)
+            key = Key(remote.seed, sample.epoch, sample.index, sample.view)
+            make(sample.row, bytes(get.body), self.spec, key, remote.wire)
         except CorruptSample as error:
             return self._substitute(sample, f"is {error}")
         self.counts["odd"] += heard(remote.locate, sample.source_index, remote.notices)

@@ -53,7 +53,7 @@ class RemoteDataset(Source):
     def fill(self, keys: Keys, rows: NDArray[np.uint8]) -> Filled:
         """As ``Source``. Raises DataError that names the object, UnreachableError when patience is over."""
         remote, spec = self.remote, self.specs.at(keys[0][0])
-        indices = np.array([index for _, index in keys], np.int64)
+        indices = np.array([key[1] for key in keys], np.int64)
         names = remote.manifest.names_of(indices)
         nodes = remote.placement.numbers_of([self._bucket + name for name in names])
         samples = self._samples(rows, keys, names, nodes)
@@ -75,9 +75,10 @@ class RemoteDataset(Source):
         usual: Literal["etl", "local"] = "etl" if remote.etl_name else "local"
         looked_at = usual == "etl" and (remote.local_share > 0 or _UNSAFE.search("\n".join(names)) is not None)
         samples = []
-        for row, (epoch, index), name, node in zip(rows, keys, names, nodes, strict=True):
+        for row, key, name, node in zip(rows, keys, names, nodes, strict=True):
+            epoch, index, view = (*key, 0)[:3]
             here = looked_at and (self._is_made_here(epoch, index) or _UNSAFE.search(name))
-            samples.append(Sample(row, epoch, index, name, node, hosts[node], "local" if here else usual))
+            samples.append(Sample(row, epoch, index, name, node, hosts[node], "local" if here else usual, view))
         return samples
 
     def _is_made_here(self, epoch: int, index: int) -> bool:
@@ -119,7 +120,7 @@ class RemoteDataset(Source):
             return
         known = last if last in made_there else made_there[-1]
         row = np.empty_like(known.row)
-        again = Sample(row, known.epoch, known.index, known.name, known.node, known.host, "local")
+        again = Sample(row, known.epoch, known.index, known.name, known.node, known.host, "local", known.view)
         before = policy.counts.copy()
         policy.run([again])
         policy.counts = before | Counter(audits=1)

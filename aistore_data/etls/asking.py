@@ -39,16 +39,21 @@ class EtlPaths:
         key = Key(seed, 0, 0) if spec.recipe == "train" else None
         parts = _VARIES.split(encode(Request(spec, key, cast(Wire, wire), tag=0 if tags else None)))
         self._folder, _, query = object_path(uri, "", etl_name=etl_name, etl_args="").partition("?")
-        self._query = _template([query + quote_plus(parts[0]), *map(quote_plus, parts[1:])])
-        self._arguments = _template(parts)
+        first_view, others = parts, [*parts[:2], ',"view":', *parts[2:]] if key else parts
+        # A request that names no view is for the first one.
+        self._arguments = _template(first_view), _template(others)
+        self._queries = tuple(
+            _template([query + quote_plus(of[0]), *map(quote_plus, of[1:])]) for of in (first_view, others)
+        )
         self._bucket = f"{parse_bucket(uri).name}/"
         self._has_key, self._tags = key is not None, tags
 
-    def ask(self, name: str, epoch: int, index: int) -> tuple[str, bytes | None]:
+    def ask(self, name: str, epoch: int, index: int, view: int = 0) -> tuple[str, bytes | None]:
         """``path`` and ``stated`` of a ``Get``: as ``object_path`` gives the one, and ``etl.request`` the other."""
-        values = ((epoch, index) if self._has_key else ()) + ((index,) if self._tags else ())
-        path = f"{self._folder}{name if _PLAIN(name) else quote(name)}?{self._query % values}"
-        return path, stated(self._bucket + name, self._arguments % values) if self._tags else None
+        key = ((epoch, index, view) if view else (epoch, index)) if self._has_key else ()
+        values, further = key + ((index,) if self._tags else ()), view > 0
+        path = f"{self._folder}{name if _PLAIN(name) else quote(name)}?{self._queries[further] % values}"
+        return path, stated(self._bucket + name, self._arguments[further] % values) if self._tags else None
 
 
 def _template(parts: list[str]) -> str:

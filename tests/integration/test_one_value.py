@@ -123,6 +123,19 @@ def test_every_way_gives_the_same_bytes(places: Places, seed: int, case: str, re
             assert others["etl"].counts.etl == len(batch_keys)
 
 
+def test_a_sample_has_views(places: Places) -> None:
+    spec, manifest = Spec.train(32), scan_folder(places.folder)[0]
+    keys = [(2, 5), (2, 5, 1), (2, 9, 3), (2, 5, 0)]
+    for name, dataset in places.datasets(spec, "raw").items():
+        batch = dataset.__getitems__(keys)
+        for row, (epoch, index, *view) in zip(batch.images.numpy(), keys, strict=True):
+            data = (places.folder / "train" / manifest.name(index)).read_bytes()
+            assert np.array_equal(row, transform(data, spec, Key(SEED, epoch, index, *view))), name
+        assert batch.indices.tolist() == [5, 5, 9, 5] and batch.counts.fallbacks == 0
+        assert batch.counts.etl == (4 if name == "etl" else batch.counts.etl)
+        assert not torch.equal(batch.images[0], batch.images[1]) and torch.equal(batch.images[0], batch.images[3])
+
+
 def test_sizes_may_grow_with_the_epochs(places: Places) -> None:
     specs = Specs(Spec.train(32), ((2, Spec.train(48)), (3, Spec.train(40, interpolation="bicubic"))))
     manifest = scan_folder(places.folder)[0]

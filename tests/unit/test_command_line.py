@@ -96,6 +96,18 @@ def test_the_published_defaults_of_pytorch_examples() -> None:
         ("optim.lr=high", "optim.lr: Value 'high' of type 'str' could not be converted to Float"),
         ("train.epochs=1.5", "train.epochs: Value '1.5'"),
         ("train.epochs=0", "train.epochs must be 1 or more, not 0."),
+        ("train.mixup=1.5", "train.mixup=1.5 must be 0, which is off, or an alpha from 0.01 to 1."),
+        ("data.sizes=['0:32','x']", "data.sizes takes EPOCH:SIDE, as in ['0:128','6:160'], and not 'x'."),
+        ("data.sizes=['1:32']", "data.sizes=['1:32'] does not say the side from epoch 0 on"),
+        ("data.sizes=['0:32','5:48','5:64']", "data.sizes names epochs [0, 5, 5], which must rise from part to part."),
+        ("data.sizes=['0:32','3:48'] train.epochs=3", "has samples from epoch 3 on, and train.epochs=3 ends before"),
+        (
+            "train.repeated_augmentation=3 train.batch_size=32",
+            "train.batch_size=32 cannot hold train.repeated_augmentation=3 views of each of several images: choose a "
+            "multiple of 3, 6 or more.",
+        ),
+        ("train.repeated_augmentation=4 train.batch_size=4", "choose a multiple of 4, 8 or more."),
+        ("train.loss=mse", "train.loss must be one of ce, bce, not 'mse'."),
         ("train.batch_size=0", "train.batch_size must be 1 or more, not 0."),
         ("optim.schedule=cosin", "optim.schedule must be one of step, cosine, linear, constant, not 'cosin'."),
         ("optim.nesterov=true optim.momentum=0", "needs optim.momentum above 0"),

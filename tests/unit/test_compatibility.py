@@ -48,6 +48,7 @@ FREE = {
     *("data.augment_ops", "data.augment_magnitude", "data.augment_interpolation"),  # see below
     *("optim.betas", "optim.eps", "optim.warmup_start", "optim.min_lr"),  # see below
     *("train.epochs", "train.checkpoint_every", "train.checkpoint_every_s", "train.keep", "train.log_every"),
+    *("train.bce_threshold", "train.mix_prob", "train.mix_switch", "train.ema_every", "eval.ema"),  # see below
 }
 """Besides ``data.etl``: what may change when a run of the default configuration goes on."""
 
@@ -103,6 +104,12 @@ def test_an_option_that_is_no_more_counts_unless_it_was_at_its_default(monkeypat
     [
         ("train.epochs", 100, {"config.optim.schedule": "cosine"}, {"config.optim.schedule": "step"}),
         ("train.epochs", 100, {"config.optim.schedule": "linear"}, {"config.optim.schedule": "constant"}),
+        ("train.bce_threshold", 0.2, {"config.train.loss": "bce"}, {"config.train.loss": "ce"}),
+        ("train.mix_prob", 0.5, {"config.train.mixup": 0.2}, {"config.train.random_erasing": 0.1}),
+        ("train.mix_prob", 0.5, {"config.train.cutmix": 0.2}, {}),
+        ("train.mix_switch", 0.3, {"config.train.mixup": 1, "config.train.cutmix": 1}, {"config.train.mixup": 1}),
+        ("train.ema_every", 32, {"config.train.ema_decay": 0.9}, {}),
+        ("eval.ema", "off", {"config.train.ema_decay": 0.9}, {}),
         ("optim.momentum", 0.5, {"config.optim.name": "sgd"}, {"config.optim.name": "adamw"}),
         ("optim.nesterov", True, {"config.optim.name": "sgd"}, {"config.optim.name": "adamw"}),
         ("optim.betas", [0.5, 0.9], {"config.optim.name": "adamw"}, {"config.optim.name": "sgd"}),

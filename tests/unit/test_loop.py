@@ -23,9 +23,10 @@ from training.state.run_state import Run
 from training.state.train_state import TrainState
 
 
-def make_run(accumulate: int) -> Run:
+def make_run(accumulate: int, **options: Any) -> Run:
     torch.manual_seed(0)
-    config = Config(data=DataConfig(source="synthetic"), train=TrainConfig(batch_size=12, accumulate=accumulate))
+    train = TrainConfig(batch_size=12, accumulate=accumulate, **options)
+    config = Config(data=DataConfig(source="synthetic"), train=train)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6))
     return Run(
         config=config, world=World(), device=torch.device("cpu"), train_model=model, eval_model=model,
@@ -54,8 +55,9 @@ def _batches(accumulate: int) -> Iterator[Ready]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (12, 8, 8, 3), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 6, (12,), generator=generator)
-    for part in torch.arange(12).chunk(accumulate):
-        yield Ready(Batch(images[part], labels[part], part, Counts(local=len(part))))
+    for number, part in enumerate(torch.arange(12).chunk(accumulate)):
+        places = range(number * len(part), (number + 1) * len(part))
+        yield Ready(Batch(images[part], labels[part], part, Counts(local=len(part)), positions=places))
 
 
 def test_micro_batches_add_up_to_the_batch() -> None:
@@ -73,8 +75,19 @@ def test_micro_batches_add_up_to_the_batch() -> None:
     assert results[0][1].count == results[1][1].count == 12
 
 
-def test_a_step_never_reads_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    run, sums = make_run(1), Sums(torch.device("cpu"))
+EVERYTHING = {
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "random_erasing": 0.5,
+    "loss": "bce",
+    "ema_decay": 0.9,
+    "label_smoothing": 0.1,
+}
+
+
+@pytest.mark.parametrize("options", [{}, EVERYTHING, EVERYTHING | {"loss": "ce", "cutmix": 0.0}])
+def test_a_step_never_reads_from_the_device(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+    run, sums = make_run(1, **options), Sums(torch.device("cpu"))
     feed = batches(1)
 
     def forbidden(*_: Any) -> None:

@@ -13,7 +13,8 @@ from training.config.data_options import DataConfig
 from training.config.schema import Config
 from training.config.train_options import ModelConfig, TrainConfig
 from training.engine.build import build_bundle
-from training.engine.objective import Objective, StepKey
+from training.engine.mixing import Mixture
+from training.engine.objective import Objective, StepKey, check_targets
 from training.loader.open_data import Data
 from training.model import bundle
 from training.model.bundle import Bundle, Inputs, builder
@@ -45,6 +46,52 @@ def test_only_the_loss_of_training_is_smoothed() -> None:
     logits, labels = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 2])
     assert torch.equal(objective.loss(logits, labels), F.cross_entropy(logits, labels, label_smoothing=0.1))
     assert torch.equal(objective.validation_loss(logits, labels), F.cross_entropy(logits, labels))
+
+
+def targets_of(n: int, classes: int) -> Mixture:
+    generator = torch.Generator().manual_seed(2)
+    labels, partners = torch.randint(0, classes, (2, n), generator=generator)
+    return Mixture(labels, partners, torch.randint(0, 1 << 24, (n,), generator=generator) / (1 << 24))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_of_a_mixture_is_that_of_dense_targets(smoothing: float) -> None:
+    objective = Objective(TrainConfig(label_smoothing=smoothing), Bundle(torch.nn.Identity(), HALVES, HALVES))
+    logits, mixture = torch.randn(64, 10, dtype=torch.float64), targets_of(64, 10)
+    shares = mixture.shares[:, None].double()
+    dense = F.one_hot(mixture.labels, 10) * shares + F.one_hot(mixture.partners, 10) * (1 - shares)
+    expected = F.cross_entropy(logits, dense, label_smoothing=smoothing)
+    torch.testing.assert_close(objective.loss(logits, mixture), expected, rtol=1e-14, atol=0)
+    whole = mixture._replace(shares=torch.ones(64))
+    plain = objective.loss(logits, mixture.labels)
+    torch.testing.assert_close(objective.loss(logits, whole), plain, rtol=1e-15, atol=0)
+    both = objective.loss((logits, 2 * logits), mixture)
+    assert torch.equal(both, objective.loss(logits, mixture))  # an auxiliary weight of 0
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_binary_cross_entropy_is_timms_bit_for_bit(smoothing: float, threshold: float) -> None:
+    mixup, losses = pytest.importorskip("timm.data.mixup"), pytest.importorskip("timm.loss")
+    config = TrainConfig(loss="bce", label_smoothing=smoothing, bce_threshold=threshold)
+    objective = Objective(config, Bundle(torch.nn.Identity(), HALVES, HALVES))
+    logits, labels = torch.randn(64, 10), targets_of(64, 10).labels
+    theirs = losses.BinaryCrossEntropy(smoothing, target_threshold=threshold or None)
+    assert torch.equal(objective.loss(logits, labels), theirs(logits, labels))
+    share = 5033165 / (1 << 24)
+    mixture = Mixture(labels, labels.flip(0), torch.full((64,), share))
+    dense = mixup.mixup_target(labels, 10, share, smoothing)
+    assert torch.equal(objective.loss(logits, mixture), theirs(logits, dense))
+    assert objective.loss(logits.bfloat16(), mixture).dtype == torch.float32
+
+
+def test_one_class_gives_mixtures_and_binary_cross_entropy_no_meaning() -> None:
+    with pytest.raises(ConfigError, match="mix samples of several classes, and there is one class alone"):
+        check_targets(TrainConfig(mixup=0.2), 1)
+    with pytest.raises(ConfigError, match="train.loss=bce asks of each class .* one class alone"):
+        check_targets(TrainConfig(loss="bce"), 1)
+    check_targets(TrainConfig(), 1)
+    check_targets(TrainConfig(loss="bce", cutmix=1.0), 2)
 
 
 def test_another_library_of_models_is_a_module_and_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

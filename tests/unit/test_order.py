@@ -34,6 +34,37 @@ def test_every_world_size_sees_the_same_global_batches(world_size: int, accumula
         assert list(batch.positions) == list(range(step % 8 * 12, step % 8 * 12 + 12))
 
 
+@pytest.mark.parametrize(("batch", "views"), [(12, 2), (12, 3), (12, 4), (12, 6), (24, 4), (6, 2)])
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (2, 1), (3, 2)])
+def test_repeated_augmentation_spreads_the_views_of_an_image(
+    batch: int, views: int, world_size: int, accumulate: int
+) -> None:
+    options = {"seed": 5, "epochs": 2, "accumulate": accumulate, "world_size": world_size, "views": views}
+    ranks = [list(TrainBatches(103, batch, rank=rank, **options)) for rank in range(world_size)]  # type: ignore[arg-type]
+    lists = [wanted for rank in ranks for wanted in rank]
+    places = sorted(
+        (key[0], position, *key[1:])
+        for wanted in lists
+        for position, key in zip(wanted.positions, wanted.keys, strict=True)
+    )
+    steps = 103 // batch
+    assert len(places) == 2 * steps * batch
+    for number in range(2 * steps):
+        epoch, step = divmod(number, steps)
+        part = places[number * batch : (number + 1) * batch]
+        samples = epoch_order(103, 5, epoch)[step * batch // views : (step + 1) * batch // views].tolist()
+        assert [row[2:] for row in part] == [(index, view) for view in range(views) for index in samples]
+        assert all(part[place][2] != part[place ^ 1][2] for place in range(batch))
+    if world_size == views:
+        assert all(len({key[1] for key in wanted.keys}) == len(wanted.keys) for wanted in lists)
+    rest = list(TrainBatches(103, batch, rank=0, start=(1, 2), **options))  # type: ignore[arg-type]
+    assert rest == ranks[0][(steps + 2) * accumulate :]
+
+
+def test_one_view_of_each_image_is_what_it_was_without_views() -> None:
+    assert list(TrainBatches(103, 12, seed=5, epochs=1, views=1)) == list(TrainBatches(103, 12, seed=5, epochs=1))
+
+
 def test_an_epoch_visits_every_sample_at_most_once_and_drops_the_rest() -> None:
     batches = TrainBatches(103, 12, seed=5, epochs=1)
     seen = [index for batch in batches for _, index in batch.keys]

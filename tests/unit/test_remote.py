@@ -41,12 +41,12 @@ def remote(spec: Spec, wire: str = "raw", uri: str = "ais://b", share: float = 0
 @pytest.mark.parametrize("tags", [False, True])
 def test_paths_are_those_of_whole_requests(spec: Spec, wire: str, uri: str, tags: bool) -> None:
     paths = etl_paths(replace(remote(spec, wire, uri), tags=tags), spec)
-    for index, epoch in ((0, 0), (1, 10), (3, 89)):
-        key = Key(7, epoch, index) if spec.recipe == "train" else None
+    for index, epoch, view in ((0, 0, 0), (1, 10, 0), (3, 89, 0), (2, 5, 3)):
+        key = Key(7, epoch, index, view) if spec.recipe == "train" else None
         tag = index if tags else None
         arguments = encode(Request(spec, key, wire, tag=tag))  # type: ignore[arg-type]
         expected = object_path(uri, MANIFEST.name(index), etl_name="e-train", etl_args=arguments)
-        path, stated = paths.ask(MANIFEST.name(index), epoch, index)
+        path, stated = paths.ask(MANIFEST.name(index), epoch, index, view)
         assert path == expected
         assert stated == (statement(f"/b/{MANIFEST.name(index)}", arguments) if tags else None)
 

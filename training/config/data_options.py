@@ -87,6 +87,9 @@ class DataConfig:
         50000, "synthetic: validation samples", low=1, changes_result=where("data.source", "synthetic")
     )
     image_size: int = option(224, "side of a training sample in pixels (random resized crop, horizontal flip)")
+    sizes: list[str] = option(
+        [], "side of a training sample from an epoch on, as ['0:128','6:160','12:192']; empty: image_size"
+    )
     val_image_size: int = option(224, "side of a validation sample in pixels (central crop)")
     val_resize: int = option(256, "short side of a validation image in pixels before the crop")
     interpolation: str = option("bilinear", "bilinear|bicubic, both antialiased", choices=("bilinear", "bicubic"))
@@ -139,6 +142,7 @@ class DataConfig:
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
         self.etl.check()
+        self.sides()
         if self.source == "aistore" and self.endpoint == "embedded":
             require(
                 self.embedded_root != "",
@@ -154,6 +158,22 @@ class DataConfig:
             require(
                 len(getattr(self, name)) == 2, f"data.{name} takes two numbers, [low,high], not {getattr(self, name)}."
             )
+
+    def sides(self) -> list[tuple[int, int]]:
+        """(first epoch, side in pixels) of each part of ``sizes``, in their order. Raises ConfigError."""
+        found = []
+        for text in self.sizes:
+            match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text)
+            require(match is not None, f"data.sizes takes EPOCH:SIDE, as in ['0:128','6:160'], and not {text!r}.")
+            assert match is not None
+            found.append((int(match[1]), int(match[2])))
+        epochs = [epoch for epoch, _ in found]
+        require(
+            not epochs or epochs[0] == 0,
+            f"data.sizes={self.sizes} does not say the side from epoch 0 on, when a run begins: put 0:SIDE in front.",
+        )
+        require(epochs == sorted(set(epochs)), f"data.sizes names epochs {epochs}, which must rise from part to part.")
+        return found
 
     def _check_buckets(self) -> None:
         from aistore_data.bucket.uri import parse_bucket  # here, so that a folder needs no SDK

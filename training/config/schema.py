@@ -7,7 +7,7 @@ from typing import Any
 from training.config.data_options import DataConfig
 from training.config.options import free, group, option, options_of, require, values_of
 from training.config.recorded import check_texts
-from training.config.train_options import ModelConfig, OptimConfig, TrainConfig
+from training.config.train_options import EvalConfig, ModelConfig, OptimConfig, TrainConfig
 
 
 @dataclass
@@ -33,14 +33,21 @@ class Config:
     model: ModelConfig = group(ModelConfig)
     optim: OptimConfig = group(OptimConfig)
     train: TrainConfig = group(TrainConfig)
+    eval: EvalConfig = group(EvalConfig)
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
         check_texts(self)
         for item, value in values_of(self):
             item.check(value)
-        for part in (self.data, self.optim):
+        for part in (self.data, self.optim, self.train):
             part.check()
+        last = self.data.sides()[-1:]
+        require(
+            not last or last[0][0] < self.train.epochs or self.mode != "train",
+            f"data.sizes={self.data.sizes} has samples from epoch {last[0][0] if last else 0} on, and train.epochs="
+            f"{self.train.epochs} ends before: epochs are counted from 0.",
+        )
         require(0 <= self.seed < 1 << 63, f"seed must be from 0 to 2**63 - 1, not {self.seed}.")
         require(self.run_dir != "", "run_dir is empty: name the folder that the run writes to.")
         require(

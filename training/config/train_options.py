@@ -1,8 +1,16 @@
 """The options of the training: the model, its optimiser, and the loop."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from training.config.options import free, option, require, where
+
+_SMALLEST_ALPHA = 0.01
+
+
+def _is_mixed(values: Mapping[str, Any]) -> bool:
+    return values.get("train.mixup") != 0 or values.get("train.cutmix") != 0
 
 
 @dataclass
@@ -23,7 +31,40 @@ class TrainConfig:
     )
     """More epochs of the other schedules begin with the same steps."""
     batch_size: int = option(256, "global batch: images in one optimiser step, over all processes", low=1)
+    loss: str = option("ce", "ce (cross entropy)|bce (binary cross entropy of each class)", choices=("ce", "bce"))
     label_smoothing: float = option(0.0, "share of each target that goes to all classes alike", low=0, below=1)
+    bce_threshold: float = option(
+        0.0,
+        "loss=bce: targets above this count as 1 and the others as 0; 0: targets stay as they are",
+        low=0,
+        below=1,
+        changes_result=where("train.loss", "bce"),
+    )
+    mixup: float = option(
+        0.0, "alpha of mixup: the share of each sample in a mixture has the distribution Beta(alpha, alpha); 0: off"
+    )
+    cutmix: float = option(0.0, "alpha of CutMix, which pastes a box of another sample instead; 0: off")
+    mix_prob: float = option(1.0, "share of the batches that are mixed", low=0, high=1, changes_result=_is_mixed)
+    mix_switch: float = option(
+        0.5,
+        "share of the mixed batches that get CutMix, where mixup and cutmix are both on",
+        low=0,
+        high=1,
+        changes_result=lambda values: values.get("train.mixup") != 0 and values.get("train.cutmix") != 0,
+    )
+    random_erasing: float = option(0.0, "share of the training samples of which a box is erased", low=0, high=1)
+    repeated_augmentation: int = option(
+        1, "views of each image in a global batch; an epoch visits one in so many images", low=1
+    )
+    ema_decay: float = option(
+        0.0,
+        "share of the averaged weights (EMA) that an average keeps of the former one; 0: no averages",
+        low=0,
+        below=1,
+    )
+    ema_every: int = option(
+        1, "steps between two averages", low=1, changes_result=lambda values: values.get("train.ema_decay") != 0
+    )
     accumulate: int = option(
         1, "micro-batches in an optimiser step of each process, for batches larger than memory", low=1
     )
@@ -33,6 +74,38 @@ class TrainConfig:
     checkpoint_every_s: float = free(0.0, "write last.pt every N seconds too; 0: never", low=0)
     keep: int = free(0, "checkpoints of former epochs to keep beside last.pt and best.pt", low=0)
     log_every: int = free(50, "steps between two log lines", low=1)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether samples are mixed with each other, two by two."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def check(self) -> None:
+        """Raise ConfigError for values that make no sense."""
+        views = self.repeated_augmentation
+        require(
+            self.batch_size % views == 0 and (views == 1 or self.batch_size > views),
+            f"train.batch_size={self.batch_size} cannot hold train.repeated_augmentation={views} views of each of "
+            f"several images: choose a multiple of {views}, {2 * views} or more.",
+        )
+        for name in ("mixup", "cutmix"):
+            value = getattr(self, name)
+            require(
+                value == 0 or _SMALLEST_ALPHA <= value <= 1,
+                f"train.{name}={value:g} must be 0, which is off, or an alpha from {_SMALLEST_ALPHA:g} to 1.",
+            )
+
+
+@dataclass
+class EvalConfig:
+    """How it is validated."""
+
+    ema: str = option(
+        "auto",
+        "averaged weights: auto (validated beside the others; best.pt is by the better)|off",
+        choices=("auto", "off"),
+        changes_result=lambda values: values.get("train.ema_decay") != 0,
+    )
 
 
 @dataclass

@@ -9,13 +9,15 @@ from sources.errors import ConfigError
 from sources.source import Source
 from training.config.schema import Config
 from training.engine.numerics import cpu_share
-from training.engine.objective import Objective
+from training.engine.objective import Objective, check_targets
 from training.loader.open_data import Data
 from training.model.bundle import Bundle, Inputs, Preprocessing, builder
 from training.model.class_order import joined, order_warning
+from training.model.image_sizes import check_sides
 from training.processes.preemption import StopFlag
 from training.processes.world import World
 from training.report.console import Console
+from training.state.averages import note_on_averages
 from training.state.consumed import Consumed
 from training.state.environment import describe_environment
 from training.state.run_state import Run
@@ -30,7 +32,14 @@ def micro_batch_size(config: Config, world: World) -> int:
             f"train.batch_size={config.train.batch_size} cannot be split evenly over {world.size} processes x "
             f"train.accumulate={config.train.accumulate}: choose a multiple of {parts}."
         )
-    return config.train.batch_size // parts
+    size = config.train.batch_size // parts
+    if config.mode == "train" and config.train.mixes and size % 2:
+        raise ConfigError(
+            f"train.mixup and train.cutmix mix samples two by two, and of train.batch_size={config.train.batch_size} "
+            f"each of {world.size} processes x train.accumulate={config.train.accumulate} has {size}, of which one is "
+            f"without a partner: choose a multiple of {2 * parts}."
+        )
+    return size
 
 
 def worker_count(config: Config, world: World, source: Source) -> int:
@@ -44,12 +53,19 @@ def build_bundle(config: Config, world: World, data: Data, console: Console) -> 
     num_classes, parts = config.model.num_classes or data.num_classes, world.size * config.train.accumulate
     if num_classes < data.num_classes:
         raise ConfigError(f"model.num_classes={num_classes}, but the data have {data.num_classes} classes.")
+    if config.mode == "train":
+        check_targets(config.train, num_classes)
+    sides = [side for _, side in config.data.sides()] if config.mode == "train" else []
+    # A schedule's sides are checked below; that of the validation is what the model is built for.
+    train_size = config.data.val_image_size if sides else config.data.image_size
     inputs = Inputs(
-        train_size=config.data.image_size if config.mode == "train" else None,
+        train_size=train_size if config.mode == "train" else None,
         val=Preprocessing(config.data.val_image_size, config.data.val_resize, config.data.interpolation),
         passes_of_one=parts if config.train.batch_size == parts else 0,
     )
     bundle = builder(config.model.name).build(config.model, num_classes, inputs)
+    if sides:
+        check_sides(config.model.name, bundle.module, sides)
     source = f"model.weights={config.model.weights}"
     warning = order_warning(source, bundle.weights, num_classes, data.class_names) if config.model.weights else None
     for note in filter(None, (*bundle.notes, warning)):
@@ -74,13 +90,21 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
     train_model: Any = model
     if world.size > 1 and training:
         train_model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+    state = TrainState.begin(config, model, device, steps_per_epoch)
+    if training and (note := note_on_averages(config, steps_per_epoch)):
+        console.say(note)
+
+    def callable_(module: Any) -> Any:
+        return torch.compile(module) if config.train.compile else module
+
     return Run(
         config=config,
         world=world,
         device=device,
-        state=TrainState.begin(config, model, device, steps_per_epoch),
-        train_model=torch.compile(train_model) if config.train.compile else train_model,  # type: ignore[arg-type]
-        eval_model=torch.compile(model) if config.train.compile else model,  # type: ignore[arg-type]
+        state=state,
+        train_model=callable_(train_model),
+        eval_model=callable_(model),
+        ema_model=callable_(state.averages.model) if state.averages and config.eval.ema == "auto" else None,
         objective=Objective(config.train, bundle),
         consumed=Consumed(config.data.fingerprint),
         stop=stop,

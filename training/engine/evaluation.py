@@ -10,11 +10,13 @@ from training.loader.fingerprint import Stream, format_fingerprint, total_over_r
 from training.loader.loader import Feed, Loader
 from training.processes.collectives import broadcast_buffers, on_any_rank
 from training.processes.rescue import give_up
-from training.report.metrics import Sums, Tally
+from training.report.metrics import Sums, Tally, Validation
 from training.state.run_state import Run
 
 
-def validator(run: Run, loader: Loader, samples: int, batches: int, common_batches: int) -> Callable[[], Tally | None]:
+def validator(
+    run: Run, loader: Loader, samples: int, batches: int, common_batches: int
+) -> Callable[[], Validation | None]:
     """A function that validates over the next ``batches`` of ``loader``, this rank's share of ``samples`` samples.
 
     It answers None if the run was asked to stop. ``common_batches``: the number of batches that every rank has, up to
@@ -22,13 +24,16 @@ def validator(run: Run, loader: Loader, samples: int, batches: int, common_batch
     """
     feeds: list[Feed] = []
 
-    def validate() -> Tally | None:
+    def validate() -> Validation | None:
         if not feeds:
             feeds.append(Feed(loader))
         feed, sums, stream = feeds[0], Sums(run.device), Stream(run.config.data.fingerprint)
         begin, wait_s = time.perf_counter(), feed.wait_s
         broadcast_buffers(run.state.model)
         run.eval_model.eval()
+        ema_sums = Sums(run.device) if run.ema_model else None
+        if run.state.averages and run.ema_model:
+            broadcast_buffers(run.state.averages.model)
         with torch.inference_mode():
             for number in range(1, batches + 1):
                 while number <= common_batches:
@@ -47,11 +52,15 @@ def validator(run: Run, loader: Loader, samples: int, batches: int, common_batch
                 with autocast(run.config.precision, run.device):
                     logits = run.eval_model(inputs)
                     loss = run.objective.validation_loss(logits, labels)
+                    if run.ema_model and ema_sums:
+                        ema_logits = run.ema_model(inputs)
+                        ema_sums.add(run.objective.validation_loss(ema_logits, labels), ema_logits, labels)
                 sums.add(loss, logits, labels)
                 stream.add(batch)
                 if run.console.live and number % 8 == 0:
                     run.console.progress(f"validation  batch {number}/{batches}")
-        tally = Tally(sums.take(), time.perf_counter() - begin, feed.wait_s - wait_s)
+        ema = Tally(ema_sums.take()).metrics if ema_sums else None
+        tally = Validation(sums.take(), time.perf_counter() - begin, feed.wait_s - wait_s, ema=ema)
         assert tally.metrics.count == samples, f"validation counted {tally.metrics.count} of {samples} samples"
         if stream.enabled:
             tally.fingerprint = format_fingerprint(total_over_ranks(stream.take()[0]))

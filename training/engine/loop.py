@@ -16,8 +16,8 @@ from training.loader.loader import Feed
 from training.processes.collectives import on_any_rank
 from training.processes.rescue import NotFiniteError, give_up, rescue
 from training.report.bottleneck import data_figures, data_sentence
-from training.report.console import format_metrics, train_line
-from training.report.metrics import Metrics, Sums, Tally
+from training.report.console import AVERAGED, format_metrics, train_line
+from training.report.metrics import Metrics, Sums, Tally, Validation
 from training.state.consumed import UNKNOWN
 from training.state.run_state import Run, last_checkpoint, save
 
@@ -44,7 +44,7 @@ class Clock:
         return (time.perf_counter() - self.begin) / max(1, run.state.step - self.first_step) * left
 
 
-def train(run: Run, feed: Feed, validate: Callable[[], Tally | None]) -> Metrics | None:
+def train(run: Run, feed: Feed, validate: Callable[[], Validation | None]) -> Metrics | None:
     """Train from ``run.state`` to the last epoch, of which it answers the validation metrics.
 
     ``validate`` and this function answer None when the run was asked to stop; its state is saved then. The end of an
@@ -207,18 +207,21 @@ def _record_epoch(run: Run) -> None:
         run.console.say(f"epoch {progress.epoch + 1}/{run.config.train.epochs}  {sentence}")
 
 
-def _finish_epoch(run: Run, validation: Tally) -> None:
+def _finish_epoch(run: Run, validation: Validation) -> None:
     """Record the validation, move on to the next epoch, and save."""
     done, metrics = run.state.progress, validation.metrics
-    best = done.epoch == 0 or metrics.acc1 > done.best_acc1
-    best_acc1 = metrics.acc1 if best else done.best_acc1
+    acc1, weights = validation.best
+    best = done.epoch == 0 or acc1 > done.best_acc1
+    best_acc1, best_weights = (acc1, weights) if best else (done.best_acc1, done.best_weights)
     run.records.validation(done.epoch, run.state.step, validation)
     run.console.say(
-        f"epoch {done.epoch + 1}/{run.config.train.epochs}  validation  {format_metrics(metrics)}  best {best_acc1:.2f}"
+        f"epoch {done.epoch + 1}/{run.config.train.epochs}  validation  {format_metrics(metrics)}  "
+        + (f"averaged weights  {format_metrics(validation.ema)}  " if validation.ema else "")
+        + f"best {best_acc1:.2f}{AVERAGED[best_weights]}"
     )
     run.state.progress = done.at_epoch(done.epoch + 1)
-    run.state.progress.best_acc1 = best_acc1
-    run.state.progress.validation = dataclasses.asdict(metrics)
+    run.state.progress.best_acc1, run.state.progress.best_weights = best_acc1, best_weights
+    run.state.progress.validation = dataclasses.asdict(metrics) | validation.ema_figures
     run.consumed.latencies = Latencies()
     save(run, best=best, finished_epoch=done.epoch)
 

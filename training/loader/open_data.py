@@ -52,15 +52,16 @@ def open_data(
 def build_specs(config: Config) -> tuple[Specs, Specs]:
     """What training and validation samples look like. Raises ConfigError for sizes and ranges that make no sense."""
     data = config.data
-    sizes = {"train": {"size": data.image_size}, "val": {"size": data.val_image_size, "resize": data.val_resize}}
+
+    def spec(recipe: str, **sizes: int) -> Spec:
+        return Spec.of(recipe, **{name: getattr(data, name) for name in RECIPES[recipe].keys() - sizes}, **sizes)
+
     try:
-        train, val = (
-            Spec.of(recipe, **{name: getattr(data, name) for name in fields.keys() - sizes[recipe]}, **sizes[recipe])
-            for recipe, fields in RECIPES.items()
-        )
-        return Specs(train), Specs(val)
+        first, *later = ((epoch, spec("train", size=side)) for epoch, side in data.sides() or [(0, data.image_size)])
+        val = spec("val", size=data.val_image_size, resize=data.val_resize)
     except ValueError as error:
-        raise ConfigError(f"data.image_size, val_image_size, val_resize, scale or ratio: {error}.") from None
+        raise ConfigError(f"data.image_size, sizes, val_image_size, val_resize, scale or ratio: {error}.") from None
+    return Specs(first[1], tuple(later)), Specs(val)
 
 
 def _data(train: Source, val: Source, train_manifest: Manifest, val_manifest: Manifest, about: dict[str, Any]) -> Data:
@@ -144,8 +145,8 @@ def _synthetic(
 ) -> Iterator[Data]:
     classes = config.model.num_classes or 1000
     yield Data(
-        SyntheticDataset(config.data.train_samples, specs[0].first, classes, batch_size),
-        SyntheticDataset(config.data.val_samples, specs[1].first, classes, batch_size),
+        SyntheticDataset(config.data.train_samples, specs[0], classes, batch_size),
+        SyntheticDataset(config.data.val_samples, specs[1], classes, batch_size),
         classes,
         {"source": "synthetic", "classes": classes},
     )

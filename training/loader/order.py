@@ -26,6 +26,10 @@ class TrainBatches:
     Global batch b of an epoch is ``order[b * global_batch_size : (b + 1) * global_batch_size]``, whatever the world
     size; rank r takes the r-th of ``world_size`` equal parts, as ``accumulate`` lists of equal length. The last partial
     batch of an epoch is dropped. Nothing is replayed: the position is the starting point of a slice.
+
+    With ``views`` R a global batch of B has the next B / R samples of the order, in R views each (repeated
+    augmentation): place j has sample j mod B / R of them in view j div B / R. So neighbours are different samples, and
+    R processes have a view each.
     """
 
     length: int
@@ -36,11 +40,13 @@ class TrainBatches:
     rank: int = 0
     world_size: int = 1
     accumulate: int = 1
+    views: int = 1
     start: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         assert self.global_batch_size % (self.world_size * self.accumulate) == 0
         assert self.length >= self.global_batch_size
+        assert self.global_batch_size % self.views == 0 and (self.views == 1 or self.global_batch_size > self.views)
 
     @property
     def batch_size(self) -> int:
@@ -65,7 +71,16 @@ class TrainBatches:
                 begin = batch * self.global_batch_size + self.rank * share
                 for first in range(begin, begin + share, self.batch_size):
                     positions = range(first, first + self.batch_size)
-                    yield Wanted([(epoch, index) for index in order[first : positions.stop].tolist()], positions)
+                    if self.views == 1:
+                        yield Wanted([(epoch, index) for index in order[first : positions.stop].tolist()], positions)
+                    else:
+                        yield Wanted([(epoch, *self._view_at(place, order)) for place in positions], positions)
+
+    def _view_at(self, position: int, order: np.ndarray) -> tuple[int, int]:
+        """(index, view) of a place in the epoch."""
+        samples = self.global_batch_size // self.views
+        batch, place = divmod(position, self.global_batch_size)
+        return int(order[batch * samples + place % samples]), place // samples
 
 
 class ValBatches:

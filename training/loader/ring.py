@@ -118,5 +118,5 @@ class InPlace:
         assert len(positions) == n
         labels, counts, latencies, replaced = self.source.fill(keys, ring.rows(slot, n, side).numpy())
         ring.labels[slot, :n] = torch.from_numpy(labels)
-        ring.indices[slot, :n] = torch.tensor([index for _, index in keys])
+        ring.indices[slot, :n] = torch.tensor([key[1] for key in keys])
         return Message(slot, side, positions, tuple(counts), latencies, replaced)

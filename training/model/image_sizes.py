@@ -1,5 +1,7 @@
 """Which images a model can take: found by running it on shapes alone, before any data are read."""
 
+import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -49,6 +51,17 @@ def check_batch_of_one(name: str, num_classes: int, image_size: int, val_size: i
             f"{name} has BatchNorm, which needs more values than one for a channel at data.image_size={image_size}: "
             f"use train.batch_size={2 * parts} or more. ({problem})"
         )
+
+
+def check_sides(name: str, model: nn.Module, sides: Iterable[int]) -> None:
+    """Raise ConfigError for one of data.sizes that the model, of whichever library, cannot be trained on."""
+    on_meta = copy.deepcopy(model).to("meta").float()
+    for side in sides:
+        if problem := _problem(on_meta, True, side):
+            raise ConfigError(
+                f"{name} cannot take images of {side} pixels, as data.sizes has them ({problem}): choose sides that it "
+                "takes, or leave out data.sizes for a model that is built for one size alone."
+            )
 
 
 class _WithoutMemory(TorchFunctionMode):

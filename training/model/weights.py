@@ -72,7 +72,10 @@ def read_weights(path: Path) -> Weights:
     if all(key in content for key in KEYS) and _is_state_dict(content["model"]):
         config, environment = content["config"], content["environment"]
         if isinstance(config, dict) and isinstance(environment, dict):
-            return Weights(path, _tensors(content["model"]), plain=False, config=config, environment=environment)
+            place, note = _better(path, content)
+            return Weights(
+                path, _tensors(content[place]), plain=False, config=config, environment=environment, notes=note
+            )
     found = [key for key in (*_AVERAGED, *_PLACES) if _is_state_dict(content.get(key))]
     found += [key for key, value in content.items() if key not in found and _is_state_dict(value)]
     if not found:
@@ -88,6 +91,20 @@ def read_weights(path: Path) -> Weights:
         why = ", the average of the weights, as its program's own evaluation does" if taken in _AVERAGED else ""
         notes = (f"model.weights={path}: taken is {taken}{why}; not taken: {others_named}.",)
     return Weights(path, _tensors(content[taken]), plain=False, notes=notes)
+
+
+def _better(path: Path, content: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """ "ema" where a checkpoint of ours has averaged weights that its last validation found better, else "model"."""
+    if not _is_state_dict(content.get("ema")):
+        return "model", ()
+    figures = content.get("validation")
+    found = [figures.get(name) for name in ("acc1", "ema_acc1")] if isinstance(figures, dict) else []
+    own, averaged = (value if isinstance(value, float) else 0.0 for value in found or (None, None))
+    taken, left = ("averaged weights", "others") if averaged > own else ("weights", "averaged ones")
+    return "ema" if averaged > own else "model", (
+        f"model.weights={path}: taken are its {taken}, with acc@1 {max(own, averaged):.2f} at its last validation; the "
+        f"{left} had {min(own, averaged):.2f}.",
+    )
 
 
 def _is_state_dict(value: Any) -> bool:

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from training.report.metrics import Metrics, Tally
 
 
+AVERAGED = {"model": "", "ema": " (averaged weights)"}
+"""What is said behind a figure, by the weights that it is of."""
+
+
 class Console:
     """Prints on rank 0; silent elsewhere."""
 

@@ -83,3 +83,21 @@ class Tally:
     def data_wait(self) -> float:
         """Share of the time, 0 to 1, that this process waited for data."""
         return min(1.0, self.wait_s / max(self.seconds, 1e-9))
+
+
+@dataclass
+class Validation(Tally):
+    """Of the model, and of its averaged weights, where there are any."""
+
+    ema: Metrics | None = None
+
+    @property
+    def best(self) -> tuple[float, str]:
+        """The better acc@1, and which weights have it: "model" or "ema"."""
+        own = self.metrics.acc1
+        return (self.ema.acc1, "ema") if self.ema and self.ema.acc1 > own else (own, "model")
+
+    @property
+    def ema_figures(self) -> dict[str, float]:
+        """Of the averaged weights, by the names that records have."""
+        return {f"ema_{name}": getattr(self.ema, name) for name in ("loss", "acc1", "acc5")} if self.ema else {}

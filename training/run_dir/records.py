@@ -23,7 +23,7 @@ from training.config.files import load_file
 from training.config.options import literal
 from training.config.schema import Config
 from training.processes.preemption import undisturbed
-from training.report.metrics import Metrics, Tally
+from training.report.metrics import Metrics, Validation
 from training.run_dir import files
 from training.run_dir.lock import PREFIX as LOCK
 from training.run_dir.lock import RunLock
@@ -47,6 +47,7 @@ class RunDirectory:
         self.lock = lock
         self._mirror = mirror
         self._board: Any = None
+        self._mixes = config.train.mixes
         self._purge_step = step + 1 if step else 0
         with _writing(self.path):
             if config.resume == "never":
@@ -80,6 +81,8 @@ class RunDirectory:
         line: dict[str, Any] = {"kind": kind, "epoch": epoch, "step": step, **values}
         if metrics.fingerprint:
             line["fingerprint"] = metrics.fingerprint
+        if self._mixes and kind != "val_epoch":
+            line["acc_counts"] = "own label"
         line |= {"attempt": self.attempt, "time": time.time()}
         with _writing(self.path / "metrics.jsonl"):
             _write_all(self._metrics, json.dumps(line).encode() + b"\n")
@@ -87,9 +90,10 @@ class RunDirectory:
             for name, value in values.items():
                 self.board.add_scalar(f"{kind}/{name}", value, step)
 
-    def validation(self, epoch: int, step: int, tally: Tally) -> None:
+    def validation(self, epoch: int, step: int, tally: Validation) -> None:
         """The line of a validation."""
-        self.metric("val_epoch", epoch, step, tally.metrics, img_per_s=tally.img_per_s, data_wait=tally.data_wait)
+        speed = {"img_per_s": tally.img_per_s, "data_wait": tally.data_wait}
+        self.metric("val_epoch", epoch, step, tally.metrics, **speed, **tally.ema_figures)
 
     def images(self, tag: str, images: torch.Tensor, step: int) -> None:
         """A grid of images float [n, 3, H, W] in [0, 1], on any device, for TensorBoard."""

@@ -57,9 +57,11 @@ def check(state: dict[str, Any]) -> None:
     for name in ("config", "environment", "validation", "changes"):
         _require_plain(name, state[name])
     _require(len(state["model"]) > 0, "model", state["model"], "the model's tensors")
-    for name, tensor in state["model"].items():
-        _require(isinstance(name, str), "model", name, "tensors by their names")
-        _require(_is_dense(tensor), f"model.{name}", tensor, "a tensor")
+    for where in ("model", "ema") if "ema" in state else ("model",):
+        _require(isinstance(state[where], dict), where, state[where], "a dict")
+        for name, tensor in state[where].items():
+            _require(isinstance(name, str), where, name, "tensors by their names")
+            _require(_is_dense(tensor), f"{where}.{name}", tensor, "a tensor")
     _check_optimizer(state["optimizer"])
     scaler = state["scaler"]  # of fp16; empty with any other precision
     for name in ("scale", "growth_factor", "backoff_factor") if scaler else ():
@@ -84,9 +86,10 @@ def check_fits(
     Names and shapes of the model's tensors are compared where they are loaded.
     """
     for name, tensor in model.state_dict().items():
-        dtype = state["model"][name].dtype if name in state["model"] else tensor.dtype
-        if dtype != tensor.dtype:
-            raise ValueError(f"its model.{name} is {dtype}, and the model's is {tensor.dtype}")
+        for where in ("model", "ema"):
+            theirs = state.get(where, {}).get(name, tensor)
+            if theirs.dtype != tensor.dtype:
+                raise ValueError(f"its {where}.{name} is {theirs.dtype}, and the model's is {tensor.dtype}")
     optim = state["config"].get("optim")
     theirs = optim.get("name", "sgd") if isinstance(optim, dict) else "sgd"  # there was no other one once
     if theirs != optimizer_name:
@@ -146,6 +149,8 @@ def _check_position(state: dict[str, Any]) -> None:
 def _check_progress(state: dict[str, Any]) -> None:
     best = state["best_acc1"]
     _require(_is_number(best) and 0 <= best <= 100, "best_acc1", best, "a percentage")
+    weights = state["best_weights"]
+    _require(weights in ("model", "ema"), "best_weights", weights, "model or ema")
     _require(_is_number(state["train_s"]) and state["train_s"] >= 0, "train_s", state["train_s"], "seconds")
     for name in ("counts", "counts_before"):
         counts = state[name]

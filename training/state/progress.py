@@ -15,6 +15,8 @@ class Progress:
     epoch: int = 0
     batches_done: int = 0
     best_acc1: float = 0.0
+    best_weights: str = "model"
+    """Which ones had it: those of the "model", or the averaged ones, "ema"."""
     train_s: float = 0.0
     counts: list[int] = field(default_factory=lambda: list(Counts()))
     counts_before: list[int] = field(default_factory=lambda: list(Counts()))
@@ -37,5 +39,5 @@ class Progress:
 
     def at_epoch(self, epoch: int) -> "Progress":
         """At the beginning of an epoch, with what outlives one."""
-        kept = ("best_acc1", "train_s", "counts", "replaced", "changes", "validation")
+        kept = ("best_acc1", "best_weights", "train_s", "counts", "replaced", "changes", "validation")
         return Progress(epoch, counts_before=self.counts, **{name: getattr(self, name) for name in kept})

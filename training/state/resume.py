@@ -34,6 +34,9 @@ def resume(config: Config, world: World, train_state: TrainState, environment: d
         state = on_main(world, lambda: found[0])
     changes = on_main(world, lambda: _accept_changes(config, environment, path, state, say))
     load_weights(train_state.model, state["model"], f"the checkpoint {path}", config.model.name)
+    if train_state.averages:
+        averaged = state.get("ema", state["model"])
+        load_weights(train_state.averages.model, averaged, f"the checkpoint {path} (ema)", config.model.name)
     try:
         train_state.load_state_dict(state)
     except ValueError as error:

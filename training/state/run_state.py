@@ -25,7 +25,10 @@ from training.state.train_state import TrainState
 
 @dataclass
 class Run:
-    """``state`` is what training changes; ``train_model`` and ``eval_model`` are ways to call its model."""
+    """``state`` is what training changes; ``train_model`` and ``eval_model`` are ways to call its model.
+
+    ``ema_model`` is the way to call its averages, where they are to be validated.
+    """
 
     config: Config
     world: World
@@ -39,6 +42,7 @@ class Run:
     console: Console
     environment: dict[str, Any]
     records: Records = field(default_factory=NoRecords)
+    ema_model: nn.Module | None = None
     saved: tuple[int, int] = (0, 0)
     """The position of the last checkpoint, or where this process began."""
     attempted: tuple[int, int] = (0, 0)

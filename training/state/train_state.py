@@ -15,6 +15,7 @@ from training.config.schema import Config
 from training.config.train_options import OptimConfig
 from training.optim.optimizers import build_optimizer, clip_gradients
 from training.optim.schedule import build_schedule
+from training.state.averages import Averages
 from training.state.checkpoint_contents import FORMAT, check_fits
 from training.state.progress import Progress
 
@@ -29,6 +30,7 @@ class TrainState:
     schedule: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler
     steps_per_epoch: int
+    averages: Averages | None = None
     progress: Progress = field(default_factory=Progress)
     sound: bool = True
     """Whether the members belong together, so that they may be saved; False in the midst of a step."""
@@ -39,7 +41,10 @@ class TrainState:
         optimizer = build_optimizer(model, config.optim)
         schedule = build_schedule(optimizer, config.optim, config.train.epochs, max(1, steps_per_epoch))
         scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        return cls(config.optim, model, optimizer, schedule, scaler, steps_per_epoch)
+        averages = None
+        if config.mode == "train" and config.train.ema_decay:
+            averages = Averages(model, config.train.ema_decay, config.train.ema_every, config.optim.warmup_epochs)
+        return cls(config.optim, model, optimizer, schedule, scaler, steps_per_epoch, averages)
 
     @property
     def step(self) -> int:
@@ -68,6 +73,8 @@ class TrainState:
         self.scaler.update()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.averages:
+            self.averages.update(*self.position)
 
     def step_is_done(self) -> None:
         """All that belongs to a step has been done."""
@@ -82,6 +89,7 @@ class TrainState:
         """
         return {
             "model": self.model.state_dict(),
+            **({"ema": self.averages.model.state_dict()} if self.averages else {}),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -101,6 +109,8 @@ class TrainState:
         if state["steps_per_epoch"] not in (None, self.steps_per_epoch) and self.progress.batches_done:
             self.progress = self.progress.at_epoch(self.progress.epoch)
         self.model.load_state_dict(state["model"])
+        if self.averages:  # a checkpoint from before they were asked for has none
+            self.averages.model.load_state_dict(state.get("ema", state["model"]))
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         groups = self.optimizer.param_groups
