@@ -1,0 +1,152 @@
+"""The options of the data: where samples come from, what they look like, and who makes them."""
+
+import re
+from dataclasses import dataclass
+
+from training.config.options import free, group, option, require, where
+
+
+@dataclass
+class EtlConfig:
+    """The two ETLs of data=aistore."""
+
+    train_name: str = option("imagenet-train", "name of the training ETL: 6 to 32 of a-z, 0-9 and -")
+    val_name: str = option("imagenet-val", "name of the validation ETL")
+    manage: str = option(
+        "auto",
+        "auto: start what is missing (an administrator's right)|reuse: only use what runs",
+        choices=("auto", "reuse"),
+    )
+    on_exit: str = option(
+        "auto",
+        "keep|stop what this run started; auto: stop on the embedded server, keep on a cluster",
+        choices=("auto", "keep", "stop"),
+    )
+    image: str = option(
+        "", "container image built from etl/Dockerfile; empty: the class is sent to AIStore's own image"
+    )
+    dependencies: list[str] = option(
+        [], "packages of the pod, NAME==VERSION; empty: NumPy and Pillow as installed here"
+    )
+    comm_type: str = option("hpush", "hpush|hpull: how a storage node talks to its pod", choices=("hpush", "hpull"))
+    num_workers: int | str = option("auto", "processes of each pod; auto: 4, or half of the CPUs embedded", low=1)
+    init_timeout_s: int = option(300, "seconds in which an ETL must have started", low=1)
+    deadline_s: float = option(2.0, "seconds after which a sample is made here instead", above=0)
+    adaptive_deadline: bool = option(True, "do so sooner where one storage node is much later than the others")
+
+    def check(self) -> None:
+        """Raise ConfigError for values that make no sense."""
+        for name in ("train_name", "val_name"):
+            value = getattr(self, name)
+            require(
+                re.fullmatch(r"[a-z0-9][-a-z0-9]{4,30}[a-z0-9]", value) is not None,
+                f"data.etl.{name}={value} is no name of an ETL: 6 to 32 of a-z, 0-9 and -, no - at the ends.",
+            )
+        for dependency in self.dependencies:
+            require("==" in dependency, f"data.etl.dependencies: {dependency} is not pinned: write NAME==VERSION.")
+        require(self.train_name != self.val_name, "data.etl.train_name and val_name must differ: they are two ETLs.")
+
+
+@dataclass
+class DataConfig:
+    """Where samples come from and what they look like."""
+
+    source: str = free(
+        "imagefolder", "set by data=imagefolder|aistore|synthetic", choices=("imagefolder", "aistore", "synthetic")
+    )
+    root: str = free("", "imagefolder: the folder that holds train/ and val/, each with a folder for each class")
+    endpoint: str = free(
+        "", "aistore: the cluster's proxy, http://HOST:PORT; empty: AIS_ENDPOINT; embedded: none needed"
+    )
+    bucket: str = free("ais://imagenet", "aistore: the bucket: ais://NAME, s3://NAME, gs://NAME, ais://#NAMESPACE/NAME")
+    val_bucket: str = free("", "aistore: the bucket of the validation split; empty: data.bucket holds both")
+    train_prefix: str = free("train/", "aistore: what the names of training objects begin with")
+    val_prefix: str = free("val/", "aistore: what the names of validation objects begin with")
+    embedded_root: str = free("", "endpoint=embedded: the folder with train/ and val/ to serve; it is never changed")
+    embedded_layout: str = free(
+        "folders",
+        "endpoint=embedded: folders (CLASS/x.JPEG)|pairs (0000353.jpg and .cls)",
+        choices=("folders", "pairs"),
+    )
+    transform: str = free(
+        "etl",
+        "aistore: etl (the cluster makes the samples)|client (this machine does)|hybrid (some here, some there)",
+        choices=("etl", "client", "hybrid"),
+    )
+    local_share: float = free(0.5, "transform=hybrid: share of the samples that this machine makes", low=0, high=1)
+    wire: str = option(
+        "raw", "raw (exact)|jpeg (a tenth of the bytes, lossy): how samples travel", choices=("raw", "jpeg")
+    )
+    etl: EtlConfig = group(EtlConfig, changes_result=False)
+    train_samples: int = option(
+        1281167, "synthetic: training samples in an epoch", low=1, changes_result=where("data.source", "synthetic")
+    )
+    val_samples: int = option(
+        50000, "synthetic: validation samples", low=1, changes_result=where("data.source", "synthetic")
+    )
+    image_size: int = option(224, "side of a training sample in pixels (random resized crop, horizontal flip)")
+    val_image_size: int = option(224, "side of a validation sample in pixels (central crop)")
+    val_resize: int = option(256, "short side of a validation image in pixels before the crop")
+    interpolation: str = option("bilinear", "bilinear|bicubic, both antialiased", choices=("bilinear", "bicubic"))
+    scale: list[float] = option([0.08, 1.0], "smallest and largest share of the image's area in a training crop")
+    ratio: list[float] = option([0.75, 4 / 3], "smallest and largest width / height of a training crop")
+    workers: int | str = free(
+        "auto", "loader processes of each training process; auto: one for each of its CPUs", low=0
+    )
+    prefetch: int = free(4, "batches that each worker makes ahead", low=1)
+    on_corrupt: str = option(
+        "raise",
+        "raise|replace: a training sample that is no image ends the run|is another one",
+        choices=("raise", "replace"),
+        changes_result=lambda values: bool(values.get("replaced")),  # until then both have made the same samples
+    )
+    max_replaced: int = free(100, "on_corrupt=replace: more different samples than this end the run", low=0)
+    patience_s: float = free(
+        600.0, "seconds to wait for a cluster or a disk that is gone before saving and giving up", low=0
+    )
+    audit_every: int = free(
+        256, "aistore: compare one in so many of the ETL's samples with one made here; 0: none", low=0
+    )
+    fingerprint: str = option(
+        "sampled",
+        "off|sampled|full: hash what the model sees, pixels of one sample in 16|of all",
+        choices=("off", "sampled", "full"),
+        changes_result=lambda values: values.get("batches_done") != 0,  # an epoch's is of one kind
+    )
+
+    def check(self) -> None:
+        """Raise ConfigError for values that make no sense."""
+        self.etl.check()
+        if self.source == "aistore" and self.endpoint == "embedded":
+            require(
+                self.embedded_root != "",
+                "data.embedded_root is not set: data.endpoint=embedded serves a folder that holds train/ and val/.",
+            )
+        if self.source == "aistore":
+            self._check_buckets()
+        if self.source == "imagefolder":
+            require(
+                self.root != "", "data.root is not set: give the folder that holds train/ and val/, data.root=PATH."
+            )
+        for name in ("scale", "ratio"):
+            require(
+                len(getattr(self, name)) == 2, f"data.{name} takes two numbers, [low,high], not {getattr(self, name)}."
+            )
+
+    def _check_buckets(self) -> None:
+        from aistore_data.bucket.uri import parse_bucket  # here, so that a folder needs no SDK
+
+        train = parse_bucket(self.bucket, "data.bucket=")
+        val = parse_bucket(self.val_bucket, "data.val_bucket=") if self.val_bucket else train
+        for name in ("train_prefix", "val_prefix"):
+            prefix = getattr(self, name)
+            require(
+                prefix == "" or (prefix.endswith("/") and not prefix.startswith("/")),
+                f"data.{name}={prefix} must be empty or end in a slash, and not begin with one, such as train/.",
+            )
+        apart = not (self.train_prefix.startswith(self.val_prefix) or self.val_prefix.startswith(self.train_prefix))
+        require(
+            train != val or apart,
+            f"data.train_prefix={self.train_prefix} and data.val_prefix={self.val_prefix} overlap in {self.bucket}: "
+            "the splits need prefixes of their own, or buckets of their own by data.val_bucket.",
+        )
