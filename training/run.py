@@ -173,9 +173,14 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         f"{config.precision}; {data.num_classes} classes, {training}{len(data.val):,} validation images"
     )
     run.console.say(
-        f"batch {config.train.batch_size} = {' '.join(parts)} {batch_size}, lr {config.optim.lr:g}; {workers} loader "
+        f"batch {config.train.batch_size} = {' '.join(parts)} {batch_size}, lr {run.state.peak:g}; {workers} loader "
         f"workers and {torch.get_num_threads()} threads for each of {world.size} processes"
     )
+    if config.optim.reference_batch not in (0, config.train.batch_size):
+        run.console.say(
+            f"lr {config.optim.lr:g} of the recipe's batch {config.optim.reference_batch} becomes {run.state.peak:g} "
+            f"for {config.train.batch_size}"
+        )
     if run.device.type == "cuda" and world.size == 1 and torch.cuda.device_count() > 1:
         run.console.say(
             f"warning: one of {torch.cuda.device_count()} GPUs is used; torchrun --nproc-per-node uses all."

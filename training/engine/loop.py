@@ -135,7 +135,7 @@ def train_step(run: Run, feed: Feed, sums: Sums) -> None:
                 state.scaler.scale(loss / config.train.accumulate).backward()  # type: ignore[no-untyped-call]
             done.append((batch, loss.detach(), main_logits(outputs).detach(), labels))
             del loss, outputs
-    state.update()
+    sums.add_norm(state.update(), state.step)
     for batch, batch_loss, batch_logits, labels in done:
         run.consumed.add(batch)
         sums.add(batch_loss, batch_logits, labels, state.step)
@@ -165,13 +165,20 @@ def _undone_on_error(run: Run) -> Iterator[None]:
 def _collect(run: Run, sums: Sums, clock: Clock) -> None:
     """Bring the sums from the device. Raises NotFiniteError on every rank at the same step."""
     state, values = run.state, sums.take()
-    if not math.isfinite(values[0].item()):
-        step = sums.first_bad_step()
+    norm_sum, norms, bad_norm = sums.take_norms()
+    if state.scaler.is_enabled():
+        bad_norm = None  # a step that fp16 skips, and makes its scale smaller for
+    if not math.isfinite(values[0].item()) or bad_norm is not None:
+        step, what = sums.first_bad_step(), "the loss is"
+        if bad_norm is not None and bad_norm < step:
+            step, what = bad_norm, "the gradients, though not the loss, are"
         raise NotFiniteError(
-            f"the loss is not finite at step {step} (epoch {step // state.steps_per_epoch + 1}, "
+            f"{what} not finite at step {step} (epoch {step // state.steps_per_epoch + 1}, "
             f"lr {state.lr_at(step):.4g}){last_checkpoint(run)}. "
             "Lower optim.lr, lengthen optim.warmup_epochs, or use precision=fp32."
         )
+    for tally in (state.progress.epoch_tally, state.progress.interval_tally):
+        tally.add_norms(norm_sum, norms)
     seconds, wait_s = clock.lap()
     state.progress.train_s += seconds
     state.progress.epoch_tally.add(values, seconds, wait_s)
@@ -224,4 +231,5 @@ def _finish_epoch(run: Run, validation: Tally) -> None:
 
 
 def _speed(run: Run, tally: Tally) -> dict[str, float]:
-    return {"lr": run.state.lr, "img_per_s": tally.img_per_s, "data_wait": tally.data_wait}
+    figures = {"lr": run.state.lr, "grad_norm": tally.grad_norm}
+    return figures | {"img_per_s": tally.img_per_s, "data_wait": tally.data_wait}
