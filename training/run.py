@@ -11,7 +11,7 @@ from sources.batch import Counts
 from sources.errors import UserError
 from sources.text import shell_word
 from training.config.schema import Config
-from training.engine.build import assemble, micro_batch_size, worker_count
+from training.engine.build import assemble, micro_batch_size, settle, worker_count
 from training.engine.evaluation import validator
 from training.engine.loop import train
 from training.engine.numerics import set_numerics
@@ -71,10 +71,13 @@ def _say_error(who: str, sentence: str, exit_code: int = 1) -> int:
 
 def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> int:
     console = Console(enabled=world.is_main)
+    taken_over = settle(config)
     with ExitStack() as stack:
         # 1. The directory, before anything that takes long; nothing in it is replaced before step 4.
         directory = take_directory(config, world, console, stack, stop)
         batch_size = micro_batch_size(config, world)
+        for sentence in taken_over:
+            console.say(sentence)
         if config.data.workers != 0:
             start_worker_server(config.data.source)
         # 2. Data and model.

@@ -11,9 +11,22 @@ from training.config.options import free, option, require, where
 class ModelConfig:
     """What is trained."""
 
-    name: str = option("resnet18", "any classification model of torchvision.models")
-    weights: str = option("", "initial weights: a torchvision weights name (IMAGENET1K_V1), or a file; empty: random")
+    name: str = option("resnet18", "any classification model of torchvision.models, or timm/NAME of timm")
+    weights: str = option(
+        "",
+        "initial weights: a torchvision weights name (IMAGENET1K_V1), for timm/NAME timm or a tag, or a file; empty: "
+        "random",
+    )
     num_classes: int | None = option(None, "size of the last layer; empty: the classes of the data", low=1)
+    drop_path: float | None = option(
+        None, "stochastic depth: probability that the last block is left out; empty: the model's own", low=0, below=1
+    )
+    dropout: float | None = option(
+        None, "probability that the classifier leaves a feature out; empty: the model's own", low=0, below=1
+    )
+    kwargs: list[str] = option(
+        [], "timm/NAME: further arguments of its model, NAME=VALUE, such as aa_layer=blurpool for BlurPool"
+    )
 
 
 @dataclass

@@ -8,11 +8,13 @@ from torch.nn.parallel import DistributedDataParallel
 from sources.errors import ConfigError
 from sources.source import Source
 from training.config.schema import Config
+from training.config.train_options import TIMM
 from training.engine.numerics import cpu_share
 from training.engine.objective import Objective
 from training.loader.open_data import Data
 from training.model.bundle import Bundle, Inputs, Preprocessing, builder
 from training.model.class_order import joined, order_warning
+from training.optim.optimizers import require_optimizer
 from training.processes.preemption import StopFlag
 from training.processes.world import World
 from training.report.console import Console
@@ -33,6 +35,20 @@ def micro_batch_size(config: Config, world: World) -> int:
     return config.train.batch_size // parts
 
 
+def settle(config: Config) -> list[str]:
+    """Fill in what the model decides where the options say nothing, and answer sentences about it.
+
+    Raises ConfigError for a model or an optimiser that timm lacks, before any data are read.
+    """
+    require_optimizer(config.optim.name)
+    if not config.model.name.startswith(TIMM):
+        return []
+    from training.model.timm_models import making
+
+    taken = config.data.settle(*making(config.model.name, config.data.val_image_size))
+    return [f"taken over from timm's {config.model.name}: {', '.join(taken)}"] if taken else []
+
+
 def worker_count(config: Config, world: World, source: Source) -> int:
     """Loader processes: one for each CPU where they make samples, a few where they only receive them."""
     share = cpu_share(config.data.workers, world)
@@ -46,7 +62,7 @@ def build_bundle(config: Config, world: World, data: Data, console: Console) -> 
         raise ConfigError(f"model.num_classes={num_classes}, but the data have {data.num_classes} classes.")
     inputs = Inputs(
         train_size=config.data.image_size if config.mode == "train" else None,
-        val=Preprocessing(config.data.val_image_size, config.data.val_resize, config.data.interpolation),
+        val=Preprocessing(config.data.val_image_size, *config.data.making),
         passes_of_one=parts if config.train.batch_size == parts else 0,
     )
     bundle = builder(config.model.name).build(config.model, num_classes, inputs)
@@ -85,6 +101,6 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
         consumed=Consumed(config.data.fingerprint),
         stop=stop,
         console=console,
-        environment=describe_environment(device, world)
+        environment=describe_environment(config, device, world)
         | {"data": data.description, "model": {"classes": joined(data.class_names), **bundle.facts}},
     )

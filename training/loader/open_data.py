@@ -52,7 +52,8 @@ def open_data(
 def build_specs(config: Config) -> tuple[Specs, Specs]:
     """What training and validation samples look like. Raises ConfigError for sizes and ranges that make no sense."""
     data = config.data
-    sizes = {"train": {"size": data.image_size}, "val": {"size": data.val_image_size, "resize": data.val_resize}}
+    resize, _ = data.making
+    sizes = {"train": {"size": data.image_size}, "val": {"size": data.val_image_size, "resize": resize}}
     try:
         train, val = (
             Spec.of(recipe, **{name: getattr(data, name) for name in fields.keys() - sizes[recipe]}, **sizes[recipe])
