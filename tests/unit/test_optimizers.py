@@ -194,7 +194,7 @@ def test_norms_and_biases_can_go_without_decay(name: str) -> None:
     model = torchvision.models.resnet18(num_classes=3)
     for decay, expected in ((True, {1e-4}), (False, {0.0})):
         optimizer = build_optimizer(model, OptimConfig(name=name, decay_norms_and_biases=decay))
-        kernels, vectors = optimizer.param_groups
+        kernels, vectors = sorted(optimizer.param_groups, key=lambda group: -group["params"][0].ndim)
         assert kernels["weight_decay"] == 1e-4 and {vectors["weight_decay"]} == expected
         assert all(p.ndim > 1 for p in kernels["params"]) and all(p.ndim == 1 for p in vectors["params"])
         assert len(kernels["params"]) + len(vectors["params"]) == len(list(model.parameters()))

@@ -19,6 +19,8 @@ def _timms(groups: Groups, **settings: Any) -> Optimizer:
     """One of timm's, which alone handles every shape: torch's Muon takes matrices and no kernels."""
     from timm.optim import create_optimizer_v2  # here, since its import takes a second
 
+    if not any("lr_scale" in group for group in groups):
+        groups = groups[::-1]  # timm's order, in which lamb adds up the norm of the gradients
     return create_optimizer_v2(groups, **settings)
 
 
