@@ -27,12 +27,13 @@ from training.processes.world import World, choose_device, read_world
 from training.report.console import Console, format_duration, format_metrics
 from training.report.metrics import Tally
 from training.report.output import put_error
+from training.report.profile import step_profile
 from training.run_dir import checkpoint
 from training.run_dir.directory import Directory, take_directory
 from training.run_dir.records import RunDirectory, rerun_command
 from training.state.content import describe_content
 from training.state.environment import common_facts
-from training.state.resume import resume
+from training.state.resume import how_to_train_on, resume
 from training.state.run_state import Run
 
 
@@ -90,11 +91,12 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         path = None
         if config.mode == "train":
             path = resume(config, world, run.state, run.environment, console.say)
-        if path and run.state.progress.epoch >= config.train.epochs:
+        gave_up = run.state.progress.gave_up(config.train.stop_after)
+        if path and (gave_up or run.state.progress.epoch >= config.train.epochs):
             _complete(run, directory)
             console.say(
                 f"nothing to do: {path} is at the end of epoch {run.state.progress.epoch} of {config.train.epochs}. "
-                "Raise train.epochs to train on, or start over with resume=never."
+                f"{how_to_train_on(config, gave_up)}"
             )
             return 0
         # 4. Train, or evaluate alone.
@@ -103,7 +105,8 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
             run.records = stack.enter_context(records)
         run.records.environment(run.environment, run.state.progress.changes)
         on_main(world, lambda: directory.open_mirror(fresh=path is None))
-        times = 1 if config.mode == "evaluate" else config.train.epochs - run.state.progress.epoch
+        times = run.state.progress.validations(config.train.epochs, config.eval.every)
+        times = 1 if config.mode == "evaluate" else times
         val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size, times=times)
         loader = stack.enter_context(open_loader(data.val, val_batches, workers, config.data.prefetch, device))
         _say_what(run, data, batch_size, workers, path)
@@ -146,7 +149,8 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         if loader.unpinned:
             run.console.say(f"warning: batches are not pinned, so copies to the GPU wait: {loader.unpinned}")
         run.stop.deferred = True
-        metrics = train(run, Feed(loader), validate)
+        with step_profile(config.train.profile, run.records, run.console, run.world.is_main) as run.profile:
+            metrics = train(run, Feed(loader), validate)
         run.stop.ignore_from_now_on()
     if metrics is not None:
         _summarise(run)

@@ -46,6 +46,7 @@ FREE = {
     *("data.workers", "data.prefetch", "data.max_replaced", "data.patience_s", "data.audit_every"),
     *("data.train_samples", "data.val_samples", "data.on_corrupt"),  # see below
     *("optim.betas", "optim.eps", "optim.alpha", "optim.warmup_start", "optim.min_lr"),  # see below
+    *("train.stop_after", "train.profile", "eval.every"),
     *("train.epochs", "train.checkpoint_every", "train.checkpoint_every_s", "train.keep", "train.log_every"),
 }
 """Besides ``data.etl``: what may change when a run of the default configuration goes on."""

@@ -7,7 +7,7 @@ from typing import Any
 from training.config.data_options import DataConfig
 from training.config.options import free, group, option, options_of, require, values_of
 from training.config.recorded import check_texts
-from training.config.train_options import TIMM, ModelConfig, OptimConfig, TrainConfig
+from training.config.train_options import TIMM, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Config:
     model: ModelConfig = group(ModelConfig)
     optim: OptimConfig = group(OptimConfig)
     train: TrainConfig = group(TrainConfig)
+    eval: EvalConfig = group(EvalConfig)
 
     def __post_init__(self) -> None:
         if not self.model.name.startswith(TIMM):  # timm, whose import takes a second, knows it of its models

@@ -42,12 +42,25 @@ class TrainConfig:
     accumulate: int = option(
         1, "micro-batches in an optimiser step of each process, for batches larger than memory", low=1
     )
+    freeze: str = option(
+        "nothing",
+        "nothing|head: all but the last layer is frozen|patterns of parameters' names that are, such as layer1.*,bn1.*",
+    )
+    stop_after: int = free(0, "end after so many validations without a better acc@1; 0: off", low=0)
+    profile: int = free(0, "steps of which torch's profiler writes a trace, near the start; 0: none", low=0)
     compile: bool = option(False, "torch.compile the model")
     channels_last: bool = option(True, "keep activations in NHWC order")
     checkpoint_every: int = free(0, "write last.pt every N steps too; 0: at the end of each epoch only", low=0)
     checkpoint_every_s: float = free(0.0, "write last.pt every N seconds too; 0: never", low=0)
     keep: int = free(0, "checkpoints of former epochs to keep beside last.pt and best.pt", low=0)
     log_every: int = free(50, "steps between two log lines", low=1)
+
+
+@dataclass
+class EvalConfig:
+    """When and how it is validated."""
+
+    every: int = free(1, "validate after every so many epochs, and after the last; best.pt is the best of these", low=1)
 
 
 OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {

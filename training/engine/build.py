@@ -14,6 +14,7 @@ from training.engine.objective import Objective
 from training.loader.open_data import Data
 from training.model.bundle import Bundle, Inputs, Preprocessing, builder
 from training.model.class_order import joined, order_warning
+from training.optim.freeze import freeze
 from training.optim.optimizers import require_optimizer
 from training.processes.preemption import StopFlag
 from training.processes.world import World
@@ -87,6 +88,8 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
     model = bundle.module.to(device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if training and (frozen := freeze(model, config.train.freeze)):
+        console.say(frozen)
     train_model: Any = model
     if world.size > 1 and training:
         train_model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)

@@ -13,6 +13,7 @@ from training.engine.numerics import autocast, seed_step
 from training.engine.objective import StepKey, main_logits
 from training.loader.fingerprint import format_fingerprint
 from training.loader.loader import Feed
+from training.optim.freeze import set_training
 from training.processes.collectives import on_any_rank
 from training.processes.rescue import NotFiniteError, give_up, rescue
 from training.report.bottleneck import data_figures, data_sentence
@@ -60,6 +61,9 @@ def train(run: Run, feed: Feed, validate: Callable[[], Tally | None]) -> Metrics
             if not train_epoch(run, feed, clock, sums):
                 return None
             _record_epoch(run)
+            if not run.state.progress.validated(run.config.train.epochs, run.config.eval.every):
+                _next_epoch(run)
+                continue
             if run.saved != run.state.position:
                 save(run)
             validation = validate()
@@ -70,6 +74,8 @@ def train(run: Run, feed: Feed, validate: Callable[[], Tally | None]) -> Metrics
             run.consumed.check_replaced(run.state.progress, run.config)
             _finish_epoch(run, validation)
             metrics = validation.metrics
+            if _gave_up(run):
+                break
     except Exception as error:
         rescue(run, error, lambda: _collect(run, sums, clock), sums.batches)
         raise
@@ -81,7 +87,7 @@ def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums | None = None) ->
     sums = sums or Sums(run.device)
     state, progress, config = run.state, run.state.progress, run.config.train
     saved, due = time.monotonic(), False
-    run.train_model.train()
+    set_training(run.train_model)
     clock.lap()
     while True:
         last = progress.batches_done == state.steps_per_epoch
@@ -104,6 +110,7 @@ def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums | None = None) ->
             continue
         seed_step(run.config.seed, progress.epoch, progress.batches_done, run.world.rank, run.device)
         train_step(run, feed, sums)
+        run.profile.step()
         due = config.checkpoint_every > 0 and progress.batches_done % config.checkpoint_every == 0
         if progress.batches_done == state.steps_per_epoch or progress.batches_done % config.log_every == 0:
             _collect(run, sums, clock)
@@ -215,17 +222,35 @@ def _record_epoch(run: Run) -> None:
 
 
 def _finish_epoch(run: Run, validation: Tally) -> None:
-    """Record the validation, move on to the next epoch, and save."""
+    """Record the validation, and move on to the next epoch."""
     done, metrics = run.state.progress, validation.metrics
-    best = done.epoch == 0 or metrics.acc1 > done.best_acc1
+    best = not done.validation or metrics.acc1 > done.best_acc1
     best_acc1 = metrics.acc1 if best else done.best_acc1
     run.records.validation(done.epoch, run.state.step, validation)
     run.console.say(
         f"epoch {done.epoch + 1}/{run.config.train.epochs}  validation  {format_metrics(metrics)}  best {best_acc1:.2f}"
     )
+    done.best_acc1, done.since_best = best_acc1, 0 if best else done.since_best + 1
+    done.validation = dataclasses.asdict(metrics)
+    _next_epoch(run, best=best)
+
+
+def _gave_up(run: Run) -> bool:
+    """Whether ``train.stop_after`` ends training here, which it says."""
+    progress, config = run.state.progress, run.config.train
+    if not progress.gave_up(config.stop_after) or progress.epoch == config.epochs:
+        return False
+    run.console.say(
+        f"train.stop_after={config.stop_after}: {progress.since_best} validations without a better acc@1 than "
+        f"{progress.best_acc1:.2f}, so training ends after epoch {progress.epoch} of {config.epochs}"
+    )
+    return True
+
+
+def _next_epoch(run: Run, best: bool = False) -> None:
+    """Move on to the next epoch, and save; ``best``: that the last validation was the best one."""
+    done = run.state.progress
     run.state.progress = done.at_epoch(done.epoch + 1)
-    run.state.progress.best_acc1 = best_acc1
-    run.state.progress.validation = dataclasses.asdict(metrics)
     run.consumed.latencies = Latencies()
     save(run, best=best, finished_epoch=done.epoch)
 

@@ -180,7 +180,12 @@ def _check_progress(state: dict[str, Any]) -> None:
         fits = _is_number(tally["norm_sum"]) and tally["norm_sum"] >= 0
         _require(fits, f"{name}.norm_sum", tally["norm_sum"], "a sum of norms")
         _require(isinstance(tally["fingerprint"], str), f"{name}.fingerprint", tally["fingerprint"], "text")
-    figures = {name: state["validation"].get(name) for name in ("loss", "acc1", "acc5")} if state["epoch"] else {}
+    since = state["since_best"]
+    _require(_is_int(since, 0, _HUGE), "since_best", since, "a whole number from 0")
+    options = state["config"].get("eval")
+    every = options.get("every", 1) if isinstance(options, dict) else 1
+    validated = state["epoch"] >= (every if _is_int(every, 1) else 1)
+    figures = {name: state["validation"].get(name) for name in ("loss", "acc1", "acc5")} if validated else {}
     for name, value in figures.items():
         fits = type(value) is float or _is_number(value)  # not finite, if it diverged
         _require(fits, f"validation.{name}", value, "a number")
