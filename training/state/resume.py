@@ -122,7 +122,8 @@ def _accept_changes(
     of_result, of_rounding = compatibility.changes_of_result(state, now), compatibility.changes_of_rounding(state, now)
     listed = "".join(f"\n  {difference}" for difference in of_result)
     on_epochs = _on_epochs(config, state, compatibility.flatten(state["config"]))
-    listed += f"\n{on_epochs}" if of_result and on_epochs else ""
+    falls = any(difference.name == "train.epochs" for difference in of_result)
+    listed += f"\n{on_epochs}" if falls and on_epochs else ""
     if of_result and not config.allow_changes:
         raise ConfigError(
             f"to go on from {path} would not be the same run:{listed}\nUndo these changes, begin another run by "
@@ -131,7 +132,7 @@ def _accept_changes(
         )
     if of_result:
         say(f"allowed changes since {path} was written:{listed}")
-    elif on_epochs:
+    if on_epochs and not falls:
         say(on_epochs)
     if of_rounding:
         say(
