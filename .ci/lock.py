@@ -23,6 +23,8 @@ HEADERS = {
         "# pixels are equal, and what they need in turn.\n"
     ),
 }
+APART = ("torch", "torchvision")
+"""What timm needs and requirements-torch.txt has: each index has other builds of it."""
 ETL = ("aistore[etl]", "numpy", "pillow", "setuptools", "uvicorn[standard]")
 """What the ETLs' image needs itself; setuptools builds the native module."""
 
@@ -55,13 +57,14 @@ def hashes(package: dict) -> list[str]:
 def resolve(requirements: list[str], constraints: list[str]) -> list[dict]:
     """uv's answer: the packages of a lock file as PEP 751 has it."""
     with tempfile.TemporaryDirectory() as folder:
-        inputs, limits, output = (Path(folder, name) for name in ("in.txt", "limits.txt", "pylock.toml"))
+        names = ("in.txt", "limits.txt", "overrides.txt", "pylock.toml")
+        inputs, limits, overrides, output = (Path(folder, name) for name in names)
+        overrides.write_text("".join(f"{name}; python_version < '0'\n" for name in APART))
         inputs.write_text("\n".join(requirements))
         limits.write_text("\n".join(constraints))
         command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", ".".join(map(str, OLDEST))]
-        subprocess.run(
-            [*command, "--format=pylock.toml", "--constraints", str(limits), str(inputs), "-o", str(output)], check=True
-        )
+        command += ["--format=pylock.toml", "--constraints", str(limits), "--overrides", str(overrides)]
+        subprocess.run([*command, str(inputs), "-o", str(output)], check=True)
         return tomllib.loads(output.read_text())["packages"]
 
 
@@ -74,7 +77,8 @@ def write(name: str, packages: list[dict]) -> None:
     """The requirements file of these packages."""
     text = HEADERS[name]
     for package in packages:
-        if "sys_platform == 'win32'" in package.get("marker", ""):
+        marker = package.get("marker", "")
+        if any(f"sys_platform == '{other}'" in marker for other in ("win32", "emscripten")):
             continue
         lines = [f"{package['name']}=={package['version']}", *(f"--hash=sha256:{one}" for one in hashes(package))]
         text += " \\\n    ".join(lines) + "\n"

@@ -12,7 +12,7 @@ from sources.batch import Counts
 from sources.errors import UserError
 from sources.text import shell_word
 from training.config.schema import Config
-from training.engine.build import assemble, micro_batch_size, worker_count
+from training.engine.build import assemble, micro_batch_size, settle, worker_count
 from training.engine.evaluation import validator
 from training.engine.loop import train
 from training.engine.numerics import set_numerics
@@ -28,12 +28,13 @@ from training.processes.world import World, choose_device, read_world
 from training.report.console import AVERAGED, Console, format_duration, format_metrics
 from training.report.metrics import Validation
 from training.report.output import put_error
+from training.report.profile import step_profile
 from training.run_dir import checkpoint
 from training.run_dir.directory import Directory, take_directory
 from training.run_dir.records import RunDirectory, rerun_command
 from training.state.content import describe_content
 from training.state.environment import common_facts
-from training.state.resume import resume
+from training.state.resume import how_to_train_on, resume
 from training.state.run_state import Run
 
 
@@ -72,10 +73,13 @@ def _say_error(who: str, sentence: str, exit_code: int = 1) -> int:
 
 def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> int:
     console = Console(enabled=world.is_main)
+    taken_over = settle(config)
     with ExitStack() as stack:
         # 1. The directory, before anything that takes long; nothing in it is replaced before step 4.
         directory = take_directory(config, world, console, stack, stop)
         batch_size = micro_batch_size(config, world)
+        for sentence in taken_over:
+            console.say(sentence)
         if config.data.workers != 0:
             start_worker_server(config.data.source)
         # 2. Data and model.
@@ -88,11 +92,12 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         path = None
         if config.mode == "train":
             path = resume(config, world, run.state, run.environment, console.say)
-        if path and run.state.progress.epoch >= config.train.epochs:
+        gave_up = run.state.progress.gave_up(config.train.stop_after)
+        if path and (gave_up or run.state.progress.epoch >= config.train.epochs):
             _complete(run, directory)
             console.say(
                 f"nothing to do: {path} is at the end of epoch {run.state.progress.epoch} of {config.train.epochs}. "
-                "Raise train.epochs to train on, or start over with resume=never."
+                f"{how_to_train_on(config, gave_up)}"
             )
             return 0
         # 4. Train, or evaluate alone.
@@ -101,7 +106,8 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
             run.records = stack.enter_context(records)
         run.records.environment(run.environment, run.state.progress.changes)
         on_main(world, lambda: directory.open_mirror(fresh=path is None))
-        times = 1 if config.mode == "evaluate" else config.train.epochs - run.state.progress.epoch
+        times = run.state.progress.validations(config.train.epochs, config.eval.every)
+        times = 1 if config.mode == "evaluate" else times
         val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size, times=times)
         loader = stack.enter_context(open_loader(data.val, val_batches, workers, config.data.prefetch, device))
         _say_what(run, data, batch_size, workers, path)
@@ -145,7 +151,8 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         if loader.unpinned:
             run.console.say(f"warning: batches are not pinned, so copies to the GPU wait: {loader.unpinned}")
         run.stop.deferred = True
-        metrics = train(run, Feed(loader), validate)
+        with step_profile(config.train.profile, run.records, run.console, run.world.is_main) as run.profile:
+            metrics = train(run, Feed(loader), validate)
         run.stop.ignore_from_now_on()
     if metrics is not None:
         _summarise(run)
@@ -176,9 +183,14 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         f"{config.precision}; {data.num_classes} classes, {training}{len(data.val):,} validation images"
     )
     run.console.say(
-        f"batch {config.train.batch_size} = {' '.join(parts)} {batch_size}, lr {config.optim.lr:g}; {workers} loader "
+        f"batch {config.train.batch_size} = {' '.join(parts)} {batch_size}, lr {run.state.peak:g}; {workers} loader "
         f"workers and {torch.get_num_threads()} threads for each of {world.size} processes"
     )
+    if config.optim.reference_batch not in (0, config.train.batch_size):
+        run.console.say(
+            f"lr {config.optim.lr:g} of the recipe's batch {config.optim.reference_batch} becomes {run.state.peak:g} "
+            f"for {config.train.batch_size}"
+        )
     if config.mode == "train" and (sides := config.data.sides()):
         listed = ", ".join(f"{side} pixels from epoch {epoch + 1} on" for epoch, side in sides)
         run.console.say(f"training samples have {listed}; those of validation {config.data.val_image_size}")

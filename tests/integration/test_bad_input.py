@@ -66,6 +66,35 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_checkpoint(train: Train, 
     assert "lr 1e+38" in message and "the last checkpoint is run/checkpoints/last.pt" in message
 
 
+@pytest.mark.parametrize("clip_norm", [0, 1])
+def test_gradients_that_are_not_finite_end_the_run_and_reach_no_checkpoint(
+    train: Train, small_folder: Path, monkeypatch: pytest.MonkeyPatch, clip_norm: int
+) -> None:
+    import torch
+
+    from training.engine.objective import Objective
+    from training.run_dir import checkpoint
+
+    loss, calls = Objective.loss, []
+
+    def spoilt(self: Objective, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 5:  # the second step of the second epoch, whose loss is as it should be
+            outputs.register_hook(lambda gradient: gradient * float("inf"))
+        return loss(self, outputs, targets)
+
+    monkeypatch.setattr(Objective, "loss", spoilt)
+    options = [*TINY, f"optim.clip_norm={clip_norm}", "train.log_every=99", "train.checkpoint_every=1"]
+    run = train(f"data.root={small_folder}", *options)
+    message = error(run, 1)
+    assert "the gradients, though not the loss, are not finite at step 4 (epoch 2, lr 0.01)" in message
+    assert "the last checkpoint is run/checkpoints/last.pt" in message
+    state = checkpoint.load(run.run_dir / "checkpoints" / "last.pt")
+    assert (state["epoch"], state["batches_done"]) == (1, 1)
+    assert all(value.isfinite().all() for value in state["model"].values())
+    assert [line["grad_norm"] > 0 for line in run.metrics("train_step")] == [True]
+
+
 def test_a_folder_that_changed_is_explained(train: Train, small_folder: Path) -> None:
     write_image(small_folder / "val" / "yak" / "0.jpg", 0)
     assert "is a class that" in error(train(f"data.root={small_folder}", *TINY), 2)

@@ -111,7 +111,13 @@ def test_the_published_defaults_of_pytorch_examples() -> None:
         ("train.batch_size=0", "train.batch_size must be 1 or more, not 0."),
         ("optim.schedule=cosin", "optim.schedule must be one of step, cosine, linear, constant, not 'cosin'."),
         ("optim.nesterov=true optim.momentum=0", "needs optim.momentum above 0"),
-        ("optim.name=adam", "optim.name must be one of sgd, adamw, not 'adam'."),
+        (
+            "optim.name=adam",
+            "optim.name must be one of sgd, adamw, nadamw, rmsprop, muon, lamb, or timm/NAME for another one of timm's,"
+            " not 'adam'.",
+        ),
+        ("optim.name='sgd,lamb'", "Several values are a sweep: add --multirun."),
+        ("optim.layer_decay=1.5", "optim.layer_decay=1.5 must be from 0 to 1."),
         ("optim.betas=[0.9]", "optim.betas takes two numbers from 0 to below 1, such as [0.9,0.999], not [0.9]."),
         ("optim.betas=[0.9,1]", "optim.betas takes two numbers from 0 to below 1"),
         ("optim.min_lr=0.2", "optim.min_lr=0.2 must not be more than the peak, optim.lr=0.1."),

@@ -46,7 +46,8 @@ FREE = {
     *("data.workers", "data.prefetch", "data.max_replaced", "data.patience_s", "data.audit_every"),
     *("data.train_samples", "data.val_samples", "data.on_corrupt"),  # see below
     *("data.augment_ops", "data.augment_magnitude", "data.augment_interpolation"),  # see below
-    *("optim.betas", "optim.eps", "optim.warmup_start", "optim.min_lr"),  # see below
+    *("optim.betas", "optim.eps", "optim.alpha", "optim.warmup_start", "optim.min_lr"),  # see below
+    *("train.stop_after", "train.profile", "eval.every"),
     *("train.epochs", "train.checkpoint_every", "train.checkpoint_every_s", "train.keep", "train.log_every"),
     *("train.bce_threshold", "train.mix_prob", "train.mix_switch", "train.ema_every", "eval.ema"),  # see below
 }

@@ -8,9 +8,12 @@ import torch
 import torchvision
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, StepLR
 
+from sources.errors import ConfigError
 from training.config.options import options_of
-from training.config.train_options import OptimConfig
-from training.optim.optimizers import OPTIMIZERS, build_optimizer, clip_gradients
+from training.config.train_options import OPTIMIZER_DEFAULTS, OptimConfig
+from training.optim.gradients import clip_gradients
+from training.optim.groups import without_decay
+from training.optim.optimizers import OPTIMIZERS, build_optimizer, require_optimizer
 from training.optim.schedule import build_schedule, learning_rate_factor
 
 CHOICES = {item.name: item.choices for item in options_of(OptimConfig)}
@@ -21,9 +24,26 @@ def sgd(lr: float) -> torch.optim.SGD:
 
 
 def test_every_optimizer_that_is_offered_can_be_built() -> None:
-    assert CHOICES["name"] == tuple(OPTIMIZERS)
-    for name in OPTIMIZERS:
-        assert type(build_optimizer(torch.nn.Linear(2, 2), OptimConfig(name=name))).__name__.lower() == name
+    assert list(OPTIMIZER_DEFAULTS) == list(OPTIMIZERS)
+    for name in (*OPTIMIZERS, "timm/lion"):
+        built = build_optimizer(torch.nn.Linear(2, 2), OptimConfig(name=name))
+        assert type(built).__name__.lower() == {"nadamw": "nadam"}.get(name, name.removeprefix("timm/"))
+    assert build_optimizer(torch.nn.Linear(2, 2), OptimConfig(name="nadamw")).defaults["decoupled_weight_decay"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("timm/adamx", "has no optimiser adamx: did you mean timm/adam"),
+        ("timm/lookahead_adam", "has no optimiser lookahead_adam"),
+        ("timm/adahessian", "it needs second derivatives"),
+        ("timm/kron", "a run that is killed and goes on would not end with the same weights"),
+        ("timm/fusedadam", "it is of APEX or bitsandbytes"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_had_is_a_sentence(name: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        require_optimizer(name)
 
 
 @pytest.mark.parametrize("schedule", CHOICES["schedule"])
@@ -73,12 +93,108 @@ def test_a_learning_rate_of_zero_is_one() -> None:
     assert all(0 <= learning_rate_factor(step, options, 3, 4) <= 1 for step in range(13))
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vit_b_32", {"class_token", "encoder.pos_embedding"}),
+        (
+            "swin_t",
+            {
+                f"features.{stage}.{block}.attn.relative_position_bias_table"
+                for stage, blocks in ((1, 2), (3, 2), (5, 6), (7, 2))
+                for block in range(blocks)
+            },
+        ),
+        ("timm/vit_tiny_patch16_224", {"cls_token", "pos_embed"}),
+        ("resnet18", set()),
+    ],
+)
+def test_embeddings_go_without_decay_as_norms_do(name: str, expected: set[str]) -> None:
+    with torch.device("meta"):
+        if name.startswith("timm/"):
+            import timm
+
+            model = timm.create_model(name.removeprefix("timm/"))
+        else:
+            model = torchvision.models.get_model(name)
+    shapes = {key: parameter.ndim for key, parameter in model.named_parameters()}
+    found = without_decay(model)
+    assert {key for key in found if shapes[key] > 1} == expected
+    assert {key for key, dimensions in shapes.items() if dimensions == 1} <= found
+    kernels, vectors = build_optimizer(model, OptimConfig(decay_norms_and_biases=False)).param_groups
+    assert (kernels["weight_decay"], vectors["weight_decay"]) == (1e-4, 0.0)
+    assert len(vectors["params"]) == len(found) and len(kernels["params"]) == len(shapes) - len(found)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "convnext_atto", "resnet18"])
+def test_layer_decay_is_timms_own(name: str) -> None:
+    import timm
+    from timm.optim import create_optimizer_v2
+
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    options = OptimConfig(name="adamw", lr=0.2, layer_decay=0.5, weight_decay=0.3, decay_norms_and_biases=False)
+    ours = build_optimizer(model, options)
+    theirs = create_optimizer_v2(model, "adamw", lr=0.2, layer_decay=0.5, weight_decay=0.3)
+    for group, reference in zip(ours.param_groups, theirs.param_groups, strict=True):
+        assert [id(p) for p in group["params"]] == [id(p) for p in reference["params"]]
+        assert group["weight_decay"] == reference["weight_decay"]
+        assert group["lr"] == 0.2 * reference["lr_scale"]  # as timm's schedulers set it
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("resnet18", 8),
+        ("vit_b_32", 12),
+        ("convnext_tiny", 18 + 3),
+        ("swin_t", 12 + 3),
+        ("efficientnet_b0", 16 + 1),
+        ("mobilenet_v2", 18),
+        ("mobilenet_v3_small", 12),
+    ],
+)
+def test_layer_decay_grades_the_blocks_of_torchvisions_models(name: str, blocks: int) -> None:
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name)
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    groups = build_optimizer(model, OptimConfig(lr=1.0, layer_decay=0.5)).param_groups
+    rates = {names[id(parameter)]: group["lr"] for group in groups for parameter in group["params"]}
+    assert sorted(set(rates.values()), reverse=True) == [0.5**depth for depth in range(blocks + 2)]  # head and stem
+    first, last = next(iter(names.values())), list(names.values())[-1]
+    assert (rates[last], rates["features.0.0.weight" if "features.0.0.weight" in rates else first]) == (
+        1.0,
+        0.5 ** (blocks + 1),
+    )
+    assert len(rates) == len(names)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "squeezenet1_1"])
+def test_layer_decay_of_a_model_without_blocks_is_a_sentence(name: str) -> None:
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name)
+    with pytest.raises(ConfigError, match=r"optim.layer_decay: this model has no blocks"):
+        build_optimizer(model, OptimConfig(layer_decay=0.5))
+
+
+def test_the_rate_of_a_recipe_is_for_its_batch() -> None:
+    options = OptimConfig(lr=0.5, reference_batch=1024, warmup_epochs=1, warmup_start=0.01, schedule="cosine")
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), options, 256)
+    schedule = build_schedule(optimizer, options, 2, 3)
+    whole = OptimConfig(lr=0.5, warmup_epochs=1, warmup_start=0.01, schedule="cosine")
+    for step in range(6):
+        assert optimizer.param_groups[0]["lr"] == 0.125 * learning_rate_factor(step, whole, 2, 3)
+        optimizer.step()
+        schedule.step()
+    assert build_optimizer(torch.nn.Linear(2, 2), OptimConfig(lr=0.5), 256).param_groups[0]["lr"] == 0.5
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_norms_and_biases_can_go_without_decay(name: str) -> None:
     model = torchvision.models.resnet18(num_classes=3)
     for decay, expected in ((True, {1e-4}), (False, {0.0})):
         optimizer = build_optimizer(model, OptimConfig(name=name, decay_norms_and_biases=decay))
-        kernels, vectors = optimizer.param_groups
+        kernels, vectors = sorted(optimizer.param_groups, key=lambda group: -group["params"][0].ndim)
         assert kernels["weight_decay"] == 1e-4 and {vectors["weight_decay"]} == expected
         assert all(p.ndim > 1 for p in kernels["params"]) and all(p.ndim == 1 for p in vectors["params"])
         assert len(kernels["params"]) + len(vectors["params"]) == len(list(model.parameters()))
@@ -88,6 +204,16 @@ def test_norms_and_biases_can_go_without_decay(name: str) -> None:
     ("options", "settings"),
     [
         ({"name": "sgd", "lr": 0.3, "momentum": 0.8, "nesterov": True}, {"lr": 0.3, "momentum": 0.8, "nesterov": True}),
+        ({"name": "sgd"}, {"momentum": 0.9, "nesterov": False}),
+        ({"name": "adamw"}, {"betas": (0.9, 0.999), "eps": 1e-8}),
+        ({"name": "nadamw", "betas": [0.8, 0.9]}, {"betas": (0.8, 0.9), "eps": 1e-8}),
+        ({"name": "lamb"}, {"betas": (0.9, 0.999), "eps": 1e-6}),
+        ({"name": "muon", "nesterov": True}, {"momentum": 0.95, "betas": (0.9, 0.95), "nesterov": True}),
+        (
+            {"name": "rmsprop", "eps": 0.0316, "alpha": 0.9},
+            {"eps": 0.0316, "alpha": 0.9, "momentum": 0.9, "weight_decay": 1e-4},
+        ),
+        ({"name": "timm/lion", "betas": [0.5, 0.6], "lr": 0.3}, {"betas": (0.5, 0.6), "lr": 0.3}),
         (
             {"name": "adamw", "lr": 0.3, "betas": [0.5, 0.75], "eps": 1e-3},
             {"lr": 0.3, "betas": (0.5, 0.75), "eps": 1e-3},
@@ -96,7 +222,8 @@ def test_norms_and_biases_can_go_without_decay(name: str) -> None:
 )
 def test_the_optimizer_has_its_options(options: dict[str, Any], settings: dict[str, Any]) -> None:
     for group in build_optimizer(torch.nn.Linear(2, 2), OptimConfig(**options)).param_groups:
-        assert {name: group[name] for name in settings} == settings
+        now = {name: group[name] for name in settings}
+        assert {name: tuple(value) if isinstance(value, list) else value for name, value in now.items()} == settings
 
 
 def test_adamw_is_torchs_own() -> None:
@@ -134,7 +261,8 @@ def test_gradients_are_scaled_down_together(clip_norm: float, expected: list[flo
     for parameter, gradient in zip(model.parameters(), (3.0, 4.0), strict=True):
         parameter.grad = torch.tensor([gradient])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    clip_gradients(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), clip_norm)
+    norm = clip_gradients(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), clip_norm)
+    assert norm.item() == pytest.approx(5.0)  # before clipping
     assert [p.grad.item() for p in model.parameters() if p.grad is not None] == pytest.approx(expected, abs=1e-5)
 
 

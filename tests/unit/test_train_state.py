@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from sources.errors import ConfigError
 from training.config.schema import Config
 from training.config.train_options import OptimConfig, TrainConfig
+from training.optim.optimizers import OPTIMIZERS, require_optimizer
 from training.processes.world import World
 from training.report.console import Console
+from training.run_dir import checkpoint
 from training.run_dir.records import NoRecords, RunDirectory
 from training.state.checkpoint_contents import KEYS, check, migrated
 from training.state.consumed import Consumed
@@ -32,6 +35,56 @@ def begun(steps: int = 0, outputs: int = 2, **options: Any) -> TrainState:
         state.update()
         state.step_is_done()
     return state
+
+
+def trained(state: TrainState, steps: int) -> None:
+    for _ in range(steps):
+        generator = torch.Generator().manual_seed(state.step)
+        state.model(torch.randn(2, 3, 8, 8, generator=generator)).square().sum().backward()
+        state.update()
+        state.step_is_done()
+
+
+def begun_of(name: str) -> TrainState:
+    """Kernels, matrices and vectors of which every optimiser takes its own kind."""
+    torch.manual_seed(0)
+    config = Config(
+        train=TrainConfig(batch_size=12, epochs=2), optim=OptimConfig(name, lr=1e-2, weight_decay=0.1, clip_norm=1.0)
+    )
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    )
+    return TrainState.begin(config, model, torch.device("cpu"), STEPS)
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, "timm/adan", "timm/novograd"])
+def test_a_killed_optimizer_goes_on_as_if_it_had_not_been(name: str, tmp_path: Path) -> None:
+    whole, first, second = begun_of(name), begun_of(name), begun_of(name)
+    trained(whole, 5)
+    trained(first, 2)
+    file = io.BytesIO()
+    torch.save(contents(run_of(first, tmp_path)) | {"config": {"optim": {"name": name}}}, file)
+    written = migrated(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
+    check(written)
+    second.load_state_dict(written)
+    trained(second, 3)
+    assert checkpoint.state_sha256(second.model.state_dict()) == checkpoint.state_sha256(whole.model.state_dict())
+    assert equal(second.optimizer.state_dict()["state"], whole.optimizer.state_dict()["state"])
+
+
+@pytest.mark.long
+def test_every_optimizer_of_timm_goes_on_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
+    from timm.optim import list_optimizers
+
+    taken = 0
+    for name in list_optimizers():
+        try:
+            require_optimizer(f"timm/{name}")
+        except ConfigError:
+            continue
+        test_a_killed_optimizer_goes_on_as_if_it_had_not_been(f"timm/{name}", tmp_path)
+        taken += 1
+    assert taken > 50
 
 
 def run_of(state: TrainState, folder: Path, rank: int = 0) -> Run:

@@ -91,8 +91,14 @@ class DataConfig:
         [], "side of a training sample from an epoch on, as ['0:128','6:160','12:192']; empty: image_size"
     )
     val_image_size: int = option(224, "side of a validation sample in pixels (central crop)")
-    val_resize: int = option(256, "short side of a validation image in pixels before the crop")
-    interpolation: str = option("bilinear", "bilinear|bicubic, both antialiased", choices=("bilinear", "bicubic"))
+    val_resize: int | None = option(
+        None, "short side of a validation image in pixels before the crop; empty: 256, or by the share of timm/NAME"
+    )
+    interpolation: str | None = option(
+        None,
+        "bilinear|bicubic, both antialiased; empty: bilinear, or that of timm/NAME",
+        choices=("bilinear", "bicubic"),
+    )
     scale: list[float] = option([0.08, 1.0], "smallest and largest share of the image's area in a training crop")
     ratio: list[float] = option([0.75, 4 / 3], "smallest and largest width / height of a training crop")
     augment: str = option(
@@ -138,6 +144,21 @@ class DataConfig:
         choices=("off", "sampled", "full"),
         changes_result=lambda values: values.get("batches_done") != 0,  # an epoch's is of one kind
     )
+
+    def settle(self, val_resize: int = 256, interpolation: str = "bilinear") -> list[str]:
+        """Take these over where nothing is said; answer what was taken, as options."""
+        taken = []
+        for name, value in (("val_resize", val_resize), ("interpolation", interpolation)):
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+                taken.append(f"data.{name}={value}")
+        return taken
+
+    @property
+    def making(self) -> tuple[int, str]:
+        """(val_resize, interpolation), settled."""
+        assert self.val_resize is not None and self.interpolation is not None
+        return self.val_resize, self.interpolation
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""

@@ -52,7 +52,7 @@ class Option:
 
     def check(self, value: Any) -> None:
         """Raise ConfigError unless the value is one of the choices and within the bounds; "auto" has no size."""
-        if self.choices:
+        if self.choices and value is not None:
             several = " Several values are a sweep: add --multirun." if "," in value else ""
             known = ", ".join(self.choices)
             require(value in self.choices, f"{self.name} must be one of {known}, not {value!r}.{several}")

@@ -7,7 +7,7 @@ from typing import Any
 from training.config.data_options import DataConfig
 from training.config.options import free, group, option, options_of, require, values_of
 from training.config.recorded import check_texts
-from training.config.train_options import EvalConfig, ModelConfig, OptimConfig, TrainConfig
+from training.config.train_options import TIMM, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 
 
 @dataclass
@@ -34,6 +34,10 @@ class Config:
     optim: OptimConfig = group(OptimConfig)
     train: TrainConfig = group(TrainConfig)
     eval: EvalConfig = group(EvalConfig)
+
+    def __post_init__(self) -> None:
+        if not self.model.name.startswith(TIMM):  # timm, whose import takes a second, knows it of its models
+            self.data.settle()
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""

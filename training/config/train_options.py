@@ -1,6 +1,6 @@
 """The options of the training: the model, its optimiser, and the loop."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,22 @@ def _is_mixed(values: Mapping[str, Any]) -> bool:
 class ModelConfig:
     """What is trained."""
 
-    name: str = option("resnet18", "any classification model of torchvision.models")
-    weights: str = option("", "initial weights: a torchvision weights name (IMAGENET1K_V1), or a file; empty: random")
+    name: str = option("resnet18", "any classification model of torchvision.models, or timm/NAME of timm")
+    weights: str = option(
+        "",
+        "initial weights: a torchvision weights name (IMAGENET1K_V1), for timm/NAME timm or a tag, or a file; empty: "
+        "random",
+    )
     num_classes: int | None = option(None, "size of the last layer; empty: the classes of the data", low=1)
+    drop_path: float | None = option(
+        None, "stochastic depth: probability that the last block is left out; empty: the model's own", low=0, below=1
+    )
+    dropout: float | None = option(
+        None, "probability that the classifier leaves a feature out; empty: the model's own", low=0, below=1
+    )
+    kwargs: list[str] = option(
+        [], "timm/NAME: further arguments of its model, NAME=VALUE, such as aa_layer=blurpool for BlurPool"
+    )
 
 
 @dataclass
@@ -68,6 +81,12 @@ class TrainConfig:
     accumulate: int = option(
         1, "micro-batches in an optimiser step of each process, for batches larger than memory", low=1
     )
+    freeze: str = option(
+        "nothing",
+        "nothing|head: all but the last layer is frozen|patterns of parameters' names that are, such as layer1.*,bn1.*",
+    )
+    stop_after: int = free(0, "end after so many validations without a better acc@1; 0: off", low=0)
+    profile: int = free(0, "steps of which torch's profiler writes a trace, near the start; 0: none", low=0)
     compile: bool = option(False, "torch.compile the model")
     channels_last: bool = option(True, "keep activations in NHWC order")
     checkpoint_every: int = free(0, "write last.pt every N steps too; 0: at the end of each epoch only", low=0)
@@ -98,8 +117,9 @@ class TrainConfig:
 
 @dataclass
 class EvalConfig:
-    """How it is validated."""
+    """When and how it is validated."""
 
+    every: int = free(1, "validate after every so many epochs, and after the last; best.pt is the best of these", low=1)
     ema: str = option(
         "auto",
         "averaged weights: auto (validated beside the others; best.pt is by the better)|off",
@@ -108,24 +128,74 @@ class EvalConfig:
     )
 
 
+OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "sgd": {"momentum": 0.9},
+    "adamw": {"betas": [0.9, 0.999], "eps": 1e-8},
+    "nadamw": {"betas": [0.9, 0.999], "eps": 1e-8},
+    "rmsprop": {"momentum": 0.9, "alpha": 0.99, "eps": 1e-8},
+    "muon": {"momentum": 0.95, "betas": [0.9, 0.95], "eps": 1e-7},
+    "lamb": {"betas": [0.9, 0.999], "eps": 1e-6},
+}
+"""Name of an optimiser → its own options, and what they are where nothing is said."""
+
+TIMM = "timm/"
+"""What ``optim.name`` and ``model.name`` begin with for one that timm alone knows."""
+
+
+def _of_optimizers(*names: str) -> Callable[[Mapping[str, Any]], bool]:
+    """An option changes the result for these optimisers, and for any that timm alone knows."""
+    return lambda values: values.get("optim.name") in names or str(values.get("optim.name")).startswith(TIMM)
+
+
 @dataclass
 class OptimConfig:
     """The optimiser and its learning rate. An option of one optimiser or schedule changes nothing of the others."""
 
-    name: str = option("sgd", "sgd|adamw, torch's own", choices=("sgd", "adamw"))
+    name: str = option(
+        "sgd", "sgd|adamw|nadamw|rmsprop of torch, muon|lamb of timm, or another one of timm's, timm/NAME"
+    )
     lr: float = option(0.1, "peak learning rate, for the global batch", low=0)
-    momentum: float = option(0.9, "sgd: momentum", low=0, changes_result=where("optim.name", "sgd"))
-    nesterov: bool = option(False, "sgd: Nesterov's momentum", changes_result=where("optim.name", "sgd"))
-    betas: list[float] = option(
-        [0.9, 0.999],
-        "adamw: decay of the mean gradient and of the mean square, each from 0 to below 1",
-        changes_result=where("optim.name", "adamw"),
+    reference_batch: int = option(
+        0, "batch for which lr is given: for another batch_size it is scaled linearly; 0: lr is for any", low=0
     )
-    eps: float = option(
-        1e-8, "adamw: added to the root of the mean square", low=0, changes_result=where("optim.name", "adamw")
+    momentum: float | None = option(
+        None,
+        "sgd, rmsprop, muon: momentum; empty: 0.9, of muon 0.95",
+        low=0,
+        changes_result=_of_optimizers("sgd", "rmsprop", "muon"),
     )
-    weight_decay: float = option(1e-4, "sgd: L2 penalty; adamw: decoupled from the gradient", low=0)
-    decay_norms_and_biases: bool = option(True, "apply the weight decay to normalisation layers and biases too")
+    nesterov: bool = option(False, "sgd, muon: Nesterov's momentum", changes_result=where("optim.name", "sgd", "muon"))
+    betas: list[float] | None = option(
+        None,
+        "adamw, nadamw, lamb, and muon's vectors: decay of the mean gradient and of the mean square, each from 0 to "
+        "below 1; empty: [0.9,0.999], of muon [0.9,0.95]",
+        changes_result=_of_optimizers("adamw", "nadamw", "muon", "lamb"),
+    )
+    eps: float | None = option(
+        None,
+        "added to the root of the mean square; empty: 1e-8, of lamb 1e-6, of muon 1e-7",
+        low=0,
+        changes_result=_of_optimizers("adamw", "nadamw", "rmsprop", "muon", "lamb"),
+    )
+    alpha: float | None = option(
+        None,
+        "rmsprop: decay of the mean square; empty: 0.99",
+        low=0,
+        below=1,
+        changes_result=where("optim.name", "rmsprop"),
+    )
+    weight_decay: float = option(
+        1e-4, "sgd, rmsprop: L2 penalty; adamw, nadamw, muon: decoupled from the gradient; lamb: in its update", low=0
+    )
+    decay_norms_and_biases: bool = option(
+        True, "apply the weight decay to norms, biases, position embeddings and class tokens too"
+    )
+    layer_decay: float = option(
+        0.0,
+        "learning rate of a block as a share of the next one's, by timm's rule, for fine-tuning; 0: off",
+        low=0,
+        high=1,
+    )
     clip_norm: float = option(0.0, "scale the gradients of a step down to this norm of all together; 0: off", low=0)
     schedule: str = option(
         "step", "step|cosine|linear|constant, after the warm-up", choices=("step", "cosine", "linear", "constant")
@@ -150,11 +220,28 @@ class OptimConfig:
         0.1, "schedule=step: factor of each drop", low=0, changes_result=where("optim.schedule", "step")
     )
 
+    def __post_init__(self) -> None:
+        for name, value in OPTIMIZER_DEFAULTS.get(self.name, {}).items():
+            if getattr(self, name) is None:
+                setattr(self, name, list(value) if isinstance(value, list) else value)
+
+    def peak(self, batch_size: int) -> float:
+        """The peak learning rate for a global batch."""
+        return self.lr * batch_size / self.reference_batch if self.reference_batch else self.lr
+
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
-        require(not self.nesterov or self.momentum > 0, "optim.nesterov=true needs optim.momentum above 0.")
+        known = ", ".join(OPTIMIZER_DEFAULTS)
         require(
-            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            self.name in OPTIMIZER_DEFAULTS or (self.name.startswith(TIMM) and self.name != TIMM),
+            f"optim.name must be one of {known}, or {TIMM}NAME for another one of timm's, not {self.name!r}."
+            + (" Several values are a sweep: add --multirun." if "," in self.name else ""),
+        )
+        require(not self.nesterov or self.momentum != 0, "optim.nesterov=true needs optim.momentum above 0.")
+        several = 2 if self.name in OPTIMIZER_DEFAULTS else None
+        require(
+            self.betas is None
+            or (len(self.betas) == (several or len(self.betas)) and all(0 <= beta < 1 for beta in self.betas)),
             f"optim.betas takes two numbers from 0 to below 1, such as [0.9,0.999], not {self.betas}.",
         )
         for name in ("warmup_start", "min_lr"):

@@ -8,12 +8,15 @@ from torch.nn.parallel import DistributedDataParallel
 from sources.errors import ConfigError
 from sources.source import Source
 from training.config.schema import Config
+from training.config.train_options import TIMM
 from training.engine.numerics import cpu_share
 from training.engine.objective import Objective, check_targets
 from training.loader.open_data import Data
 from training.model.bundle import Bundle, Inputs, Preprocessing, builder
 from training.model.class_order import joined, order_warning
 from training.model.image_sizes import check_sides
+from training.optim.freeze import freeze
+from training.optim.optimizers import require_optimizer
 from training.processes.preemption import StopFlag
 from training.processes.world import World
 from training.report.console import Console
@@ -42,6 +45,20 @@ def micro_batch_size(config: Config, world: World) -> int:
     return size
 
 
+def settle(config: Config) -> list[str]:
+    """Fill in what the model decides where the options say nothing, and answer sentences about it.
+
+    Raises ConfigError for a model or an optimiser that timm lacks, before any data are read.
+    """
+    require_optimizer(config.optim.name)
+    if not config.model.name.startswith(TIMM):
+        return []
+    from training.model.timm_models import making
+
+    taken = config.data.settle(*making(config.model.name, config.data.val_image_size))
+    return [f"taken over from timm's {config.model.name}: {', '.join(taken)}"] if taken else []
+
+
 def worker_count(config: Config, world: World, source: Source) -> int:
     """Loader processes: one for each CPU where they make samples, a few where they only receive them."""
     share = cpu_share(config.data.workers, world)
@@ -60,7 +77,7 @@ def build_bundle(config: Config, world: World, data: Data, console: Console) -> 
     train_size = config.data.val_image_size if sides else config.data.image_size
     inputs = Inputs(
         train_size=train_size if config.mode == "train" else None,
-        val=Preprocessing(config.data.val_image_size, config.data.val_resize, config.data.interpolation),
+        val=Preprocessing(config.data.val_image_size, *config.data.making),
         passes_of_one=parts if config.train.batch_size == parts else 0,
     )
     bundle = builder(config.model.name).build(config.model, num_classes, inputs)
@@ -87,6 +104,8 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
     model = bundle.module.to(device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if training and (frozen := freeze(model, config.train.freeze)):
+        console.say(frozen)
     train_model: Any = model
     if world.size > 1 and training:
         train_model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
@@ -109,6 +128,6 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
         consumed=Consumed(config.data.fingerprint),
         stop=stop,
         console=console,
-        environment=describe_environment(device, world, config.data.augment != "none" or config.data.jitter > 0)
+        environment=describe_environment(config, device, world)
         | {"data": data.description, "model": {"classes": joined(data.class_names), **bundle.facts}},
     )

@@ -13,6 +13,7 @@ from training.engine.numerics import autocast, seed_step
 from training.engine.objective import StepKey, main_logits
 from training.loader.fingerprint import format_fingerprint
 from training.loader.loader import Feed
+from training.optim.freeze import set_training
 from training.processes.collectives import on_any_rank
 from training.processes.rescue import NotFiniteError, give_up, rescue
 from training.report.bottleneck import data_figures, data_sentence
@@ -60,6 +61,9 @@ def train(run: Run, feed: Feed, validate: Callable[[], Validation | None]) -> Me
             if not train_epoch(run, feed, clock, sums):
                 return None
             _record_epoch(run)
+            if not run.state.progress.validated(run.config.train.epochs, run.config.eval.every):
+                _next_epoch(run)
+                continue
             if run.saved != run.state.position:
                 save(run)
             validation = validate()
@@ -70,6 +74,8 @@ def train(run: Run, feed: Feed, validate: Callable[[], Validation | None]) -> Me
             run.consumed.check_replaced(run.state.progress, run.config)
             _finish_epoch(run, validation)
             metrics = validation.metrics
+            if _gave_up(run):
+                break
     except Exception as error:
         rescue(run, error, lambda: _collect(run, sums, clock), sums.batches)
         raise
@@ -81,7 +87,7 @@ def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums | None = None) ->
     sums = sums or Sums(run.device)
     state, progress, config = run.state, run.state.progress, run.config.train
     saved, due = time.monotonic(), False
-    run.train_model.train()
+    set_training(run.train_model)
     clock.lap()
     while True:
         last = progress.batches_done == state.steps_per_epoch
@@ -104,6 +110,7 @@ def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums | None = None) ->
             continue
         seed_step(run.config.seed, progress.epoch, progress.batches_done, run.world.rank, run.device)
         train_step(run, feed, sums)
+        run.profile.step()
         due = config.checkpoint_every > 0 and progress.batches_done % config.checkpoint_every == 0
         if progress.batches_done == state.steps_per_epoch or progress.batches_done % config.log_every == 0:
             _collect(run, sums, clock)
@@ -135,7 +142,7 @@ def train_step(run: Run, feed: Feed, sums: Sums) -> None:
                 state.scaler.scale(loss / config.train.accumulate).backward()  # type: ignore[no-untyped-call]
             done.append((batch, loss.detach(), main_logits(outputs).detach(), labels))
             del loss, outputs
-    state.update()
+    sums.add_norm(state.update(), state.step)
     for batch, batch_loss, batch_logits, labels in done:
         run.consumed.add(batch)
         sums.add(batch_loss, batch_logits, labels, state.step)
@@ -165,13 +172,20 @@ def _undone_on_error(run: Run) -> Iterator[None]:
 def _collect(run: Run, sums: Sums, clock: Clock) -> None:
     """Bring the sums from the device. Raises NotFiniteError on every rank at the same step."""
     state, values = run.state, sums.take()
-    if not math.isfinite(values[0].item()):
-        step = sums.first_bad_step()
+    norm_sum, norms, bad_norm = sums.take_norms()
+    if state.scaler.is_enabled():
+        bad_norm = None  # a step that fp16 skips, and makes its scale smaller for
+    if not math.isfinite(values[0].item()) or bad_norm is not None:
+        step, what = sums.first_bad_step(), "the loss is"
+        if bad_norm is not None and bad_norm < step:
+            step, what = bad_norm, "the gradients, though not the loss, are"
         raise NotFiniteError(
-            f"the loss is not finite at step {step} (epoch {step // state.steps_per_epoch + 1}, "
+            f"{what} not finite at step {step} (epoch {step // state.steps_per_epoch + 1}, "
             f"lr {state.lr_at(step):.4g}){last_checkpoint(run)}. "
             "Lower optim.lr, lengthen optim.warmup_epochs, or use precision=fp32."
         )
+    for tally in (state.progress.epoch_tally, state.progress.interval_tally):
+        tally.add_norms(norm_sum, norms)
     seconds, wait_s = clock.lap()
     state.progress.train_s += seconds
     state.progress.epoch_tally.add(values, seconds, wait_s)
@@ -208,23 +222,43 @@ def _record_epoch(run: Run) -> None:
 
 
 def _finish_epoch(run: Run, validation: Validation) -> None:
-    """Record the validation, move on to the next epoch, and save."""
+    """Record the validation, and move on to the next epoch."""
     done, metrics = run.state.progress, validation.metrics
     acc1, weights = validation.best
-    best = done.epoch == 0 or acc1 > done.best_acc1
-    best_acc1, best_weights = (acc1, weights) if best else (done.best_acc1, done.best_weights)
+    best = not done.validation or acc1 > done.best_acc1
+    if best:
+        done.best_acc1, done.best_weights = acc1, weights
     run.records.validation(done.epoch, run.state.step, validation)
     run.console.say(
         f"epoch {done.epoch + 1}/{run.config.train.epochs}  validation  {format_metrics(metrics)}  "
         + (f"averaged weights  {format_metrics(validation.ema)}  " if validation.ema else "")
-        + f"best {best_acc1:.2f}{AVERAGED[best_weights]}"
+        + f"best {done.best_acc1:.2f}{AVERAGED[done.best_weights]}"
     )
+    done.since_best = 0 if best else done.since_best + 1
+    done.validation = dataclasses.asdict(metrics) | validation.ema_figures
+    _next_epoch(run, best=best)
+
+
+def _gave_up(run: Run) -> bool:
+    """Whether ``train.stop_after`` ends training here, which it says."""
+    progress, config = run.state.progress, run.config.train
+    if not progress.gave_up(config.stop_after) or progress.epoch == config.epochs:
+        return False
+    run.console.say(
+        f"train.stop_after={config.stop_after}: {progress.since_best} validations without a better acc@1 than "
+        f"{progress.best_acc1:.2f}, so training ends after epoch {progress.epoch} of {config.epochs}"
+    )
+    return True
+
+
+def _next_epoch(run: Run, best: bool = False) -> None:
+    """Move on to the next epoch, and save; ``best``: that the last validation was the best one."""
+    done = run.state.progress
     run.state.progress = done.at_epoch(done.epoch + 1)
-    run.state.progress.best_acc1, run.state.progress.best_weights = best_acc1, best_weights
-    run.state.progress.validation = dataclasses.asdict(metrics) | validation.ema_figures
     run.consumed.latencies = Latencies()
     save(run, best=best, finished_epoch=done.epoch)
 
 
 def _speed(run: Run, tally: Tally) -> dict[str, float]:
-    return {"lr": run.state.lr, "img_per_s": tally.img_per_s, "data_wait": tally.data_wait}
+    figures = {"lr": run.state.lr, "grad_norm": tally.grad_norm}
+    return figures | {"img_per_s": tally.img_per_s, "data_wait": tally.data_wait}

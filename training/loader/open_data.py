@@ -52,13 +52,14 @@ def open_data(
 def build_specs(config: Config) -> tuple[Specs, Specs]:
     """What training and validation samples look like. Raises ConfigError for sizes and ranges that make no sense."""
     data = config.data
+    resize, _ = data.making
 
     def spec(recipe: str, **sizes: int) -> Spec:
         return Spec.of(recipe, **{name: getattr(data, name) for name in RECIPES[recipe].keys() - sizes}, **sizes)
 
     try:
         first, *later = ((epoch, spec("train", size=side)) for epoch, side in data.sides() or [(0, data.image_size)])
-        val = spec("val", size=data.val_image_size, resize=data.val_resize)
+        val = spec("val", size=data.val_image_size, resize=resize)
     except ValueError as error:
         raise ConfigError(f"data.image_size, sizes, val_image_size, val_resize, scale or ratio: {error}.") from None
     return Specs(first[1], tuple(later)), Specs(val)

@@ -17,7 +17,7 @@ MEAN: RGB = (0.485, 0.456, 0.406)
 STD: RGB = (0.229, 0.224, 0.225)
 """Of ImageNet's RGB values in [0, 1]."""
 
-BUILDERS = {"": "training.model.torchvision_models"}
+BUILDERS = {"": "training.model.torchvision_models", "timm": "training.model.timm_models"}
 """Prefix of ``model.name`` (``PREFIX/NAME``; none: "") → the module that is its ``Builder``, imported when needed."""
 
 

@@ -1,7 +1,7 @@
 """Which images a model can take: found by running it on shapes alone, before any data are read."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -30,36 +30,36 @@ def check_sizes(name: str, classes: int, options: dict[str, Any], train_size: in
 
     ``options`` are those of ``builder_options``; ``train_size`` is None for an evaluation.
     """
-    model = _on_meta(name, classes, options)
+    model = on_meta(name, classes, options)
     for training, size, field in ((True, train_size, "image_size"), (False, val_size, "val_image_size")):
-        if size is not None and (problem := _problem(model, training, size)):
+        if size is not None and (found := problem(model, training, size)):
             raise ConfigError(
                 f"{name} cannot take images of data.{field}={size}: {_remedy(name, model, training, size, field)} "
-                f"({problem})"
+                f"({found})"
             )
 
 
-def check_batch_of_one(name: str, num_classes: int, image_size: int, val_size: int, parts: int) -> None:
+def check_batch_of_one(name: str, model: nn.Module, image_size: int, parts: int) -> None:
     """Raise ConfigError for a model that cannot be trained on one image at a time: BatchNorm needs two values.
 
-    ``parts``: into how many passes a global batch is split.
+    ``model`` is without memory; ``parts``: into how many passes a global batch is split.
     """
-    problem = _problem(_on_meta(name, num_classes, builder_options(name, val_size)), True, image_size, images=1)
-    if "more than 1 value" in problem:
+    found = problem(model, True, image_size, images=1)
+    if "more than 1 value" in found:
         raise ConfigError(
             f"train.batch_size={parts} leaves one image for each pass ({parts} = processes x train.accumulate), and "
             f"{name} has BatchNorm, which needs more values than one for a channel at data.image_size={image_size}: "
-            f"use train.batch_size={2 * parts} or more. ({problem})"
+            f"use train.batch_size={2 * parts} or more. ({found})"
         )
 
 
 def check_sides(name: str, model: nn.Module, sides: Iterable[int]) -> None:
     """Raise ConfigError for one of data.sizes that the model, of whichever library, cannot be trained on."""
-    on_meta = copy.deepcopy(model).to("meta").float()
+    shapes = copy.deepcopy(model).to("meta").float()
     for side in sides:
-        if problem := _problem(on_meta, True, side):
+        if found := problem(shapes, True, side):
             raise ConfigError(
-                f"{name} cannot take images of {side} pixels, as data.sizes has them ({problem}): choose sides that it "
+                f"{name} cannot take images of {side} pixels, as data.sizes has them ({found}): choose sides that it "
                 "takes, or leave out data.sizes for a model that is built for one size alone."
             )
 
@@ -75,15 +75,20 @@ class _WithoutMemory(TorchFunctionMode):
         return func(*args, **(kwargs or {}) | ({"device": "meta"} if func is torch.empty else {}))
 
 
-def _on_meta(name: str, classes: int, options: dict[str, Any]) -> nn.Module:
-    """The model without weights or memory."""
-    options = {"init_weights": False} if name in AUXILIARY_LOSS_WEIGHT else options
+def on_meta(name: str, classes: int, options: dict[str, Any]) -> nn.Module:
+    """torchvision's model without weights or memory."""
+    options = options | {"init_weights": False} if name in AUXILIARY_LOSS_WEIGHT else options
+    return without_memory(lambda: torchvision.models.get_model(name, weights=None, num_classes=classes, **options))
+
+
+def without_memory(make: Callable[[], nn.Module]) -> nn.Module:
+    """The model that ``make`` makes, on the device meta."""
     with _WithoutMemory():
-        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
+        model = make()
     return model.to("meta")
 
 
-def _problem(model: nn.Module, training: bool, size: int, images: int = 2) -> str:
+def problem(model: nn.Module, training: bool, size: int, images: int = 2) -> str:
     """What torch says of images of ``size`` pixels, by running the model on shapes alone; empty if nothing is wrong."""
     try:
         with torch.device("meta"), torch.no_grad():
@@ -102,12 +107,12 @@ def _remedy(name: str, model: nn.Module, training: bool, size: int, field: str) 
             f"of {patch}."
         )
     low, high = size, 2 * size
-    while _problem(model, training, high):
+    while problem(model, training, high):
         low, high = high, 2 * high
         if high > _LARGEST_TRIED:
             preset = next(iter(torchvision.models.get_model_weights(name))).transforms()
             return f"it is made for data.{field}={preset.crop_size[0]}."
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _problem(model, training, middle) else (low, middle)
+        low, high = (middle, high) if problem(model, training, middle) else (low, middle)
     return f"it needs data.{field}={high} or more."

@@ -13,7 +13,14 @@ from torch import nn
 from sources.errors import ConfigError, UserError
 from training.config.train_options import ModelConfig
 from training.model.bundle import MEAN, STD, Bundle, Inputs, Preprocessing, preprocessing_note
-from training.model.image_sizes import AUXILIARY_LOSS_WEIGHT, builder_options, check_batch_of_one, check_sizes
+from training.model.image_sizes import (
+    AUXILIARY_LOSS_WEIGHT,
+    builder_options,
+    check_batch_of_one,
+    check_sizes,
+    on_meta,
+)
+from training.model.regularisation import dropout_options, set_drop_path
 from training.model.weights import Weights, load_weights, other_classes, read_weights, under_own_names
 
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
@@ -24,7 +31,10 @@ def build(config: ModelConfig, num_classes: int, inputs: Inputs) -> Bundle:
     """The model, with random weights or those of ``model.weights``; all of torchvision's have the same mean and std."""
     given = open_weights(config)
     if inputs.train_size and inputs.passes_of_one:
-        check_batch_of_one(config.name, num_classes, inputs.train_size, inputs.val.image_size, inputs.passes_of_one)
+        require_model(config.name)
+        options = builder_options(config.name, inputs.val.image_size)
+        skeleton = on_meta(config.name, num_classes, options)
+        check_batch_of_one(config.name, skeleton, inputs.train_size, inputs.passes_of_one)
     model = build_model(config, num_classes, inputs.train_size, inputs.val.image_size, given)
     who, images = evaluated(config, given)
     notes = weights_notes(config.name, given, model, num_classes) if given else []
@@ -51,14 +61,19 @@ def build_model(
     are those of ``open_weights``, where they have been read already.
     """
     require_model(config.name)
-    options = builder_options(config.name, val_size)
+    if config.kwargs:
+        raise ConfigError(f"model.kwargs={config.kwargs[0]} is for models of timm, timm/NAME, and not {config.name}.")
+    dropout = dropout_options(config)
+    options = builder_options(config.name, val_size) | dropout
     check_sizes(config.name, num_classes, options, train_size, val_size)
     if config.weights in names_of_weights(config.name):
-        return _with_torchvision_weights(config, num_classes, train_size is not None)
-    given = weights or open_weights(config)
-    if given is None:
-        return torchvision.models.get_model(config.name, weights=None, num_classes=num_classes, **options)
-    return _with_weights_of_file(config.name, given, num_classes, options, train_size is not None)
+        model = _with_torchvision_weights(config, num_classes, train_size is not None, dropout)
+    elif given := weights or open_weights(config):
+        model = _with_weights_of_file(config.name, given, num_classes, options, train_size is not None)
+    else:
+        model = torchvision.models.get_model(config.name, weights=None, num_classes=num_classes, **options)
+    set_drop_path(model, config)
+    return model
 
 
 def open_weights(config: ModelConfig) -> Weights | None:
@@ -154,7 +169,7 @@ def _with_weights_of_file(
 ) -> nn.Module:
     auxiliary = name in AUXILIARY_LOSS_WEIGHT
     if auxiliary:
-        options = {"init_weights": False, "transform_input": transforms_input(name, given, num_classes)}
+        options = options | {"init_weights": False, "transform_input": transforms_input(name, given, num_classes)}
         options["aux_logits"] = training or given.ours or name == "inception_v3"  # as torchvision has it by name
     model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
     tensors, _ = under_own_names(given.tensors, model)
@@ -202,12 +217,15 @@ def names_of_weights(name: str) -> list[str]:
     return [weights.name for weights in torchvision.models.get_model_weights(name)]
 
 
-def _with_torchvision_weights(config: ModelConfig, num_classes: int, training: bool) -> nn.Module:
+def _with_torchvision_weights(
+    config: ModelConfig, num_classes: int, training: bool, dropout: dict[str, Any]
+) -> nn.Module:
     weights = torchvision.models.get_model_weights(config.name)[config.weights]
     categories = len(weights.meta["categories"])
     if categories != num_classes:
         raise ConfigError(f"model.weights={config.weights} does not fit. {other_classes(categories, num_classes)}")
     options = {"aux_logits": True} if training and config.name in AUXILIARY_LOSS_WEIGHT else {}
+    options |= dropout
     try:
         return torchvision.models.get_model(config.name, weights=weights, **options)
     except OSError as error:

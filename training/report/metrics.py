@@ -26,6 +26,8 @@ class Sums:
     def __init__(self, device: torch.device) -> None:
         self._values = torch.zeros(4, dtype=torch.float64, device=device)
         self._bad_step = torch.full((), _NEVER, device=device)
+        self._norms = torch.zeros(2, dtype=torch.float64, device=device)
+        self._bad_norm_step = torch.full((), _NEVER, device=device)
         self.batches = 0
         """Added and not taken yet."""
 
@@ -38,6 +40,21 @@ class Sums:
         count = torch.full((), n, device=loss.device)
         self._values += torch.stack([loss.detach().double() * n, hits[:, 0].sum(), hits.sum(), count])
         self._bad_step = torch.where(torch.isfinite(loss), self._bad_step, self._bad_step.clamp(max=step))
+
+    @torch.no_grad()
+    def add_norm(self, norm: torch.Tensor, step: int) -> None:
+        """The norm of a step's gradients, a scalar, which every rank has; one that is not finite is not summed."""
+        finite = torch.isfinite(norm)
+        self._norms += torch.stack([torch.where(finite, norm, 0).double(), finite.double()])
+        self._bad_norm_step = torch.where(finite, self._bad_norm_step, self._bad_norm_step.clamp(max=step))
+
+    def take_norms(self) -> tuple[float, int, int | None]:
+        """(sum of the finite norms, how many they are, first step with another one); starts again from zero."""
+        total, count = self._norms.tolist()
+        first = int(self._bad_norm_step.item())
+        self._norms = torch.zeros_like(self._norms)
+        self._bad_norm_step = torch.full_like(self._bad_norm_step, _NEVER)
+        return total, round(count), first if first != _NEVER else None
 
     def take(self) -> torch.Tensor:
         """The sums over all ranks, on the CPU; starts again from zero. Waits for the device."""
@@ -60,6 +77,19 @@ class Tally:
     wait_s: float = 0.0
     fingerprint: str = ""
     """Of the samples, where that is known."""
+    norm_sum: float = 0.0
+    """Of the norms of the gradients of ``norms`` steps."""
+    norms: int = 0
+
+    def add_norms(self, total: float, count: int) -> None:
+        """The norms of further steps."""
+        self.norm_sum += total
+        self.norms += count
+
+    @property
+    def grad_norm(self) -> float:
+        """Mean norm of a step's gradients before clipping; 0 of no step."""
+        return self.norm_sum / max(1, self.norms)
 
     def add(self, sums: torch.Tensor, seconds: float, wait_s: float) -> None:
         """Another part of it."""

@@ -14,7 +14,7 @@ MARK = "# imagenet-ais"
 
 ENTRIES = (
     *("config.yaml", "environment.json", "metrics.jsonl", "replaced.jsonl", "stream.bin", "summary.json"),
-    *("PREEMPTED", "checkpoints", "tensorboard"),
+    *("PREEMPTED", "checkpoints", "tensorboard", "profile"),
 )
 """All that a run writes into its directory."""
 

@@ -9,7 +9,7 @@ import shlex
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -112,6 +112,16 @@ class RunDirectory:
         path, flags = self.path / "replaced.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND
         with _writing(path), files.open_own(path, flags, "ab") as file:
             _write_all(file, b"".join(lines))
+
+    def trace(self, export: Callable[[str], None]) -> None:
+        """Write profile/trace.json.gz, which ``export`` writes to the path that it is given."""
+        path = self.path / "profile" / "trace.json.gz"
+        temporary = path.with_name("new.json.gz")
+        with _writing(path):
+            path.parent.mkdir(exist_ok=True)
+            temporary.unlink(missing_ok=True)
+            export(str(temporary))
+            temporary.replace(path)
 
     def summary(self, **values: Any) -> None:
         """Write summary.json."""

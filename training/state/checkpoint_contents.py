@@ -11,6 +11,7 @@ import torch
 
 from sources.batch import Counts
 from training.config.options import with_present_names
+from training.config.train_options import TIMM
 from training.report.metrics import Tally
 from training.state.progress import Progress
 
@@ -19,6 +20,9 @@ FORMAT = 2
 
 KEYS = ("model", "optimizer", "schedule", "epoch", "batches_done", "best_acc1", "config", "environment")
 """Without these it is no checkpoint of this trainer."""
+
+_COUNTS = ("step", "mu_product", "use_muon")
+"""What optimisers keep of a parameter that has not its shape."""
 
 _MOST_VALUES = 100_000
 _DEEPEST = 16
@@ -97,10 +101,11 @@ def check_fits(
             f"its optimizer is {_short(theirs)}, and optim.name={optimizer_name}: give it as model.weights "
             "to begin with its weights alone"
         )
-    _check_optimizer_fits(optimizer, state["optimizer"])
+    _check_optimizer_fits(optimizer, state["optimizer"], exact=not optimizer_name.startswith(TIMM))
 
 
-def _check_optimizer_fits(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def _check_optimizer_fits(optimizer: torch.optim.Optimizer, state: dict[str, Any], exact: bool) -> None:
+    """``exact``: whether what it keeps of a parameter has its shape, but for ``_COUNTS``; timm's others have many."""
     groups, theirs = optimizer.param_groups, state["param_groups"]
     sizes, their_sizes = [len(group["params"]) for group in groups], [len(group["params"]) for group in theirs]
     if sizes != their_sizes:
@@ -110,9 +115,9 @@ def _check_optimizer_fits(optimizer: torch.optim.Optimizer, state: dict[str, Any
     if len(set(numbers)) != len(numbers) or not set(state["state"]) <= set(numbers):
         raise ValueError("its optimizer.state is of other parameters than optimizer.param_groups")
     for number, parameter in zip(numbers, own, strict=True):
-        for name, value in state["state"].get(number, {}).items():
+        for name, value in state["state"].get(number, {}).items() if exact else ():
             shape = list(value.shape) if isinstance(value, torch.Tensor) else _short(value)
-            if name != "step" and value is not None and shape != list(parameter.shape):
+            if name not in _COUNTS and value is not None and shape != list(parameter.shape):
                 raise ValueError(f"its optimizer.state.{number}.{name} is {shape}, and not {list(parameter.shape)}")
 
 
@@ -126,13 +131,19 @@ def _check_optimizer(optimizer: dict[str, Any]) -> None:
         _require(_is_int(number, 0), "optimizer.state", number, "numbers of parameters")
         _require(isinstance(values, dict), name, values, "a dict")
         for key, value in values.items():
-            fits = value is None or _is_dense(value) or _is_number(value)
+            fits = value is None or isinstance(value, bool) or _is_dense(value) or _is_number(value)
             _require(isinstance(key, str) and fits, f"{name}.{key}", value, "a tensor or a number")
     for group in groups:
         _require(isinstance(group, dict), "optimizer.param_groups", group, "groups, each a dict")
         numbers = group.get("params")
         _require(_are_ints(numbers), "optimizer.param_groups.params", numbers, "numbers of parameters")
-        _require_plain("optimizer.param_groups", {name: value for name, value in group.items() if name != "params"})
+        settings = {name: value for name, value in group.items() if name != "params" and not _is_count(value)}
+        _require_plain("optimizer.param_groups", settings)
+
+
+def _is_count(value: Any) -> bool:
+    """Whether it is a number as a tensor, as lamb counts the steps of a group."""
+    return _is_dense(value) and value.ndim == 0
 
 
 def _check_position(state: dict[str, Any]) -> None:
@@ -170,8 +181,16 @@ def _check_progress(state: dict[str, Any]) -> None:
         _require(fits, f"{name}.sums", sums, "four float64")
         for part in ("seconds", "wait_s"):
             _require(_is_number(tally[part]) and tally[part] >= 0, f"{name}.{part}", tally[part], "seconds")
+        _require(_is_int(tally["norms"], 0, _HUGE), f"{name}.norms", tally["norms"], "a whole number from 0")
+        fits = _is_number(tally["norm_sum"]) and tally["norm_sum"] >= 0
+        _require(fits, f"{name}.norm_sum", tally["norm_sum"], "a sum of norms")
         _require(isinstance(tally["fingerprint"], str), f"{name}.fingerprint", tally["fingerprint"], "text")
-    figures = {name: state["validation"].get(name) for name in ("loss", "acc1", "acc5")} if state["epoch"] else {}
+    since = state["since_best"]
+    _require(_is_int(since, 0, _HUGE), "since_best", since, "a whole number from 0")
+    options = state["config"].get("eval")
+    every = options.get("every", 1) if isinstance(options, dict) else 1
+    validated = state["epoch"] >= (every if _is_int(every, 1) else 1)
+    figures = {name: state["validation"].get(name) for name in ("loss", "acc1", "acc5")} if validated else {}
     for name, value in figures.items():
         fits = type(value) is float or _is_number(value)  # not finite, if it diverged
         _require(fits, f"validation.{name}", value, "a number")

@@ -6,17 +6,22 @@ and of threads and the device may change too, since the stream of samples stays 
 which floats are added, which is worth a line.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from training.config.options import Option, options_of
 from training.config.schema import Config
+from training.config.train_options import TIMM
 from training.state.content import changes_of_content
 
 REMOVED: dict[str, Any] = {}
 """Options that this version has no more, by their dotted names, and what they did by default."""
 
 _VERSIONS = ("torch", "torchvision", "numpy", "pillow", "libjpeg_turbo", "sample", "cuda", "cudnn")
+_TIMMS = ("muon", "lamb")
+"""Optimisers of timm's that have a name of their own."""
+
 _ROUNDING = ("world_size", "threads", "device")
 _STATE = ("batches_done", "replaced")
 """Of a checkpoint, besides its configuration: whether some options matter depends on it."""
@@ -54,7 +59,7 @@ def changes_of_rounding(before: dict[str, Any], now: dict[str, Any]) -> list[Dif
 def _changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
     state = {name: before[name] for name in _STATE if name in before}
     known = {item.name: item for item in options_of(Config)}
-    defaults = {name: item.default for name, item in known.items()}
+    defaults = flatten(dataclasses.asdict(Config()))
     sides = [defaults | flatten(side["config"]) | state for side in (before, now)]
     changed = []
     for name in dict.fromkeys((*known, *sides[0], *sides[1])):
@@ -79,12 +84,19 @@ def _decisive(before: dict[str, Any], now: dict[str, Any]) -> tuple[dict[str, An
     for environment in (before["environment"], now["environment"]):
         data = environment.get("data", {})
         parts = {f"data set {split}": data.get(split, {}) for split in ("train", "val")}
-        versions = {name: environment.get("versions", {}).get(name) for name in _VERSIONS}
+        versions = {name: environment.get("versions", {}).get(name) for name in (*_VERSIONS, "timm")}
         sides.append(flatten(parts) | versions | {"what makes samples": environment.get("samples")})
     if None in (side["what makes samples"] for side in sides):
         for side in sides:
             del side["what makes samples"]
     return sides[0], sides[1]
+
+
+def uses_timm(config: dict[str, Any]) -> bool:
+    """Whether timm takes part in the result of a configuration, nested or with dotted names."""
+    values = flatten(config)
+    names = str(values.get("model.name")), str(values.get("optim.name"))
+    return any(name.startswith(TIMM) for name in names) or names[1] in _TIMMS or bool(values.get("optim.layer_decay"))
 
 
 def _content_of_the_same_data(side: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

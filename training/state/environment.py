@@ -9,6 +9,7 @@ import hashlib
 import platform
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from etl.sample import AUGMENTS, Key, Spec, native, transform
 from sources.samples import through_wire
 from training.config.schema import Config
 from training.processes.world import World
-from training.state.compatibility import flatten
+from training.state.compatibility import flatten, uses_timm
 
 _JPEG = Path(__file__).with_name("photo.jpeg").read_bytes()
 """A photo of 40 x 31 pixels."""
@@ -58,14 +59,12 @@ def versions() -> dict[str, Any]:
     }
 
 
-def describe_environment(device: torch.device, world: World, augmented: bool = False) -> dict[str, Any]:
-    """Versions, machine and device: what, besides configuration and data, decides the bits of a result.
-
-    ``augmented``: whether samples have a policy or a jitter.
-    """
+def describe_environment(config: Config, device: torch.device, world: World) -> dict[str, Any]:
+    """Versions, machine and device: what, besides configuration and data, decides the bits of a result."""
+    of_timm = {"timm": metadata.version("timm")} if uses_timm(dataclasses.asdict(config)) else {}
     return {
-        "versions": versions(),
-        "samples": samples_sha256(augmented),
+        "versions": versions() | of_timm,
+        "samples": samples_sha256(augmented=config.data.augment != "none" or config.data.jitter > 0),
         "sample_code": code_sha256(),
         "native": _native(),
         "git": _git_commit(),

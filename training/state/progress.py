@@ -17,6 +17,8 @@ class Progress:
     best_acc1: float = 0.0
     best_weights: str = "model"
     """Which ones had it: those of the "model", or the averaged ones, "ema"."""
+    since_best: int = 0
+    """Validations since the best one."""
     train_s: float = 0.0
     counts: list[int] = field(default_factory=lambda: list(Counts()))
     counts_before: list[int] = field(default_factory=lambda: list(Counts()))
@@ -37,7 +39,21 @@ class Progress:
             fields[name] = Tally(**{item.name: fields[name][item.name] for item in dataclasses.fields(Tally)})
         return cls(**fields)
 
+    def validated(self, epochs: int, every: int) -> bool:
+        """Whether the model is validated after this epoch, of ``epochs``: after each ``every``, and after the last."""
+        return (self.epoch + 1) % every == 0 or self.epoch + 1 == epochs
+
+    def validations(self, epochs: int, every: int) -> int:
+        """How many of them are to come."""
+        return sum(
+            dataclasses.replace(self, epoch=epoch).validated(epochs, every) for epoch in range(self.epoch, epochs)
+        )
+
+    def gave_up(self, stop_after: int) -> bool:
+        """Whether so many validations have been without a better acc@1 that training ends."""
+        return 0 < stop_after <= self.since_best
+
     def at_epoch(self, epoch: int) -> "Progress":
         """At the beginning of an epoch, with what outlives one."""
-        kept = ("best_acc1", "best_weights", "train_s", "counts", "replaced", "changes", "validation")
+        kept = ("best_acc1", "best_weights", "since_best", "train_s", "counts", "replaced", "changes", "validation")
         return Progress(epoch, counts_before=self.counts, **{name: getattr(self, name) for name in kept})

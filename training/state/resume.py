@@ -10,6 +10,7 @@ from training.config.schema import Config
 from training.model.class_order import order_warning
 from training.model.torchvision_models import names_of_weights
 from training.model.weights import Weights, load_weights
+from training.optim.schedule import FALLING, learning_rate_factor
 from training.processes.collectives import on_main
 from training.processes.world import World
 from training.run_dir import checkpoint
@@ -50,6 +51,41 @@ def resume(config: Config, world: World, train_state: TrainState, environment: d
     return path
 
 
+def how_to_train_on(config: Config, gave_up: bool) -> str:
+    """A sentence for a run that is at its end; ``gave_up``: by train.stop_after."""
+    if gave_up:
+        return "Training ended by train.stop_after: raise it, or set it to 0, to train on."
+    if config.optim.schedule not in FALLING:
+        return "Raise train.epochs to train on, or start over with resume=never."
+    return (
+        f"With optim.schedule={config.optim.schedule} the learning rate of every step depends on train.epochs, so more "
+        f"epochs are another run: begin it with run_dir=NEW, and from these weights with model.weights={config.run_dir}"
+        "/checkpoints/best.pt; or start over with resume=never."
+    )
+
+
+def _on_epochs(config: Config, state: dict[str, Any], before: dict[str, Any]) -> str:
+    """What another number of epochs does to a run that goes on from a checkpoint; empty where it is the same."""
+    former, now = before.get("train.epochs"), config.train.epochs
+    steps = state["steps_per_epoch"]
+    if former == now or not isinstance(former, int):
+        return ""
+    if config.optim.schedule not in FALLING:
+        return (
+            f"train.epochs: {former} → {now}. optim.schedule={config.optim.schedule} has the same rates in the epochs "
+            f"that are done, so this is a run of {now} epochs from its beginning."
+        )
+    if steps is None:
+        return ""
+    step = state["epoch"] * steps + state["batches_done"]
+    peak = config.optim.peak(config.train.batch_size)
+    was, would_be = (peak * learning_rate_factor(step, config.optim, epochs, steps) for epochs in (former, now))
+    return (
+        f"train.epochs is the length of optim.schedule={config.optim.schedule}: the next step, {step}, would have lr "
+        f"{would_be:.4g} instead of {was:.4g}, after steps at the rates of {former} epochs."
+    )
+
+
 def _take_over_facts(
     config: Config, model: Any, now: dict[str, Any], path: Path, state: dict[str, Any], say: Say
 ) -> None:
@@ -88,6 +124,9 @@ def _accept_changes(
     now = {"config": dataclasses.asdict(config), "environment": environment}
     of_result, of_rounding = compatibility.changes_of_result(state, now), compatibility.changes_of_rounding(state, now)
     listed = "".join(f"\n  {difference}" for difference in of_result)
+    on_epochs = _on_epochs(config, state, compatibility.flatten(state["config"]))
+    falls = any(difference.name == "train.epochs" for difference in of_result)
+    listed += f"\n{on_epochs}" if falls and on_epochs else ""
     if of_result and not config.allow_changes:
         raise ConfigError(
             f"to go on from {path} would not be the same run:{listed}\nUndo these changes, begin another run by "
@@ -96,6 +135,8 @@ def _accept_changes(
         )
     if of_result:
         say(f"allowed changes since {path} was written:{listed}")
+    if on_epochs and not falls:
+        say(on_epochs)
     if of_rounding:
         say(
             f"since {path} was written: {', '.join(map(str, of_rounding))}. The samples stay the same; "

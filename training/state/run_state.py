@@ -17,6 +17,7 @@ from training.engine.objective import Objective
 from training.processes.preemption import StopFlag
 from training.processes.world import World
 from training.report.console import Console
+from training.report.profile import StepProfile
 from training.run_dir import checkpoint
 from training.run_dir.records import NoRecords, Records
 from training.state.consumed import Consumed
@@ -43,6 +44,7 @@ class Run:
     environment: dict[str, Any]
     records: Records = field(default_factory=NoRecords)
     ema_model: nn.Module | None = None
+    profile: StepProfile = field(default_factory=StepProfile)
     saved: tuple[int, int] = (0, 0)
     """The position of the last checkpoint, or where this process began."""
     attempted: tuple[int, int] = (0, 0)

@@ -13,7 +13,8 @@ from torch import nn
 
 from training.config.schema import Config
 from training.config.train_options import OptimConfig
-from training.optim.optimizers import build_optimizer, clip_gradients
+from training.optim.gradients import clip_gradients
+from training.optim.optimizers import build_optimizer
 from training.optim.schedule import build_schedule
 from training.state.averages import Averages
 from training.state.checkpoint_contents import FORMAT, check_fits
@@ -30,6 +31,8 @@ class TrainState:
     schedule: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler
     steps_per_epoch: int
+    peak: float
+    """The peak learning rate, of the last layer if they differ."""
     averages: Averages | None = None
     progress: Progress = field(default_factory=Progress)
     sound: bool = True
@@ -38,13 +41,14 @@ class TrainState:
     @classmethod
     def begin(cls, config: Config, model: nn.Module, device: torch.device, steps_per_epoch: int) -> "TrainState":
         """The state before the first step of a model that is on the device."""
-        optimizer = build_optimizer(model, config.optim)
+        optimizer = build_optimizer(model, config.optim, config.train.batch_size)
         schedule = build_schedule(optimizer, config.optim, config.train.epochs, max(1, steps_per_epoch))
         scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         averages = None
         if config.mode == "train" and config.train.ema_decay:
             averages = Averages(model, config.train.ema_decay, config.train.ema_every, config.optim.warmup_epochs)
-        return cls(config.optim, model, optimizer, schedule, scaler, steps_per_epoch, averages)
+        peak = config.optim.peak(config.train.batch_size)
+        return cls(config.optim, model, optimizer, schedule, scaler, steps_per_epoch, peak, averages)
 
     @property
     def step(self) -> int:
@@ -63,18 +67,22 @@ class TrainState:
 
     def lr_at(self, step: int) -> float:
         """The learning rate of any step of the run."""
-        return float(self.schedule.base_lrs[0] * self.schedule.lr_lambdas[0](step))
+        return self.peak * float(self.schedule.lr_lambdas[0](step))
 
-    def update(self) -> None:
-        """Take the step that the gradients ask for, and drop them. Whoever calls it counts the step, and says so."""
+    def update(self) -> torch.Tensor:
+        """Take the step that the gradients ask for, and drop them. Whoever calls it counts the step, and says so.
+
+        It answers the norm that the gradients had before they were clipped, float32 [] on the device.
+        """
         self.sound = False
-        clip_gradients(self.model, self.optimizer, self.scaler, self.options.clip_norm)
+        norm = clip_gradients(self.model, self.optimizer, self.scaler, self.options.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.averages:
             self.averages.update(*self.position)
+        return norm
 
     def step_is_done(self) -> None:
         """All that belongs to a step has been done."""
@@ -116,6 +124,9 @@ class TrainState:
         groups = self.optimizer.param_groups
         settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for values in self.optimizer.state.values():
+            if "mu_product" in values:  # torch puts it on the device, where NAdam would wait for it in each step
+                values["mu_product"] = values["mu_product"].cpu()
         # The schedule is a function of the step, so the position is all that is taken over.
         step, schedule = self.step, self.schedule
         schedule.load_state_dict(schedule.state_dict() | {"last_epoch": step, "_step_count": step + 1})
