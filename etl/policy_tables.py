@@ -264,7 +264,7 @@ LEVEL_OFFSETS = (
     30,
     10,
 )
-"""How far levels of N(9, 0.5) lie from 9, with 12 fractional bits: in the middles of 256 parts of equal weight."""
+"""How far levels of N(m, 0.5) lie from m, with 12 fractional bits: in the middles of 256 parts of equal weight."""
 
 POLICIES_OF_AUTOAUGMENT = (
     (("posterize", 4, 8), ("rotate", 6, 9)),

@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from etl.operations import Operation, apply
-from etl.policies import MOST_LAYERS, MOST_MAGNITUDE, plan, words_needed
+from etl.policies import MOST_LAYERS, MOST_MAGNITUDE, MOST_MAGNITUDE_OF_TIMM, plan, words_needed
 
 VERSION = 1
 """Version of the sample's definition: it changes whenever any pixel of any sample would."""
@@ -130,8 +130,9 @@ class Spec:
     ) -> "Spec":
         """RandomResizedCrop and flip; ``scale`` is a share of the image's area, ``ratio`` is width / height.
 
-        ``augment`` names a policy, of which ``ra`` has ``augment_ops`` operations of ``augment_magnitude`` of 30;
-        ``jitter``: by how much brightness, contrast and saturation may differ from 1.
+        ``augment`` names a policy, of which ``ra`` has ``augment_ops`` operations of ``augment_magnitude`` of 30, and
+        ``ra_timm`` two of around ``augment_magnitude`` of 10; ``jitter``: by how much brightness, contrast and
+        saturation may differ from 1.
         """
         return cls(
             "train",
@@ -201,7 +202,12 @@ class Spec:
             raise ValueError(f"jitter must be a number from 0 to 1, not {shown(self.jitter)}")
         if self.recipe == "val" and self.is_augmented:
             raise ValueError("augment and jitter are of the train recipe: a validation sample has none")
-        unread = {} if self.augment == "ra" else {"augment_ops": 2, "augment_magnitude": 9}
+        if self.augment == "ra_timm" and self.augment_magnitude > MOST_MAGNITUDE_OF_TIMM:
+            most = f"ra_timm has magnitudes from 0 to {MOST_MAGNITUDE_OF_TIMM}"
+            raise ValueError(f"augment_magnitude={self.augment_magnitude} is too much: {most}")
+        unread: dict[str, object] = {} if self.augment == "ra" else {"augment_ops": 2}
+        if self.augment not in ("ra", "ra_timm"):
+            unread["augment_magnitude"] = 9
         if self.augment in ("", "3a"):  # they move nothing
             unread["augment_interpolation"] = "nearest"
         for name, default in ({"jitter": float(self.jitter)} | unread).items():
