@@ -85,6 +85,6 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
         consumed=Consumed(config.data.fingerprint),
         stop=stop,
         console=console,
-        environment=describe_environment(device, world, config.data.augment != "none" or config.data.jitter > 0)
+        environment=describe_environment(config, device, world)
         | {"data": data.description, "model": {"classes": joined(data.class_names), **bundle.facts}},
     )

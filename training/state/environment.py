@@ -58,14 +58,11 @@ def versions() -> dict[str, Any]:
     }
 
 
-def describe_environment(device: torch.device, world: World, augmented: bool = False) -> dict[str, Any]:
-    """Versions, machine and device: what, besides configuration and data, decides the bits of a result.
-
-    ``augmented``: whether samples have a policy or a jitter.
-    """
+def describe_environment(config: Config, device: torch.device, world: World) -> dict[str, Any]:
+    """Versions, machine and device: what, besides configuration and data, decides the bits of a result."""
     return {
         "versions": versions(),
-        "samples": samples_sha256(augmented),
+        "samples": samples_sha256(config.data.augment != "none" or config.data.jitter > 0),
         "sample_code": code_sha256(),
         "native": _native(),
         "git": _git_commit(),
