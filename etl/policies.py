@@ -8,7 +8,8 @@ its meaning:
 * ``ra``: RandAugment (Cubuk et al., 2020) as torchvision's ``RandAugment``, of ``layers`` operations of a bin of 31;
 * ``aa``: AutoAugment (Cubuk et al., 2019) as torchvision's for ImageNet;
 * ``3a``: 3-Augment (Touvron et al., "DeiT III", 2022): grey, solarised or blurred;
-* ``ra_timm``: timm's ``rand-m9-mstd0.5-inc1``, with a bit left where timm would posterise to none.
+* ``ra_timm``: timm's ``rand-m9-mstd0.5-inc1``, or of another magnitude than 9, with a bit left where timm would
+  posterise to none.
 
 Where a coordinate falls on the border of a pixel, the last bit of a magnitude decides. So geometry is in integers that
 are rounded as ``docs/augmentation.md`` says, and equals torchvision's.
@@ -37,8 +38,8 @@ from etl.policy_tables import (
     WIDE,
 )
 
-MOST_LAYERS, MOST_MAGNITUDE = 10, 30
-"""Of RandAugment: as many layers as there are words before those of the jitter, and the last of 31 bins."""
+MOST_LAYERS, MOST_MAGNITUDE, MOST_MAGNITUDE_OF_TIMM = 10, 30, 10
+"""Of RandAugment: as many layers as there are words before those of the jitter, and the last of 31 bins; timm's end."""
 
 _FIRST, _JITTER = 41, 61
 """The first word of a policy, and that of the jitter."""
@@ -136,7 +137,10 @@ def plan(
     elif augment == "ra_timm":
         for at in (41, 45):
             if words[at] >> 63 == 0:  # p = 1/2
-                name, level = _NAMES_OF_TIMM[_pick(words[at + 1], 15)], level_of_timm(_pick(words[at + 2], 256))
+                name, level = (
+                    _NAMES_OF_TIMM[_pick(words[at + 1], 15)],
+                    level_of_timm(_pick(words[at + 2], 256), magnitude),
+                )
                 made.append(timm_operation(name, level, _sign(words[at + 3]), size, bits))
     elif augment == "3a":
         made = [three_augment(_pick(words[41], 3), _pick(words[42], 64))]
@@ -195,10 +199,10 @@ def timm_operation(name: str, level: int, sign: int, size: int, bits: int) -> Op
     return made
 
 
-def level_of_timm(part: int) -> int:
-    """The level of N(9, 0.5) in the middle of ``part`` of 256 of equal weight, at most 10; 12 fractional bits."""
-    level = 9 * _LEVEL + (-LEVEL_OFFSETS[part] if part < 128 else LEVEL_OFFSETS[255 - part])
-    return min(level, 10 * _LEVEL)
+def level_of_timm(part: int, mean: int) -> int:
+    """The level of N(mean, 0.5) in the middle of ``part`` of 256 of equal weight, from 0 to 10; 12 fractional bits."""
+    level = mean * _LEVEL + (-LEVEL_OFFSETS[part] if part < 128 else LEVEL_OFFSETS[255 - part])
+    return max(0, min(level, MOST_MAGNITUDE_OF_TIMM * _LEVEL))
 
 
 def three_augment(kind: int, k: int) -> Operation:

@@ -32,7 +32,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from etl.operations import Operation, apply
-from etl.policies import MOST_LAYERS, MOST_MAGNITUDE, plan, words_needed
+from etl.policies import MOST_LAYERS, MOST_MAGNITUDE, MOST_MAGNITUDE_OF_TIMM, plan, words_needed
+from etl.resize import FILTERS, resize
 
 VERSION = 1
 """Version of the sample's definition: it changes whenever any pixel of any sample would."""
@@ -57,15 +58,11 @@ POLICY_FIELDS = ("augment", "augment_ops", "augment_magnitude", "augment_interpo
 Box = tuple[int, int, int, int]
 """(top, left, height, width) in pixels, in the order of torchvision's ``RandomResizedCrop.get_params``."""
 
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _ATTEMPTS = 10  # as many as torchvision's RandomResizedCrop makes before it falls back to a central crop
 _WORDS = 1 + 4 * _ATTEMPTS
 _ONE = 1 << 32  # 1.0 in fixed point with 32 fractional bits ("Q32")
 _LOGARITHMS: dict[tuple[float, float], tuple[int, int]] = {}  # of the last few ratios, to base 2
 _REMEMBERED = 64  # ratios; a pod lives for weeks, and each request may bring another one
-_LARGEST = 1 << 26  # pixels between the two passes, 256 MB in Pillow; what needs more is resized by its window alone
-_LONGEST = 1 << 20  # pixels of a side after Resize, for each of which Pillow keeps its coefficients: 40 MB
-_PRECISION = 22  # fractional bits of Pillow's coefficients: 32 - 8 of the pixel - 2 for overshoot
 
 
 class CorruptSample(ValueError):  # noqa: N818  # the name is part of the wire contract
@@ -130,8 +127,9 @@ class Spec:
     ) -> "Spec":
         """RandomResizedCrop and flip; ``scale`` is a share of the image's area, ``ratio`` is width / height.
 
-        ``augment`` names a policy, of which ``ra`` has ``augment_ops`` operations of ``augment_magnitude`` of 30;
-        ``jitter``: by how much brightness, contrast and saturation may differ from 1.
+        ``augment`` names a policy, of which ``ra`` has ``augment_ops`` operations of ``augment_magnitude`` of 30, and
+        ``ra_timm`` two of around ``augment_magnitude`` of 10; ``jitter``: by how much brightness, contrast and
+        saturation may differ from 1.
         """
         return cls(
             "train",
@@ -161,8 +159,8 @@ class Spec:
             raise ValueError(f"this code makes samples of version {VERSION}, not {shown(self.version)}")
         if self.recipe not in ("train", "val"):
             raise ValueError(f"recipe must be train or val, not {shown(self.recipe)}")
-        if not isinstance(self.interpolation, str) or self.interpolation not in _FILTERS:
-            raise ValueError(f"interpolation must be one of {', '.join(_FILTERS)}, not {shown(self.interpolation)}")
+        if not isinstance(self.interpolation, str) or self.interpolation not in FILTERS:
+            raise ValueError(f"interpolation must be one of {', '.join(FILTERS)}, not {shown(self.interpolation)}")
         for name in ("size", "resize"):
             value: object = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral):
@@ -201,7 +199,12 @@ class Spec:
             raise ValueError(f"jitter must be a number from 0 to 1, not {shown(self.jitter)}")
         if self.recipe == "val" and self.is_augmented:
             raise ValueError("augment and jitter are of the train recipe: a validation sample has none")
-        unread = {} if self.augment == "ra" else {"augment_ops": 2, "augment_magnitude": 9}
+        if self.augment == "ra_timm" and self.augment_magnitude > MOST_MAGNITUDE_OF_TIMM:
+            most = f"ra_timm has magnitudes from 0 to {MOST_MAGNITUDE_OF_TIMM}"
+            raise ValueError(f"augment_magnitude={self.augment_magnitude} is too much: {most}")
+        unread: dict[str, object] = {} if self.augment == "ra" else {"augment_ops": 2}
+        if self.augment not in ("ra", "ra_timm"):
+            unread["augment_magnitude"] = 9
         if self.augment in ("", "3a"):  # they move nothing
             unread["augment_interpolation"] = "nearest"
         for name, default in ({"jitter": float(self.jitter)} | unread).items():
@@ -273,10 +276,10 @@ def operations(spec: Spec, words: Sequence[int]) -> list[Operation]:
 def _transform(image: Image.Image, spec: Spec, words: list[int]) -> Image.Image:
     if spec.recipe == "val":
         full = resized_shape(*image.size, spec.resize)
-        return _resize(image, full, center_crop(*full, spec.size), spec)
+        return resize(image, full, center_crop(*full, spec.size), spec.size, spec.interpolation)
     top, left, height, width = random_resized_crop_box(*image.size, spec.scale, spec.ratio, words)
     image = image.crop((left, top, left + width, top + height))
-    image = _resize(image, (spec.size, spec.size), (0, 0), spec)
+    image = resize(image, (spec.size, spec.size), (0, 0), spec.size, spec.interpolation)
     if horizontal_flip(words):
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return image
@@ -396,72 +399,6 @@ def _transform_natively(data: bytes, spec: Spec, words: list[int], out: np.ndarr
         window = (*center_crop(*full, spec.size), spec.size, spec.size)
     done: bool = module.resample(data, out, box, full, window, spec.interpolation == "bicubic", flip)
     return done
-
-
-def _resize(image: Image.Image, full: tuple[int, int], start: tuple[int, int], spec: Spec) -> Image.Image:
-    """The window of spec.size x spec.size pixels at ``start`` (left, top) of the image resized to ``full``.
-
-    A photo goes through Pillow's two passes. What would take a gigabyte between them, as a strip of 1 x 65,500 pixels,
-    gets the same pixels from the coefficients that the window needs alone.
-    """
-    (left, top), size, filter_ = start, spec.size, _FILTERS[spec.interpolation]
-    if max(full) > _LONGEST or full[0] * image.height > _LARGEST or size * full[1] > _LARGEST:
-        return _resize_window(image, full, start, spec)
-    # The vertical pass treats every column alike, so the columns that the crop drops need not go through it.
-    image = image.resize((full[0], image.height), filter_)
-    if full[0] != size:
-        image = image.crop((left, 0, left + size, image.height))
-    image = image.resize((size, full[1]), filter_)
-    return image if full[1] == size else image.crop((0, top, size, top + size))
-
-
-def _resize_window(image: Image.Image, full: tuple[int, int], start: tuple[int, int], spec: Spec) -> Image.Image:
-    across = _coefficients(image.width, full[0], start[0], spec)
-    down = _coefficients(image.height, full[1], start[1], spec)
-    left, top = (min(first for first, _ in axis) for axis in (across, down))
-    right, bottom = (max(first + len(weights) for first, weights in axis) for axis in (across, down))
-    lines = np.asarray(image.crop((left, top, right, bottom))).swapaxes(0, 1)
-    for axis, origin in ((across, left), (down, top)):
-        lines = np.stack([_weigh(lines[first - origin :], weights) for first, weights in axis]).swapaxes(0, 1)
-    return Image.fromarray(np.ascontiguousarray(lines.swapaxes(0, 1)))
-
-
-def _weigh(lines: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The weighted sum of the first lines uint8 [n, m, 3], rounded to uint8 [m, 3]."""
-    sums = np.tensordot(weights, lines[: len(weights)].astype(np.int64), 1)
-    return np.clip(sums + (1 << _PRECISION - 1) >> _PRECISION, 0, 255).astype(np.uint8)
-
-
-def _coefficients(inputs: int, length: int, start: int, spec: Spec) -> list[tuple[int, np.ndarray]]:
-    """Of outputs ``start`` … ``start + spec.size`` of an axis resized to ``length``: the first input, int64 weights.
-
-    The arithmetic of Pillow's ``ImagingResample``, operation for operation: doubles, then 22 fractional bits.
-    """
-    weight, reach = (_cubic, 2.0) if spec.interpolation == "bicubic" else (_triangle, 1.0)
-    scale = inputs / length
-    stretch = max(scale, 1.0)
-    inverse, support, axis = 1.0 / stretch, reach * stretch, []
-    for output in range(start, start + spec.size):
-        centre, total = (output + 0.5) * scale, 0.0
-        first, end = max(0, int(centre - support + 0.5)), min(inputs, int(centre + support + 0.5))
-        weights = [weight((place - centre + 0.5) * inverse) for place in range(first, end)]
-        for one in weights:  # not sum(), which loses less than C's loop since Python 3.12
-            total += one
-        scaled = [(one / total if total else one) * (1 << _PRECISION) for one in weights]
-        axis.append((first, np.array([int(one - 0.5 if one < 0 else one + 0.5) for one in scaled], np.int64)))
-    return axis
-
-
-def _triangle(x: float) -> float:
-    return max(1.0 - abs(x), 0.0)
-
-
-def _cubic(x: float) -> float:
-    """Keys, "Cubic convolution interpolation for digital image processing", 1981, with a = -1/2."""
-    a, x = -0.5, abs(x)
-    if x < 1.0:
-        return ((a + 2.0) * x - (a + 3.0)) * x * x + 1
-    return (((x - 5) * x + 8) * x - 4) * a if x < 2.0 else 0.0
 
 
 def _q32(value: float) -> int:

@@ -78,6 +78,7 @@ def test_the_published_defaults_of_pytorch_examples() -> None:
         ("train.lr=1", "train.lr is called optim.lr now."),
         ("data.augment=trivial", "data.augment must be one of none, ta_wide, ra, aa, 3a, ra_timm, not 'trivial'."),
         ("data.augment=ra data.augment_magnitude=31", "data.augment_magnitude=31 must be from 0 to 30."),
+        ("data.augment=ra_timm data.augment_magnitude=11", "data.augment=ra_timm has magnitudes from 0 to 10"),
         ("data.augment=ra data.augment_ops=0", "data.augment_ops=0 must be from 1 to 10."),
         ("data.augment_interpolation=bicubic", "data.augment_interpolation must be one of nearest, bilinear, not"),
         ("data.jitter=1.5", "data.jitter=1.5 must be from 0 to 1."),

@@ -124,6 +124,7 @@ def test_an_option_that_is_no_more_counts_unless_it_was_at_its_default(monkeypat
         ("data.val_samples", 5, {"config.data.source": "synthetic"}, {"config.data.source": "aistore"}),
         ("data.augment_ops", 3, {"config.data.augment": "ra"}, {"config.data.augment": "ra_timm"}),
         ("data.augment_magnitude", 3, {"config.data.augment": "ra"}, {"config.data.augment": "ta_wide"}),
+        ("data.augment_magnitude", 6, {"config.data.augment": "ra_timm"}, {"config.data.augment": "aa"}),
         ("data.augment_interpolation", "bilinear", {"config.data.augment": "aa"}, {"config.data.augment": "3a"}),
         ("data.on_corrupt", "replace", {"replaced": [3]}, {"replaced": []}),
         ("data.fingerprint", "full", {"batches_done": 3}, {"batches_done": 0}),

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 from unittest.mock import patch
 
@@ -276,7 +277,7 @@ def test_operations_are_within_a_level_of_timms(bits: int) -> None:
     assert list(_NAMES_OF_TIMM) == timm_names()
     pipeline = timm_pipeline(bits)
     for number, (name, operation) in enumerate(zip(_NAMES_OF_TIMM, pipeline.ops, strict=True)):
-        for level in sorted({level_of_timm(part) for part in range(0, 256, 23)} | {9 * 4096, 10 * 4096}):
+        for level in sorted({level_of_timm(part, 9) for part in range(0, 256, 23)} | {9 * 4096, 10 * 4096}):
             if name == "posterize" and level == 10 * 4096:
                 continue  # no bits: timm raises under Pillow 13
             for sign in (1, -1):
@@ -295,7 +296,7 @@ def test_whole_policy_is_within_a_level_of_timms() -> None:
     for index in range(150):
         words, image = random_words(Key(5, 0, index), 49), crops()[index % 4]
         names = [(words[at + 1] >> 32) * 15 >> 32 for at in (41, 45)]
-        levels = [level_of_timm(words[at + 2] >> 56) for at in (41, 45)]
+        levels = [level_of_timm(words[at + 2] >> 56, 9) for at in (41, 45)]
         draws, gaussians = [], []
         for at, name, level in zip((41, 45), names, levels, strict=True):
             applied = not words[at] >> 63
@@ -316,6 +317,13 @@ def test_whole_policy_is_within_a_level_of_timms() -> None:
         # A second operation may widen the level that the first one left.
         assert (np.abs(made - expected) > 1).mean() < 0.01, index
     assert crashes == 0
+
+
+def test_levels_of_timm() -> None:
+    for mean in (0, 6, 7, 9, 10):
+        levels = np.array([level_of_timm(part, mean) for part in range(256)]) / 4096
+        exact = np.clip([NormalDist(mean, 0.5).inv_cdf((part + 0.5) / 256) for part in range(256)], 0, 10)
+        assert np.abs(levels - exact).max() < 2**-12
 
 
 def test_timm_keeps_a_bit() -> None:
@@ -351,7 +359,7 @@ def test_draws_are_uniform() -> None:
     for at, n, limit in [(0, 14, 34.5), (1, 31, 59.7), (0, 25, 51.2), (0, 15, 36.1), (2, 2, 10.8), (1, 256, 330.5)]:
         picks = [(words[at] >> 32) * n >> 32 for words in drawn]
         assert chi_square(np.bincount(picks, minlength=n).tolist()) < limit, (at, n)
-    levels = np.array([level_of_timm(words[1] >> 56) for words in drawn]) / 4096
+    levels = np.array([level_of_timm(words[1] >> 56, 9) for words in drawn]) / 4096
     assert abs(levels[levels < 10].mean() - 8.97) < 0.03 and levels.max() == 10 and levels.min() > 7
 
 
@@ -381,6 +389,10 @@ def test_a_policy_changes_the_crop_and_nothing_before_it() -> None:
         ({"augment": "trivial"}, "augment must be one of none, ta_wide, ra, aa, 3a, ra_timm, not 'trivial'"),
         ({"augment": ["ra"]}, "augment must be one of"),
         ({"augment": "ra", "augment_magnitude": 31}, "augment_magnitude must be a whole number from 0 to 30, not 31"),
+        (
+            {"augment": "ra_timm", "augment_magnitude": 11},
+            "augment_magnitude=11 is too much: ra_timm has magnitudes from",
+        ),
         ({"augment": "ra", "augment_ops": 0}, "augment_ops must be a whole number from 1 to 10, not 0"),
         ({"augment_ops": True}, "augment_ops must be a whole number"),
         ({"augment_interpolation": "bicubic"}, "augment_interpolation must be nearest or bilinear, not 'bicubic'"),

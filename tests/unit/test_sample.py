@@ -18,6 +18,7 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from etl import CorruptSample, Key, Spec, transform
+from etl.resize import resize, resize_window
 from etl.sample import (
     _LOGARITHMS,
     _REMEMBERED,
@@ -25,8 +26,6 @@ from etl.sample import (
     VERSION,
     _exp2_q32,
     _log2_q32,
-    _resize,
-    _resize_window,
     center_crop,
     horizontal_flip,
     random_resized_crop_box,
@@ -247,7 +246,9 @@ def test_a_window_alone_has_the_bytes_of_pillows_two_passes(interpolation: Any, 
         image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
         full = resized_shape(width, height, spec.resize)
         for whole, start in ((full, center_crop(*full, size)), ((size, size), (0, 0))):
-            ours, pillows = (make(image, whole, start, spec) for make in (_resize_window, _resize))
+            ours, pillows = (
+                make(image, whole, start, spec.size, spec.interpolation) for make in (resize_window, resize)
+            )
             assert ours.tobytes() == pillows.tobytes(), (image.size, whole, start, spec)
 
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from etl.policies import MOST_LAYERS, MOST_MAGNITUDE
+from etl.policies import MOST_LAYERS, MOST_MAGNITUDE, MOST_MAGNITUDE_OF_TIMM
 from etl.sample import AUGMENTS
 from training.config.options import free, group, option, require, where
 
@@ -103,14 +103,18 @@ class DataConfig:
     ratio: list[float] = option([0.75, 4 / 3], "smallest and largest width / height of a training crop")
     augment: str = option(
         "none",
-        "none|ta_wide (TrivialAugment)|ra (RandAugment)|aa (AutoAugment)|3a (3-Augment)|ra_timm (rand-m9-mstd0.5-inc1)",
+        "none|ta_wide (TrivialAugment)|ra (RandAugment)|aa (AutoAugment)|3a (3-Augment)|ra_timm (timm's RandAugment)",
         choices=("none", *AUGMENTS),
     )
     augment_ops: int = option(
         2, "augment=ra: operations on each sample", low=1, high=MOST_LAYERS, changes_result=where("data.augment", "ra")
     )
     augment_magnitude: int = option(
-        9, "augment=ra: their strength", low=0, high=MOST_MAGNITUDE, changes_result=where("data.augment", "ra")
+        9,
+        "augment=ra: their strength, to 30; augment=ra_timm: m of rand-m9-mstd0.5-inc1, to 10",
+        low=0,
+        high=MOST_MAGNITUDE,
+        changes_result=where("data.augment", "ra", "ra_timm"),
     )
     augment_interpolation: str = option(
         "nearest",
@@ -175,6 +179,11 @@ class DataConfig:
             require(
                 self.root != "", "data.root is not set: give the folder that holds train/ and val/, data.root=PATH."
             )
+        require(
+            self.augment != "ra_timm" or self.augment_magnitude <= MOST_MAGNITUDE_OF_TIMM,
+            f"data.augment_magnitude={self.augment_magnitude} is too much: data.augment=ra_timm has magnitudes from 0 "
+            f"to {MOST_MAGNITUDE_OF_TIMM}, data.augment=ra to {MOST_MAGNITUDE}.",
+        )
         for name in ("scale", "ratio"):
             require(
                 len(getattr(self, name)) == 2, f"data.{name} takes two numbers, [low,high], not {getattr(self, name)}."

@@ -64,7 +64,7 @@ def describe_environment(config: Config, device: torch.device, world: World) -> 
     of_timm = {"timm": metadata.version("timm")} if uses_timm(dataclasses.asdict(config)) else {}
     return {
         "versions": versions() | of_timm,
-        "samples": samples_sha256(augmented=config.data.augment != "none" or config.data.jitter > 0),
+        "samples": samples_sha256(config.data.augment != "none" or config.data.jitter > 0),
         "sample_code": code_sha256(),
         "native": _native(),
         "git": _git_commit(),

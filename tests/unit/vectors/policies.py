@@ -34,6 +34,7 @@ SPECS = {
     "aa": Spec.train(64, augment="aa"),
     "3a jitter": Spec.train(64, augment="3a", jitter=0.3),
     "ra_timm": Spec.train(64, augment="ra_timm", augment_interpolation="bilinear"),
+    "ra_timm 6": Spec.train(64, augment="ra_timm", augment_magnitude=6),
     "jitter": Spec.train(64, jitter=0.4),
 }
 
@@ -59,7 +60,7 @@ def named_operations() -> Iterator[tuple[str, Operation]]:
         for name in _NAMES_OF_TIMM:
             for part in range(0, 256, 5):
                 for sign in (1, -1):
-                    yield f"ra_timm {name} {how}", timm_operation(name, level_of_timm(part), sign, SIZE, bits)
+                    yield f"ra_timm {name} {how}", timm_operation(name, level_of_timm(part, 9), sign, SIZE, bits)
     for kind in range(3):
         for k in range(64):
             yield f"3a {kind}", three_augment(kind, k)
