@@ -142,6 +142,15 @@ def test_mixed_batches_of_any_split_give_the_same_weights(
         assert difference <= 1e-12
 
 
+@pytest.mark.long
+def test_mixtures_and_averages_compile(train: Train, small_folder: Path) -> None:
+    sides = [f"data.{name}=48" for name in ("image_size", "val_image_size", "val_resize")]
+    words = [*TINY, *MIXED, *sides, "train.compile=true", "model.name=squeezenet1_1", "train.epochs=1"]
+    result = train(f"data.root={small_folder}", *words)
+    assert result.code == 0, result.output
+    assert result.summary()["ema_sha256"] != result.summary()["state_sha256"]
+
+
 def test_what_a_recipe_cannot_be_is_a_sentence(train: Train, small_folder: Path) -> None:
     cases = {
         "train.cutmix=1 train.accumulate=4": "has 3, of which one is without a partner: choose a multiple of 8.",

@@ -31,8 +31,8 @@ def validator(
         begin, wait_s = time.perf_counter(), feed.wait_s
         broadcast_buffers(run.state.model)
         run.eval_model.eval()
-        ema_sums = Sums(run.device) if run.ema_model else None
-        if run.state.averages and run.ema_model:
+        ema_sums = Sums(run.device) if run.ema_model is not None else None
+        if run.state.averages and ema_sums:
             broadcast_buffers(run.state.averages.model)
         with torch.inference_mode():
             for number in range(1, batches + 1):
@@ -52,7 +52,7 @@ def validator(
                 with autocast(run.config.precision, run.device):
                     logits = run.eval_model(inputs)
                     loss = run.objective.validation_loss(logits, labels)
-                    if run.ema_model and ema_sums:
+                    if run.ema_model is not None and ema_sums:
                         ema_logits = run.ema_model(inputs)
                         ema_sums.add(run.objective.validation_loss(ema_logits, labels), ema_logits, labels)
                 sums.add(loss, logits, labels)
