@@ -1,5 +1,7 @@
 """timm's models by name: what they bring, what they take, and a sentence for what they do not."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch
 
 from etl import Key, Spec, transform
 from sources.errors import ConfigError, UserError
+from tests.conftest import PROJECT
 from training.config.data_options import DataConfig
 from training.config.schema import Config
 from training.config.train_options import ModelConfig, OptimConfig
@@ -54,6 +57,14 @@ def test_a_model_of_every_module_of_timm_can_be_made() -> None:
             timm_models.check(config, 7, inputs)
             made.append(name)
     assert len(made) > 80
+
+
+def test_timm_is_imported_when_it_is_named() -> None:
+    code = (
+        "import sys, training.run; from training.engine.build import settle; from training.config.schema import Config"
+    )
+    code += "; settle(Config()); sys.exit('timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0
 
 
 def test_mean_and_std_are_timms() -> None:
