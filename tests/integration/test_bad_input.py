@@ -35,6 +35,13 @@ def test_a_bad_jpeg_is_named_with_its_path(train: Train, small_folder: Path, con
         (["train.batch_size=37"], 2, "train.batch_size=37 is more than the 36 training samples"),
         (["train.accumulate=5"], 2, "train.batch_size=12 cannot be split evenly"),
         (["model.name=resnet_18"], 2, "did you mean resnet18"),
+        (
+            ["model.name=timm/test_vit", "data.image_size=40"],
+            2,
+            "timm/test_vit cannot take images of data.image_size=40",
+        ),
+        (["optim.layer_decay=0.5"], 2, "optim.layer_decay: this model has no blocks"),
+        (["optim.name=timm/adamx"], 2, "has no optimiser adamx: did you mean timm/adam"),
         (["model.num_classes=2"], 2, "model.num_classes=2, but the data have 3 classes"),
         (["precision=fp16", "device=cpu"], 2, "precision=fp16 needs a GPU"),
         (["device=cuda"], 2, "torch sees no GPU"),

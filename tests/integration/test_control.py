@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import TINY, Result
+from tests.conftest import TINY, ForkedTrain, Result
 from training.report.metrics import Metrics, Tally
 from training.run_dir import checkpoint
 
@@ -161,3 +161,23 @@ def test_a_model_and_an_optimizer_of_timm_go_on_as_if_they_had_not_been_killed(
     assert part.summary()["state_sha256"] == whole.summary()["state_sha256"]
     recorded = json.loads((whole.run_dir / "environment.json").read_text())
     assert recorded["versions"]["timm"] and state(whole)["config"]["data"]["val_resize"] == 33
+
+
+def test_two_processes_train_a_frozen_model_as_one_does(fork_train: ForkedTrain, small_folder: Path) -> None:
+    """Frozen BatchNorm has no statistics of a process's share, so that all but the order of sums is equal."""
+    words = [
+        f"data.root={small_folder}",
+        *TINY,
+        "train.epochs=3",
+        "train.freeze=head",
+        "eval.every=2",
+        "optim.name=lamb",
+    ]
+    words += ["optim.clip_norm=0.5", "optim.decay_norms_and_biases=false", "train.profile=2"]
+    one, two = (fork_train(*words, f"run_dir=with-{world}", world=world) for world in (1, 2))
+    for kind in ("train_epoch", "val_epoch"):
+        assert [line["epoch"] for line in one.metrics(kind)] == [line["epoch"] for line in two.metrics(kind)]
+        for left, right in zip(one.metrics(kind), two.metrics(kind), strict=True):
+            assert left["loss"] == pytest.approx(right["loss"], rel=1e-4)
+            assert left.get("grad_norm", 0) == pytest.approx(right.get("grad_norm", 0), rel=1e-4)
+    assert (two.run_dir / "profile" / "trace.json.gz").exists()

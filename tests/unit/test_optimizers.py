@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, S
 from sources.errors import ConfigError
 from training.config.options import options_of
 from training.config.train_options import OPTIMIZER_DEFAULTS, OptimConfig
+from training.model.image_sizes import without_memory
 from training.optim.gradients import clip_gradients
 from training.optim.groups import without_decay
 from training.optim.optimizers import OPTIMIZERS, build_optimizer, require_optimizer
@@ -110,13 +111,11 @@ def test_a_learning_rate_of_zero_is_one() -> None:
     ],
 )
 def test_embeddings_go_without_decay_as_norms_do(name: str, expected: set[str]) -> None:
-    with torch.device("meta"):
-        if name.startswith("timm/"):
-            import timm
+    import timm
 
-            model = timm.create_model(name.removeprefix("timm/"))
-        else:
-            model = torchvision.models.get_model(name)
+    plain = name.removeprefix("timm/")
+    make = timm.create_model if plain != name else torchvision.models.get_model
+    model = without_memory(lambda: make(plain))
     shapes = {key: parameter.ndim for key, parameter in model.named_parameters()}
     found = without_decay(model)
     assert {key for key in found if shapes[key] > 1} == expected
@@ -131,8 +130,7 @@ def test_layer_decay_is_timms_own(name: str) -> None:
     import timm
     from timm.optim import create_optimizer_v2
 
-    with torch.device("meta"):
-        model = timm.create_model(name)
+    model = without_memory(lambda: timm.create_model(name))
     options = OptimConfig(name="adamw", lr=0.2, layer_decay=0.5, weight_decay=0.3, decay_norms_and_biases=False)
     ours = build_optimizer(model, options)
     theirs = create_optimizer_v2(model, "adamw", lr=0.2, layer_decay=0.5, weight_decay=0.3)
@@ -155,8 +153,7 @@ def test_layer_decay_is_timms_own(name: str) -> None:
     ],
 )
 def test_layer_decay_grades_the_blocks_of_torchvisions_models(name: str, blocks: int) -> None:
-    with torch.device("meta"):
-        model = torchvision.models.get_model(name)
+    model = without_memory(lambda: torchvision.models.get_model(name))
     names = {id(parameter): key for key, parameter in model.named_parameters()}
     groups = build_optimizer(model, OptimConfig(lr=1.0, layer_decay=0.5)).param_groups
     rates = {names[id(parameter)]: group["lr"] for group in groups for parameter in group["params"]}
@@ -171,8 +168,7 @@ def test_layer_decay_grades_the_blocks_of_torchvisions_models(name: str, blocks:
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg11", "squeezenet1_1"])
 def test_layer_decay_of_a_model_without_blocks_is_a_sentence(name: str) -> None:
-    with torch.device("meta"):
-        model = torchvision.models.get_model(name)
+    model = without_memory(lambda: torchvision.models.get_model(name))
     with pytest.raises(ConfigError, match=r"optim.layer_decay: this model has no blocks"):
         build_optimizer(model, OptimConfig(layer_decay=0.5))
 

@@ -1,5 +1,7 @@
 """timm's models by name: what they bring, what they take, and a sentence for what they do not."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,12 @@ import torch
 
 from etl import Key, Spec, transform
 from sources.errors import ConfigError, UserError
+from tests.conftest import PROJECT
 from training.config.data_options import DataConfig
 from training.config.schema import Config
 from training.config.train_options import ModelConfig, OptimConfig
 from training.engine.build import settle
+from training.model import timm_models
 from training.model.bundle import Bundle, Inputs, Preprocessing, builder, normalise
 
 
@@ -26,6 +30,41 @@ def bundle(
 def test_a_model_has_its_classes_and_size(name: str) -> None:
     made = bundle(name)
     assert made.module.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+
+
+FAMILIES = ("efficientvit_m0", "xcit_nano_12_p8_224", pytest.param("vitamin_small_224", marks=pytest.mark.long))
+"""Models that tell their patches in another way, or run a part of themselves when they are made."""
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_model_takes_images_of_its_own_size(name: str) -> None:
+    made = bundle(f"timm/{name}", 224, 224)
+    assert made.mean and made.std
+
+
+@pytest.mark.long
+def test_a_model_of_every_module_of_timm_can_be_made() -> None:
+    from timm.models import get_pretrained_cfg, list_models, list_modules
+
+    made = []
+    for module in list_modules():
+        names = [name for name in list_models(module=module) if not name.startswith("test_")]
+        small = [name for name in names if any(part in name for part in ("tiny", "small", "nano", "18", "_b0", "_0"))]
+        for name in (small or names)[:1]:
+            size = get_pretrained_cfg(name).input_size[-1]
+            inputs = Inputs(size, Preprocessing(size, size, "bicubic"))
+            config = ModelConfig(f"timm/{name}")
+            timm_models.check(config, 7, inputs)
+            made.append(name)
+    assert len(made) > 80
+
+
+def test_timm_is_imported_when_it_is_named() -> None:
+    code = (
+        "import sys, training.run; from training.engine.build import settle; from training.config.schema import Config"
+    )
+    code += "; settle(Config()); sys.exit('timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0
 
 
 def test_mean_and_std_are_timms() -> None:

@@ -26,7 +26,7 @@ EXPECTED_ERRORS = (HydraException, OmegaConfBaseException, ValueError, ConfigErr
 """What Hydra raises for a wrong command line."""
 
 _HELP = """\
-Train torchvision's classification models on ImageNet, repeatably.
+Train torchvision's and timm's classification models on ImageNet, repeatably.
 
     python train.py data=imagefolder data.root=/data/imagenet      train/ and val/ in it
     python train.py data=synthetic                                 the model's speed without a loader

@@ -79,6 +79,15 @@ def builder(name: str) -> Builder:
     return cast(Builder, importlib.import_module(BUILDERS.get(prefix, BUILDERS[""])))
 
 
+def validated_on(given: Weights) -> tuple[str, Preprocessing | None]:
+    """Who has evaluated the weights of a file on which images, in words; ("", None) for one that is not a run's."""
+    data = given.config.get("data", {})
+    names = ("val_image_size", "val_resize", "interpolation")
+    if not isinstance(data, dict) or not all(name in data for name in names):
+        return "", None
+    return f"{given.path} was validated", Preprocessing(*(data[name] for name in names))
+
+
 def preprocessing_note(who: str, theirs: Preprocessing | None, ours: Preprocessing) -> str | None:
     """A sentence if weights were evaluated on images made in another way than this run's."""
     if theirs is None or theirs == ours:

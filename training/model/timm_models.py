@@ -15,7 +15,7 @@ from torch import nn
 
 from sources.errors import ConfigError, UserError
 from training.config.train_options import TIMM, ModelConfig
-from training.model.bundle import Bundle, Inputs, Preprocessing, preprocessing_note
+from training.model.bundle import Bundle, Inputs, Preprocessing, preprocessing_note, validated_on
 from training.model.image_sizes import check_batch_of_one, problem, without_memory
 from training.model.weights import Weights, load_weights, other_classes, read_weights, under_own_names
 
@@ -35,10 +35,7 @@ _LAYERS = {"blurpool": BlurPool2d, "blur": BlurPool2d, "avgpool": nn.AvgPool2d, 
 
 def build(config: ModelConfig, num_classes: int, inputs: Inputs) -> Bundle:
     """The model, with random weights or those of ``model.weights``, and the mean and std that timm has for it."""
-    require_model(config.name)
-    name, arguments = _plain(config), _arguments(config, inputs)
-    skeleton = without_memory(lambda: _create(config, name, num_classes, arguments))
-    _check(config.name, skeleton, num_classes, inputs)
+    name, arguments = check(config, num_classes, inputs)
     given, notes = _open(config), []
     if given is None and config.weights:
         model, who = _downloaded(config, name, num_classes, arguments), f"timm evaluated {name} {config.weights}"
@@ -57,8 +54,21 @@ def build(config: ModelConfig, num_classes: int, inputs: Inputs) -> Bundle:
     notes.append(f"{config.name}: pixels are normalised by timm's mean {mean} and std {std}.")
     size = cfg.input_size[-1]
     images = Preprocessing(size, math.floor(size / cfg.crop_pct), interpolation(cfg.interpolation)) if who else None
+    if given is not None:
+        who, images = validated_on(given)
     notes.append(preprocessing_note(who, images, inputs.val) or "")
     return Bundle(model, mean, std, weights=given, evaluated=images, notes=tuple(filter(None, notes)))
+
+
+def check(config: ModelConfig, num_classes: int, inputs: Inputs) -> tuple[str, dict[str, Any]]:
+    """timm's name of the model and the arguments that it is made with.
+
+    Raises ConfigError for a model that is unknown or no classifier, or cannot take the arguments or the images.
+    """
+    require_model(config.name)
+    name, arguments = _plain(config), _arguments(config, inputs)
+    _check(config.name, _skeleton(config, name, num_classes, arguments), num_classes, inputs)
+    return name, arguments
 
 
 def require_model(name: str) -> None:
@@ -132,6 +142,14 @@ def _create(config: ModelConfig, name: str, num_classes: int, arguments: dict[st
         raise ConfigError(f"{config.name} cannot be made with {', '.join(wrong) or 'these classes'}: {said}") from None
 
 
+def _skeleton(config: ModelConfig, name: str, num_classes: int, arguments: dict[str, Any]) -> nn.Module:
+    """The model on the device meta."""
+    try:
+        return without_memory(lambda: _create(config, name, num_classes, arguments))
+    except ConfigError:  # hybrids run a part of themselves when they are made, which takes memory
+        return _create(config, name, num_classes, arguments).to("meta")
+
+
 def _check(name: str, skeleton: nn.Module, num_classes: int, inputs: Inputs) -> None:
     """Raise ConfigError for a model that is no classifier, or cannot take the images."""
     for training, size, field in (
@@ -141,7 +159,8 @@ def _check(name: str, skeleton: nn.Module, num_classes: int, inputs: Inputs) -> 
         if size is None:
             continue
         embedding = getattr(skeleton, "patch_embed", None)
-        patch = (getattr(embedding, "patch_size", None) or [1])[0]
+        patch = getattr(embedding, "patch_size", None) or 1
+        patch = patch if isinstance(patch, int) else patch[0]
         found = problem(skeleton, training, size)
         if not found and size % patch and not getattr(embedding, "dynamic_img_pad", True):
             found = f"{size % patch} pixels at two sides would be left out"

@@ -12,7 +12,7 @@ from torch import nn
 
 from sources.errors import ConfigError, UserError
 from training.config.train_options import ModelConfig
-from training.model.bundle import MEAN, STD, Bundle, Inputs, Preprocessing, preprocessing_note
+from training.model.bundle import MEAN, STD, Bundle, Inputs, Preprocessing, preprocessing_note, validated_on
 from training.model.image_sizes import (
     AUXILIARY_LOSS_WEIGHT,
     builder_options,
@@ -144,11 +144,7 @@ def evaluated(config: ModelConfig, given: Weights | None) -> tuple[str, Preproce
         preset = weights.transforms()
         images = Preprocessing(preset.crop_size[0], preset.resize_size[0], preset.interpolation.value)
         return f"torchvision evaluated {config.name} {weights.name}", images
-    data = given.config.get("data", {}) if given else {}
-    names = ("val_image_size", "val_resize", "interpolation")
-    if given is None or not isinstance(data, dict) or not all(name in data for name in names):
-        return "", None
-    return f"{given.path} was validated", Preprocessing(*(data[name] for name in names))
+    return validated_on(given) if given else ("", None)
 
 
 def transforms_input(name: str, weights: Weights, num_classes: int) -> bool:

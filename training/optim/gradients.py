@@ -13,8 +13,7 @@ def clip_gradients(
     unscaled first, once for this step.
     """
     scaler.unscale_(optimizer)
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
     if clip_norm:
-        nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, norm)
-    return norm
+        return nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
