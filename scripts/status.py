@@ -21,7 +21,6 @@ row for each run:
 A holder renews its lock every 10 s, so clocks may differ by 50 s. The exit code is 0, or 2 for a folder without runs.
 """
 
-import argparse
 import math
 import shutil
 import sys
@@ -33,12 +32,13 @@ from typing import Any
 
 import yaml
 
+from sources.command_line import command
 from sources.errors import ConfigError
+from sources.lease import LOCK_PREFIX
 from sources.text import visible
 from training.report.console import format_duration
 from training.report.output import put
 from training.run_dir.files import is_run_directory, read_lines, read_object
-from training.run_dir.lock import PREFIX as LOCK
 
 ALIVE_S = 60.0
 """So recent is a sign of life of a run that lives."""
@@ -56,7 +56,7 @@ class Run:
     """What a run directory tells of a run at the time ``now``; everything but the path may be missing."""
 
     def __init__(self, path: Path, now: float) -> None:
-        locks = list(path.glob(f"{LOCK}*"))
+        locks = list(path.glob(f"{LOCK_PREFIX}*"))
         changes = [-math.inf]
         for sign in (*locks, *(path / name for name in _SIGNS)):
             with suppress(FileNotFoundError):
@@ -149,7 +149,7 @@ def find(argument: Path) -> list[Path]:
 
 
 def _is_run(path: Path) -> bool:
-    return is_run_directory(path) or any(path.glob(f"{LOCK}*"))  # a lock alone: it has just begun
+    return is_run_directory(path) or any(path.glob(f"{LOCK_PREFIX}*"))  # a lock alone: it has just begun
 
 
 def row(run: Run) -> list[str]:
@@ -196,9 +196,7 @@ def table(rows: Iterable[list[str]], width: int | None = None) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.status", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("scripts.status", __doc__)
     parser.add_argument("run", nargs="+", type=Path, help="the directory of a run, or a folder of them")
     options = parser.parse_args(arguments)
     try:

@@ -8,7 +8,6 @@ shows what would be submitted and writes nothing; --multirun submits a job for e
 like. The exit code is 0, 1 if the cluster refused, or 2 for wrong usage or configuration.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from scripts import k8s, slurm
 from scripts.submission import Submission
+from sources.command_line import command
 from sources.errors import ConfigError, UserError
 from training.config.compose import EXPECTED_ERRORS, check, explain, register, table
 from training.config.files import check_words
@@ -93,12 +93,8 @@ def _check(config: Submission) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     own = [(name, default, text[2:]) for name, default, text in describe_options(Submission) if "submit." in name]
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.submit",
-        description=__doc__,
-        epilog=f"options of the job (name=value; the default is shown):\n{table(own)}".replace("%", "%%"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    epilog = f"options of the job (name=value; the default is shown):\n{table(own)}".replace("%", "%%")
+    parser = command("scripts.submit", __doc__, epilog=epilog)
     targets: dict[str, Callable[[Submission, bool], None]] = {"slurm": slurm.submit, "k8s": k8s.submit}
     parser.add_argument("target", choices=targets)
     parser.add_argument("--dry-run", action="store_true", help="show what would be submitted")

@@ -11,7 +11,6 @@ written again by the run that goes on.
 """
 
 import json
-import mmap
 import os
 import shutil
 import socket
@@ -22,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from aistore_data.bucket.store import AisStore, ObjectStore
 from aistore_data.bucket.uri import split_uri
@@ -31,7 +30,7 @@ from aistore_data.client.sdk import connect
 from sources.errors import ClusterError, ConfigError, ObjectError, UserError
 from training.config.schema import Config
 from training.run_dir import checkpoint
-from training.run_dir.files import ENTRIES, FETCHED, read_object, remove
+from training.run_dir.files import ENTRIES, FETCHED, Content, map_file, read_object, remove
 
 OWNER = "owner.json"
 _OWNER_KEYS = ("owner", "host", "run", "position")
@@ -41,7 +40,6 @@ _ANSWER_S = 60.0
 
 Position = tuple[int, int]
 """(epoch, batches done) of a checkpoint."""
-Content: TypeAlias = "bytes | MappedFile"
 
 
 @dataclass(frozen=True)
@@ -163,11 +161,9 @@ class Mirror:
                     file.writelines(self._store.read(name))
             size = sum((staging / name).stat().st_size for name in names)
             remove(self._folder, ENTRIES)
-            for name in sorted(names, key=_order):  # config.yaml first: it tells a run directory
-                path = self._folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                (staging / name).replace(path)
-                self._uploaded[name] = _state(path)
+            for entry in sorted({name.split("/")[0] for name in names}, key=_order):
+                (staging / entry).replace(self._folder / entry)
+            self._uploaded = {name: _state(self._folder / name) for name in names}
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         took = time.monotonic() - begin
@@ -178,7 +174,7 @@ class Mirror:
         paths = {path.relative_to(self._folder).as_posix(): path for path in files}
         states = {name: _state(path) for name, path in paths.items() if _is_ours(name)}
         changed = [name for name, state in states.items() if self._uploaded.get(name) != state]
-        return Snapshot(position, states, {name: _map(paths[name]) for name in changed})
+        return Snapshot(position, states, {name: map_file(paths[name]) for name in changed})
 
     def _work(self) -> None:
         while not self._end:
@@ -188,7 +184,6 @@ class Mirror:
                 self._busy = snapshot is not None
             if snapshot is None:
                 return
-            end: Exception | None = None
             try:
                 self._upload(snapshot)
                 self._fault = None
@@ -197,12 +192,11 @@ class Mirror:
                 self._fault = error
                 self._say(f"{error} The next checkpoint will be tried ({self.failures} uploads failed so far).")
             except Exception as error:  # raised again where the run waits for it
-                end = error
-            with self._changed:
-                self._busy, self._end = False, end
-                self._changed.notify_all()
-            if end:
+                self._end = error
                 self.on_end()
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
 
     def _upload(self, snapshot: Snapshot) -> None:
         """Raises ClusterError for what may pass, UserError if the mirror was taken over."""
@@ -291,24 +285,10 @@ def _is_ours(name: str) -> bool:
 
 
 def _order(name: str) -> tuple[bool, bool, bool, str]:
-    """That of uploads: a reader who sees ``last.pt`` sees all that belongs to it."""
-    return name == LAST, name.startswith("checkpoints/"), name != "config.yaml", name
+    """A reader who sees ``last.pt`` sees all that belongs to it; config.yaml, by which a run is told, comes first."""
+    return name == LAST, name.split("/")[0] == "checkpoints", name != "config.yaml", name
 
 
 def _state(path: Path) -> tuple[int, ...]:
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-class MappedFile(mmap.mmap):
-    """A file's content as it is now, without reading it: it stays so when the file is replaced or grows."""
-
-    def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]
-        """By this requests knows a stream, which it sends in pieces and again where the proxy redirects it."""
-        return iter(lambda: self.read(1 << 16), b"")
-
-
-def _map(path: Path) -> Content:
-    with open(path, "rb") as file:
-        empty = path.stat().st_size == 0  # which cannot be mapped
-        return b"" if empty else MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -18,6 +18,7 @@ import torch
 import torchvision
 
 from sources.errors import ConfigError, UserError
+from sources.lease import LOCK_PREFIX, FolderLease
 from sources.substitutes import Substitution
 from training.config.files import load_file
 from training.config.options import literal
@@ -25,8 +26,6 @@ from training.config.schema import Config
 from training.processes.preemption import undisturbed
 from training.report.metrics import Metrics, Tally
 from training.run_dir import files
-from training.run_dir.lock import PREFIX as LOCK
-from training.run_dir.lock import RunLock
 from training.run_dir.plain_yaml import dump
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 class RunDirectory:
     """Appends metrics, writes the records, and mirrors figures to TensorBoard. Close it when done."""
 
-    def __init__(self, config: Config, lock: RunLock, step: int = 0, mirror: "Mirror | None" = None) -> None:
+    def __init__(self, config: Config, lock: FolderLease, step: int = 0, mirror: "Mirror | None" = None) -> None:
         """Open ``config.run_dir``, which ``claim`` has approved; resume=never empties it. Raises UserError.
 
         ``step``: how many steps of the run are done; what TensorBoard has of later ones is replaced. ``mirror``: where
@@ -174,9 +173,8 @@ def require_ours(config: Config) -> None:
     """Raise ConfigError if ``config.run_dir`` holds anything but a run of this trainer that may be gone on with."""
     path = Path(config.run_dir)
     try:
-        entries = (
-            {entry.name for entry in path.iterdir() if not entry.name.startswith(LOCK)} if path.exists() else set()
-        )
+        there = path.iterdir() if path.exists() else ()
+        entries = {entry.name for entry in there if not entry.name.startswith(LOCK_PREFIX)}
     except OSError as error:
         raise _not_writable(config, error) from None
     before_the_first_start = {"config.yaml.tmp", files.FETCHED, *files.OF_JOBS}

@@ -92,7 +92,8 @@ def _times_of_change(folder: Path, manifest: Manifest) -> Iterator[int]:
 
 
 def _of_bucket(config: Config, remote: Any) -> dict[str, Any]:
-    from aistore_data.client.http_reader import HttpReader, object_path  # here, so that a folder needs no SDK
+    from aistore_data.client.access import object_path  # here, so that a folder needs no SDK
+    from aistore_data.client.http_reader import HttpReader
 
     manifest, reader = remote.manifest, HttpReader(remote.access)
     embedded = config.data.endpoint == "embedded"
