@@ -17,6 +17,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from scripts import k8s, slurm
 from scripts.submission import Submission
@@ -54,17 +55,12 @@ def resolve(overrides: list[str], multirun: bool) -> list[Submission]:
 
 def _compose(overrides: list[str], suffix: str) -> Submission:
     """With a run id of its own, as a job that Hydra sweeps over has."""
-    former = os.environ.get("RUN_ID")
-    os.environ["RUN_ID"] = (former or _START) + suffix
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = check(compose("config", overrides=overrides))
-            assert isinstance(config, Submission)
-            return config
-    finally:
-        os.environ.pop("RUN_ID")
-        if former is not None:
-            os.environ["RUN_ID"] = former
+    run_id = (os.environ.get("RUN_ID") or _START) + suffix
+    OmegaConf.register_new_resolver("run_id", lambda: run_id, replace=True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = check(compose("config", overrides=overrides))
+        assert isinstance(config, Submission)
+        return config
 
 
 def _check(config: Submission) -> None:

@@ -27,13 +27,10 @@ class Stream:
 
     def __init__(self, mode: str) -> None:
         self._one_in = PIXELS_OF_ONE_IN[mode]
+        self.enabled = self._one_in > 0
+        """Whether there will be a fingerprint."""
         self._total = 0
         self._codes: list[int] = []
-
-    @property
-    def enabled(self) -> bool:
-        """Whether there will be a fingerprint."""
-        return self._one_in > 0
 
     def add(self, batch: Batch) -> None:
         """A batch in CPU memory."""

@@ -113,10 +113,6 @@ def store_on_loopback(*arguments: Any, **words: Any) -> TCPStore:
     return TCPStore(**given)
 
 
-class NobodyCameError(UserError, dist.DistStoreError):
-    """Another process was waited for in vain."""
-
-
 class _Waiting:
     """Says after ``TELL_S`` seconds, and again from time to time, what is waited for; over after ``limit_s``."""
 
@@ -135,8 +131,8 @@ class _Waiting:
         return waited >= self.limit_s
 
     def give_up(self, advice: str) -> NoReturn:
-        """Raise NobodyCameError."""
-        raise NobodyCameError(f"{self.what}: in vain for {self.limit_s:g} s (meet_s). {advice}")
+        """Raise UserError."""
+        raise UserError(f"{self.what}: in vain for {self.limit_s:g} s (meet_s). {advice}")
 
 
 def _address(world: World) -> tuple[str, int]:
