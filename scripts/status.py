@@ -72,6 +72,10 @@ class Run:
         is_evaluation = self.config.get("mode") == "evaluate"
         self.epochs = 0 if is_evaluation else int(self._config("train", "epochs", 0))  # 0: not known, too
         self.summary = read_object(path / "summary.json")
+        train = self.environment.get("data", {}).get("train", {})
+        samples = train.get("samples", self._config("data", "train_samples", 0) if self.environment else 0)
+        self.steps_per_epoch = int(samples) // int(self._config("train", "batch_size", 1))  # 0 if it is not known yet
+        self.kinds = ("train_step", "train_epoch") if self.epochs else ("val_epoch",)  # of the lines about its work
         self.preempted = (path / "PREEMPTED").exists()
         self.locked = bool(locks)  # a killed run leaves its lock behind
         self.age_s = max(0.0, now - max(changes))  # since the last sign of life; infinite if there was none
@@ -89,13 +93,6 @@ class Run:
         return "running" if lives else "died"
 
     @property
-    def steps_per_epoch(self) -> int:
-        """0 if it is not known yet."""
-        train = self.environment.get("data", {}).get("train", {})
-        samples = train.get("samples", self._config("data", "train_samples", 0) if self.environment else 0)
-        return int(samples) // int(self._config("train", "batch_size", 1))
-
-    @property
     def pace_s(self) -> float | None:
         """Seconds of a step in the last epoch, or since the last start, with the validations in between."""
         now = self.last
@@ -107,7 +104,7 @@ class Run:
                 begin = line
         if begin is not now and now["time"] > begin["time"]:
             return float(now["time"] - begin["time"]) / float(now["step"] - begin["step"])
-        img_per_s = self.of_work("img_per_s")
+        img_per_s = self.of_last("img_per_s", *self.kinds)
         return self._config("train", "batch_size", 1) / img_per_s if img_per_s else None
 
     @property
@@ -116,11 +113,6 @@ class Run:
         if self.state != "running" or not self.epochs or not self.steps_per_epoch or self.pace_s is None:
             return None
         return (self.epochs * self.steps_per_epoch - self.last.get("step", 0)) * self.pace_s
-
-    def of_work(self, figure: str) -> Any:
-        """A figure of training's last line that has it, of validation's in an evaluation; None if no line does."""
-        kinds = ("train_step", "train_epoch") if self.epochs else ("val_epoch",)
-        return self.of_last(figure, *kinds)
 
     def of_last(self, figure: str, *kinds: str) -> Any:
         """A figure of the last line of these kinds that has it; None if no line does."""
@@ -155,8 +147,8 @@ def _is_run(path: Path) -> bool:
 def row(run: Run) -> list[str]:
     """A run's cells, by ``_TITLES``."""
     acc1 = run.summary.get("acc1", run.of_last("acc1", "val_epoch"))
-    img_per_s = run.of_work("img_per_s") or run.summary.get("img_per_s")
-    data_wait = run.of_work("data_wait")
+    img_per_s = run.of_last("img_per_s", *run.kinds) or run.summary.get("img_per_s")
+    data_wait = run.of_last("data_wait", *run.kinds)
     return [
         str(run.path),
         run.state,
