@@ -133,7 +133,6 @@ def _same(kind: type, *parts: Any) -> dict[str, Any]:
 
 def _listener(config: Config, world: World, say: Callable[[str], None]) -> Listener:
     """Of this process's loader workers; what they tell may concern its machine alone, so every rank says it."""
-
     aside = say if world.is_main else lambda text: put_error(f"rank {world.rank}: {text}")
     return Listener(config.data.patience_s, aside)
 

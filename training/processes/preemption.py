@@ -89,12 +89,6 @@ def undisturbed() -> Iterator[None]:
         raise Stopped(_Block.reason)
 
 
-class Late:
-    """What came after the last save of a run: it concerns what would be begun next."""
-
-    signal = ""
-
-
 def silence() -> None:
     """Ignore the signals that ask to stop, when nothing is left to do but to exit."""
     for name in _SIGNALS:
@@ -108,13 +102,16 @@ class StopFlag:
     and after training, the first one does. Within ``echo_s`` seconds a signal is taken for the echo of the first one.
     """
 
+    late = ""
+    """What came after the last save of this process's last run: it concerns what would be begun next."""
+
     def __init__(self) -> None:
         self.requested = False
         self.deferred = False
         self.echo_s = 0.0
         self._first = 0.0
         self._saved = False
-        _Block.raised, Late.signal = None, ""
+        _Block.raised, StopFlag.late = None, ""
         for name in _SIGNALS:
             if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN:
                 signal.signal(name, self._handle)
@@ -124,13 +121,13 @@ class StopFlag:
         self.requested = True
 
     def ignore_from_now_on(self) -> None:
-        """After the last save: a late signal must not fail a run that is done. It is remembered in ``Late``."""
+        """After the last save: a late signal must not fail a run that is done. It is remembered."""
         self._saved = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         reason = signal.Signals(number).name
         if self._saved:
-            Late.signal = reason
+            StopFlag.late = reason
             return
         now = time.monotonic()
         if not self.requested:

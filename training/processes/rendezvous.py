@@ -198,8 +198,7 @@ def _get(store: Any, key: str, waiting: _Waiting) -> bytes:
     while not _comes(store, key):
         if waiting.is_over():
             waiting.give_up("See why it did not start, or has ended.")
-    value: bytes = store.get(key)
-    return value
+    return store.get(key)
 
 
 def _comes(store: Any, key: str) -> bool:
