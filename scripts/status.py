@@ -96,12 +96,9 @@ class Run:
     def pace_s(self) -> float | None:
         """Seconds of a step in the last epoch, or since the last start, with the validations in between."""
         now = self.last
-        begin = now
-        for line in reversed(self.lines):
-            if line["attempt"] != now["attempt"] or line["step"] < now["step"] - self.steps_per_epoch:
-                break
-            if line["step"] < begin["step"]:
-                begin = line
+        attempt = [line for line in reversed(self.lines) if line["attempt"] == now["attempt"]]
+        recent = [line for line in attempt if line["step"] >= now["step"] - self.steps_per_epoch]
+        begin = min(recent, key=lambda line: line["step"], default=now)
         if begin is not now and now["time"] > begin["time"]:
             return float(now["time"] - begin["time"]) / float(now["step"] - begin["step"])
         img_per_s = self.of_last("img_per_s", *self.kinds)

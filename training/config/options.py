@@ -163,11 +163,6 @@ def literal(value: Any) -> Any:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
-def is_former(name: str) -> bool:
-    """Whether a run may have recorded ``name``, an option or a group of them, that it has no more under that name."""
-    return name in MOVED or name == OF_JOBS
-
-
 def with_present_names(config: Mapping[Any, Any]) -> dict[Any, Any]:
     """A recorded configuration, nested as in config.yaml, by today's names. What is no dict of options stays."""
     present = {key: dict(part) if isinstance(part, dict) else part for key, part in config.items() if key != OF_JOBS}

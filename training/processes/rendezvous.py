@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -130,9 +130,10 @@ class _Waiting:
             self._next = max(waited, self._next) + 30
         return waited >= self.limit_s
 
-    def give_up(self, advice: str) -> NoReturn:
-        """Raise UserError."""
-        raise UserError(f"{self.what}: in vain for {self.limit_s:g} s (meet_s). {advice}")
+    def go_on(self, advice: str) -> None:
+        """Raise UserError if there is no time left."""
+        if self.is_over():
+            raise UserError(f"{self.what}: in vain for {self.limit_s:g} s (meet_s). {advice}")
 
 
 def _address(world: World) -> tuple[str, int]:
@@ -196,8 +197,7 @@ def agree(store: Any, world: World, facts: dict[str, Any]) -> Any:
 def _get(store: Any, key: str, waiting: _Waiting) -> bytes:
     """A value, once it is there. Raises UserError if it is not in time, and DistError if the store is gone."""
     while not _comes(store, key):
-        if waiting.is_over():
-            waiting.give_up("See why it did not start, or has ended.")
+        waiting.go_on("See why it did not start, or has ended.")
     return store.get(key)
 
 
@@ -216,5 +216,4 @@ def _facts_of(store: Any, rank: int, attempt: str, waiting: _Waiting) -> dict[st
         store.set(f"attempt/{facts['name']}", attempt)
         if _comes(store, f"{attempt}/{facts['name']}"):
             return facts
-        if waiting.is_over():  # those are facts of a process that has ended, or this one is slow
-            waiting.give_up("The one that came has ended.")
+        waiting.go_on("The one that came has ended.")  # those are its facts, or this one is slow

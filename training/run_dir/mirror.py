@@ -19,9 +19,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aistore_data.bucket.store import AisStore, ObjectStore
 from aistore_data.bucket.uri import split_uri
@@ -42,8 +41,7 @@ Position = tuple[int, int]
 """(epoch, batches done) of a checkpoint."""
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The files of a run at a moment, by name."""
 
     position: Position

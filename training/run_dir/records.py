@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from training.run_dir.mirror import Mirror, Position
 
 
-class RunDirectory:
+class RunDirectory(AbstractContextManager["RunDirectory"]):
     """Appends metrics, writes the records, and mirrors figures to TensorBoard. Close it when done."""
 
     def __init__(self, config: Config, lock: FolderLease, step: int = 0, mirror: "Mirror | None" = None) -> None:
@@ -57,9 +57,6 @@ class RunDirectory:
             _write(self.path / "config.yaml", config_yaml(config))
             self._metrics = _open_lines(self.path / "metrics.jsonl")
             self._stream = files.open_own(self.path / "stream.bin", os.O_RDWR | os.O_CREAT, "r+b")
-
-    def __enter__(self) -> "RunDirectory":
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._metrics.close()

@@ -6,8 +6,7 @@ and of threads and the device may change too, since the stream of samples stays 
 which floats are added, which is worth a line.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from training.config.options import Option, options_of
 from training.config.schema import Config
@@ -22,8 +21,7 @@ _STATE = ("batches_done", "replaced")
 """Of a checkpoint, besides its configuration: whether some options matter depends on it."""
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """One thing that is not as it was."""
 
     name: str

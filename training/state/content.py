@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 
 from sources.errors import ObjectError, UserError
-from sources.folder import FolderReader
 from sources.manifest import Manifest
 from sources.samples import SampleDataset
 from sources.source import Source
@@ -59,12 +58,9 @@ def changes_of_content(before: dict[str, Any], now: dict[str, Any]) -> list[tupl
 
 
 def _describe(config: Config, split: Source) -> dict[str, Any]:
-    if isinstance(split, SampleDataset) and isinstance(split.reader, FolderReader):
-        reader = split.reader
-        folder = Path(reader.root)
-        return _of_folder(folder, reader.manifest) | _probe(
-            reader.manifest, lambda index: (folder / reader.manifest.name(index)).read_bytes()
-        )
+    if isinstance(split, SampleDataset):
+        folder, manifest = Path(split.reader.root), split.manifest
+        return _of_folder(folder, manifest) | _probe(manifest, lambda at: (folder / manifest.name(at)).read_bytes())
     if hasattr(split, "remote"):
         return _of_bucket(config, split.remote)
     return {}

@@ -6,6 +6,7 @@ What makes its samples is measured: "the same samples" is said of pixels, not of
 import dataclasses
 import functools
 import hashlib
+import itertools
 import platform
 import subprocess
 import sys
@@ -128,10 +129,8 @@ def samples_sha256() -> str:
         Spec.val(24, 30, "bicubic"),
     )
     keys = (Key(0, 0, 0), Key(1, 2, 3), Key(5, 1, 70_000, 1))
-    for data in (_JPEG, _PPM):
-        for spec in specs:
-            for key in keys:
-                pixels = transform(data, spec, key)
-                digest.update(pixels.tobytes())
-                digest.update(through_wire(pixels, "jpeg").tobytes())
+    for data, spec, key in itertools.product((_JPEG, _PPM), specs, keys):
+        pixels = transform(data, spec, key)
+        digest.update(pixels.tobytes())
+        digest.update(through_wire(pixels, "jpeg").tobytes())
     return digest.hexdigest()
