@@ -30,7 +30,6 @@ SHARED_WITHIN_S = 20.0
 class Directory:
     """What rank 0 holds for all as long as ``stack`` lives; the other ranks have neither lock nor mirror."""
 
-    stop: StopFlag
     stack: ExitStack
     lock: FolderLease | None = None
     mirror: "Mirror | None" = None
@@ -39,7 +38,6 @@ class Directory:
         """From here on, checkpoints can be uploaded, if there is a mirror; ``fresh`` as there. Raises ClusterError."""
         if self.mirror:
             self.mirror.take_over(fresh=fresh)
-            self.mirror.on_end = self.stop.request
             self.stack.enter_context(self.mirror)
 
     def complete_mirror(self, position: "Position") -> None:
@@ -62,8 +60,8 @@ def take_directory(config: Config, world: World, console: Console, stack: ExitSt
         if config.run_mirror:
             from training.run_dir.mirror import Mirror  # here, since the SDK's import takes a second
 
-            mirror = Mirror(config, console.say)
-    directory = Directory(stop, stack, lock, mirror)
+            mirror = Mirror(config, console.say, stop.request)
+    directory = Directory(stack, lock, mirror)
     on_main(world, lambda: _take(config, directory))
     _require_shared(config, world, lock)
     return directory

@@ -54,8 +54,11 @@ class Snapshot(NamedTuple):
 class Mirror:
     """Fetches a run directory from its mirror; then, within its context, uploads what changes in it."""
 
-    def __init__(self, config: Config, say: Callable[[str], None]) -> None:
-        """That of ``config.run_mirror``; nothing is asked of it before ``fetch``."""
+    def __init__(self, config: Config, say: Callable[[str], None], on_end: Callable[[], None] = lambda: None) -> None:
+        """That of ``config.run_mirror``; nothing is asked of it before ``fetch``.
+
+        ``on_end`` is called from the thread that uploads when it ends for good; ``push`` raises why.
+        """
         self.failures = 0
         self._config = config
         self._store: ObjectStore
@@ -63,14 +66,13 @@ class Mirror:
         self._say = say
         self._id = uuid.uuid4().hex
         self._owner: dict[str, Any] = {}
-        self._names: set[str] = set()
-        self._uploaded: dict[str, tuple[int, ...]] = {}
+        self._mirrored: dict[str, tuple[int, ...]] = {}
+        """By name, all that is there, and the state of the file that it was made of; () if nobody knows."""
         self._run = ""
         self._replaces = False
         self._fault: ClusterError | None = None
         self._end: Exception | None = None
-        self.on_end: Callable[[], None] = lambda: None
-        """Called from the thread that uploads when it ends for good; ``push`` raises why."""
+        self._on_end = on_end
         self._changed = threading.Condition()
         self._pending: Snapshot | None = None
         self._busy = self._closing = False
@@ -85,11 +87,11 @@ class Mirror:
         uri = self._config.run_mirror
         self._store = _open_store(self._config)
         with self._asking("list it"):
-            self._names = {entry.name for entry in self._store.list("")}
-        if self._names and OWNER not in self._names:
+            self._mirrored = {entry.name: () for entry in self._store.list("")}
+        if self._mirrored and OWNER not in self._mirrored:
             raise ConfigError(f"run_mirror={uri} holds objects, but no mirror of a run: choose another prefix.")
-        self._owner = self._read_owner() if self._names else {}
-        if not wanted or LAST not in self._names:
+        self._owner = self._read_owner() if self._mirrored else {}
+        if not wanted or LAST not in self._mirrored:
             return
         own = checkpoint.newest_position(self._folder / "checkpoints")
         if own and self._owner["run"] != self._local_run():
@@ -102,14 +104,14 @@ class Mirror:
 
     def is_behind(self, position: Position) -> bool:
         """Whether the mirror lacks the end of a run that ended at ``position``."""
-        return self._owner.get("position") != list(position) or "summary.json" not in self._names
+        return self._owner.get("position") != list(position) or "summary.json" not in self._mirrored
 
     def take_over(self, *, fresh: bool) -> None:
         """Become the only one that writes; ``fresh``: the first upload replaces a former run. Raises ClusterError."""
         self._run = self._local_run()
         self._replaces = fresh
         self._write_owner(self._owner.get("run", self._run), self._owner.get("position"))
-        self._names.add(OWNER)
+        self._mirrored[OWNER] = ()
 
     def __enter__(self) -> "Mirror":
         self._thread.start()
@@ -151,7 +153,7 @@ class Mirror:
     def _download(self) -> None:
         begin, staging = time.monotonic(), self._folder / FETCHED
         remove(self._folder, [FETCHED])
-        names = sorted((name for name in self._names if _is_ours(name)), key=_order, reverse=True)
+        names = sorted((name for name in self._mirrored if _is_ours(name)), key=_order, reverse=True)
         try:
             for name in names:
                 (staging / name).parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +163,7 @@ class Mirror:
             remove(self._folder, ENTRIES)
             for entry in sorted({name.split("/")[0] for name in names}, key=_order):
                 (staging / entry).replace(self._folder / entry)
-            self._uploaded = {name: _state(self._folder / name) for name in names}
+            self._mirrored |= {name: _state(self._folder / name) for name in names}
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         took = time.monotonic() - begin
@@ -171,7 +173,7 @@ class Mirror:
         files = [path for path in self._folder.rglob("*") if path.is_file()]
         paths = {path.relative_to(self._folder).as_posix(): path for path in files}
         states = {name: _state(path) for name, path in paths.items() if _is_ours(name)}
-        changed = [name for name, state in states.items() if self._uploaded.get(name) != state]
+        changed = [name for name, state in states.items() if self._mirrored.get(name) != state]
         return Snapshot(position, states, {name: map_file(paths[name]) for name in changed})
 
     def _work(self) -> None:
@@ -191,7 +193,7 @@ class Mirror:
                 self._say(f"{error} The next checkpoint will be tried ({self.failures} uploads failed so far).")
             except Exception as error:  # raised again where the run waits for it
                 self._end = error
-                self.on_end()
+                self._on_end()
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
@@ -205,23 +207,21 @@ class Mirror:
                 f"nothing is mixed up; its state is in {self._folder}."
             )
         if self._replaces:
-            self._delete(self._names - {OWNER})
+            self._delete(self._mirrored.keys() - {OWNER})
             self._write_owner(self._run, None)
             self._replaces = False
         for name in sorted(snapshot.contents, key=_order):
-            if self._uploaded.get(name) != snapshot.states[name]:
+            if self._mirrored.get(name) != snapshot.states[name]:
                 self._put(name, snapshot.contents[name])
-                self._uploaded[name] = snapshot.states[name]
-                self._names.add(name)
-        self._delete(self._names - snapshot.states.keys() - {OWNER})
+                self._mirrored[name] = snapshot.states[name]
+        self._delete(self._mirrored.keys() - snapshot.states.keys() - {OWNER})
         self._write_owner(self._run, snapshot.position)
 
     def _delete(self, names: set[str]) -> None:
         for name in sorted(names, key=_order, reverse=True):
             with self._asking(f"delete {name}"):
                 self._store.delete(name)
-            self._names.remove(name)
-            self._uploaded.pop(name, None)
+            del self._mirrored[name]
 
     def _read_owner(self) -> dict[str, Any]:
         try:
