@@ -47,12 +47,11 @@ def index_flat(train: Path, val: Path, labels: Path, say: Callable[[str], None])
     for path, size in there:
         folder, _, name = path.rpartition("/")
         label = class_of.get(name) or class_of.get(name.rpartition(".")[0], "")
-        if label not in numbers or folder not in ("", label):
-            raise DataError(
-                f"{val}/{path} is of the class {label!r} by {labels}, which {train} does not have."
-                if folder in ("", label)
-                else f"{val}/{path} is of the class {label!r} by {labels}, and lies in another folder: remove it."
-            )
+        said = f"{val}/{path} is of the class {label!r} by {labels}"
+        if folder not in ("", label):
+            raise DataError(f"{said}, and lies in another folder: remove it.")
+        if label not in numbers:
+            raise DataError(f"{said}, which {train} does not have.")
         val_photos.append(Photo(f"{label}/{name}", numbers[label], size, File(f"{val}/{path}")))
     return [Split("train/", tuple(classes), photos), Split("val/", tuple(classes), val_photos)]
 

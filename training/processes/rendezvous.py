@@ -73,11 +73,10 @@ def meet(world: World, limit_s: float) -> Any:
     Waits in pieces of a second, so that signals are heard. Raises UserError after ``limit_s``.
     """
     host, port = _address(world)
+    where = f"{host}:{port} (MASTER_ADDR and MASTER_PORT)" if world.meeting_point == "env://" else world.meeting_point
     by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and world.meeting_point == "env://"
     serves = world.is_main and not by_agent
-    waiting = _Waiting(
-        f"rank {world.rank} waits at {_describe(world)} for " + ("torchrun" if by_agent else "rank 0"), limit_s
-    )
+    waiting = _Waiting(f"rank {world.rank} waits at {where} for {'torchrun' if by_agent else 'rank 0'}", limit_s)
     while True:
         try:
             return _store(host, port, serves, world.one_host and not by_agent, timedelta(seconds=limit_s))
@@ -85,7 +84,7 @@ def meet(world: World, limit_s: float) -> Any:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             if serves or waiting.is_over():
                 raise UserError(
-                    f"the {world.size} processes could not meet at {_describe(world)}: {reason} "
+                    f"the {world.size} processes could not meet at {where}: {reason} "
                     "If the port is in use, set MASTER_PORT to a free one; if the host is wrong, set MASTER_ADDR."
                 ) from None
         time.sleep(0.1)
@@ -148,12 +147,6 @@ def _address(world: World) -> tuple[str, int]:
             "meet: set both to rank 0's host and a free port of it, or start the processes by torchrun."
         )
     return host, int(port)
-
-
-def _describe(world: World) -> str:
-    if world.meeting_point != "env://":
-        return world.meeting_point
-    return f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')} (MASTER_ADDR and MASTER_PORT)"
 
 
 def agree(store: Any, world: World, facts: dict[str, Any]) -> Any:
