@@ -25,7 +25,7 @@ from training.config.compose import EXPECTED_ERRORS, check, explain, register, s
 from training.config.files import check_words  # noqa: E402
 from training.config.overrides import quote_overrides  # noqa: E402
 from training.loader.workers import start_worker_server  # noqa: E402
-from training.processes.preemption import EXIT_CODE, Late, report, silence  # noqa: E402
+from training.processes.preemption import EXIT_CODE, StopFlag, report, silence  # noqa: E402
 from training.report.output import never_fail, put_error  # noqa: E402
 
 exit_codes: list[int] = []
@@ -47,7 +47,7 @@ def main(composed: DictConfig) -> None:
     from training.run import run  # here, so that --help and a typing error need not wait for torch
 
     exit_codes[-1] = run(config)
-    if sweep_suffix() and (exit_codes[-1] == EXIT_CODE or Late.signal):
+    if sweep_suffix() and (exit_codes[-1] == EXIT_CODE or StopFlag.late):
         put_error("the sweep ends here, since it was asked to stop: the same command goes on with it.")
         raise SystemExit(EXIT_CODE)
 

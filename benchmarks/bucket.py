@@ -98,7 +98,7 @@ def main() -> int:
     """The command line."""
     args = parser(__doc__, workers=1, repeats=3, images=400).parse_args()
     from aistore_data.bucket.store import AisStore
-    from aistore_data.client.http_reader import Access
+    from aistore_data.client.access import Access
     from aistore_data.client.sdk import make_client
     from aistore_data.embedded import EmbeddedAIS
     from aistore_data.etls import lifecycle

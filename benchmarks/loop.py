@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from benchmarks.results import Row, Table, begin, parser, rows
+from sources.lease import FolderLease
 from sources.source import Source
 from training.config.data_options import DataConfig
 from training.config.schema import Config
@@ -37,7 +38,6 @@ from training.loader.order import TrainBatches
 from training.model.bundle import MEAN, STD, normalise
 from training.processes.preemption import StopFlag
 from training.processes.world import World
-from training.run_dir.lock import RunLock
 from training.run_dir.records import RunDirectory
 from training.state.run_state import Run
 
@@ -128,7 +128,7 @@ def open_run(
     ):
         run = assemble(config, World(), device, StopFlag(), data)
         run.console.enabled = False
-        with RunLock(Path(config.run_dir), print) as lock, RunDirectory(config, lock) as run.records:
+        with FolderLease(Path(config.run_dir), "run_dir", print) as lock, RunDirectory(config, lock) as run.records:
             yield run, loader
 
 

@@ -59,7 +59,7 @@ def _ours(endpoint: str) -> Iterator[Any]:
 
 def ready_samples(endpoint: str) -> Any:
     """The static server's samples as data.transform=etl has them: ``NAMES`` of one class."""
-    from aistore_data.client.http_reader import Access
+    from aistore_data.client.access import Access
     from aistore_data.client.placement import Placement
     from aistore_data.dataset.breaker import Breakers
     from aistore_data.dataset.policy import Remote

@@ -41,20 +41,13 @@ class Record:
             self.lines = {(row["kind"], row["epoch"], row["step"]): row for row in rows}  # the last one of each
             self.codes = np.fromfile(path / "stream.bin", "<u2")  # uint16 [samples]
             self.summary: dict[str, Any] | None = json.loads(summary.read_text()) if summary.exists() else None
+            data = self.environment["data"].get("train", {})
+            self.samples = int(data.get("samples", self.config["data"]["train_samples"]))  # of the training data
+            self.epoch_length = self.samples - self.samples % int(self.config["train"]["batch_size"])
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(
                 f"{path} cannot be compared: {error}. Was the run stopped before its first step?"
             ) from None
-
-    @property
-    def epoch_length(self) -> int:
-        """Samples that a training epoch consumes."""
-        return self.samples - self.samples % int(self.config["train"]["batch_size"])
-
-    @property
-    def samples(self) -> int:
-        """Training samples in the data set."""
-        return int(self.environment["data"].get("train", {}).get("samples", self.config["data"]["train_samples"]))
 
     def fingerprints(self, kind: str) -> dict[int, str]:
         """By epoch, where there is one."""

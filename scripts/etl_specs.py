@@ -6,13 +6,13 @@ For whoever has built the image from etl/Dockerfile and keeps the specs under ve
 run with data.etl.manage=auto tells the ETL of its own version from others.
 """
 
-import argparse
 import re
 import sys
 from pathlib import Path
 
 from etl.code import code_sha256
 from etl.request import CODE_VARIABLE
+from sources.command_line import command
 
 ETL = Path(__file__).resolve().parent.parent / "etl"
 SPECS = (ETL / "train.yaml", ETL / "val.yaml")
@@ -29,9 +29,7 @@ def updated(text: str, image: str) -> str:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.etl_specs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("scripts.etl_specs", __doc__)
     parser.add_argument("--image", default="", help="name of the image; default: as it is")
     image = parser.parse_args().image
     if not re.fullmatch(r"[^\s'\"#]*", image):

@@ -29,7 +29,7 @@ from aistore_data.upload.transfer import Outcome, Planned, plan, transfer
 from scripts.prepare.checks import ArchiveSums, check_photos, check_splits, inspect
 from scripts.prepare.flat import sort_in_place
 from scripts.prepare.sources import Source, open_source, sampled
-from sources.command_line import add_options, exit_code, positive, print_line
+from sources.command_line import add_options, command, exit_code, positive, print_line
 from sources.errors import ConfigError
 from sources.text import visible
 
@@ -125,11 +125,7 @@ def _report(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.prepare_imagenet",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command("scripts.prepare_imagenet", __doc__)
     parser.add_argument("source", nargs="+", type=Path, metavar="SOURCE", help="what you have; see above")
     parser.add_argument("dest", metavar="DEST", help="a folder, or ais://BUCKET; made if it does not exist")
     parser.add_argument(

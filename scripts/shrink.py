@@ -11,7 +11,6 @@ do it, and go on after a kill. For a bucket, shrink the folder and upload the re
 import argparse
 import io
 import json
-import os
 import statistics
 import sys
 import time
@@ -28,7 +27,7 @@ from aistore_data.upload.destination import SPLITS, Folder, opened_folder, prese
 from aistore_data.upload.items import Item, index_folder, items_of
 from aistore_data.upload.transfer import plan, transfer
 from etl.sample import CorruptSample, Key, Spec, transform
-from sources.command_line import exit_code, positive, print_line
+from sources.command_line import add_workers, command, exit_code, positive, print_line
 from sources.errors import ConfigError
 from sources.manifest import IMG_EXTENSIONS
 from sources.notices import collect
@@ -113,17 +112,13 @@ def measure(roots: Sequence[Path], names: Sequence[str]) -> list[tuple[float, fl
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.shrink", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("scripts.shrink", __doc__)
     parser.add_argument("source", metavar="SOURCE", help="a folder with train/ and val/")
     parser.add_argument("dest", metavar="DEST", help="another folder; made if it does not exist")
     parser.add_argument("--side", type=positive, required=True, help="of the short side, at most, in pixels")
     parser.add_argument("--quality", type=int, default=90, choices=range(1, 101), metavar="1…100", help="default: 90")
     parser.add_argument("--measure", type=positive, default=200, help="photos that are measured (default: 200)")
-    parser.add_argument(
-        "--workers", type=positive, default=max(4, len(os.sched_getaffinity(0))), help="processes (default %(default)s)"
-    )
+    add_workers(parser)
     options = parser.parse_args(arguments)
     if "://" in options.source or "://" in options.dest:
         parser.error(

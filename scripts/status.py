@@ -21,7 +21,6 @@ row for each run:
 A holder renews its lock every 10 s, so clocks may differ by 50 s. The exit code is 0, or 2 for a folder without runs.
 """
 
-import argparse
 import math
 import shutil
 import sys
@@ -33,12 +32,13 @@ from typing import Any
 
 import yaml
 
+from sources.command_line import command
 from sources.errors import ConfigError
+from sources.lease import LOCK_PREFIX
 from sources.text import visible
 from training.report.console import format_duration
 from training.report.output import put
 from training.run_dir.files import is_run_directory, read_lines, read_object
-from training.run_dir.lock import PREFIX as LOCK
 
 ALIVE_S = 60.0
 """So recent is a sign of life of a run that lives."""
@@ -56,7 +56,7 @@ class Run:
     """What a run directory tells of a run at the time ``now``; everything but the path may be missing."""
 
     def __init__(self, path: Path, now: float) -> None:
-        locks = list(path.glob(f"{LOCK}*"))
+        locks = list(path.glob(f"{LOCK_PREFIX}*"))
         changes = [-math.inf]
         for sign in (*locks, *(path / name for name in _SIGNS)):
             with suppress(FileNotFoundError):
@@ -72,6 +72,10 @@ class Run:
         is_evaluation = self.config.get("mode") == "evaluate"
         self.epochs = 0 if is_evaluation else int(self._config("train", "epochs", 0))  # 0: not known, too
         self.summary = read_object(path / "summary.json")
+        train = self.environment.get("data", {}).get("train", {})
+        samples = train.get("samples", self._config("data", "train_samples", 0) if self.environment else 0)
+        self.steps_per_epoch = int(samples) // int(self._config("train", "batch_size", 1))  # 0 if it is not known yet
+        self.kinds = ("train_step", "train_epoch") if self.epochs else ("val_epoch",)  # of the lines about its work
         self.preempted = (path / "PREEMPTED").exists()
         self.locked = bool(locks)  # a killed run leaves its lock behind
         self.age_s = max(0.0, now - max(changes))  # since the last sign of life; infinite if there was none
@@ -89,25 +93,15 @@ class Run:
         return "running" if lives else "died"
 
     @property
-    def steps_per_epoch(self) -> int:
-        """0 if it is not known yet."""
-        train = self.environment.get("data", {}).get("train", {})
-        samples = train.get("samples", self._config("data", "train_samples", 0) if self.environment else 0)
-        return int(samples) // int(self._config("train", "batch_size", 1))
-
-    @property
     def pace_s(self) -> float | None:
         """Seconds of a step in the last epoch, or since the last start, with the validations in between."""
         now = self.last
-        begin = now
-        for line in reversed(self.lines):
-            if line["attempt"] != now["attempt"] or line["step"] < now["step"] - self.steps_per_epoch:
-                break
-            if line["step"] < begin["step"]:
-                begin = line
+        attempt = [line for line in reversed(self.lines) if line["attempt"] == now["attempt"]]
+        recent = [line for line in attempt if line["step"] >= now["step"] - self.steps_per_epoch]
+        begin = min(recent, key=lambda line: line["step"], default=now)
         if begin is not now and now["time"] > begin["time"]:
             return float(now["time"] - begin["time"]) / float(now["step"] - begin["step"])
-        img_per_s = self.of_work("img_per_s")
+        img_per_s = self.of_last("img_per_s", *self.kinds)
         return self._config("train", "batch_size", 1) / img_per_s if img_per_s else None
 
     @property
@@ -116,11 +110,6 @@ class Run:
         if self.state != "running" or not self.epochs or not self.steps_per_epoch or self.pace_s is None:
             return None
         return (self.epochs * self.steps_per_epoch - self.last.get("step", 0)) * self.pace_s
-
-    def of_work(self, figure: str) -> Any:
-        """A figure of training's last line that has it, of validation's in an evaluation; None if no line does."""
-        kinds = ("train_step", "train_epoch") if self.epochs else ("val_epoch",)
-        return self.of_last(figure, *kinds)
 
     def of_last(self, figure: str, *kinds: str) -> Any:
         """A figure of the last line of these kinds that has it; None if no line does."""
@@ -149,14 +138,14 @@ def find(argument: Path) -> list[Path]:
 
 
 def _is_run(path: Path) -> bool:
-    return is_run_directory(path) or any(path.glob(f"{LOCK}*"))  # a lock alone: it has just begun
+    return is_run_directory(path) or any(path.glob(f"{LOCK_PREFIX}*"))  # a lock alone: it has just begun
 
 
 def row(run: Run) -> list[str]:
     """A run's cells, by ``_TITLES``."""
     acc1 = run.summary.get("acc1", run.of_last("acc1", "val_epoch"))
-    img_per_s = run.of_work("img_per_s") or run.summary.get("img_per_s")
-    data_wait = run.of_work("data_wait")
+    img_per_s = run.of_last("img_per_s", *run.kinds) or run.summary.get("img_per_s")
+    data_wait = run.of_last("data_wait", *run.kinds)
     return [
         str(run.path),
         run.state,
@@ -196,9 +185,7 @@ def table(rows: Iterable[list[str]], width: int | None = None) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.status", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("scripts.status", __doc__)
     parser.add_argument("run", nargs="+", type=Path, help="the directory of a run, or a folder of them")
     options = parser.parse_args(arguments)
     try:

@@ -8,7 +8,6 @@ shows what would be submitted and writes nothing; --multirun submits a job for e
 like. The exit code is 0, 1 if the cluster refused, or 2 for wrong usage or configuration.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -18,9 +17,11 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from scripts import k8s, slurm
 from scripts.submission import Submission
+from sources.command_line import command
 from sources.errors import ConfigError, UserError
 from training.config.compose import EXPECTED_ERRORS, check, explain, register, table
 from training.config.files import check_words
@@ -54,17 +55,12 @@ def resolve(overrides: list[str], multirun: bool) -> list[Submission]:
 
 def _compose(overrides: list[str], suffix: str) -> Submission:
     """With a run id of its own, as a job that Hydra sweeps over has."""
-    former = os.environ.get("RUN_ID")
-    os.environ["RUN_ID"] = (former or _START) + suffix
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = check(compose("config", overrides=overrides))
-            assert isinstance(config, Submission)
-            return config
-    finally:
-        os.environ.pop("RUN_ID")
-        if former is not None:
-            os.environ["RUN_ID"] = former
+    run_id = (os.environ.get("RUN_ID") or _START) + suffix
+    OmegaConf.register_new_resolver("run_id", lambda: run_id, replace=True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = check(compose("config", overrides=overrides))
+        assert isinstance(config, Submission)
+        return config
 
 
 def _check(config: Submission) -> None:
@@ -93,12 +89,8 @@ def _check(config: Submission) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     own = [(name, default, text[2:]) for name, default, text in describe_options(Submission) if "submit." in name]
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.submit",
-        description=__doc__,
-        epilog=f"options of the job (name=value; the default is shown):\n{table(own)}".replace("%", "%%"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    epilog = f"options of the job (name=value; the default is shown):\n{table(own)}".replace("%", "%%")
+    parser = command("scripts.submit", __doc__, epilog=epilog)
     targets: dict[str, Callable[[Submission, bool], None]] = {"slurm": slurm.submit, "k8s": k8s.submit}
     parser.add_argument("target", choices=targets)
     parser.add_argument("--dry-run", action="store_true", help="show what would be submitted")

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from sources.disk import cause, shown
 from sources.errors import UserError
@@ -18,14 +19,25 @@ def print_line(text: str) -> None:
     print(visible(text), file=sys.stderr, flush=True)
 
 
-def add_options(parser: argparse.ArgumentParser, replace: bool = True) -> None:
-    """The options that all of these commands have."""
-    parser.add_argument("--endpoint", default="", help="of the cluster; default: AIS_ENDPOINT")
-    parser.add_argument(
-        "--workers", type=positive, default=max(4, len(os.sched_getaffinity(0))), help="processes (default %(default)s)"
+def command(name: str, documentation: str | None, **more: Any) -> argparse.ArgumentParser:
+    """The parser of ``python -m name``, whose --help shows a module's documentation as it is written."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(
+        prog=f"python -m {name}", description=documentation, formatter_class=formatter, **more
     )
-    if replace:
-        parser.add_argument("--replace", action="store_true", help="replace what is there with another content")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that work in several processes."""
+    default = max(4, len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=positive, default=default, help="processes (default %(default)s)")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that bring a data set to a folder or a cluster."""
+    parser.add_argument("--endpoint", default="", help="of the cluster; default: AIS_ENDPOINT")
+    add_workers(parser)
+    parser.add_argument("--replace", action="store_true", help="replace what is there with another content")
 
 
 def exit_code(work: Callable[[], None]) -> int:

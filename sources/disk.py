@@ -142,11 +142,8 @@ def scratch_folder() -> Iterator[Path]:
             mine = path.lstat().st_uid == os.getuid() and not path.is_symlink()
             if mine and is_process_alive((path / _OWNER).read_text()) is False:
                 shutil.rmtree(path, ignore_errors=True)
-    whole = Path(tempfile.mkdtemp(prefix=PREFIX))
-    try:
-        (whole / _OWNER).write_text(json.dumps(myself()))
-        inside = whole / "files"
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as whole:
+        Path(whole, _OWNER).write_text(json.dumps(myself()))
+        inside = Path(whole, "files")
         inside.mkdir()
         yield inside
-    finally:
-        shutil.rmtree(whole, ignore_errors=True)

@@ -53,14 +53,11 @@ class ObjectError(Exception):
     def __init__(self, status: int, message: str, out_of_step: bool = False) -> None:
         super().__init__(status, message, out_of_step)
         self.status, self.message, self.out_of_step = status, message, out_of_step
+        self.corrupt_sample = status == 500 and "CorruptSample: " in message
+        """Whether the ETL says that the object is no image."""
 
     def __str__(self) -> str:
         return f"{self.message} (status {self.status})"
-
-    @property
-    def corrupt_sample(self) -> bool:
-        """Whether the ETL says that the object is no image."""
-        return self.status == 500 and "CorruptSample: " in self.message
 
 
 def out_of_step(message: str) -> ObjectError:

@@ -39,12 +39,10 @@ def _instead(root: Path, split: str) -> str:
         return f" Did you mean {shown(root.parent)}?"
     for below in ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC", *top.folders):
         if _holds_splits(root / below):
-            flat = below.endswith("CLS-LOC")
-            return (
-                f" Kaggle's data lie in {shown(root / below)}, whose val/ has no classes: {_command(root)} sorts them."
-                if flat
-                else f" Did you mean {shown(root / below)}?"
-            )
+            where = shown(root / below)
+            if below.endswith("CLS-LOC"):
+                return f" Kaggle's data lie in {where}, whose val/ has no classes: {_command(root)} sorts them."
+            return f" Did you mean {where}?"
     if archives := [name for name in top.archives if "ILSVRC" in name or name.endswith(".tar")]:
         return f" {shown(root / archives[0])} is an archive: {_command(root)} takes ImageNet's as they are."
     for name in top.folders:

@@ -3,13 +3,14 @@
 import os
 import sys
 import time
+from contextlib import AbstractContextManager
 
 SILENT_S = 1.0
 _LIVE_S = 0.5
 PLAIN_S = 10.0
 
 
-class Progress:
+class Progress(AbstractContextManager["Progress"]):
     """A live line on a terminal, a plain line every 10 s elsewhere; none for a task of less than a second.
 
     It goes to standard error, as this is no result, and where several processes run by RANK, from rank 0 alone. Use it
@@ -24,9 +25,6 @@ class Progress:
         self._enabled = os.environ.get("RANK", "0") == "0"
         self._begin = time.monotonic()
         self._due = self._begin + (SILENT_S if self._live else PLAIN_S)
-
-    def __enter__(self) -> "Progress":
-        return self
 
     def __exit__(self, *exception: object) -> None:
         """Say how much it was in the end, also if an error ended it."""

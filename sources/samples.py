@@ -1,5 +1,6 @@
 """Samples that are made here: of the bytes of files, or ready-made of random pixels."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
 
@@ -57,9 +58,8 @@ class SampleDataset(Source):
 
     def _fill(self, row: NDArray[np.uint8], epoch: int, index: int, view: int = 0) -> Substitution | None:
         """Make a sample, or that which is taken in its place, with the key of the first."""
-        reason, by, others = "", index, substitutes(self.manifest, index, self.seed)
-        spec = self.specs.at(epoch)
-        while True:
+        spec, reason, problem = self.specs.at(epoch), "", ""
+        for by in itertools.chain([index], substitutes(self.manifest, index, self.seed)):
             try:
                 make(row, self.reader.read(by), spec, Key(self.seed, epoch, index, view), self.wire)
             except CorruptSample as error:
@@ -67,13 +67,11 @@ class SampleDataset(Source):
                 problem = f"{self.locate(by)} is {error}"
                 if not self.replace:
                     raise DataError(f"{problem}. {advice(spec)}") from None
-                reason, other = reason or problem, next(others, None)
-                if other is None:
-                    raise DataError(f"{problem}, and no other sample of its class can be read.") from None
-                by = other
+                reason = reason or problem
             else:
                 self._odd += heard(self.locate, by, self.notices)
                 return Substitution(epoch, index, by, reason) if reason else None
+        raise DataError(f"{problem}, and no other sample of its class can be read.")
 
 
 class SyntheticDataset(Source):

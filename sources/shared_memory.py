@@ -19,11 +19,11 @@ class SharedMemory:
     Not in /dev/shm, which is 64 MB in a container unless somebody has thought of it.
     """
 
-    def __init__(self, size: int, fd: int | None = None) -> None:
+    def __init__(self, size: int, duplicate: Any = None) -> None:
+        """``duplicate``: of the descriptor of another process, from which this object came."""
         self.size = size
-        self._fd = os.memfd_create("imagenet-ais") if fd is None else fd
-        if fd is None:
-            os.ftruncate(self._fd, size)
+        self._fd = duplicate.detach() if duplicate else os.memfd_create("imagenet-ais")
+        os.ftruncate(self._fd, size)
         self.buffer = mmap.mmap(self._fd, size)
 
     def __del__(self) -> None:
@@ -31,11 +31,7 @@ class SharedMemory:
             os.close(self._fd)  # the arrays made of the buffer keep that alive
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self.size, reduction.DupFd(self._fd))  # type: ignore[attr-defined]
-
-
-def _attach(size: int, duplicate: Any) -> SharedMemory:
-    return SharedMemory(size, duplicate.detach())
+        return SharedMemory, (self.size, reduction.DupFd(self._fd))  # type: ignore[attr-defined]
 
 
 class SharedManifest(Manifest):

@@ -3,13 +3,16 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from sources.disk import cause, patiently, shown
 from sources.errors import ConfigError, DataError
 from sources.manifest import IMG_EXTENSIONS
+
+T = TypeVar("T")
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".7z", ".rar")
 
@@ -92,7 +95,7 @@ def images_below(
         try:
             status = entry.stat() if image or entry.is_symlink() or entry.is_dir() else None
         except OSError:
-            status = _stat(entry.path)
+            status = _asked(entry.path, entry.stat)
         if status is None:
             continue
         if stat.S_ISDIR(status.st_mode):
@@ -116,7 +119,7 @@ def kinds_of(folder: Path) -> str:
 
 def identity(folder: str) -> tuple[int, int]:
     """Device and number of a folder, which links to it share. Raises as ``top_of``."""
-    status = _stat(folder)
+    status = _asked(folder, lambda: os.stat(folder))  # noqa: PTH116  # a path of any bytes
     return status.st_dev, status.st_ino
 
 
@@ -151,24 +154,18 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as listing:
             return list(listing)
 
-    try:
-        return patiently(listed, PATIENCE_S)
-    except OSError as error:
-        raise cannot_read(folder, error) from None
+    return _asked(folder, listed)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Follows links. Raises for one that leads nowhere: it may have been a folder, or a photo."""
-    try:
-        return entry.is_dir() or (entry.is_symlink() and stat.S_ISDIR(entry.stat().st_mode))
-    except OSError as error:
-        raise cannot_read(entry.path, error) from None
+    return _asked(entry.path, lambda: entry.is_dir() or (entry.is_symlink() and stat.S_ISDIR(entry.stat().st_mode)))
 
 
-def _stat(path: str) -> os.stat_result:
-    """Follows links. Raises as ``top_of``."""
+def _asked(path: str, ask: Callable[[], T]) -> T:
+    """What the system answers of a path, with patience. Raises as ``top_of``."""
     try:
-        return patiently(lambda: os.stat(path), PATIENCE_S)  # noqa: PTH116  # a path of any bytes
+        return patiently(ask, PATIENCE_S)
     except OSError as error:
         raise cannot_read(path, error) from None
 

@@ -10,12 +10,10 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from aistore_data.client.access import Access, object_path
+from aistore_data.client.access import Access
 from aistore_data.client.answer import MOST_BYTES, Get
 from aistore_data.client.fetch import Fetcher
 from sources.errors import ObjectError
-
-__all__ = ["Access", "HttpReader", "object_path"]
 
 LEAST_RATE = 1 << 16
 """Bytes/s below which an answer is given up after ``Access.read_timeout_s``."""

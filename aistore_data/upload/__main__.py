@@ -5,7 +5,6 @@ was interrupted goes on where it was. The cluster is AIS_ENDPOINT's or --endpoin
 for token and TLS. ``python -m scripts.prepare_imagenet`` takes ImageNet as it was downloaded, and checks it.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from aistore_data.bucket.store import AisStore
 from aistore_data.upload.destination import open_bucket, opened_bucket
 from aistore_data.upload.items import index_folder, items_of
 from aistore_data.upload.transfer import Outcome, plan, transfer
-from sources.command_line import add_options, exit_code, print_line
+from sources.command_line import add_options, command, exit_code, print_line
 
 
 def upload(root: Path, store: AisStore, layout: Layout, workers: int, replace: bool = False) -> Outcome:
@@ -27,9 +26,7 @@ def upload(root: Path, store: AisStore, layout: Layout, workers: int, replace: b
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m aistore_data.upload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("aistore_data.upload", __doc__)
     parser.add_argument("root", type=Path, help="the folder that holds train/ and val/")
     parser.add_argument(
         "bucket", help="ais://NAME, made if it does not exist; or s3://NAME, gs://NAME, ais://#NAMESPACE/NAME"

@@ -43,9 +43,8 @@ def _apply(manifests: str, *options: str) -> str:
             "there is no kubectl on PATH: install it and choose your cluster as its context, or print the manifests "
             "with --dry-run and apply them elsewhere."
         )
-    done = subprocess.run(
-        [kubectl, "apply", "-f", "-", *options], input=manifests, capture_output=True, text=True, check=False
-    )
+    command = [kubectl, "apply", "-f", "-", *options]
+    done = subprocess.run(command, input=manifests, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ClusterError(f"kubectl apply failed, exit code {done.returncode}: {(done.stderr or done.stdout).strip()}")
     return done.stdout

@@ -10,12 +10,13 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from aistore_data.upload.items import Photo, Split
-from sources.errors import ConfigError, DataError
+from sources.errors import ConfigError, DataError, UserError
 from sources.manifest import IMG_EXTENSIONS
 from sources.progress_bar import Progress
 
@@ -34,6 +35,15 @@ _DAMAGED = (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError, R
 """What a damaged tar makes Python's readers raise, beside OSError."""
 
 
+@contextmanager
+def reading(path: str | Path, kind: type[UserError] = ConfigError) -> Iterator[None]:
+    """Raises ``kind``, in the system's words, for a file that cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{path} cannot be read: {error.strerror}.") from None
+
+
 class Slice(NamedTuple):
     """Bytes within an archive that is not compressed."""
 
@@ -44,11 +54,8 @@ class Slice(NamedTuple):
 
     def read(self) -> bytes:
         """The bytes."""
-        try:
-            with open(self.path, "rb", buffering=0) as file:
-                data = os.pread(file.fileno(), self.size, self.offset)
-        except OSError as error:
-            raise DataError(f"{self.path} cannot be read: {error.strerror}.") from None
+        with reading(self.path, DataError), open(self.path, "rb", buffering=0) as file:
+            data = os.pread(file.fileno(), self.size, self.offset)
         if len(data) < self.size:
             raise cut_short(self.path)
         return data
@@ -105,7 +112,7 @@ def _training_photos(path: str, progress: Progress) -> Iterator[tuple[str, str, 
 def _members(path: str, start: int = 0, end: int | None = None) -> Iterator[tuple[str, Slice]]:
     """(file name, place) of the files of the tar that ``path`` holds from ``start`` to ``end``."""
     try:
-        with _Headers(path) as file:
+        with reading(path), _Headers(path) as file:
             whole = os.fstat(file.fileno()).st_size
             if end is not None and end > whole:
                 raise cut_short(path)
@@ -116,8 +123,6 @@ def _members(path: str, start: int = 0, end: int | None = None) -> Iterator[tupl
         if "unexpected end of data" in str(error):
             raise cut_short(path) from None
         raise DataError(f"{path} is not a tar, or a damaged one: {error}.") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 class _Headers(io.FileIO):
@@ -200,13 +205,11 @@ def wnids_by_id() -> list[str]:
 
 def kind_of(path: Path) -> str:
     """``train``, ``val`` or ``devkit``: what an archive is by its first member; "" if it is none of these."""
+    with reading(path), open(path, "rb") as file:
+        if file.read(2) == b"\x1f\x8b":
+            return "devkit"
     try:
-        with open(path, "rb") as file:
-            if file.read(2) == b"\x1f\x8b":
-                return "devkit"
         first = next((name for name, _ in _members(str(path))), "")
     except DataError:
         return ""
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
     return "train" if first.endswith(".tar") else "val" if _is_photo(first) else ""

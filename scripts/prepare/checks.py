@@ -10,7 +10,7 @@ from PIL import Image
 
 from aistore_data.upload.items import Split
 from aistore_data.upload.transfer import Planned
-from scripts.prepare.archives import Slice
+from scripts.prepare.archives import Slice, reading
 from sources.errors import DataError
 from sources.manifest import IMG_EXTENSIONS
 
@@ -94,14 +94,11 @@ class ArchiveSums:
                 )
 
     def _read_until(self, path: str, end: int) -> None:
-        try:
-            with open(path, "rb", buffering=0) as file:
-                file.seek(self._read[path])
-                while self._read[path] < end and (piece := file.read(min(_READ_BYTES, end - self._read[path]))):
-                    self._digests[path].update(piece)
-                    self._read[path] += len(piece)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+        with reading(path, DataError), open(path, "rb", buffering=0) as file:
+            file.seek(self._read[path])
+            while self._read[path] < end and (piece := file.read(min(_READ_BYTES, end - self._read[path]))):
+                self._digests[path].update(piece)
+                self._read[path] += len(piece)
 
 
 def inspect(name: str, data: bytes) -> tuple[bytes, list[str]]:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aistore_data.upload.items import File, Photo, Split, photos_of
-from scripts.prepare.archives import read_devkit
+from scripts.prepare.archives import read_devkit, reading
 from scripts.prepare.kaggle import SOLUTION, solution, text_of
-from sources.errors import ConfigError, DataError
+from sources.errors import DataError
 from sources.folder import classes_of, manifest_of
 from sources.walk import Oddities, images_below, top_of
 
@@ -47,12 +47,11 @@ def index_flat(train: Path, val: Path, labels: Path, say: Callable[[str], None])
     for path, size in there:
         folder, _, name = path.rpartition("/")
         label = class_of.get(name) or class_of.get(name.rpartition(".")[0], "")
-        if label not in numbers or folder not in ("", label):
-            raise DataError(
-                f"{val}/{path} is of the class {label!r} by {labels}, which {train} does not have."
-                if folder in ("", label)
-                else f"{val}/{path} is of the class {label!r} by {labels}, and lies in another folder: remove it."
-            )
+        said = f"{val}/{path} is of the class {label!r} by {labels}"
+        if folder not in ("", label):
+            raise DataError(f"{said}, and lies in another folder: remove it.")
+        if label not in numbers:
+            raise DataError(f"{said}, which {train} does not have.")
         val_photos.append(Photo(f"{label}/{name}", numbers[label], size, File(f"{val}/{path}")))
     return [Split("train/", tuple(classes), photos), Split("val/", tuple(classes), val_photos)]
 
@@ -80,16 +79,13 @@ def sort_in_place(split: Split, root: Path) -> int:
 
 def _labels(path: Path, names: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
     """Photo, with or without its extension → class. ``names``: of all photos, sorted."""
-    try:
-        if path.is_dir():
+    if path.is_dir():
+        return _in_order(path, read_devkit(path), names)
+    with reading(path), open(path, "rb") as file:
+        if file.read(2) == b"\x1f\x8b":
             return _in_order(path, read_devkit(path), names)
-        with open(path, "rb") as file:
-            if file.read(2) == b"\x1f\x8b":
-                return _in_order(path, read_devkit(path), names)
-            file.seek(0)
-            text = text_of(file, str(path))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+        file.seek(0)
+        text = text_of(file, str(path))
     if text.startswith("ImageId,"):
         return solution(text, path)
     lines = [line.strip() for line in text.replace("\t", " ").replace(",", " ").splitlines() if line.strip()]

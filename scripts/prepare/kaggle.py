@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from aistore_data.upload.items import ByteSource, File, Photo, Split
+from scripts.prepare.archives import reading
 from sources.errors import ConfigError, DataError
 from sources.manifest import IMG_EXTENSIONS
 from sources.progress_bar import Progress
@@ -42,15 +43,13 @@ class Zipped(NamedTuple):
     def read(self) -> bytes:
         """The unpacked bytes. Not by ``zipfile``, which reads the list of 2 million files in each process."""
         try:
-            with open(self.path, "rb") as file:
+            with reading(self.path, DataError), open(self.path, "rb") as file:
                 file.seek(self.offset)
                 signature, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
                 file.seek(name + extra, os.SEEK_CUR)
                 data = file.read(self.packed)
             if self.method == zipfile.ZIP_DEFLATED:  # no more than it says, whatever is packed there
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.size + 1)
-        except OSError as error:
-            raise DataError(f"{self.path} cannot be read: {error.strerror}.") from None
         except (struct.error, zlib.error, ValueError, OverflowError) as error:
             raise self._damaged(str(error)) from None
         if signature != b"PK\3\4" or len(data) != self.size or zlib.crc32(data) != self.crc:
@@ -126,8 +125,8 @@ def _zip(source: Path, progress: Progress) -> tuple[dict[str, str], _Images]:
     texts: dict[str, str] = {}
     images: _Images = []
     try:
-        whole = source.stat().st_size
-        with zipfile.ZipFile(source) as archive:
+        with reading(source), zipfile.ZipFile(source) as archive:
+            whole = source.stat().st_size
             for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
                 name = entry.filename
                 if os.path.basename(name) in (SOLUTION, MAPPING):
@@ -144,8 +143,6 @@ def _zip(source: Path, progress: Progress) -> tuple[dict[str, str], _Images]:
                     progress.add(1)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:  # RuntimeError: encrypted
         raise DataError(f"{source} is cut short, or no zip: {error}. Download it again.") from None
-    except OSError as error:
-        raise ConfigError(f"{source} cannot be read: {error.strerror}.") from None
     for name in (SOLUTION, MAPPING):
         if name not in texts:
             raise DataError(f"{source} has no {name}: it is not imagenet-object-localization-challenge.zip.")

@@ -193,14 +193,9 @@ def _sbatch_options(options: SubmitConfig, run_dir: str) -> list[str]:
 
 def _sbatch(script: Path) -> str:
     """Queue a job; the answer is its id. Raises ClusterError with sbatch's own words."""
+    command = ["sbatch", "--parsable", str(script)]
     try:
-        process = subprocess.run(
-            ["sbatch", "--parsable", str(script)],
-            capture_output=True,
-            text=True,
-            timeout=_SBATCH_TIMEOUT_S,
-            check=False,
-        )
+        process = subprocess.run(command, capture_output=True, text=True, timeout=_SBATCH_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
         raise ClusterError(f"sbatch did not answer in {_SBATCH_TIMEOUT_S} s: is SLURM's controller up?") from None
     said = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in process.stderr.splitlines()]

@@ -15,7 +15,8 @@ from aistore.sdk import Client
 
 from aistore_data.bucket.listing import read_manifest
 from aistore_data.bucket.store import AisStore
-from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.access import Access, object_path
+from aistore_data.client.http_reader import HttpReader
 from aistore_data.etls import asking, lifecycle
 from etl.sample import Spec
 from tests.conformance.conftest import AIS, new_name

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 
-from aistore_data.client.http_reader import Access
+from aistore_data.client.access import Access
 from tests.conftest import ForkedTrain, Result, Zygote, make_small_folder
 from tests.support.faults import (
     ETL,

@@ -27,7 +27,8 @@ from aistore_data import ImageDataset
 from aistore_data.bucket import store as store_module
 from aistore_data.bucket.listing import read_manifest
 from aistore_data.bucket.store import AisStore
-from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.access import Access, object_path
+from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.etls import asking, lifecycle

@@ -14,7 +14,7 @@ import pytest
 from aistore import Client
 
 from aistore_data.bucket.store import AisStore
-from aistore_data.client.http_reader import Access
+from aistore_data.client.access import Access
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
 from tests.conftest import SMALL_MODEL, ForkedTrain, Result, Zygote, make_small_folder

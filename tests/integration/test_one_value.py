@@ -13,7 +13,7 @@ import torch
 
 from aistore_data.bucket.listing import read_manifest
 from aistore_data.bucket.store import AisStore
-from aistore_data.client.http_reader import Access
+from aistore_data.client.access import Access
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect, make_client
 from aistore_data.dataset.breaker import Breakers

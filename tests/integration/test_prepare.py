@@ -17,16 +17,17 @@ from PIL import Image
 
 from aistore_data.bucket.listing import read_manifest
 from aistore_data.bucket.store import AisStore, iter_objects
-from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.access import Access, object_path
+from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.upload.destination import CLAIMS, Claim
 from scripts.prepare import checks
 from scripts.prepare_imagenet import main
 from sources.folder import scan_folder
+from sources.lease import FolderLease
 from tests.conftest import PROJECT, write_image
 from tests.support import downloads
-from training.run_dir.lock import RunLock
 
 KINDS = ("archives", "kaggle", "kaggle_zip", "imagefolder", "parquet")
 OTHER = "--allow-other"
@@ -357,7 +358,7 @@ def test_an_archive_that_leads_out_of_the_folder(
 def test_two_at_once(prepare: Prepare, small_folder: Path, tmp_path: Path, access: Access) -> None:
     dest = tmp_path / "out"
     dest.mkdir()
-    with RunLock(dest, print):
+    with FolderLease(dest, "run_dir", print):
         refused = prepare(small_folder, dest, OTHER)
     assert refused.code == 2 and f"DEST={dest} is in use by another run, process" in refused.err
     assert not (dest / "train").exists()

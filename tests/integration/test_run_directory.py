@@ -12,9 +12,9 @@ from unittest import mock
 
 import pytest
 
+from sources.lease import LOCK_PREFIX, FolderLease
 from tests.conftest import SMALL_MODEL, TINY, Result, write_image
 from tests.integration.test_bad_input import error
-from training.run_dir.lock import PREFIX, RunLock
 
 Train = Callable[..., Result]
 
@@ -68,19 +68,19 @@ def test_a_run_is_repeated_by_what_it_printed(train_py: Train, train: Train, sma
 def test_two_runs_never_share_a_directory(train: Train, fork_train: Train, small_folder: Path) -> None:
     words = [f"data.root={small_folder}", *TINY]
     killed = fork_train(*words, accident="inside a step", number=2)
-    assert killed.code == -9 and len(list(killed.run_dir.glob(f"{PREFIX}*"))) == 1
-    with RunLock(killed.run_dir, print):
+    assert killed.code == -9 and len(list(killed.run_dir.glob(f"{LOCK_PREFIX}*"))) == 1
+    with FolderLease(killed.run_dir, "run_dir", print):
         for resume in ("auto", "never"):
             assert "run_dir=run is in use by another run, process" in error(train(*words, f"resume={resume}"), 2)
     finished = train(*words)
     assert finished.code == 0, finished.output
-    assert not list(finished.run_dir.glob(f"{PREFIX}*"))
+    assert not list(finished.run_dir.glob(f"{LOCK_PREFIX}*"))
 
 
 def test_what_a_run_left_that_was_killed_at_its_start_is_no_obstacle(train: Train, small_folder: Path) -> None:
     folder = Path("run")
     folder.mkdir()
-    (folder / f"{PREFIX}gone").write_text(json.dumps({"host": "gone", "pid": 1}))
+    (folder / f"{LOCK_PREFIX}gone").write_text(json.dumps({"host": "gone", "pid": 1}))
     (folder / "config.yaml.tmp").write_text("half")
     with mock.patch("sources.lease.STALE_S", 0.5):
         assert train(f"data.root={small_folder}", *TINY, "train.epochs=1").code == 0

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from aistore_data.bucket.store import AisStore, iter_objects
-from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.access import Access, object_path
+from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.etls import lifecycle

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from scripts import status
+from sources.lease import LOCK_PREFIX
 from tests.conftest import PROJECT, TINY, ForkedTrain, Result, Zygote, make_small_folder
 from tests.support.zygote import Request
-from training.run_dir.lock import PREFIX
 
 Train = Callable[..., Result]
 Show = Callable[..., dict[str, dict[str, str]]]
@@ -49,7 +49,7 @@ def doctored(run: Path, name: str, *without: str, age_s: float = 0.0, lock: bool
     for entry in without:
         (copy / entry).unlink()
     if lock:
-        (copy / f"{PREFIX}somebody").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+        (copy / f"{LOCK_PREFIX}somebody").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
     then = time.time() - age_s
     for path in copy.iterdir():
         os.utime(path, (then, then))
@@ -140,7 +140,7 @@ def test_states_by_what_is_there(done: Path, show: Show) -> None:
     long_ago = doctored(done, "long-ago", age_s=200_010)
     only_locked = done.with_name("only-locked")
     only_locked.mkdir()
-    (only_locked / f"{PREFIX}x").touch()
+    (only_locked / f"{LOCK_PREFIX}x").touch()
     shown = show(done.parent)
     assert {name: cells["state"] for name, cells in shown.items()} == {
         "run": "done", "lives": "running", "lock-ahead": "running", "silent": "died", "failed": "died",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.access import Access, object_path
+from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.sdk import connect, explain, make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.embedded.errors import EmbeddedError

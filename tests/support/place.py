@@ -11,7 +11,7 @@ import pytest
 from aistore import Client
 
 from aistore_data.bucket.store import AisStore
-from aistore_data.client.http_reader import Access
+from aistore_data.client.access import Access
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect, make_client
 from aistore_data.embedded import EmbeddedAIS

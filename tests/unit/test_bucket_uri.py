@@ -6,7 +6,7 @@ import pytest
 from aistore import Client
 
 from aistore_data.bucket.uri import parse_bucket, split_uri
-from aistore_data.client.http_reader import object_path
+from aistore_data.client.access import object_path
 from sources.errors import ConfigError
 from training.config.data_options import DataConfig
 

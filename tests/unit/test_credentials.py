@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from aistore_data.client.access import Access
 from aistore_data.client.credentials import Token, tls_context
-from aistore_data.client.http_reader import Access
 from sources.errors import ClusterError
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1In0.c2lnbmF0dXJl-_x"

@@ -130,7 +130,7 @@ def test_nothing_is_read_that_a_former_attempt_wrote() -> None:
 def test_a_rank_that_does_not_come_back_is_waited_for_as_long_as_the_store_says() -> None:
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=2))
     store.set("facts/1", json.dumps({"name": "of one that has ended"}))
-    with pytest.raises(dist.DistError):
+    with pytest.raises(UserError, match=r"in vain for 2 s \(meet_s\). The one that came has ended"):
         agree(store, World(0, 2), {})
 
 

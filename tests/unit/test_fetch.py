@@ -13,9 +13,9 @@ from contextlib import suppress
 
 import pytest
 
+from aistore_data.client.access import Access
 from aistore_data.client.answer import Get
 from aistore_data.client.fetch import Fetcher
-from aistore_data.client.http_reader import Access
 from sources.errors import ObjectError
 
 BODY = os.urandom(70_000)

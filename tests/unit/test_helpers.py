@@ -77,8 +77,7 @@ def test_a_mirror_that_ends_stops_the_run(tmp_path: Path, error: UserError, ends
             uploaded.set()
             raise error
 
-    with Faulty(config, said.append) as mirror:
-        mirror.on_end = ended.set
+    with Faulty(config, said.append, ended.set) as mirror:
         mirror.push((0, 1))
         assert uploaded.wait(30)
         mirror._wait()

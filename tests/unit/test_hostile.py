@@ -12,7 +12,7 @@ import pytest
 import xxhash
 from PIL import Image
 
-from aistore_data.client.http_reader import Access
+from aistore_data.client.access import Access
 from aistore_data.client.placement import Placement
 from aistore_data.dataset import policy
 from aistore_data.dataset.breaker import Breakers

@@ -14,7 +14,8 @@ from typing import ClassVar
 
 import pytest
 
-from aistore_data.client.http_reader import Access, HttpReader, object_path
+from aistore_data.client.access import Access, object_path
+from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.sdk import connect
 from sources.errors import ClusterError, ObjectError
 

@@ -15,15 +15,14 @@ import pytest
 
 from sources import lease
 from sources.errors import ConfigError, UserError
-from sources.lease import RENEW_S, STALE_S, FolderLease, myself
+from sources.lease import LOCK_PREFIX, RENEW_S, STALE_S, FolderLease, myself
 from tests.conftest import PROJECT
-from training.run_dir.lock import PREFIX, RunLock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from training.run_dir.lock import RunLock
-with RunLock(Path(sys.argv[1]), print):
+from sources.lease import FolderLease
+with FolderLease(Path(sys.argv[1]), "run_dir", print):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -40,7 +39,7 @@ def hold(folder: Path) -> "subprocess.Popen[str]":
 def leave(folder: Path, **changes: Any) -> Path:
     """A lock file as another holder would have left it."""
     content = myself() | changes
-    path = folder / f"{PREFIX}other"
+    path = folder / f"{LOCK_PREFIX}other"
     path.write_text(json.dumps(content))
     return path
 
@@ -75,8 +74,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_it_is_gone_afterwards_also_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), RunLock(tmp_path, print):
-        assert len(list(tmp_path.glob(f"{PREFIX}*"))) == 1
+    with pytest.raises(ZeroDivisionError), FolderLease(tmp_path, "run_dir", print):
+        assert len(list(tmp_path.glob(f"{LOCK_PREFIX}*"))) == 1
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
 
@@ -85,12 +84,15 @@ def test_a_second_run_is_refused_while_the_first_lives_and_follows_a_killed_one_
     tmp_path: Path, clock: Clock
 ) -> None:
     first = hold(tmp_path)
-    with pytest.raises(ConfigError, match=rf"in use by another run, process {first.pid} on "), RunLock(tmp_path, print):
+    with (
+        pytest.raises(ConfigError, match=rf"in use by another run, process {first.pid} on "),
+        FolderLease(tmp_path, "run_dir", print),
+    ):
         pass
     first.kill()
     os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is a zombie: that holds nothing
     before = clock.now
-    with RunLock(tmp_path, print):
+    with FolderLease(tmp_path, "run_dir", print):
         assert clock.now == before
     first.wait()
     assert not list(tmp_path.iterdir())
@@ -98,7 +100,7 @@ def test_a_second_run_is_refused_while_the_first_lives_and_follows_a_killed_one_
 
 def test_a_number_that_another_process_has_by_now_holds_nothing(tmp_path: Path) -> None:
     leave(tmp_path, pid=os.getppid(), started=1)
-    with RunLock(tmp_path, print):
+    with FolderLease(tmp_path, "run_dir", print):
         pass
 
 
@@ -106,7 +108,7 @@ def test_a_number_that_another_process_has_by_now_holds_nothing(tmp_path: Path) 
 def test_a_holder_elsewhere_is_watched(tmp_path: Path, clock: Clock, changes: dict[str, Any]) -> None:
     path = leave(tmp_path, **changes)
     said: list[str] = []
-    with RunLock(tmp_path, said.append):
+    with FolderLease(tmp_path, "run_dir", said.append):
         assert clock.now == 1000 + STALE_S
     assert len(said) == 1 and "waiting 30 s for a sign of life" in said[0]
 
@@ -116,21 +118,21 @@ def test_a_holder_elsewhere_is_watched(tmp_path: Path, clock: Clock, changes: di
     def renewed() -> None:
         os.utime(path, (0, clock.now))  # whatever the other machine's clock says
 
-    with pytest.raises(ConfigError, match="in use by another run"), RunLock(tmp_path, said.append):
+    with pytest.raises(ConfigError, match="in use by another run"), FolderLease(tmp_path, "run_dir", said.append):
         pass
     assert path.exists() and clock.now > 1000 + STALE_S + RENEW_S
 
 
 def test_half_a_lock_of_a_full_disk_goes_stale(tmp_path: Path, clock: Clock) -> None:
-    (tmp_path / f"{PREFIX}other").write_text('{"ho')
-    with RunLock(tmp_path, print):
+    (tmp_path / f"{LOCK_PREFIX}other").write_text('{"ho')
+    with FolderLease(tmp_path, "run_dir", print):
         assert clock.now == 1000 + STALE_S
     assert not list(tmp_path.iterdir())
 
 
 def test_the_holder_renews_it_and_notices_its_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEW_S", 0.01)
-    with RunLock(tmp_path, print) as held:
+    with FolderLease(tmp_path, "run_dir", print) as held:
         path = next(tmp_path.iterdir())
         before = path.stat().st_mtime_ns
         end = time.monotonic() + 30
@@ -158,7 +160,7 @@ def test_a_file_server_that_fails_for_a_moment_ends_no_renewing(
         renewed.set()
 
     monkeypatch.setattr(lease.os, "utime", utime)
-    with RunLock(tmp_path, said.append) as held:
+    with FolderLease(tmp_path, "run_dir", said.append) as held:
         assert renewed.wait(30)
         held.check()
     assert len(said) == 1 and "could not be renewed: [Errno 116] Stale file handle. It is tried again." in said[0]
@@ -167,7 +169,7 @@ def test_a_file_server_that_fails_for_a_moment_ends_no_renewing(
 @pytest.mark.usefixtures("quick")
 def test_a_loss_is_told_at_once(tmp_path: Path) -> None:
     lost = threading.Event()
-    with RunLock(tmp_path, print, on_loss=lost.set) as held:
+    with FolderLease(tmp_path, "run_dir", print, on_loss=lost.set) as held:
         held.path.unlink()
         assert lost.wait(30)
 
@@ -176,7 +178,7 @@ def test_a_file_server_that_cannot_tell_is_no_loss(tmp_path: Path, monkeypatch: 
     def stale(path: Path, mode: str) -> None:
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    with RunLock(tmp_path, print) as held, monkeypatch.context() as patch:
+    with FolderLease(tmp_path, "run_dir", print) as held, monkeypatch.context() as patch:
         patch.setattr("builtins.open", stale)
         held.check()
 
@@ -187,7 +189,7 @@ def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path: Path, _: int) -> N
     held, refused, together = [], [], threading.Barrier(8)
 
     def start() -> None:
-        mine = RunLock(tmp_path, print)
+        mine = FolderLease(tmp_path, "run_dir", print)
         together.wait()
         try:
             held.append(mine.__enter__())
@@ -205,7 +207,7 @@ def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path: Path, _: int) -> N
 
 def test_a_read_only_directory_is_named() -> None:
     for option, lock in (
-        ("run_dir", RunLock(Path("/proc/self"), print)),
+        ("run_dir", FolderLease(Path("/proc/self"), "run_dir", print)),
         ("DEST", FolderLease(Path("/proc/self"), "DEST", print)),
     ):
         with (

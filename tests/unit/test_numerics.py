@@ -10,7 +10,7 @@ import torch
 from sources.errors import ConfigError
 from training.config.schema import Config
 from training.engine.numerics import check_compiler, cpu_share, set_numerics
-from training.processes.rescue import explain_runtime_error
+from training.processes.rescue import in_words
 from training.processes.world import World
 
 
@@ -65,6 +65,10 @@ def test_compiling_without_a_compiler_is_a_sentence(monkeypatch: pytest.MonkeyPa
         check_compiler(torch.device("cuda"))
 
 
+def explained(error: Exception, *, compiled: bool) -> str:
+    return in_words(error, several=False, whole=False, compiled=compiled)
+
+
 def test_errors_of_torch_are_explained() -> None:
     from torch._inductor.exc import CppCompileError
 
@@ -75,11 +79,11 @@ def test_errors_of_torch_are_explained() -> None:
         except RuntimeError as error:
             raise RuntimeError("backend='inductor' raised:") from error
     except RuntimeError as error:
-        sentence = explain_runtime_error(error, compiled=True)
-        assert sentence is not None and sentence.startswith("train.compile=true: torch.compile failed")
+        sentence = explained(error, compiled=True)
+        assert sentence.startswith("train.compile=true: torch.compile failed")
         assert "Python.h: No such file" in sentence and "Leave out train.compile" in sentence and len(sentence) < 900
-        assert explain_runtime_error(error, compiled=False) is None
+        assert explained(error, compiled=False) == ""
     allocator = "[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory: you tried to"
     for error in (RuntimeError(allocator), MemoryError(), RuntimeError("std::bad_alloc")):
-        assert "this machine's memory is too small" in (explain_runtime_error(error, compiled=False) or "")
-    assert explain_runtime_error(RuntimeError("something else"), compiled=True) is None
+        assert "this machine's memory is too small" in explained(error, compiled=False)
+    assert explained(RuntimeError("something else"), compiled=True) == ""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import PROJECT
 from training.report.console import Console
-from training.report.output import Unfailing, put, put_error
+from training.report.output import put, put_error, unfailing
 
 PROGRAM = """
 import sys
@@ -53,7 +53,7 @@ def test_a_console_without_an_output(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_text_is_written_line_by_line_whole_and_with_escapes() -> None:
     read, write = os.pipe()
-    stream = Unfailing(write, "ascii")
+    stream = unfailing(write, "ascii")
     print("one", "two →", file=stream)
     print("half", end="", file=stream)
     assert os.read(read, 1000) == b"one two \\u2192\n"

@@ -9,7 +9,9 @@ from tests.unit.test_command_line import composed
 
 FOLDER = PROJECT / "conf" / "experiment"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if "# Published:" in path.read_text())
-ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \(([^)]+)\) \| ([\d.]+)–([\d.]+) \|", re.M)
+ROW = re.compile(
+    r"^\| `(\w+)` \| ([^|]+) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \(([^)]+)\) \| ([\d.]+)–([\d.]+) \|", re.M
+)
 
 
 def header(name: str) -> str:

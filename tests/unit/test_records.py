@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from sources.errors import UserError
+from sources.lease import FolderLease
 from tests.support.checkpoints import sound_state
 from training.config.schema import Config
 from training.report.metrics import Metrics
 from training.run_dir import checkpoint
-from training.run_dir.lock import RunLock
 from training.run_dir.records import RunDirectory, claim
 
 METRICS = Metrics(1.0, 50.0, 100.0, 4)
@@ -18,7 +18,7 @@ METRICS = Metrics(1.0, 50.0, 100.0, 4)
 def opened(folder: Path, step: int = 0) -> RunDirectory:
     config = Config(run_dir=str(folder))
     claim(config)
-    return RunDirectory(config, RunLock(folder, print), step)
+    return RunDirectory(config, FolderLease(folder, "run_dir", print), step)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "environment.json", "summary.json", "PREEMPTED"])
@@ -70,7 +70,7 @@ def test_resume_never_removes_a_link_and_not_what_it_leads_to(tmp_path: Path) ->
     (folder / "config.yaml").write_text("# imagenet-ais\n")
     (folder / "tensorboard").symlink_to(elsewhere)
     config = Config(run_dir=str(folder), resume="never")
-    with RunDirectory(config, RunLock(folder, print)):
+    with RunDirectory(config, FolderLease(folder, "run_dir", print)):
         assert (elsewhere / "precious").exists() and not (folder / "tensorboard").exists()
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aistore_data.client.access import Access, object_path
 from aistore_data.client.answer import Get
 from aistore_data.client.fetch import Fetcher
-from aistore_data.client.http_reader import Access, object_path
 from aistore_data.client.placement import Placement
 from aistore_data.dataset.breaker import FAILURES, Breakers
 from aistore_data.dataset.policy import Remote, Sample, SamplePolicy, etl_paths

@@ -43,7 +43,7 @@ CONCEPTS = {
     "atomic": "training/run_dir/checkpoint.py",
     "SIGTERM": "training/processes/preemption.py",
     "exit code 85": "training/processes/preemption.py",
-    "one run at a time": "training/run_dir/lock.py",
+    "one run at a time": "sources/lease.py",
     "metrics, TensorBoard": "training/run_dir/records.py",
     "ranks": "training/processes/world.py",
     "where a run goes on": "training/state/resume.py",

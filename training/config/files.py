@@ -8,9 +8,8 @@ holds, so all is counted before it is built.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml  # type: ignore[import-untyped]
 from hydra._internal.sources_registry import SourcesRegistry
@@ -19,7 +18,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
 from sources.errors import ConfigError
-from training.config.options import Names, is_former, with_present_names
+from training.config.options import MOVED, OF_JOBS, Names, with_present_names
 from training.run_dir.files import is_recorded
 
 _LARGEST = 1 << 20
@@ -42,8 +41,7 @@ _NAME = re.compile(r"[A-Za-z_][\w./@:-]*")
 _TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
 
 
-@dataclass(frozen=True)
-class _Rules:
+class _Rules(NamedTuple):
     """What a file may hold. A run's own record may be of an older version, and is read by today's names."""
 
     path: Path
@@ -209,7 +207,7 @@ def _entries(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
 def _check_entry(rules: _Rules, name: str, key: Any, value: Any) -> None:
     """Raise ConfigError unless ``name`` is an option, a group of options that all exist, or what our own files set."""
     where, of_hydra = f"{rules.path}, line {_line(key)}", name.split(".")[0] == "hydra"
-    if rules.is_recorded and is_former(name):
+    if rules.is_recorded and (name in MOVED or name == OF_JOBS):
         return
     if isinstance(value, yaml.MappingNode) and (of_hydra or name in rules.names.groups):
         for inner, inner_key, inner_value in _entries(value, f"{name}."):

@@ -56,16 +56,14 @@ class Option:
             several = " Several values are a sweep: add --multirun." if "," in value else ""
             known = ", ".join(self.choices)
             require(value in self.choices, f"{self.name} must be one of {known}, not {value!r}.{several}")
-        bounds = (self.low, self.high, self.above, self.below)
-        if all(bound is None for bound in bounds) or value is None:
+        if all(bound is None for bound in (self.low, self.high, self.above, self.below)) or value is None:
             return
         if isinstance(self.default, str):
             require(value == "auto" or isinstance(value, int), f"{self.name} must be auto or a number, not {value!r}.")
             if value == "auto":
                 return
         if self.low is not None and self.high is not None:
-            inside = self.low <= value <= self.high
-            require(inside, f"{self.name}={value} must be from {self.low:g} to {self.high:g}.")
+            require(self.low <= value <= self.high, f"{self.name}={value} must be from {self.low:g} to {self.high:g}.")
         if self.low is not None:
             require(value >= self.low, f"{self.name} must be {self.low:g} or more, not {value}.")
         if self.high is not None:
@@ -163,11 +161,6 @@ def literal(value: Any) -> Any:
     if isinstance(value, list):
         return [literal(item) for item in value]
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
-
-
-def is_former(name: str) -> bool:
-    """Whether a run may have recorded ``name``, an option or a group of them, that it has no more under that name."""
-    return name in MOVED or name == OF_JOBS
 
 
 def with_present_names(config: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -27,6 +27,7 @@ _NAMED = re.compile(r"(\+{0,2})([A-Za-z_][\w.]*)=", re.ASCII)
 _QUOTED = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*""", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z_./][\w./-]*", re.ASCII)
 _FUNCTION = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|str|int|float|bool)\s*\(.*\)", re.DOTALL)
+_LIST = re.compile(r"\s*\[(.*)\]\s*", re.DOTALL)
 _KEYWORDS = ("true", "false", "inf", "nan")
 
 
@@ -52,17 +53,14 @@ def _quote_override(word: str, sweep: bool, strings: set[str], lists: set[str]) 
     if match is None:
         return word
     name, value = match[2], word[match.end() :]
+    items = _LIST.fullmatch(value) if name in lists else None
     if name in strings:
         quoted = _quote_sweep(value) if sweep else _quote(value)
-    elif name in lists and _is_list(value) and not _follows(OverridesParser.create().parse_override, word):
-        quoted = f"[{','.join(_quote(item.strip()) for item in _split(value.strip()[1:-1]))}]"
+    elif items and not _follows(OverridesParser.create().parse_override, word):
+        quoted = f"[{','.join(_quote(item.strip()) for item in _split(items[1]))}]"
     else:
         quoted = value
     return word[: match.end()] + quoted
-
-
-def _is_list(value: str) -> bool:
-    return value.strip().startswith("[") and value.strip().endswith("]")
 
 
 def _follows(grammar: Callable[[str], object], text: str) -> bool:

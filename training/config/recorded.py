@@ -12,6 +12,9 @@ from training.config.options import values_of
 _SHORTEST = 8
 """Characters of a token that is looked for: a shorter one may be part of any word."""
 
+_LEAVE_IT_OUT = "and every option is recorded, in config.yaml and the checkpoints or in a job's script: leave it out"
+_KEEP_IT_IN_A_FILE = "and every line is recorded in the job's script: keep it in a file that you alone can read"
+
 _JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*")
 _IN_URL = re.compile(r"\w://[^/\s:@]*:[^/\s@]+@")
 _BEARER = re.compile(r"\bbearer\s+\S|--?(?:token|password)\s+[^\s-]", re.IGNORECASE)
@@ -38,14 +41,10 @@ def check_texts(config: Any) -> None:
         name = item.name
         if (len(token) >= _SHORTEST and token in text) or _JWT.search(text):
             raise ConfigError(
-                f"{name} holds a token, and every option is recorded, in config.yaml and the checkpoints or in a job's "
-                f"script: leave it out, and name a file that you alone can read, {TOKEN_FILE}=PATH."
+                f"{name} holds a token, {_LEAVE_IT_OUT}, and name a file that you alone can read, {TOKEN_FILE}=PATH."
             )
         if _IN_URL.search(text):
-            raise ConfigError(
-                f"{name} holds a URL with a password, and every option is recorded, in config.yaml and the checkpoints "
-                "or in a job's script: leave it out."
-            )
+            raise ConfigError(f"{name} holds a URL with a password, {_LEAVE_IT_OUT}.")
         if item.is_command:
             _check_command(name, text)
         if visible(text, keep="\n\t" if item.is_command else "\t") != text:  # last, since the sentence shows the text
@@ -60,12 +59,8 @@ def _check_command(name: str, line: str) -> None:
         read = variable != TOKEN and value.lstrip("\"'")[:1] in ("$", "`")  # it is elsewhere, and not recorded
         if _SECRET.fullmatch(variable.upper()) and not read:
             raise ConfigError(
-                f"{name} sets {variable}, and every line is recorded in the job's script: keep it in a file that "
-                "you alone can read, and let the line name that file, as "
+                f"{name} sets {variable}, {_KEEP_IT_IN_A_FILE}, and let the line name that file, as "
                 f"export {TOKEN_FILE}=PATH does for AIStore's token."
             )
     if _BEARER.search(line):
-        raise ConfigError(
-            f"{name} holds a token or a password, and every line is recorded in the job's script: keep it in a "
-            "file that you alone can read."
-        )
+        raise ConfigError(f"{name} holds a token or a password, {_KEEP_IT_IN_A_FILE}.")

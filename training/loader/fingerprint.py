@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sources.batch import Batch
-from training.processes.collectives import gather_on_main, sum_over_ranks
+from training.processes.collectives import gather_objects, gather_on_main
 
 PIXELS_OF_ONE_IN = {"off": 0, "sampled": 16, "full": 1}
 """How often the pixels are part of a sample's hash: where the position is a multiple of this. 0: no hashes at all."""
@@ -27,13 +27,10 @@ class Stream:
 
     def __init__(self, mode: str) -> None:
         self._one_in = PIXELS_OF_ONE_IN[mode]
+        self.enabled = self._one_in > 0
+        """Whether there will be a fingerprint."""
         self._total = 0
         self._codes: list[int] = []
-
-    @property
-    def enabled(self) -> bool:
-        """Whether there will be a fingerprint."""
-        return self._one_in > 0
 
     def add(self, batch: Batch) -> None:
         """A batch in CPU memory."""
@@ -57,10 +54,8 @@ class Stream:
 
 
 def total_over_ranks(total: int) -> int:
-    """The sum of an integer below 2**128 over all processes, modulo 2**128."""
-    parts = torch.tensor([total >> shift & 0xFFFFFFFF for shift in (0, 32, 64, 96)])
-    low_to_high = sum_over_ranks(parts).tolist()
-    return sum(part << 32 * place for place, part in enumerate(low_to_high)) % (1 << 128)
+    """The sum of an integer over all processes, modulo 2**128."""
+    return sum(gather_objects(total)) % (1 << 128)
 
 
 def codes_in_order(codes: torch.Tensor, share: int) -> torch.Tensor | None:

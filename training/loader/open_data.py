@@ -35,8 +35,8 @@ class Data:
     """In the order of their numbers; none for data=synthetic."""
 
 
-Opener = Callable[[Config, tuple[Specs, Specs], int, World, Callable[[str], None]], AbstractContextManager[Data]]
-"""Opens a source: with the specs of training and validation, and samples of a batch of one process."""
+Opener = Callable[[Config, int, World, Callable[[str], None]], AbstractContextManager[Data]]
+"""Opens a source, as ``open_data`` does."""
 
 
 def open_data(
@@ -46,7 +46,7 @@ def open_data(
 
     What it starts for the run, it stops at the end of the context. Raises ConfigError or ClusterError.
     """
-    return OPENERS[config.data.source](config, build_specs(config), batch_size, world, say)
+    return OPENERS[config.data.source](config, batch_size, world, say)
 
 
 def build_specs(config: Config) -> tuple[Specs, Specs]:
@@ -77,10 +77,8 @@ def _data(train: Source, val: Source, train_manifest: Manifest, val_manifest: Ma
 
 
 @contextmanager
-def _imagefolder(
-    config: Config, specs: tuple[Specs, Specs], batch_size: int, world: World, say: Callable[[str], None]
-) -> Iterator[Data]:
-    root, data = Path(config.data.root), config.data
+def _imagefolder(config: Config, batch_size: int, world: World, say: Callable[[str], None]) -> Iterator[Data]:
+    root, data, specs = Path(config.data.root), config.data, build_specs(config)
     train, val = map(share, scan_folder(root, say, with_train=config.mode == "train"))
     if (empty := np.flatnonzero(val.sizes == 0)).size:
         raise ConfigError(
@@ -97,9 +95,7 @@ def _imagefolder(
 
 
 @contextmanager
-def _bucket(
-    config: Config, specs: tuple[Specs, Specs], batch_size: int, world: World, say: Callable[[str], None]
-) -> Iterator[Data]:
+def _bucket(config: Config, batch_size: int, world: World, say: Callable[[str], None]) -> Iterator[Data]:
     # Imported here, so that a folder needs no SDK.
     from aistore_data.dataset.open_bucket import BucketOptions, default_workers, open_bucket
     from aistore_data.etls.lifecycle import EtlSettings
@@ -122,7 +118,7 @@ def _bucket(
     once: Callable[[Callable[[], Any]], Any] = partial(on_main, world)
     with (
         _listener(config, world, say) as listener,
-        open_bucket(options, specs, once, world.is_main, say, listener.notices) as (train, val, about),
+        open_bucket(options, build_specs(config), once, world.is_main, say, listener.notices) as (train, val, about),
     ):
         yield _data(train, val, train.remote.manifest, val.remote.manifest, about)
 
@@ -135,19 +131,16 @@ def _same(kind: type, *parts: Any) -> dict[str, Any]:
 
 def _listener(config: Config, world: World, say: Callable[[str], None]) -> Listener:
     """Of this process's loader workers; what they tell may concern its machine alone, so every rank says it."""
-
     aside = say if world.is_main else lambda text: put_error(f"rank {world.rank}: {text}")
     return Listener(config.data.patience_s, aside)
 
 
 @contextmanager
-def _synthetic(
-    config: Config, specs: tuple[Specs, Specs], batch_size: int, world: World, say: Callable[[str], None]
-) -> Iterator[Data]:
-    classes = config.model.num_classes or 1000
+def _synthetic(config: Config, batch_size: int, world: World, say: Callable[[str], None]) -> Iterator[Data]:
+    classes, (train, val) = config.model.num_classes or 1000, build_specs(config)
     yield Data(
-        SyntheticDataset(config.data.train_samples, specs[0], classes, batch_size),
-        SyntheticDataset(config.data.val_samples, specs[1], classes, batch_size),
+        SyntheticDataset(config.data.train_samples, train, classes, batch_size),
+        SyntheticDataset(config.data.val_samples, val, classes, batch_size),
         classes,
         {"source": "synthetic", "classes": classes},
     )

@@ -12,22 +12,15 @@ from training.processes.world import World
 Result = TypeVar("Result")
 
 
-def sum_over_ranks(values: torch.Tensor, operation: Any = dist.ReduceOp.SUM) -> torch.Tensor:
-    """The sum of a tensor over all processes, or what another ``operation`` makes of them, in place."""
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all processes, in place."""
     if dist.is_initialized():
-        dist.all_reduce(values, operation)
+        dist.all_reduce(values)
     return values
-
-
-def min_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """The smallest of a tensor over all processes, in place."""
-    return sum_over_ranks(values, dist.ReduceOp.MIN)
 
 
 def on_any_rank(*flags: bool) -> list[bool]:
     """Each flag as any rank has it; over gloo on CPU memory, so that nobody waits for a GPU."""
-    if not dist.is_initialized():
-        return list(flags)
     return [value > 0 for value in sum_over_ranks(torch.tensor([int(flag) for flag in flags])).tolist()]
 
 
@@ -69,8 +62,7 @@ def on_main(world: World, function: Callable[[], Result]) -> Result:
         if world.is_main:
             raise outcome
         raise SystemExit(outcome.exit_code)  # rank 0 says why
-    result: Result = outcome
-    return result
+    return outcome
 
 
 def from_main(value: Any) -> Any:

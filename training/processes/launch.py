@@ -10,7 +10,6 @@ the loopback alone.
 """
 
 import dataclasses
-import functools
 import os
 import signal
 import sys
@@ -78,7 +77,6 @@ def wait_for_saves() -> None:
         return
     close = PContext.close
 
-    @functools.wraps(close)
     def patient(self: Any, death_sig: Any = None, timeout: int = 30) -> None:
         close(self, death_sig, max(timeout, int(os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"])))
 

@@ -89,16 +89,6 @@ def undisturbed() -> Iterator[None]:
         raise Stopped(_Block.reason)
 
 
-class Late:
-    """What came after the last save of a run: it concerns what would be begun next."""
-
-    signal = ""
-
-
-def _heard() -> list[signal.Signals]:
-    return [name for name in _SIGNALS if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN]
-
-
 def silence() -> None:
     """Ignore the signals that ask to stop, when nothing is left to do but to exit."""
     for name in _SIGNALS:
@@ -112,34 +102,38 @@ class StopFlag:
     and after training, the first one does. Within ``echo_s`` seconds a signal is taken for the echo of the first one.
     """
 
+    late = ""
+    """What came after the last save of this process's last run: it concerns what would be begun next."""
+
     def __init__(self) -> None:
         self.requested = False
         self.deferred = False
         self.echo_s = 0.0
         self._first = 0.0
-        _Block.raised, Late.signal = None, ""
-        for name in _heard():
-            signal.signal(name, self._handle)
+        self._saved = False
+        _Block.raised, StopFlag.late = None, ""
+        for name in _SIGNALS:
+            if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN:
+                signal.signal(name, self._handle)
 
     def request(self) -> None:
         """Ask the run to stop, from any thread, as the first signal does while it is deferred."""
         self.requested = True
 
     def ignore_from_now_on(self) -> None:
-        """After the last save: a late signal must not fail a run that is done. It is remembered in ``Late``."""
-        for name in _heard():
-            signal.signal(name, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        Late.signal = signal.Signals(number).name
+        """After the last save: a late signal must not fail a run that is done. It is remembered."""
+        self._saved = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        reason = signal.Signals(number).name
+        if self._saved:
+            StopFlag.late = reason
+            return
         now = time.monotonic()
         if not self.requested:
             self._first = now
         again, self.requested = self.requested and now - self._first >= self.echo_s, True
         if again or not self.deferred:
-            reason = signal.Signals(number).name
             if _Block.raised is not None:  # the run cleans up
                 if now - _Block.raised > CLEAN_UP_S:
                     os._exit(EXIT_CODE)

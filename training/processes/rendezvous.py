@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -73,11 +73,10 @@ def meet(world: World, limit_s: float) -> Any:
     Waits in pieces of a second, so that signals are heard. Raises UserError after ``limit_s``.
     """
     host, port = _address(world)
+    where = f"{host}:{port} (MASTER_ADDR and MASTER_PORT)" if world.meeting_point == "env://" else world.meeting_point
     by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and world.meeting_point == "env://"
     serves = world.is_main and not by_agent
-    waiting = _Waiting(
-        f"rank {world.rank} waits at {_describe(world)} for " + ("torchrun" if by_agent else "rank 0"), limit_s
-    )
+    waiting = _Waiting(f"rank {world.rank} waits at {where} for {'torchrun' if by_agent else 'rank 0'}", limit_s)
     while True:
         try:
             return _store(host, port, serves, world.one_host and not by_agent, timedelta(seconds=limit_s))
@@ -85,7 +84,7 @@ def meet(world: World, limit_s: float) -> Any:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             if serves or waiting.is_over():
                 raise UserError(
-                    f"the {world.size} processes could not meet at {_describe(world)}: {reason} "
+                    f"the {world.size} processes could not meet at {where}: {reason} "
                     "If the port is in use, set MASTER_PORT to a free one; if the host is wrong, set MASTER_ADDR."
                 ) from None
         time.sleep(0.1)
@@ -113,10 +112,6 @@ def store_on_loopback(*arguments: Any, **words: Any) -> TCPStore:
     return TCPStore(**given)
 
 
-class NobodyCameError(UserError, dist.DistStoreError):
-    """Another process was waited for in vain."""
-
-
 class _Waiting:
     """Says after ``TELL_S`` seconds, and again from time to time, what is waited for; over after ``limit_s``."""
 
@@ -134,9 +129,10 @@ class _Waiting:
             self._next = max(waited, self._next) + 30
         return waited >= self.limit_s
 
-    def give_up(self, advice: str) -> NoReturn:
-        """Raise NobodyCameError."""
-        raise NobodyCameError(f"{self.what}: in vain for {self.limit_s:g} s (meet_s). {advice}")
+    def go_on(self, advice: str) -> None:
+        """Raise UserError if there is no time left."""
+        if self.is_over():
+            raise UserError(f"{self.what}: in vain for {self.limit_s:g} s (meet_s). {advice}")
 
 
 def _address(world: World) -> tuple[str, int]:
@@ -151,12 +147,6 @@ def _address(world: World) -> tuple[str, int]:
             "meet: set both to rank 0's host and a free port of it, or start the processes by torchrun."
         )
     return host, int(port)
-
-
-def _describe(world: World) -> str:
-    if world.meeting_point != "env://":
-        return world.meeting_point
-    return f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')} (MASTER_ADDR and MASTER_PORT)"
 
 
 def agree(store: Any, world: World, facts: dict[str, Any]) -> Any:
@@ -200,10 +190,8 @@ def agree(store: Any, world: World, facts: dict[str, Any]) -> Any:
 def _get(store: Any, key: str, waiting: _Waiting) -> bytes:
     """A value, once it is there. Raises UserError if it is not in time, and DistError if the store is gone."""
     while not _comes(store, key):
-        if waiting.is_over():
-            waiting.give_up("See why it did not start, or has ended.")
-    value: bytes = store.get(key)
-    return value
+        waiting.go_on("See why it did not start, or has ended.")
+    return store.get(key)
 
 
 def _comes(store: Any, key: str) -> bool:
@@ -221,5 +209,4 @@ def _facts_of(store: Any, rank: int, attempt: str, waiting: _Waiting) -> dict[st
         store.set(f"attempt/{facts['name']}", attempt)
         if _comes(store, f"{attempt}/{facts['name']}"):
             return facts
-        if waiting.is_over():  # those are facts of a process that has ended, or this one is slow
-            waiting.give_up("The one that came has ended.")
+        waiting.go_on("The one that came has ended.")  # those are its facts, or this one is slow

@@ -59,27 +59,18 @@ def in_words(error: Exception, *, several: bool, whole: bool, compiled: bool) ->
     train.compile is set.
     """
     text = str(error).strip()
-    first = text if whole else text.partition("\n")[0]
+    shown = text if whole else text.partition("\n")[0]
+    first = text.splitlines()[0] if text else type(error).__name__
     if isinstance(error, OSError) and error.errno in _OF_THE_HOST:
         name = f" {error.filename}" if error.filename else ""
         return f"this machine refused something:{name} {os.strerror(error.errno)} ({_OF_THE_HOST[error.errno]})."
     if several and isinstance(error, RuntimeError) and is_lost_peer(error):
-        return f"another process of the run has ended, and says why itself ({first})."
+        return f"another process of the run has ended, and says why itself ({shown})."
     if several and isinstance(error, RuntimeError) and "NCCL" in text:
         return (
-            f"the GPUs could not talk to each other ({first}). NCCL_DEBUG=WARN says more; NCCL_SOCKET_IFNAME names the "
+            f"the GPUs could not talk to each other ({shown}). NCCL_DEBUG=WARN says more; NCCL_SOCKET_IFNAME names the "
             "network interface, and each process needs a GPU of its own."
         )
-    return explain_runtime_error(error, compiled=compiled) or ""
-
-
-def explain_runtime_error(error: BaseException, *, compiled: bool) -> str | None:
-    """A sentence for an error that torch raised in a step; None for one that is nobody's but ours.
-
-    ``compiled``: whether train.compile is set.
-    """
-    text = str(error).strip()
-    first = text.splitlines()[0] if text else type(error).__name__
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return f"the GPU's memory is too small: raise train.accumulate. {error}"
     if "deterministic implementation" in first:
@@ -98,7 +89,7 @@ def explain_runtime_error(error: BaseException, *, compiled: bool) -> str | None
             "Leave out train.compile, or mend the compiler (a C++ compiler and Python's headers on CPUs, Triton and a "
             "C compiler on GPUs)."
         )
-    return None
+    return ""
 
 
 def give_up(run: Run, lost: Exception | None) -> NoReturn:

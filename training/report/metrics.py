@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from training.processes.collectives import min_over_ranks, sum_over_ranks
+from training.processes.collectives import gather_objects, sum_over_ranks
 
 _NEVER = 1 << 62
 
@@ -65,7 +65,7 @@ class Sums:
 
     def first_bad_step(self) -> int:
         """The first step with a loss that was not finite, on any rank."""
-        return int(min_over_ranks(self._bad_step).item())
+        return min(gather_objects(int(self._bad_step.item())))
 
 
 @dataclass

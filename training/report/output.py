@@ -51,13 +51,10 @@ class _Descriptor(io.FileIO):
         return len(content)
 
 
-class Unfailing(io.TextIOWrapper):
+def unfailing(descriptor: int, encoding: str = "utf-8") -> TextIO:
     """A text stream to such a descriptor, line by line; what the encoding lacks is written as an escape."""
-
-    def __init__(self, descriptor: int, encoding: str = "utf-8") -> None:
-        super().__init__(
-            _Descriptor(descriptor, "wb", closefd=False), encoding, "backslashreplace", line_buffering=True
-        )
+    raw: Any = _Descriptor(descriptor, "wb", closefd=False)
+    return io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=True)
 
 
 def never_fail() -> None:
@@ -71,4 +68,4 @@ def never_fail() -> None:
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper) or stream is None:
             descriptor, encoding = {"stdout": 1, "stderr": 2}[name], getattr(stream, "encoding", "utf-8")
-            setattr(sys, name, Unfailing(descriptor, encoding))
+            setattr(sys, name, unfailing(descriptor, encoding))

@@ -9,9 +9,9 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -24,8 +24,6 @@ from training.state.checkpoint_contents import KEYS
 
 _OURS = re.compile(r"collections OrderedDict|torch (Size|\w+Storage)|torch\._utils _rebuild_tensor_v2")
 """What the values of a checkpoint of ours are made of besides plain ones."""
-
-_T = TypeVar("_T")
 
 
 def save(folder: Path, state: dict[str, Any], also: Sequence[str] = ()) -> Path:
@@ -87,12 +85,11 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """
     last = folder / "last.pt"
     others = [*sorted(folder.glob("epoch-*.pt")), folder / "best.pt"]
-    state = _told(load, last)
-    if state:
+    if state := _told(last):
         return last, state
-    positions = [(position, path) for path in others if (position := _told(_position, path))]
+    positions = [(position, path) for path in others if (position := _position(path))]
     for _, path in sorted(positions, reverse=True):
-        if state := _told(load, path):
+        if state := _told(path):
             return path, state
     if any(path.exists() for path in [last, *others]):
         raise UserError(f"no checkpoint in {folder} can be read: restore one, or start over with resume=never.")
@@ -101,23 +98,23 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 def newest_position(folder: Path) -> tuple[int, int] | None:
     """(epoch, batches done) of the readable checkpoint that goes furthest; None if there is none."""
-    return max((position for path in folder.glob("*.pt") if (position := _told(_position, path))), default=None)
+    return max((position for path in folder.glob("*.pt") if (position := _position(path))), default=None)
 
 
-def _told(read: Callable[[Path], _T], path: Path) -> _T | None:
-    """What ``read`` answers of a checkpoint; None, and a sentence, if it is damaged; None if there is none."""
+def _told(path: Path, mmap: bool = False) -> dict[str, Any] | None:
+    """A checkpoint; None, and a sentence, if it is damaged; None if there is none."""
     if not path.exists():
         return None
     try:
-        return read(path)
+        return _read(path, mmap)
     except UserError as error:
         put(str(error))
         return None
 
 
-def _position(path: Path) -> tuple[int, int]:
-    state = _read(path, mmap=True)  # the tensors are left in the file
-    return state["epoch"], state["batches_done"]
+def _position(path: Path) -> tuple[int, int] | None:
+    state = _told(path, mmap=True)  # the tensors are left in the file
+    return (state["epoch"], state["batches_done"]) if state else None
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from sources.errors import UserError
+from sources.lease import FolderLease
 from training.config.schema import Config
 from training.processes.collectives import from_main, on_main, sum_over_ranks
 from training.processes.preemption import StopFlag
 from training.processes.world import World
 from training.report.console import Console
-from training.run_dir.lock import RunLock
 from training.run_dir.records import claim
 from training.run_dir.run_id import own_directory
 
@@ -30,16 +30,14 @@ SHARED_WITHIN_S = 20.0
 class Directory:
     """What rank 0 holds for all as long as ``stack`` lives; the other ranks have neither lock nor mirror."""
 
-    stop: StopFlag
     stack: ExitStack
-    lock: RunLock | None = None
+    lock: FolderLease | None = None
     mirror: "Mirror | None" = None
 
     def open_mirror(self, *, fresh: bool) -> None:
         """From here on, checkpoints can be uploaded, if there is a mirror; ``fresh`` as there. Raises ClusterError."""
         if self.mirror:
             self.mirror.take_over(fresh=fresh)
-            self.mirror.on_end = self.stop.request
             self.stack.enter_context(self.mirror)
 
     def complete_mirror(self, position: "Position") -> None:
@@ -58,12 +56,12 @@ def take_directory(config: Config, world: World, console: Console, stack: ExitSt
     config.run_dir = from_main(own_directory(config.run_dir) if world.is_main else "")
     lock, mirror = None, None
     if world.is_main:
-        lock = RunLock(Path(config.run_dir), console.say, on_loss=stop.request)
+        lock = FolderLease(Path(config.run_dir), "run_dir", console.say, on_loss=stop.request)
         if config.run_mirror:
             from training.run_dir.mirror import Mirror  # here, since the SDK's import takes a second
 
-            mirror = Mirror(config, console.say)
-    directory = Directory(stop, stack, lock, mirror)
+            mirror = Mirror(config, console.say, stop.request)
+    directory = Directory(stack, lock, mirror)
     on_main(world, lambda: _take(config, directory))
     _require_shared(config, world, lock)
     return directory
@@ -77,7 +75,7 @@ def _take(config: Config, directory: Directory) -> None:
         directory.mirror.fetch(wanted=config.resume != "never")
 
 
-def _require_shared(config: Config, world: World, lock: RunLock | None) -> None:
+def _require_shared(config: Config, world: World, lock: FolderLease | None) -> None:
     """Raise UserError on a rank that does not see rank 0's file in the run directory, and end the others."""
     if world.size == 1 or config.run_mirror:
         return

@@ -11,7 +11,6 @@ written again by the run that goes on.
 """
 
 import json
-import mmap
 import os
 import shutil
 import socket
@@ -20,9 +19,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 from aistore_data.bucket.store import AisStore, ObjectStore
 from aistore_data.bucket.uri import split_uri
@@ -31,7 +29,7 @@ from aistore_data.client.sdk import connect
 from sources.errors import ClusterError, ConfigError, ObjectError, UserError
 from training.config.schema import Config
 from training.run_dir import checkpoint
-from training.run_dir.files import ENTRIES, FETCHED, read_object, remove
+from training.run_dir.files import ENTRIES, FETCHED, Content, map_file, read_object, remove
 
 OWNER = "owner.json"
 _OWNER_KEYS = ("owner", "host", "run", "position")
@@ -41,11 +39,9 @@ _ANSWER_S = 60.0
 
 Position = tuple[int, int]
 """(epoch, batches done) of a checkpoint."""
-Content: TypeAlias = "bytes | MappedFile"
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The files of a run at a moment, by name."""
 
     position: Position
@@ -58,8 +54,11 @@ class Snapshot:
 class Mirror:
     """Fetches a run directory from its mirror; then, within its context, uploads what changes in it."""
 
-    def __init__(self, config: Config, say: Callable[[str], None]) -> None:
-        """That of ``config.run_mirror``; nothing is asked of it before ``fetch``."""
+    def __init__(self, config: Config, say: Callable[[str], None], on_end: Callable[[], None] = lambda: None) -> None:
+        """That of ``config.run_mirror``; nothing is asked of it before ``fetch``.
+
+        ``on_end`` is called from the thread that uploads when it ends for good; ``push`` raises why.
+        """
         self.failures = 0
         self._config = config
         self._store: ObjectStore
@@ -67,14 +66,13 @@ class Mirror:
         self._say = say
         self._id = uuid.uuid4().hex
         self._owner: dict[str, Any] = {}
-        self._names: set[str] = set()
-        self._uploaded: dict[str, tuple[int, ...]] = {}
+        self._mirrored: dict[str, tuple[int, ...]] = {}
+        """By name, all that is there, and the state of the file that it was made of; () if nobody knows."""
         self._run = ""
         self._replaces = False
         self._fault: ClusterError | None = None
         self._end: Exception | None = None
-        self.on_end: Callable[[], None] = lambda: None
-        """Called from the thread that uploads when it ends for good; ``push`` raises why."""
+        self._on_end = on_end
         self._changed = threading.Condition()
         self._pending: Snapshot | None = None
         self._busy = self._closing = False
@@ -89,11 +87,11 @@ class Mirror:
         uri = self._config.run_mirror
         self._store = _open_store(self._config)
         with self._asking("list it"):
-            self._names = {entry.name for entry in self._store.list("")}
-        if self._names and OWNER not in self._names:
+            self._mirrored = {entry.name: () for entry in self._store.list("")}
+        if self._mirrored and OWNER not in self._mirrored:
             raise ConfigError(f"run_mirror={uri} holds objects, but no mirror of a run: choose another prefix.")
-        self._owner = self._read_owner() if self._names else {}
-        if not wanted or LAST not in self._names:
+        self._owner = self._read_owner() if self._mirrored else {}
+        if not wanted or LAST not in self._mirrored:
             return
         own = checkpoint.newest_position(self._folder / "checkpoints")
         if own and self._owner["run"] != self._local_run():
@@ -106,14 +104,14 @@ class Mirror:
 
     def is_behind(self, position: Position) -> bool:
         """Whether the mirror lacks the end of a run that ended at ``position``."""
-        return self._owner.get("position") != list(position) or "summary.json" not in self._names
+        return self._owner.get("position") != list(position) or "summary.json" not in self._mirrored
 
     def take_over(self, *, fresh: bool) -> None:
         """Become the only one that writes; ``fresh``: the first upload replaces a former run. Raises ClusterError."""
         self._run = self._local_run()
         self._replaces = fresh
         self._write_owner(self._owner.get("run", self._run), self._owner.get("position"))
-        self._names.add(OWNER)
+        self._mirrored[OWNER] = ()
 
     def __enter__(self) -> "Mirror":
         self._thread.start()
@@ -155,7 +153,7 @@ class Mirror:
     def _download(self) -> None:
         begin, staging = time.monotonic(), self._folder / FETCHED
         remove(self._folder, [FETCHED])
-        names = sorted((name for name in self._names if _is_ours(name)), key=_order, reverse=True)
+        names = sorted((name for name in self._mirrored if _is_ours(name)), key=_order, reverse=True)
         try:
             for name in names:
                 (staging / name).parent.mkdir(parents=True, exist_ok=True)
@@ -163,11 +161,9 @@ class Mirror:
                     file.writelines(self._store.read(name))
             size = sum((staging / name).stat().st_size for name in names)
             remove(self._folder, ENTRIES)
-            for name in sorted(names, key=_order):  # config.yaml first: it tells a run directory
-                path = self._folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                (staging / name).replace(path)
-                self._uploaded[name] = _state(path)
+            for entry in sorted({name.split("/")[0] for name in names}, key=_order):
+                (staging / entry).replace(self._folder / entry)
+            self._mirrored |= {name: _state(self._folder / name) for name in names}
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         took = time.monotonic() - begin
@@ -177,8 +173,8 @@ class Mirror:
         files = [path for path in self._folder.rglob("*") if path.is_file()]
         paths = {path.relative_to(self._folder).as_posix(): path for path in files}
         states = {name: _state(path) for name, path in paths.items() if _is_ours(name)}
-        changed = [name for name, state in states.items() if self._uploaded.get(name) != state]
-        return Snapshot(position, states, {name: _map(paths[name]) for name in changed})
+        changed = [name for name, state in states.items() if self._mirrored.get(name) != state]
+        return Snapshot(position, states, {name: map_file(paths[name]) for name in changed})
 
     def _work(self) -> None:
         while not self._end:
@@ -188,7 +184,6 @@ class Mirror:
                 self._busy = snapshot is not None
             if snapshot is None:
                 return
-            end: Exception | None = None
             try:
                 self._upload(snapshot)
                 self._fault = None
@@ -197,12 +192,11 @@ class Mirror:
                 self._fault = error
                 self._say(f"{error} The next checkpoint will be tried ({self.failures} uploads failed so far).")
             except Exception as error:  # raised again where the run waits for it
-                end = error
+                self._end = error
+                self._on_end()
             with self._changed:
-                self._busy, self._end = False, end
+                self._busy = False
                 self._changed.notify_all()
-            if end:
-                self.on_end()
 
     def _upload(self, snapshot: Snapshot) -> None:
         """Raises ClusterError for what may pass, UserError if the mirror was taken over."""
@@ -213,23 +207,21 @@ class Mirror:
                 f"nothing is mixed up; its state is in {self._folder}."
             )
         if self._replaces:
-            self._delete(self._names - {OWNER})
+            self._delete(self._mirrored.keys() - {OWNER})
             self._write_owner(self._run, None)
             self._replaces = False
         for name in sorted(snapshot.contents, key=_order):
-            if self._uploaded.get(name) != snapshot.states[name]:
+            if self._mirrored.get(name) != snapshot.states[name]:
                 self._put(name, snapshot.contents[name])
-                self._uploaded[name] = snapshot.states[name]
-                self._names.add(name)
-        self._delete(self._names - snapshot.states.keys() - {OWNER})
+                self._mirrored[name] = snapshot.states[name]
+        self._delete(self._mirrored.keys() - snapshot.states.keys() - {OWNER})
         self._write_owner(self._run, snapshot.position)
 
     def _delete(self, names: set[str]) -> None:
         for name in sorted(names, key=_order, reverse=True):
             with self._asking(f"delete {name}"):
                 self._store.delete(name)
-            self._names.remove(name)
-            self._uploaded.pop(name, None)
+            del self._mirrored[name]
 
     def _read_owner(self) -> dict[str, Any]:
         try:
@@ -291,24 +283,10 @@ def _is_ours(name: str) -> bool:
 
 
 def _order(name: str) -> tuple[bool, bool, bool, str]:
-    """That of uploads: a reader who sees ``last.pt`` sees all that belongs to it."""
-    return name == LAST, name.startswith("checkpoints/"), name != "config.yaml", name
+    """A reader who sees ``last.pt`` sees all that belongs to it; config.yaml, by which a run is told, comes first."""
+    return name == LAST, name.split("/")[0] == "checkpoints", name != "config.yaml", name
 
 
 def _state(path: Path) -> tuple[int, ...]:
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-class MappedFile(mmap.mmap):
-    """A file's content as it is now, without reading it: it stays so when the file is replaced or grows."""
-
-    def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]
-        """By this requests knows a stream, which it sends in pieces and again where the proxy redirects it."""
-        return iter(lambda: self.read(1 << 16), b"")
-
-
-def _map(path: Path) -> Content:
-    with open(path, "rb") as file:
-        empty = path.stat().st_size == 0  # which cannot be mapped
-        return b"" if empty else MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -31,5 +31,4 @@ _Dumper.add_representer(str, _represent_text)
 
 def dump(documents: Iterable[Any]) -> str:
     """Documents of dicts, lists, strings, numbers, booleans and None, in their order."""
-    text: str = yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
-    return text
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)

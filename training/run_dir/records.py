@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,6 +18,7 @@ import torch
 import torchvision
 
 from sources.errors import ConfigError, UserError
+from sources.lease import LOCK_PREFIX, FolderLease
 from sources.substitutes import Substitution
 from training.config.files import load_file
 from training.config.options import literal
@@ -25,18 +26,16 @@ from training.config.schema import Config
 from training.processes.preemption import undisturbed
 from training.report.metrics import Metrics, Validation
 from training.run_dir import files
-from training.run_dir.lock import PREFIX as LOCK
-from training.run_dir.lock import RunLock
 from training.run_dir.plain_yaml import dump
 
 if TYPE_CHECKING:
     from training.run_dir.mirror import Mirror, Position
 
 
-class RunDirectory:
+class RunDirectory(AbstractContextManager["RunDirectory"]):
     """Appends metrics, writes the records, and mirrors figures to TensorBoard. Close it when done."""
 
-    def __init__(self, config: Config, lock: RunLock, step: int = 0, mirror: "Mirror | None" = None) -> None:
+    def __init__(self, config: Config, lock: FolderLease, step: int = 0, mirror: "Mirror | None" = None) -> None:
         """Open ``config.run_dir``, which ``claim`` has approved; resume=never empties it. Raises UserError.
 
         ``step``: how many steps of the run are done; what TensorBoard has of later ones is replaced. ``mirror``: where
@@ -59,9 +58,6 @@ class RunDirectory:
             _write(self.path / "config.yaml", config_yaml(config))
             self._metrics = _open_lines(self.path / "metrics.jsonl")
             self._stream = files.open_own(self.path / "stream.bin", os.O_RDWR | os.O_CREAT, "r+b")
-
-    def __enter__(self) -> "RunDirectory":
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._metrics.close()
@@ -188,9 +184,8 @@ def require_ours(config: Config) -> None:
     """Raise ConfigError if ``config.run_dir`` holds anything but a run of this trainer that may be gone on with."""
     path = Path(config.run_dir)
     try:
-        entries = (
-            {entry.name for entry in path.iterdir() if not entry.name.startswith(LOCK)} if path.exists() else set()
-        )
+        there = path.iterdir() if path.exists() else ()
+        entries = {entry.name for entry in there if not entry.name.startswith(LOCK_PREFIX)}
     except OSError as error:
         raise _not_writable(config, error) from None
     before_the_first_start = {"config.yaml.tmp", files.FETCHED, *files.OF_JOBS}

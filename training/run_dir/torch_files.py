@@ -45,18 +45,13 @@ def damage(path: Path) -> str:
 def pickled_names(path: Path) -> set[str]:
     """What the pickle of an archive of torch's makes values of, such as ``torch FloatStorage``; nothing is made.
 
-    Raises ValueError where there is no pickle, or one that is larger than 64 MB. Raises OSError.
+    ``path`` is an archive without damage. Raises ValueError where there is no pickle, or one that is larger than 64 MB.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            record = next(item for item in archive.infolist() if item.filename.endswith("/data.pkl"))
-            if record.file_size > 64 << 20:
-                raise ValueError("its pickle is larger than 64 MB")
-            operations = list(pickletools.genops(archive.read(record)))
-    except StopIteration:
-        raise ValueError("it holds no pickle") from None
-    except zipfile.BadZipFile as error:
-        raise ValueError(str(error)) from None
+    with zipfile.ZipFile(path) as archive:
+        record = next((item for item in archive.infolist() if item.filename.endswith("/data.pkl")), None)
+        if record is None or record.file_size > 64 << 20:
+            raise ValueError("it holds no pickle, or one that is larger than 64 MB")
+        operations = list(pickletools.genops(archive.read(record)))
     names = {str(argument) for code, argument, _ in operations if code.name in ("GLOBAL", "INST")}
     computed = {"a computed name" for code, _, _ in operations if code.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4")}
     return names | computed

@@ -73,13 +73,13 @@ def check(state: dict[str, Any]) -> None:
         _require(_is_number(value) and value > 0, f"scaler.{name}", value, "a number above 0")
     for name in ("growth_interval", "_growth_tracker") if scaler else ():
         _require(_is_int(scaler.get(name), 0), f"scaler.{name}", scaler.get(name), "a whole number from 0")
-    _check_position(state)
-    _check_progress(state)
     groups = {"config": ("data", "model", "optim", "train"), "environment": ("content", "data", "versions")}
     for where, names in groups.items():
         for name in names:
             part = state[where].get(name, {})
             _require(isinstance(part, dict), f"{where}.{name}", part, "a dict")
+    _check_position(state)
+    _check_progress(state)
 
 
 def check_fits(
@@ -147,8 +147,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _check_position(state: dict[str, Any]) -> None:
-    train = state["config"].get("train")
-    epochs = train.get("epochs") if isinstance(train, dict) else None
+    epochs = state["config"].get("train", {}).get("epochs")
     most = epochs if _is_int(epochs, 1) else 1_000_000
     epoch, batches, steps = state["epoch"], state["batches_done"], state["steps_per_epoch"]
     _require(_is_int(epoch, 0, most), "epoch", epoch, f"a whole number from 0 to {most}, its train.epochs")

@@ -7,8 +7,7 @@ which floats are added, which is worth a line.
 """
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from training.config.options import Option, options_of
 from training.config.schema import Config
@@ -27,8 +26,7 @@ _STATE = ("batches_done", "replaced")
 """Of a checkpoint, besides its configuration: whether some options matter depends on it."""
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """One thing that is not as it was."""
 
     name: str
@@ -59,15 +57,13 @@ def changes_of_rounding(before: dict[str, Any], now: dict[str, Any]) -> list[Dif
 def _changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
     state = {name: before[name] for name in _STATE if name in before}
     known = {item.name: item for item in options_of(Config)}
-    defaults = flatten(dataclasses.asdict(Config()))
+    defaults = flatten(dataclasses.asdict(Config())) | REMOVED
     sides = [defaults | flatten(side["config"]) | state for side in (before, now)]
-    changed = []
-    for name in dict.fromkeys((*known, *sides[0], *sides[1])):
-        pair = Difference(name, *(side.get(name, REMOVED.get(name)) for side in sides))
-        matters = name not in known or any(_matters(known[name], side) for side in sides)
-        if name not in _STATE and pair.before != pair.now and matters:
-            changed.append(pair)
-    return changed
+    return [
+        pair
+        for pair in _compare(*sides)
+        if pair.name not in known or any(_matters(known[pair.name], side) for side in sides)
+    ]
 
 
 def _matters(item: Option, values: dict[str, Any]) -> bool:

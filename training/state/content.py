@@ -15,10 +15,9 @@ count as changed: allow_changes=true goes on.
 """
 
 import hashlib
-import heapq
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from typing import Any
 import numpy as np
 
 from sources.errors import ObjectError, UserError
-from sources.folder import FolderReader
 from sources.manifest import Manifest
 from sources.samples import SampleDataset
 from sources.source import Source
@@ -60,12 +58,9 @@ def changes_of_content(before: dict[str, Any], now: dict[str, Any]) -> list[tupl
 
 
 def _describe(config: Config, split: Source) -> dict[str, Any]:
-    if isinstance(split, SampleDataset) and isinstance(split.reader, FolderReader):
-        reader = split.reader
-        folder = Path(reader.root)
-        return _of_folder(folder, reader.manifest) | _probe(
-            reader.manifest, lambda index: (folder / reader.manifest.name(index)).read_bytes()
-        )
+    if isinstance(split, SampleDataset):
+        folder, manifest = Path(split.reader.root), split.manifest
+        return _of_folder(folder, manifest) | _probe(manifest, lambda at: (folder / manifest.name(at)).read_bytes())
     if hasattr(split, "remote"):
         return _of_bucket(config, split.remote)
     return {}
@@ -73,26 +68,23 @@ def _describe(config: Config, split: Source) -> dict[str, Any]:
 
 def _of_folder(folder: Path, manifest: Manifest) -> dict[str, Any]:
     try:
-        times = np.fromiter(_times_of_change(folder, manifest), "<i8", len(manifest))
+        # There may be a million files, so nothing is done twice.
+        above, names, offsets = os.fsencode(folder) + b"/", manifest.names.tobytes(), manifest.offsets.tolist()
+        changes = (os.stat(above + names[start:end]).st_mtime_ns for start, end in itertools.pairwise(offsets))  # noqa: PTH116
+        times = np.fromiter(changes, "<i8", len(manifest))
         place = [os.path.realpath(folder), folder.stat().st_ino]
     except OSError:  # the sample itself will say what is wrong with it
         return {}
-    latest = heapq.nlargest(_NAMED, range(len(manifest)), key=times.tolist().__getitem__)
     newest = [
-        [f"{folder}/{manifest.name(index)}".encode(errors="replace").decode(), int(times[index])] for index in latest
+        [f"{folder}/{manifest.name(index)}".encode(errors="replace").decode(), int(times[index])]
+        for index in np.argsort(-times, kind="stable")[:_NAMED]
     ]
     return {"place": place, "stamps": hashlib.sha256(times.tobytes()).hexdigest(), "newest": newest}
 
 
-def _times_of_change(folder: Path, manifest: Manifest) -> Iterator[int]:
-    """In nanoseconds, of each sample's file. There may be a million of them, so nothing is done twice."""
-    above, names, offsets = os.fsencode(folder) + b"/", manifest.names.tobytes(), manifest.offsets.tolist()
-    for start, end in itertools.pairwise(offsets):
-        yield os.stat(above + names[start:end]).st_mtime_ns  # noqa: PTH116
-
-
 def _of_bucket(config: Config, remote: Any) -> dict[str, Any]:
-    from aistore_data.client.http_reader import HttpReader, object_path  # here, so that a folder needs no SDK
+    from aistore_data.client.access import object_path  # here, so that a folder needs no SDK
+    from aistore_data.client.http_reader import HttpReader
 
     manifest, reader = remote.manifest, HttpReader(remote.access)
     embedded = config.data.endpoint == "embedded"

@@ -6,6 +6,7 @@ What makes its samples is measured: "the same samples" is said of pixels, not of
 import dataclasses
 import functools
 import hashlib
+import itertools
 import platform
 import subprocess
 import sys
@@ -132,14 +133,11 @@ def samples_sha256(augmented: bool = False) -> str:
         Spec.val(24, 30, "bicubic"),
     )
     keys = (Key(0, 0, 0), Key(1, 2, 3), Key(5, 1, 70_000, 1))
-    for data in (_JPEG, _PPM):
-        for spec in specs:
-            for key in keys:
-                pixels = transform(data, spec, key)
-                digest.update(pixels.tobytes())
-                digest.update(through_wire(pixels, "jpeg").tobytes())
+    for data, spec, key in itertools.product((_JPEG, _PPM), specs, keys):
+        pixels = transform(data, spec, key)
+        digest.update(pixels.tobytes())
+        digest.update(through_wire(pixels, "jpeg").tobytes())
     policies = [Spec.train(32, augment=name, augment_interpolation="bilinear", jitter=0.3) for name in AUGMENTS]
-    for spec in policies if augmented else ():
-        for index in range(32):
-            digest.update(transform(_JPEG, spec, Key(2, 0, index)).tobytes())
+    for spec, index in itertools.product(policies if augmented else (), range(32)):
+        digest.update(transform(_JPEG, spec, Key(2, 0, index)).tobytes())
     return digest.hexdigest()

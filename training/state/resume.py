@@ -95,8 +95,7 @@ def _take_over_facts(
         before = facts.get("transform_input", config.model.weights in names_of_weights(config.model.name))
         now["transform_input"] = model.transform_input = before
     classes = now["classes"].split("/") if now["classes"] else []
-    warning = order_warning(f"the checkpoint {path}", Weights(path, {}, environment={"model": facts}), 0, classes)
-    if warning:
+    if warning := order_warning(f"the checkpoint {path}", Weights(path, {}, environment={"model": facts}), 0, classes):
         say(warning)
 
 
