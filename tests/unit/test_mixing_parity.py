@@ -1,5 +1,6 @@
 """Fifty steps of training equal those of torchvision's and timm's own code on the same batches and draws."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -65,7 +66,7 @@ def by_torchvision(config: TrainConfig, images: torch.Tensor, epoch: int, step: 
 
 def dense_targets(config: TrainConfig, labels: torch.Tensor, epoch: int, step: int, smoothing: float) -> torch.Tensor:
     """timm's, pair by pair: the partner of each is the other."""
-    mixup = pytest.importorskip("timm.data.mixup")
+    mixup = importlib.import_module("timm.data.mixup")
     targets = mixup.mixup_target(labels, CLASSES, 1.0, smoothing)
     for mix in mixing.plan(config, SEED, epoch, step, range(BATCH), SIDE, SIDE):
         for row in range(mix.first, mix.last, 2):
@@ -78,7 +79,7 @@ def steps_of_the_others(
     config: Config, dtype: torch.dtype, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], smoothing: float
 ) -> tuple[nn.Module, AveragedModel, Any]:
     """The model, torchvision's averages of it and timm's after all steps."""
-    model_ema = pytest.importorskip("timm.utils").ModelEmaV3
+    model_ema = importlib.import_module("timm.utils").ModelEmaV3
     model, train = network(dtype), config.train
     optimizer = torch.optim.SGD(model.parameters(), config.optim.lr, 0.9, weight_decay=config.optim.weight_decay)
     averages = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(train.ema_decay), use_buffers=True)
@@ -123,7 +124,7 @@ def config_of(**options: Any) -> Config:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_steps_with_binary_cross_entropy_are_those_of_torchvision_and_timm_bit_for_bit(smoothing: float) -> None:
-    losses = pytest.importorskip("timm.loss")
+    losses = importlib.import_module("timm.loss")
     config = config_of(loss="bce", label_smoothing=smoothing)
     ours = steps_of_ours(config, torch.float32)
     model, averages, timms = steps_of_the_others(config, torch.float32, losses.BinaryCrossEntropy(smoothing), smoothing)

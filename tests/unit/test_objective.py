@@ -1,5 +1,6 @@
 """The objective normalises by the model's own mean and std; a library of models is a builder and a line of a table."""
 
+import importlib
 import sys
 import types
 from typing import Any
@@ -72,7 +73,7 @@ def test_cross_entropy_of_a_mixture_is_that_of_dense_targets(smoothing: float) -
 @pytest.mark.parametrize("threshold", [0.0, 0.2])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_binary_cross_entropy_is_timms_bit_for_bit(smoothing: float, threshold: float) -> None:
-    mixup, losses = pytest.importorskip("timm.data.mixup"), pytest.importorskip("timm.loss")
+    mixup, losses = importlib.import_module("timm.data.mixup"), importlib.import_module("timm.loss")
     config = TrainConfig(loss="bce", label_smoothing=smoothing, bce_threshold=threshold)
     objective = Objective(config, Bundle(torch.nn.Identity(), HALVES, HALVES))
     logits, labels = torch.randn(64, 10), targets_of(64, 10).labels
