@@ -45,7 +45,7 @@ def in_pairs(transform: Any, rows: torch.Tensor, **params: Any) -> torch.Tensor:
 def by_torchvision(config: TrainConfig, images: torch.Tensor, epoch: int, step: int) -> torch.Tensor:
     """Normalised inputs, erased and mixed with torchvision's transforms; CutMix comes first, as ours."""
     drawn = SEED, epoch, step, range(BATCH), SIDE, SIDE
-    mixes = mixing.plan(config, *drawn)
+    mixes = mixing.plan(config, *drawn) if config.mixes else []
     images = images.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
     for mix in mixes:
         if mix.box:
@@ -68,7 +68,7 @@ def dense_targets(config: TrainConfig, labels: torch.Tensor, epoch: int, step: i
     """timm's, pair by pair: the partner of each is the other."""
     mixup = importlib.import_module("timm.data.mixup")
     targets = mixup.mixup_target(labels, CLASSES, 1.0, smoothing)
-    for mix in mixing.plan(config, SEED, epoch, step, range(BATCH), SIDE, SIDE):
+    for mix in mixing.plan(config, SEED, epoch, step, range(BATCH), SIDE, SIDE) if config.mixes else []:
         for row in range(mix.first, mix.last, 2):
             share = mix.share / (1 << mixing.SHARE_BITS)
             targets[row : row + 2] = mixup.mixup_target(labels[row : row + 2], CLASSES, share, smoothing)
