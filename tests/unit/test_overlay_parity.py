@@ -3,7 +3,7 @@
 The numbers of the right-hand side are written out here and not read from the overlays. Both sides get the same weights,
 batches and draws. All is in float64, as two things are computed in another order: a rate, which the libraries multiply
 step by step, and the cross entropy of a mixture, which is the sum of two here. After fifty steps weights and averages
-differ by less than 1e-12, and by less than 1e-9 where cross entropy is that of mixtures.
+differ by less than 1e-12, and with mixtures by less than 1e-9: Adam and LAMB blow up what differs where a gradient is 0.
 """
 
 import importlib
@@ -173,8 +173,7 @@ def test_fifty_steps_are_those_of_the_references(name: str) -> None:
     model, averages, expected_rates = by_the_others(reference)
     assert rates == pytest.approx(expected_rates, rel=1e-12, abs=1e-17)
     assert (ours.averages is None) == (averages is None)
-    two_cross_entropies = reference.loss == "ce" and {"mixup", "cutmix"} & reference.draws.keys()
-    tolerance = 1e-9 if two_cross_entropies else 1e-12
+    tolerance = 1e-9 if {"mixup", "cutmix"} & reference.draws.keys() else 1e-12
     pairs: list[tuple[Any, Any]] = [(ours.model, model)]
     if ours.averages and averages:
         pairs.append((ours.averages.model, averages.module))
