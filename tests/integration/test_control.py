@@ -155,7 +155,7 @@ def test_a_model_and_an_optimizer_of_timm_go_on_as_if_they_had_not_been_killed(
     words += ["optim.schedule=constant", "optim.reference_batch=24", "optim.layer_decay=0.7"]
     whole = train(*words, "train.epochs=2", "run_dir=whole")
     assert "lr 0.01 of the recipe's batch 24 becomes 0.005 for 12" in whole.output
-    assert "taken over from timm's timm/test_vit: data.val_resize=33, data.interpolation=bicubic" in whole.output
+    assert "taken over from timm/test_vit: data.val_resize=33, data.interpolation=bicubic" in whole.output
     train(*words, "train.epochs=1", "run_dir=part")
     part = train(*words, "train.epochs=2", "run_dir=part")
     assert part.summary()["state_sha256"] == whole.summary()["state_sha256"]

@@ -89,7 +89,7 @@ def test_crop_and_interpolation_are_timms_where_nothing_is_said(
     name: str, given: dict[str, Any], making: tuple[int, str], said: str | None
 ) -> None:
     config = Config(data=DataConfig(**given), model=ModelConfig(name))
-    expected = [] if said is None else [f"taken over from timm's {name}: {said}"]
+    expected = [] if said is None else [f"taken over from {name}: {said}"]
     assert settle(config) == expected and config.data.making == making
 
 

@@ -56,7 +56,7 @@ def settle(config: Config) -> list[str]:
     from training.model.timm_models import making
 
     taken = config.data.settle(*making(config.model.name, config.data.val_image_size))
-    return [f"taken over from timm's {config.model.name}: {', '.join(taken)}"] if taken else []
+    return [f"taken over from {config.model.name}: {', '.join(taken)}"] if taken else []
 
 
 def worker_count(config: Config, world: World, source: Source) -> int:
