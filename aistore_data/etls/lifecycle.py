@@ -179,6 +179,11 @@ def _no_etls(name: str, error: AISError) -> str:
     return f"ETL {name} cannot be looked at (status {error.status_code}): {said}"
 
 
+def default_dependencies() -> tuple[str, str]:
+    """The packages of a pod with the versions of this machine, as others might make other pixels."""
+    return f"numpy=={np.__version__}", f"pillow=={PIL.__version__}"
+
+
 def _init(client: Client, name: str, recipe: Recipe, code: str, settings: EtlSettings, say: Say) -> bool:
     """Start the ETL; False if there is one of this name by now."""
     options: dict[str, Any] = {
@@ -192,8 +197,7 @@ def _init(client: Client, name: str, recipe: Recipe, code: str, settings: EtlSet
         options |= {"image": settings.image, "IMAGENET_AIS_RECIPE": recipe}
     else:  # AIStore's image that runs a class of this Python's version
         options["image"] = f"aistorage/runtime_python:{sys.version_info.major}.{sys.version_info.minor}"
-        these = (f"numpy=={np.__version__}", f"pillow=={PIL.__version__}")  # others might make other pixels
-        options["PACKAGES"] = ",".join(settings.dependencies or these)
+        options["PACKAGES"] = ",".join(settings.dependencies or default_dependencies())
         options["ETL_CLASS_PAYLOAD"] = class_payload(TrainETL if recipe == "train" else ValETL)
     with _said_every(10, lambda s: say(f"ETL {name} is starting: {s:.0f} s")):
         try:
