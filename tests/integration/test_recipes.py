@@ -22,6 +22,7 @@ EVERYTHING = [
     *(*TINY, BATCH_NORM, *MIXED, "train.loss=bce", "train.label_smoothing=0.1", "data.sizes=['0:32','1:48','2:40']"),
     *("train.repeated_augmentation=2", "train.accumulate=3", "train.epochs=3", "optim.warmup_epochs=0.5"),
     *("train.checkpoint_every=2", "train.log_every=1", "data.fingerprint=full"),
+    *("data.augment=ta_wide", "data.augment_interpolation=bilinear", "data.jitter=0.2", "optim.clip_norm=1"),
 ]
 """On the small folder: 9 steps of 12 in 3 epochs, with checkpoints as those of ``test_repeatable``."""
 
