@@ -258,6 +258,7 @@ def test_objects_by_path_and_by_their_bytes(serve: Serve, monkeypatch: pytest.Mo
         ("POST", path(), 405, '{"detail":"Method Not Allowed"}'),
         ("PUT", "/health", 500, "CorruptSample"),
     ],
+    ids=range(14),  # urls have a folder of this process in them, and the processes of a run of tests compare names
 )
 def test_answers_are_those_of_the_sdk(pair: tuple[int, int], method: str, url: str, status: int, text: str) -> None:
     ours = ask(pair[0], method, url)
