@@ -3,6 +3,7 @@
 import argparse
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,6 +38,8 @@ def test_an_older_agent_waits_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "110")
     monkeypatch.setattr(launch, "PContext", Old)
+    newer = SimpleNamespace(name="shutdown_timeout")
+    monkeypatch.setattr(launch.dataclasses, "fields", lambda _: (newer,))
     launch.wait_for_saves()
     Old().close()
     monkeypatch.setattr(launch.dataclasses, "fields", lambda _: ())

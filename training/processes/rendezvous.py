@@ -80,7 +80,7 @@ def meet(world: World, limit_s: float) -> Any:
     while True:
         try:
             return _store(host, port, serves, world.one_host and not by_agent, timedelta(seconds=limit_s))
-        except (dist.DistError, OSError) as error:
+        except (RuntimeError, OSError) as error:  # DistError is one, and torch 2.6 raises others
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             if serves or waiting.is_over():
                 raise UserError(
@@ -109,7 +109,10 @@ def store_on_loopback(*arguments: Any, **words: Any) -> TCPStore:
     if given.get("is_master"):
         listener = socket.create_server((LOOPBACK, given["port"]))
         given |= {"port": listener.getsockname()[1], "master_listen_fd": listener.detach()}
-    return TCPStore(**given)
+    try:
+        return TCPStore(**given)
+    except NotImplementedError:  # torch 2.6, whose newer backend takes no socket that listens already
+        return TCPStore(**given, use_libuv=False)
 
 
 class _Waiting:
