@@ -73,6 +73,15 @@ def make_small_folder(root: Path) -> Path:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Of torch, for tests whose tensors are so small that more of them take longer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def small_folder(tmp_path: Path) -> Path:
     """An ImageFolder of 3 classes with 12 training and 5 validation images each."""
     return make_small_folder(tmp_path / "small")

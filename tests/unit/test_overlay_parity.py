@@ -8,7 +8,7 @@ differ by less than 1e-12, and with mixtures by less than 1e-9: Adam and LAMB bl
 
 import importlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,14 +30,7 @@ from training.state.train_state import TrainState
 
 Optimizer = torch.optim.Optimizer
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small take longer with more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def sgd(lr: float, decay: float) -> Callable[[nn.Module], Optimizer]:
