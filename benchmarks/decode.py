@@ -22,7 +22,8 @@ from benchmarks.measure import photo_folder
 from benchmarks.peers import BATCH, RESIZE, SIZE, Job, Round, peers, probe
 from benchmarks.results import Row, Table, begin, parser, rows, why
 from etl import Key, Spec, transform
-from etl.sample import NATIVE_VARIABLE, decode, horizontal_flip, native, random_resized_crop_box, random_words
+from etl.crop import horizontal_flip, random_resized_crop_box
+from etl.sample import NATIVE_VARIABLE, decode, native, random_words
 
 BASELINE = "torchvision PIL, to float"
 REFERENCE = "etl.transform, Pillow"

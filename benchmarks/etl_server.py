@@ -188,7 +188,7 @@ def request_of(path: Path, args: str) -> bytes:
 def arguments_of(index: int) -> str:
     """etl_args of sample ``index``."""
     from etl.request import Request, encode
-    from etl.sample import Key, Spec
+    from etl.spec import Key, Spec
 
     return encode(Request(Spec.train(), Key(0, 3, index)))
 

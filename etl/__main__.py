@@ -5,7 +5,8 @@ import json
 import sys
 
 from etl.request import BadRequest, answer, parse
-from etl.sample import POLICY_FIELDS, RECIPES, CorruptSample
+from etl.sample import CorruptSample
+from etl.spec import POLICY_FIELDS, RECIPES
 
 
 def main() -> int:

@@ -24,7 +24,8 @@ import numpy as np
 import PIL
 from PIL import Image, features
 
-from etl.sample import POLICY_FIELDS, RECIPES, VERSION, Key, Spec, native, shown, transform
+from etl.sample import native, transform
+from etl.spec import POLICY_FIELDS, RECIPES, VERSION, Key, Spec, shown
 
 PROTOCOL = 1
 DEFAULT_QUALITY = 90

@@ -26,7 +26,8 @@ from aistore_data.bucket.layout import METADATA_PREFIX
 from aistore_data.upload.destination import SPLITS, Folder, opened_folder, present, put
 from aistore_data.upload.items import Item, index_folder, items_of
 from aistore_data.upload.transfer import plan, transfer
-from etl.sample import CorruptSample, Key, Spec, transform
+from etl.sample import CorruptSample, transform
+from etl.spec import Key, Spec
 from sources.command_line import add_workers, command, exit_code, positive, print_line
 from sources.errors import ConfigError
 from sources.manifest import IMG_EXTENSIONS

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from etl.sample import Spec
+from etl.spec import Spec
 from sources.manifest import Manifest
 from sources.randomness import SUBSTITUTES, stream
 

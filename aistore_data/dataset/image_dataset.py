@@ -15,7 +15,8 @@ from aistore_data.client.access import Access, object_path
 from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.sdk import connect
 from aistore_data.etls.asking import EtlPaths, former_version, knows_policy, knows_tags
-from etl.sample import Key, Spec, transform
+from etl.sample import transform
+from etl.spec import Key, Spec
 from sources.errors import ClusterError
 from sources.shared_memory import share
 

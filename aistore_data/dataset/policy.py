@@ -27,7 +27,8 @@ from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import cluster_map, explain
 from aistore_data.dataset.breaker import Breakers
 from aistore_data.etls.asking import EtlPaths
-from etl.sample import CorruptSample, Key, Spec
+from etl.sample import CorruptSample
+from etl.spec import Key, Spec
 from sources.batch import Latencies
 from sources.errors import DataError, ObjectError, UnreachableError
 from sources.manifest import Manifest

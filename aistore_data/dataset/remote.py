@@ -15,7 +15,7 @@ from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.placement import Placement, splitmix64
 from aistore_data.dataset.policy import RAW_TIMEOUT_S, Remote, Sample, SamplePolicy, etl_paths, uname
 from aistore_data.etls.asking import EtlPaths
-from etl.sample import Spec
+from etl.spec import Spec
 from sources.batch import Counts, Filled, Keys
 from sources.errors import DataError, ObjectError
 from sources.manifest import Manifest

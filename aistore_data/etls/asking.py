@@ -13,7 +13,8 @@ from aistore_data.client.access import object_path, printable
 from aistore_data.client.http_reader import HttpReader
 from etl.code import code_sha256
 from etl.request import Request, Wire, encode, stated
-from etl.sample import POLICY_FIELDS, CorruptSample, Key, Spec, transform
+from etl.sample import CorruptSample, transform
+from etl.spec import POLICY_FIELDS, Key, Spec
 from sources.errors import ClusterError, ObjectError
 from sources.manifest import Manifest
 

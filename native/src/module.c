@@ -12,7 +12,7 @@
 #include "markers.h"
 #include "sample.h"
 
-#define SAMPLE_VERSION 1 /* VERSION of etl/sample.py: the definition of the pixels */
+#define SAMPLE_VERSION 1 /* VERSION of etl/spec.py: the definition of the pixels */
 #define REVISION 2 /* of the answers: raised where an older module's were not Pillow's; etl/sample.py asks for the newest */
 #define LONGEST 65500 /* pixels on a side of an output; as libjpeg's limit for a photo */
 #define TEXT(x) #x

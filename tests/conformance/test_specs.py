@@ -18,7 +18,7 @@ from aistore_data.bucket.store import AisStore
 from aistore_data.client.access import Access, object_path
 from aistore_data.client.http_reader import HttpReader
 from aistore_data.etls import asking, lifecycle
-from etl.sample import Spec
+from etl.spec import Spec
 from tests.conformance.conftest import AIS, new_name
 from tests.conftest import PROJECT, write_image
 

@@ -33,8 +33,9 @@ from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.etls import asking, lifecycle
 from etl.request import BadRequest, Request, encode
-from etl.sample import Key, Spec, transform
+from etl.sample import transform
 from etl.server import TrainETL
+from etl.spec import Key, Spec
 from sources import progress_bar
 from sources.errors import ClusterError
 from sources.folder import scan_folder

@@ -24,7 +24,9 @@ import numpy as np, PIL
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, hflip, resize, resized_crop
-from etl.sample import Key, Spec, horizontal_flip, random_resized_crop_box, random_words, transform
+from etl.spec import Key, Spec
+from etl.crop import horizontal_flip, random_resized_crop_box
+from etl.sample import random_words, transform
 
 def differences(ours, theirs):
     return int(np.abs(ours.astype(np.int16) - np.asarray(theirs)).max())

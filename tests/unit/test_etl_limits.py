@@ -19,8 +19,8 @@ import etl.protocol
 import etl.server
 from etl.limits import Limits
 from etl.request import BadRequest, Request, encode
-from etl.sample import Key, Spec
 from etl.server import TrainETL
+from etl.spec import Key, Spec
 from tests.support.fuzz import mutated
 from tests.unit.test_etl_server import (
     DATA,

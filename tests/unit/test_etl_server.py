@@ -36,8 +36,8 @@ from aistore_data.etls.lifecycle import class_payload
 from etl.limits import Limits
 from etl.protocol import ObjectProtocol
 from etl.request import Request, answer, encode, proof, stated
-from etl.sample import Key, Spec
 from etl.server import QUICK_BYTES, THREADS, TrainETL, ValETL
+from etl.spec import Key, Spec
 from tests.conftest import PROJECT
 
 PHOTO = Path(__file__).parent / "vectors" / "rgb420.jpg"

@@ -18,7 +18,8 @@ from aistore_data.dataset import policy
 from aistore_data.dataset.breaker import Breakers
 from aistore_data.dataset.policy import Remote
 from aistore_data.dataset.remote import RemoteDataset
-from etl.sample import Key, Spec, transform
+from etl.sample import transform
+from etl.spec import Key, Spec
 from sources.manifest import Manifest, checksum_digest
 from sources.samples import through_wire
 from tests.support.certificates import Authority

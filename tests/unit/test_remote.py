@@ -15,7 +15,8 @@ from aistore_data.dataset.breaker import FAILURES, Breakers
 from aistore_data.dataset.policy import Remote, Sample, SamplePolicy, etl_paths
 from aistore_data.dataset.remote import RemoteDataset
 from etl.request import Request, encode, statement
-from etl.sample import Key, Spec, transform
+from etl.sample import transform
+from etl.spec import Key, Spec
 from sources.batch import Latencies
 from sources.errors import DataError, ObjectError
 from sources.manifest import Manifest

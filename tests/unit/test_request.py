@@ -19,8 +19,9 @@ from etl.__main__ import main
 from etl.files import query_of
 from etl.limits import Limits
 from etl.request import LABEL, PROOF_BYTES, BadRequest, Request, answer, encode, label, parse, proof, proved, statement
-from etl.sample import RECIPES, CorruptSample, Key, Spec, transform
+from etl.sample import CorruptSample, transform
 from etl.server import TrainETL
+from etl.spec import RECIPES, Key, Spec
 from tests.conftest import PROJECT
 
 DATA = (Path(__file__).parent / "vectors" / "rgb420.jpg").read_bytes()

@@ -18,20 +18,11 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from etl import CorruptSample, Key, Spec, transform
+from etl.crop import center_crop, horizontal_flip, random_resized_crop_box, resized_shape
+from etl.fixed_point import exp2_q32, log2_q32
 from etl.resize import resize, resize_window
-from etl.sample import (
-    _LOGARITHMS,
-    _REMEMBERED,
-    NATIVE_VARIABLE,
-    VERSION,
-    _exp2_q32,
-    _log2_q32,
-    center_crop,
-    horizontal_flip,
-    random_resized_crop_box,
-    random_words,
-    resized_shape,
-)
+from etl.sample import _LOGARITHMS, _REMEMBERED, NATIVE_VARIABLE, random_words
+from etl.spec import VERSION
 from tests.conftest import PROJECT
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -74,9 +65,9 @@ def test_samples_equal_the_committed_vectors(
 
 def test_fixed_point_logarithm_and_power_are_close_to_the_real_ones() -> None:
     for value in (1 / 16, 0.3, 0.75, 1.0, 4 / 3, 2.0, 15.9):
-        assert abs(_log2_q32(round(value * 2**32)) / 2**32 - math.log2(value)) < 2e-9
+        assert abs(log2_q32(round(value * 2**32)) / 2**32 - math.log2(value)) < 2e-9
     for exponent in (-4.0, -0.415, -1e-9, 0.0, 0.415, 3.99):
-        assert _exp2_q32(round(exponent * 2**32)) / 2**32 == pytest.approx(2**exponent, rel=2e-9)
+        assert exp2_q32(round(exponent * 2**32)) / 2**32 == pytest.approx(2**exponent, rel=2e-9)
 
 
 def test_boxes_are_distributed_as_torchvisions() -> None:

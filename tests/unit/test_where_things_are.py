@@ -39,7 +39,7 @@ CONCEPTS = {
     "the permutation of an epoch": "training/loader/order.py",
     "optimiser": "training/optim/optimizers.py",
     "learning rate": "training/optim/schedule.py",
-    "decode, crop, flip": "etl/sample.py",
+    "from bytes to pixels": "etl/sample.py",
     "atomic": "training/run_dir/checkpoint.py",
     "SIGTERM": "training/processes/preemption.py",
     "exit code 85": "training/processes/preemption.py",

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from etl.policies import MOST_LAYERS, MOST_MAGNITUDE, MOST_MAGNITUDE_OF_TIMM
-from etl.sample import AUGMENTS
+from etl.spec import AUGMENTS
 from training.config.options import free, group, option, require, where
 
 

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from etl.sample import Box, _exp2_q32, _log2_q32, _q32
+from etl.crop import Box
+from etl.fixed_point import exp2_q32, log2_q32, q32
 from sources.randomness import ERASING, stream
 
-_AREA = _q32(0.02), _q32(0.33)
+_AREA = q32(0.02), q32(0.33)
 """Smallest and largest share of the image's area."""
-_LOG_ASPECT = _log2_q32(_q32(0.3)), _log2_q32(_q32(3.3))
+_LOG_ASPECT = log2_q32(q32(0.3)), log2_q32(q32(3.3))
 """Of height / width, to base 2."""
 _ATTEMPTS = 10
 _BLOCKS = 11
@@ -29,7 +30,7 @@ def plan(
     """(row, box) of what is erased of the samples at ``places`` of the global batch of a step."""
     generator = stream(seed, ERASING, (0, step, epoch), blocks=_BLOCKS * places.start)
     words = generator.random_raw(4 * _BLOCKS * len(places)).reshape(len(places), -1)
-    chosen = np.flatnonzero(words[:, 0] >> np.uint64(32) < _q32(probability)).tolist()
+    chosen = np.flatnonzero(words[:, 0] >> np.uint64(32) < q32(probability)).tolist()
     boxes = ((row, erased_box(words[row].tolist(), height, width)) for row in chosen)
     return [(row, box) for row, box in boxes if box]
 
@@ -39,7 +40,7 @@ def erased_box(words: Sequence[int], height: int, width: int) -> Box | None:
     for attempt in range(_ATTEMPTS):
         u_area, u_aspect, u_top, u_left = (word >> 32 for word in words[1 + 4 * attempt : 5 + 4 * attempt])
         area = height * width * (_AREA[0] + ((_AREA[1] - _AREA[0]) * u_area >> 32))
-        aspect = _exp2_q32(_LOG_ASPECT[0] + ((_LOG_ASPECT[1] - _LOG_ASPECT[0]) * u_aspect >> 32))
+        aspect = exp2_q32(_LOG_ASPECT[0] + ((_LOG_ASPECT[1] - _LOG_ASPECT[0]) * u_aspect >> 32))
         # round(sqrt(x)) = floor((sqrt(4x) + 1) / 2); area and aspect have 32 fractional bits each.
         tall = (math.isqrt(area * aspect >> 62) + 1) >> 1
         wide = (math.isqrt(4 * area // aspect) + 1) >> 1

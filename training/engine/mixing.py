@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import torch
 
-from etl.sample import Box, _exp2_q32, _log2_q32, _q32
+from etl.crop import Box
+from etl.fixed_point import exp2_q32, log2_q32, q32
 from sources.randomness import MIXING, stream
 from training.config.train_options import TrainConfig
 
@@ -29,7 +30,7 @@ BLOCK = 128
 SHARE_BITS = 24
 """Of a share, so that it and what it lacks to 1 are exact in float32."""
 
-_ONE, _WHOLE = 1 << 32, 1 << SHARE_BITS
+_WHOLE = 1 << SHARE_BITS
 _TRIES = 32
 """Pairs of words; that all of them are refused has a probability below 2 ** -31."""
 
@@ -63,9 +64,9 @@ def plan(
     found = []
     for block in range(places.start // BLOCK, -(-places.stop // BLOCK)):
         words: list[int] = stream(seed, MIXING, (block, step, epoch)).random_raw(4 + 2 * _TRIES).tolist()
-        if words[0] >> 32 >= _q32(config.mix_prob):
+        if words[0] >> 32 >= q32(config.mix_prob):
             continue
-        cut = config.cutmix > 0 and (config.mixup == 0 or words[1] >> 32 < _q32(config.mix_switch))
+        cut = config.cutmix > 0 and (config.mixup == 0 or words[1] >> 32 < q32(config.mix_switch))
         share, box = beta(config.cutmix if cut else config.mixup, words[4:]), None
         if cut:
             box = cut_box(share, words[2], words[3], height, width)
@@ -83,12 +84,12 @@ def beta(alpha: float, words: Sequence[int]) -> int:
     """
     if alpha == 1:
         return ((words[0] >> 32) + 128) >> 8
-    scale = _q32(alpha)
+    scale = q32(alpha)
     for u, v in zip(words[::2], words[1::2], strict=True):
         # Halves of odd integers below 2 ** 33, whose logarithms are negative and finite.
-        x, y = (((_log2_q32(word >> 31 | 1) - _ONE) << 32) // scale for word in (u, v))
-        if _exp2_q32(x) + _exp2_q32(y) <= _ONE:
-            larger = ((1 << 64) // (_ONE + _exp2_q32(-abs(x - y))) + 128) >> 8
+        x, y = (((log2_q32(word >> 31 | 1) - ONE) << 32) // scale for word in (u, v))
+        if exp2_q32(x) + exp2_q32(y) <= ONE:
+            larger = ((1 << 64) // (ONE + exp2_q32(-abs(x - y))) + 128) >> 8
             return larger if x >= y else _WHOLE - larger
     return _WHOLE // 2
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from etl.sample import Box
+from etl.crop import Box
 from sources.errors import ConfigError
 from training.config.train_options import TrainConfig
 from training.engine import erasing, mixing

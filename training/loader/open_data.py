@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from etl.sample import RECIPES, Spec
+from etl.spec import RECIPES, Spec
 from sources.errors import ConfigError
 from sources.folder import FolderReader, scan_folder
 from sources.manifest import Manifest

@@ -1,4 +1,4 @@
-"""The norm of a step's gradients: measured always, clipped where asked. Nothing here waits for the device."""
+"""The norm of a step's gradients: measured always, clipped where asked. Whoever reads it waits for the device."""
 
 import torch
 from torch import nn

@@ -23,7 +23,8 @@ import torchvision
 
 import etl
 from etl.code import code_sha256
-from etl.sample import AUGMENTS, Key, Spec, native, transform
+from etl.sample import native, transform
+from etl.spec import AUGMENTS, Key, Spec
 from sources.samples import through_wire
 from training.config.schema import Config
 from training.processes.world import World

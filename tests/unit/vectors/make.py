@@ -1,4 +1,4 @@
-"""Writes the committed test vectors: ``python -m tests.unit.vectors.make``, only when etl.sample.VERSION changes."""
+"""Writes the committed test vectors: ``python -m tests.unit.vectors.make``, only when etl.spec.VERSION changes."""
 
 import hashlib
 import json
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from etl.sample import VERSION, Key, Spec, horizontal_flip, random_resized_crop_box, random_words, transform
+from etl.crop import horizontal_flip, random_resized_crop_box
+from etl.sample import random_words, transform
+from etl.spec import VERSION, Key, Spec
 from scripts.make_demo_data import draw
 
 HERE = Path(__file__).parent
