@@ -23,6 +23,13 @@ class ModelConfig:
         "initial weights: a torchvision weights name (IMAGENET1K_V1), for timm/NAME timm or a tag, or a file; empty: "
         "random",
     )
+    head: str = option(
+        "auto",
+        "auto (weights for other classes than the data's get a new classifier)|keep: as many outputs as the weights "
+        "have|new: a new classifier in any case",
+        choices=("auto", "keep", "new"),
+        changes_result=lambda values: bool(values.get("model.weights")),
+    )
     num_classes: int | None = option(None, "size of the last layer; empty: the classes of the data", low=1)
     drop_path: float | None = option(
         None, "stochastic depth: probability that the last block is left out; empty: the model's own", low=0, below=1

@@ -84,7 +84,8 @@ def build_bundle(config: Config, world: World, data: Data, console: Console) -> 
     if sides:
         check_sides(config.model.name, bundle.module, sides)
     source = f"model.weights={config.model.weights}"
-    warning = order_warning(source, bundle.weights, num_classes, data.class_names) if config.model.weights else None
+    labelled = bool(config.model.weights) and not bundle.new_head
+    warning = order_warning(source, bundle.weights, num_classes, data.class_names) if labelled else None
     for note in filter(None, (*bundle.notes, warning)):
         console.say(note)
     return bundle

@@ -55,6 +55,8 @@ class Bundle:
     """The file that its weights came from."""
     evaluated: Preprocessing | None = None
     """How the images were made on which those weights were evaluated, where that is known."""
+    new_head: bool = False
+    """Whether the classifier begins at random, beside weights that are taken for all else."""
     notes: tuple[str, ...] = ()
     """What somebody who trains it should be told."""
     facts: dict[str, Any] = field(default_factory=dict)

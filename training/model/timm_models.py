@@ -16,8 +16,9 @@ from torch import nn
 from sources.errors import ConfigError, UserError
 from training.config.train_options import TIMM, ModelConfig
 from training.model.bundle import Bundle, Inputs, Preprocessing, preprocessing_note, validated_on
+from training.model.head import Head, choose_head
 from training.model.image_sizes import check_batch_of_one, problem, without_memory
-from training.model.weights import Weights, load_weights, other_classes, read_weights, under_own_names
+from training.model.weights import Weights, load_weights, read_weights, under_own_names
 
 PRETRAINED = "timm"
 """``model.weights`` for the weights that timm takes by default; their tags name others."""
@@ -36,14 +37,16 @@ _LAYERS = {"blurpool": BlurPool2d, "blur": BlurPool2d, "avgpool": nn.AvgPool2d, 
 def build(config: ModelConfig, num_classes: int, inputs: Inputs) -> Bundle:
     """The model, with random weights or those of ``model.weights``, and the mean and std that timm has for it."""
     name, arguments = check(config, num_classes, inputs)
-    given, notes = _open(config), []
+    given = _open(config)
+    head = _head_of(config, given, name, num_classes, arguments, inputs.train_size is not None)
+    notes = [head.note]
     if given is None and config.weights:
-        model, who = _downloaded(config, name, num_classes, arguments), f"timm evaluated {name} {config.weights}"
+        model, who = _downloaded(config, name, head, arguments), f"timm evaluated {name} {config.weights}"
     else:
-        model, who = _create(config, name, num_classes, arguments), ""
+        model, who = _create(config, name, head.classes, arguments), ""
     if given is not None:
         tensors, beside = under_own_names(given.tensors, model)
-        load_weights(model, tensors, f"model.weights={given.path}", config.name)
+        load_weights(model, head.fill(tensors, model), f"model.weights={given.path}", config.name)
         notes += [*given.notes]
         if beside:
             notes.append(
@@ -57,7 +60,25 @@ def build(config: ModelConfig, num_classes: int, inputs: Inputs) -> Bundle:
     if given is not None:
         who, images = validated_on(given)
     notes.append(preprocessing_note(who, images, inputs.val) or "")
-    return Bundle(model, mean, std, weights=given, evaluated=images, notes=tuple(filter(None, notes)))
+    notes = [note for note in notes if note]
+    return Bundle(model, mean, std, weights=given, evaluated=images, new_head=bool(head.new), notes=tuple(notes))
+
+
+def _head_of(
+    config: ModelConfig, given: Weights | None, name: str, num_classes: int, arguments: dict[str, Any], training: bool
+) -> Head:
+    """What becomes of the classifier; raises as ``choose_head``."""
+    if not config.weights:
+        return Head(num_classes, num_classes)
+
+    def make(classes: int) -> nn.Module:
+        return _skeleton(config, name, classes, arguments)
+
+    tensors = make(get_pretrained_cfg(name).num_classes).state_dict()
+    if given:
+        tensors, _ = under_own_names(given.tensors, make(num_classes))
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return choose_head(config, shapes, make, num_classes, training)
 
 
 def check(config: ModelConfig, num_classes: int, inputs: Inputs) -> tuple[str, dict[str, Any]]:
@@ -195,15 +216,17 @@ def _open(config: ModelConfig) -> Weights | None:
     return read_weights(path)
 
 
-def _downloaded(config: ModelConfig, name: str, num_classes: int, arguments: dict[str, Any]) -> nn.Module:
-    theirs = get_pretrained_cfg(name).num_classes
-    if theirs != num_classes:
-        raise ConfigError(f"model.weights={config.weights} does not fit. {other_classes(theirs, num_classes)}")
+def _downloaded(config: ModelConfig, name: str, head: Head, arguments: dict[str, Any]) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=True, num_classes=num_classes, **arguments)
+        model = timm.create_model(name, pretrained=True, num_classes=head.theirs, **arguments)
     except Exception as error:  # whatever the hub's client and its transport raise: the model itself has been made
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"timm's weights of {name} could not be had: {said[:200]}. On a machine without internet, give the path "
             "of a file with them as model.weights."
         ) from None
+    if not head.new:
+        return model
+    anew = _create(config, name, head.classes, arguments)
+    anew.load_state_dict(head.fill(model.state_dict(), anew))
+    return anew

@@ -13,6 +13,7 @@ from torch import nn
 from sources.errors import ConfigError, UserError
 from training.config.train_options import ModelConfig
 from training.model.bundle import MEAN, STD, Bundle, Inputs, Preprocessing, preprocessing_note, validated_on
+from training.model.head import Head, choose_head
 from training.model.image_sizes import (
     AUXILIARY_LOSS_WEIGHT,
     builder_options,
@@ -21,7 +22,7 @@ from training.model.image_sizes import (
     on_meta,
 )
 from training.model.regularisation import dropout_options, set_drop_path
-from training.model.weights import Weights, load_weights, other_classes, read_weights, under_own_names
+from training.model.weights import Weights, load_weights, read_weights, under_own_names
 
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 """What the names of auxiliary classifiers begin with."""
@@ -35,9 +36,12 @@ def build(config: ModelConfig, num_classes: int, inputs: Inputs) -> Bundle:
         options = builder_options(config.name, inputs.val.image_size)
         skeleton = on_meta(config.name, num_classes, options)
         check_batch_of_one(config.name, skeleton, inputs.train_size, inputs.passes_of_one)
-    model = build_model(config, num_classes, inputs.train_size, inputs.val.image_size, given)
+    training = inputs.train_size is not None
+    head = head_of(config, given, num_classes, training, inputs.val.image_size)
+    model = build_model(config, num_classes, inputs.train_size, inputs.val.image_size, given, head)
     who, images = evaluated(config, given)
-    notes = weights_notes(config.name, given, model, num_classes) if given else []
+    notes = weights_notes(config.name, given, model, head.theirs) if given else []
+    notes.append(head.note)
     notes.append(preprocessing_note(who, images, inputs.val) or "")
     return Bundle(
         module=model,
@@ -46,19 +50,25 @@ def build(config: ModelConfig, num_classes: int, inputs: Inputs) -> Bundle:
         auxiliary_weight=AUXILIARY_LOSS_WEIGHT.get(config.name, 0.0),
         weights=given,
         evaluated=images,
+        new_head=bool(head.new),
         notes=tuple(filter(None, notes)),
         facts={"transform_input": model.transform_input} if hasattr(model, "transform_input") else {},
     )
 
 
 def build_model(
-    config: ModelConfig, num_classes: int, train_size: int | None, val_size: int, weights: Weights | None = None
+    config: ModelConfig,
+    num_classes: int,
+    train_size: int | None,
+    val_size: int,
+    weights: Weights | None = None,
+    head: Head | None = None,
 ) -> nn.Module:
     """The model on the CPU, with random or the given weights.
 
     ``train_size`` and ``val_size`` are the sides of its images in pixels (``train_size`` None: evaluation alone); a
     model that cannot take them, or is unknown, or weights that do not fit, raise ConfigError or UserError. ``weights``
-    are those of ``open_weights``, where they have been read already.
+    are those of ``open_weights`` and ``head`` is that of ``head_of``, where they are known already.
     """
     require_model(config.name)
     if config.kwargs:
@@ -66,10 +76,12 @@ def build_model(
     dropout = dropout_options(config)
     options = builder_options(config.name, val_size) | dropout
     check_sizes(config.name, num_classes, options, train_size, val_size)
+    given, training = weights or open_weights(config), train_size is not None
+    head = head or head_of(config, given, num_classes, training, val_size)
     if config.weights in names_of_weights(config.name):
-        model = _with_torchvision_weights(config, num_classes, train_size is not None, dropout)
-    elif given := weights or open_weights(config):
-        model = _with_weights_of_file(config.name, given, num_classes, options, train_size is not None)
+        model = _with_torchvision_weights(config, head, training, options, dropout)
+    elif given:
+        model = _with_weights_of_file(config.name, given, head, options, training)
     else:
         model = torchvision.models.get_model(config.name, weights=None, num_classes=num_classes, **options)
     set_drop_path(model, config)
@@ -94,6 +106,24 @@ def open_weights(config: ModelConfig) -> Weights | None:
             f"({', '.join(choices)})."
         )
     return read_weights(path)
+
+
+def head_of(config: ModelConfig, given: Weights | None, num_classes: int, training: bool, val_size: int) -> Head:
+    """What becomes of the classifier; raises as ``choose_head``. ``given``: what ``open_weights`` answers."""
+    if not config.weights:
+        return Head(num_classes, num_classes)
+    options = builder_options(config.name, val_size)
+
+    def make(classes: int) -> nn.Module:
+        return on_meta(config.name, classes, options)
+
+    if given:
+        tensors, _ = under_own_names(given.tensors, make(num_classes))
+    else:
+        weights = torchvision.models.get_model_weights(config.name)[config.weights]
+        tensors = make(len(weights.meta["categories"])).state_dict()
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return choose_head(config, shapes, make, num_classes, training)
 
 
 def require_model(name: str) -> None:
@@ -160,20 +190,21 @@ def transforms_input(name: str, weights: Weights, num_classes: int) -> bool:
     return (weights.plain and num_classes == 1000) or published(name, weights.path) is not None
 
 
-def _with_weights_of_file(
-    name: str, given: Weights, num_classes: int, options: dict[str, Any], training: bool
-) -> nn.Module:
+def _with_weights_of_file(name: str, given: Weights, head: Head, options: dict[str, Any], training: bool) -> nn.Module:
     auxiliary = name in AUXILIARY_LOSS_WEIGHT
     if auxiliary:
-        options = options | {"init_weights": False, "transform_input": transforms_input(name, given, num_classes)}
+        options = options | {
+            "init_weights": bool(head.new),
+            "transform_input": transforms_input(name, given, head.theirs),
+        }
         options["aux_logits"] = training or given.ours or name == "inception_v3"  # as torchvision has it by name
-    model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
+    model = torchvision.models.get_model(name, weights=None, num_classes=head.classes, **options)
     tensors, _ = under_own_names(given.tensors, model)
     if auxiliary and not options["aux_logits"]:
         tensors = {key: value for key, value in tensors.items() if not key.startswith(_AUXILIARY)}
     elif auxiliary and not any(key.startswith(_AUXILIARY) for key in tensors):
         tensors |= {key: value for key, value in model.state_dict().items() if key.startswith(_AUXILIARY)}
-    load_weights(model, tensors, f"model.weights={given.path}", name)
+    load_weights(model, head.fill(tensors, model), f"model.weights={given.path}", name)
     return model
 
 
@@ -214,16 +245,13 @@ def names_of_weights(name: str) -> list[str]:
 
 
 def _with_torchvision_weights(
-    config: ModelConfig, num_classes: int, training: bool, dropout: dict[str, Any]
+    config: ModelConfig, head: Head, training: bool, options: dict[str, Any], dropout: dict[str, Any]
 ) -> nn.Module:
+    auxiliary = config.name in AUXILIARY_LOSS_WEIGHT
     weights = torchvision.models.get_model_weights(config.name)[config.weights]
-    categories = len(weights.meta["categories"])
-    if categories != num_classes:
-        raise ConfigError(f"model.weights={config.weights} does not fit. {other_classes(categories, num_classes)}")
-    options = {"aux_logits": True} if training and config.name in AUXILIARY_LOSS_WEIGHT else {}
-    options |= dropout
+    theirs = {"aux_logits": True} if training and auxiliary else {}
     try:
-        return torchvision.models.get_model(config.name, weights=weights, **options)
+        model = torchvision.models.get_model(config.name, weights=weights, **theirs, **dropout)
     except OSError as error:
         raise UserError(
             f"{weights.url} could not be downloaded: {error}. On a machine without internet, put the file into "
@@ -234,3 +262,9 @@ def _with_torchvision_weights(
             f"torchvision's file of {config.name} {config.weights} in {torch.hub.get_dir()}/checkpoints cannot be "
             f"loaded: {str(error).strip().splitlines()[0]}. Remove it, and it is downloaded again."
         ) from None
+    if not head.new:
+        return model
+    options = options | ({"transform_input": True} if auxiliary else {})
+    anew = torchvision.models.get_model(config.name, weights=None, num_classes=head.classes, **options)
+    anew.load_state_dict(head.fill(model.state_dict(), anew))
+    return anew

@@ -173,32 +173,12 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: str
         unknown = [name for name in weights if name not in own]
     shapes = [f"{name} has shape {list(theirs)}, not {list(mine)}" for name, (mine, theirs) in differing.items()]
     problems = _some(shapes) + _some([f"{n} is missing" for n in missing]) + _some([f"{n} is unknown" for n in unknown])
-    raise UserError(f"{source} does not fit {model_name}: {'; '.join(problems)}. {_advice(list(differing.values()))}")
+    raise UserError(
+        f"{source} does not fit {model_name}: {'; '.join(problems)}. Check model.name: these are weights of another "
+        "model, or of one that was made with other options."
+    )
 
 
 def _some(problems: list[str]) -> list[str]:
     more = len(problems) - _LISTED
     return [*problems[:_LISTED], f"and {more:,} more like this"] if more > 0 else problems
-
-
-def _advice(differing: list[tuple[torch.Size, torch.Size]]) -> str:
-    """What to do about tensors with these shapes in the model and in the file."""
-    of_classes = {(mine[0], theirs[0]) for mine, theirs in differing if mine and theirs and mine[1:] == theirs[1:]}
-    if len(of_classes) == 1 and len(differing) <= 6 and all(a[1:] == b[1:] for a, b in differing):
-        mine, theirs = of_classes.pop()
-        return other_classes(theirs, mine)
-    return "Check model.name, and model.num_classes against the classes of the data."
-
-
-def other_classes(theirs: int, wanted: int) -> str:
-    """What one can do with weights for another number of classes than the data have."""
-    if wanted > theirs:
-        return (
-            f"The weights are for {theirs:,} classes and the model is to have {wanted:,}: leave out model.weights, or "
-            "take data with fewer classes."
-        )
-    return (
-        f"The weights are for {theirs:,} classes, and the model is to have {wanted:,}. With model.num_classes={theirs} "
-        f"the model keeps its {theirs:,} outputs: an evaluation is right where the folders are the first of these "
-        "classes, and training goes on from the weights. A new last layer for other classes is not made from them."
-    )
