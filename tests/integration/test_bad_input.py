@@ -182,9 +182,10 @@ def test_folders_that_are_not_in_the_weights_order_are_told(train: Train, small_
     path = tmp_path / "resnet18.pth"
     torch.save(torchvision.models.resnet18().state_dict(), path)
     weights = ["model.name=resnet18", f"model.weights={path}"]
-    message = error(train(f"data.root={small_folder}", *TINY, *weights), 1)
-    assert "With model.num_classes=1000 the model keeps its 1,000 outputs" in message
-    result = train(f"data.root={small_folder}", *TINY, *weights, "mode=evaluate", "model.num_classes=1000")
+    evaluation = [f"data.root={small_folder}", *TINY, *weights, "mode=evaluate"]
+    message = error(train(*evaluation), 2)
+    assert "is for 1,000 classes, and the data have 3" in message and "or model.head=keep where the folders" in message
+    result = train(*evaluation, "model.head=keep")
     assert result.code == 0
     assert "folder 0 is 'cat', class 0 of the weights is n01440764 (tench)" in result.output
     # A run that begins with them tells it too, and its checkpoint knows its own classes from then on.

@@ -271,3 +271,23 @@ def test_scaled_gradients_are_unscaled_before_they_are_clipped() -> None:
     clip_gradients(model, optimizer, scaler, 2.0)
     scaler.step(optimizer)
     assert parameter.item() == pytest.approx(-2.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_gradients_that_are_not_finite_reach_no_weight(clip_norm: float, bad: float) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    model(torch.ones(2, 3, 3, 3)).sum().backward()
+    model[2].bias.grad[0] = bad
+    assert not clip_gradients(model, optimizer, scaler, clip_norm).isfinite()
+    optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    optimizer.zero_grad()
+    model(torch.ones(2, 3, 3, 3)).sum().backward()
+    gradients = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    assert clip_gradients(model, optimizer, scaler, 0.0).isfinite()
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), gradients, strict=True) if p.grad is not None)

@@ -119,10 +119,9 @@ def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums | None = None) ->
 
 
 def train_step(run: Run, feed: Feed, sums: Sums) -> None:
-    """One optimiser step over ``accumulate`` micro-batches. It waits for the device once, for the gradients' norm.
+    """One optimiser step over ``accumulate`` micro-batches. Nothing here waits for the device.
 
-    Until the optimiser begins, an error leaves the run as it was before the step. Raises NotFiniteError, on every rank,
-    for gradients that are not finite; those of fp16 the scaler leaves out.
+    Until the optimiser begins, an error leaves the run as it was before the step.
     """
     config, state = run.config, run.state
     done = []
@@ -143,13 +142,7 @@ def train_step(run: Run, feed: Feed, sums: Sums) -> None:
                 state.scaler.scale(loss / config.train.accumulate).backward()  # type: ignore[no-untyped-call]
             done.append((batch, loss.detach(), main_logits(outputs).detach(), labels))
             del loss, outputs
-        norm = state.clip()
-        if not (norm.isfinite().item() or state.scaler.is_enabled()):
-            bad_loss = on_any_rank(any(not loss.isfinite().item() for _, loss, _, _ in done))[0]
-            what = "the loss is" if bad_loss else "the gradients, though not the loss, are"
-            raise _not_finite(run, what, state.step)
-    sums.add_norm(norm)
-    state.update()
+    sums.add_norm(state.update(), state.step)
     for batch, batch_loss, batch_logits, labels in done:
         run.consumed.add(batch)
         sums.add(batch_loss, batch_logits, labels, state.step)
@@ -179,9 +172,18 @@ def _undone_on_error(run: Run) -> Iterator[None]:
 def _collect(run: Run, sums: Sums, clock: Clock) -> None:
     """Bring the sums from the device. Raises NotFiniteError on every rank at the same step."""
     state, values = run.state, sums.take()
-    norm_sum, norms = sums.take_norms()
-    if not math.isfinite(values[0].item()):
-        raise _not_finite(run, "the loss is", sums.first_bad_step())
+    norm_sum, norms, bad_norm = sums.take_norms()
+    if state.scaler.is_enabled():
+        bad_norm = None  # a step that fp16 skips, and makes its scale smaller for
+    if not math.isfinite(values[0].item()) or bad_norm is not None:
+        step, what = sums.first_bad_step(), "the loss is"
+        if bad_norm is not None and bad_norm < step:
+            step, what = bad_norm, "the gradients, though not the loss, are"
+        raise NotFiniteError(
+            f"{what} not finite at step {step} (epoch {step // state.steps_per_epoch + 1}, "
+            f"lr {state.lr_at(step):.4g}){last_checkpoint(run)}. "
+            "Lower optim.lr, lengthen optim.warmup_epochs, or use precision=fp32."
+        )
     for tally in (state.progress.epoch_tally, state.progress.interval_tally):
         tally.add_norms(norm_sum, norms)
     seconds, wait_s = clock.lap()
@@ -192,14 +194,6 @@ def _collect(run: Run, sums: Sums, clock: Clock) -> None:
     batch_size = run.config.train.batch_size
     run.consumed.collect_stream(
         state.progress, run.records, samples=state.step * batch_size, share=batch_size // run.world.size
-    )
-
-
-def _not_finite(run: Run, what: str, step: int) -> NotFiniteError:
-    state = run.state
-    return NotFiniteError(
-        f"{what} not finite at step {step} (epoch {step // state.steps_per_epoch + 1}, lr {state.lr_at(step):.4g})"
-        f"{last_checkpoint(run)}. Lower optim.lr, lengthen optim.warmup_epochs, or use precision=fp32."
     )
 
 

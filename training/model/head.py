@@ -71,11 +71,7 @@ def choose_head(
     if config.head == "auto" and theirs == num_classes:
         return Head(num_classes, theirs)
     if not training:
-        first = ", or model.head=keep where the folders are the first of them in their order" * (theirs > num_classes)
-        raise ConfigError(
-            f"{source} is for {theirs:,} classes, and the data have {num_classes:,}: an evaluation needs the classes "
-            f"that the weights were trained for. Take data with these{first}."
-        )
+        raise ConfigError(_not_evaluated(config, source, theirs, num_classes))
     why = "model.head=new" if config.head == "new" else f"the weights are for {theirs:,} classes"
     why = why if theirs or config.head == "new" else "the weights have none"
     names = sorted(axes, key=lambda name: (name.count("."), name))
@@ -86,4 +82,16 @@ def choose_head(
         frozenset(axes),
         f"{source}: the classifier begins at random for {num_classes:,} classes, since {why} ({listed}); all else is "
         "taken from the weights.",
+    )
+
+
+def _not_evaluated(config: ModelConfig, source: str, theirs: int, num_classes: int) -> str:
+    if config.head == "new":
+        return "model.head=new: an evaluation needs the classifier that the weights were trained with."
+    if not theirs:
+        return f"{source} has no classifier, and an evaluation needs the one that it was trained with."
+    first = ", or model.head=keep where the folders are the first of them in their order" * (theirs > num_classes)
+    return (
+        f"{source} is for {theirs:,} classes, and the data have {num_classes:,}: an evaluation needs the classes that "
+        f"the weights were trained for. Take data with these{first}."
     )

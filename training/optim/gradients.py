@@ -1,4 +1,4 @@
-"""The norm of a step's gradients: measured always, clipped where asked. Whoever reads it waits for the device."""
+"""The norm of a step's gradients: measured always, clipped where asked. Nothing here waits for the device."""
 
 import torch
 from torch import nn
@@ -9,11 +9,16 @@ def clip_gradients(
 ) -> torch.Tensor:
     """The norm of all gradients together, float32 [] on their device, before they are clipped.
 
-    They are scaled down together where it is more than ``clip_norm``; 0: they are left. The gradients of fp16 are
-    unscaled first, once for this step.
+    They are scaled down together where it is more than ``clip_norm``; 0: they are left. Where it is not finite they
+    become zeros, so that they reach no weight and no average. The gradients of fp16 are unscaled first, once for this
+    step, and the scaler leaves the step out.
     """
     scaler.unscale_(optimizer)
-    if clip_norm:
-        return nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    if clip_norm:
+        norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    else:
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    # As integers, since a NaN times 0 is a NaN; times 1 they keep their bits.
+    torch._foreach_mul_([gradient.view(torch.int32) for gradient in gradients], norm.isfinite().int())
+    return norm

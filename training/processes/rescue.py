@@ -44,7 +44,7 @@ _COMPILERS = ("torch._dynamo", "torch._inductor", "triton")
 
 
 class NotFiniteError(UserError):
-    """A loss or gradients that are not finite: the weights are near it, and must not replace the last checkpoint's."""
+    """A loss that is not finite: the weights are spoilt, and must not replace those of the last checkpoint."""
 
 
 def notes(error: BaseException) -> str:

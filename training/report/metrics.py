@@ -27,6 +27,7 @@ class Sums:
         self._values = torch.zeros(4, dtype=torch.float64, device=device)
         self._bad_step = torch.full((), _NEVER, device=device)
         self._norms = torch.zeros(2, dtype=torch.float64, device=device)
+        self._bad_norm_step = torch.full((), _NEVER, device=device)
         self.batches = 0
         """Added and not taken yet."""
 
@@ -41,16 +42,19 @@ class Sums:
         self._bad_step = torch.where(torch.isfinite(loss), self._bad_step, self._bad_step.clamp(max=step))
 
     @torch.no_grad()
-    def add_norm(self, norm: torch.Tensor) -> None:
+    def add_norm(self, norm: torch.Tensor, step: int) -> None:
         """The norm of a step's gradients, a scalar, which every rank has; one that is not finite is not summed."""
         finite = torch.isfinite(norm)
         self._norms += torch.stack([torch.where(finite, norm, 0).double(), finite.double()])
+        self._bad_norm_step = torch.where(finite, self._bad_norm_step, self._bad_norm_step.clamp(max=step))
 
-    def take_norms(self) -> tuple[float, int]:
-        """(sum of the finite norms, how many they are); starts again from zero."""
+    def take_norms(self) -> tuple[float, int, int | None]:
+        """(sum of the finite norms, how many they are, first step with another one); starts again from zero."""
         total, count = self._norms.tolist()
+        first = int(self._bad_norm_step.item())
         self._norms = torch.zeros_like(self._norms)
-        return total, round(count)
+        self._bad_norm_step = torch.full_like(self._bad_norm_step, _NEVER)
+        return total, round(count), first if first != _NEVER else None
 
     def take(self) -> torch.Tensor:
         """The sums over all ranks, on the CPU; starts again from zero. Waits for the device."""

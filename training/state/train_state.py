@@ -69,19 +69,20 @@ class TrainState:
         """The learning rate of any step of the run."""
         return self.peak * float(self.schedule.lr_lambdas[0](step))
 
-    def clip(self) -> torch.Tensor:
-        """The norm that the gradients have, float32 [] on the device; then they are clipped."""
-        return clip_gradients(self.model, self.optimizer, self.scaler, self.options.clip_norm)
+    def update(self) -> torch.Tensor:
+        """Take the step that the gradients ask for, and drop them. Whoever calls it counts the step, and says so.
 
-    def update(self) -> None:
-        """Take the step that the gradients ask for, and drop them. Whoever calls it counts the step, and says so."""
+        It answers the norm that the gradients had before they were clipped, float32 [] on the device.
+        """
         self.sound = False
+        norm = clip_gradients(self.model, self.optimizer, self.scaler, self.options.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.averages:
             self.averages.update(*self.position)
+        return norm
 
     def step_is_done(self) -> None:
         """All that belongs to a step has been done."""
