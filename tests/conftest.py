@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -85,6 +86,13 @@ def one_thread() -> Iterator[None]:
 def small_folder(tmp_path: Path) -> Path:
     """An ImageFolder of 3 classes with 12 training and 5 validation images each."""
     return make_small_folder(tmp_path / "small")
+
+
+def readable(file: Any, seconds: float) -> bool:
+    """Whether a file or a socket has something to read within so many seconds; select takes no descriptor over 1023."""
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
 
 
 def free_port() -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import ssl
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,6 +33,10 @@ _CLIENT_CERTIFICATE = re.compile(
 """Alerts by which a server refuses its client's certificate, or the lack of one."""
 
 
+_WRITING_S, _PAUSE_S = 1.0, 0.01
+"""How long a token's file may be without a token while somebody writes it, and how often it is looked at."""
+
+
 class Token:
     """The bearer token: ``value``, or what ``file`` holds now. It is in no message: ``hide`` takes it out of texts."""
 
@@ -43,24 +48,35 @@ class Token:
     def current(self) -> str:
         """The token, "" if there is none; the file is read again when it has changed.
 
-        Raises ClusterError for a file that cannot be read or holds no token.
+        While a file is written anew it may hold no token for a moment: then the former one counts. Raises ClusterError
+        for a file that cannot be read or holds no token, and has held none before.
         """
-        if self._file:
-            try:
-                status = Path(self._file).stat()
-                stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
-                if stamp != self._stamp:
-                    self._value, self._stamp = _parse(Path(self._file).read_text()), stamp
-            except OSError as error:
-                raise ClusterError(
-                    f"{TOKEN_FILE}={self._file} cannot be read: {error.strerror}. ais auth login -f FILE writes one."
-                ) from None
-            except ValueError:
-                raise ClusterError(
-                    f'{TOKEN_FILE}={self._file} holds no token: it must be {{"token": "…"}}, as ais auth login -f FILE '
-                    "writes it, or the token alone."
-                ) from None
+        if self._file and (problem := self._read()) and not self._value:
+            raise ClusterError(problem)
         return self._value
+
+    def renewed(self, former: str) -> bool:
+        """Whether the token is another one than ``former``, which was refused; waits for a file in the making."""
+        end = time.monotonic() + _WRITING_S
+        while self._file and self._read() and time.monotonic() < end:
+            time.sleep(_PAUSE_S)
+        return self._value != former
+
+    def _read(self) -> str:
+        """Take over what the file holds now; answers "", or a sentence on why it holds no token."""
+        try:
+            status = Path(self._file).stat()
+            stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+            if stamp != self._stamp:
+                self._value, self._stamp = _parse(Path(self._file).read_text()), stamp
+        except OSError as error:
+            return f"{TOKEN_FILE}={self._file} cannot be read: {error.strerror}. ais auth login -f FILE writes one."
+        except ValueError:
+            return (
+                f'{TOKEN_FILE}={self._file} holds no token: it must be {{"token": "…"}}, as ais auth login -f FILE '
+                "writes it, or the token alone."
+            )
+        return ""
 
     def hide(self, text: str) -> str:
         """``text`` without the token, and without whatever looks like one: AIStore 5.0 repeats one that has expired."""

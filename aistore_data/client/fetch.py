@@ -265,7 +265,7 @@ class Fetcher(Generic[T]):
             if get.follow:
                 self._again(connection, task, finished, redirects=1)
                 return
-        if connection.status == 401 and connection.token and self._token.current() != connection.token:
+        if connection.status == 401 and connection.token and self._token.renewed(connection.token):
             self._again(connection, task, finished)  # it was replaced meanwhile
             return
         self._finish(task, get, problem, finished)

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import select
 import shlex
 import signal
 import subprocess
@@ -21,7 +20,7 @@ import pytest
 from PIL import Image
 
 from etl import Key, Spec, transform
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, readable
 
 PAGE = PROJECT / "docs" / "from-the-2021-post.md"
 SESSION_TIMEOUT_S = 150.0
@@ -88,7 +87,7 @@ def _variables(process: subprocess.Popen[str]) -> dict[str, str]:
     end = time.monotonic() + SERVER_TIMEOUT_S
     text = ""
     while text.count("\n") < 2:
-        ready, _, _ = select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))
+        ready = readable(process.stdout, max(0.0, end - time.monotonic()))
         piece = os.read(process.stdout.fileno(), 4096).decode() if ready else ""
         assert piece, f"the server did not start: {text}"
         text += piece

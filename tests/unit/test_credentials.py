@@ -1,6 +1,7 @@
 """Tokens from the environment and from files, and the sentences for those that are refused."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,22 @@ def test_a_file_that_is_replaced(tmp_path: Path) -> None:
     new.write_text("other")  # of the same length
     new.replace(file)
     assert token.current() == "other"
+
+
+def test_a_file_that_is_being_written(tmp_path: Path) -> None:
+    file = tmp_path / "auth.token"
+    file.write_text("first")
+    token = Token("", str(file))
+    assert token.current() == "first"
+    for text in ("", '{"tok'):
+        file.write_text(text)
+        assert token.current() == "first"
+    file.unlink()
+    assert token.current() == "first" and not token.renewed("first")
+    writer = threading.Timer(0.05, file.write_text, ["second"])
+    writer.start()
+    assert token.renewed("first") and token.current() == "second"
+    writer.join()
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "{", "{}", '{"token": 1}', '{"token": ""}', "two words", "tökèn"])

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import random
-import select
 import socket
 import threading
 import time
@@ -21,6 +20,7 @@ from etl.limits import Limits
 from etl.request import BadRequest, Request, encode
 from etl.server import TrainETL
 from etl.spec import Key, Spec
+from tests.conftest import readable
 from tests.support.fuzz import mutated
 from tests.unit.test_etl_server import (
     DATA,
@@ -320,7 +320,7 @@ def test_mutated_messages(serve: Serve, count: int, request: pytest.FixtureReque
             answer = b""
             try:
                 connection.sendall(data)
-                if not select.select([connection], [], [], 0.3)[0]:  # it waits for more
+                if not readable(connection, 0.3):  # it waits for more
                     connection.shutdown(socket.SHUT_WR)
                 answer = connection.recv(1 << 16)  # no TimeoutError
                 connection.shutdown(socket.SHUT_WR)
