@@ -50,6 +50,7 @@ FREE = {
     *("train.stop_after", "train.profile", "eval.every"),
     *("train.epochs", "train.checkpoint_every", "train.checkpoint_every_s", "train.keep", "train.log_every"),
     *("train.bce_threshold", "train.mix_prob", "train.mix_switch", "train.ema_every", "eval.ema"),  # see below
+    "model.head",  # with model.weights alone
 }
 """Besides ``data.etl``: what may change when a run of the default configuration goes on."""
 
@@ -106,6 +107,7 @@ def test_an_option_that_is_no_more_counts_unless_it_was_at_its_default(monkeypat
         ("train.epochs", 100, {"config.optim.schedule": "cosine"}, {"config.optim.schedule": "step"}),
         ("train.epochs", 100, {"config.optim.schedule": "linear"}, {"config.optim.schedule": "constant"}),
         ("train.bce_threshold", 0.2, {"config.train.loss": "bce"}, {"config.train.loss": "ce"}),
+        ("model.head", "new", {"config.model.weights": "w.pt"}, {"config.model.weights": ""}),
         ("train.mix_prob", 0.5, {"config.train.mixup": 0.2}, {"config.train.random_erasing": 0.1}),
         ("train.mix_prob", 0.5, {"config.train.cutmix": 0.2}, {}),
         ("train.mix_switch", 0.3, {"config.train.mixup": 1, "config.train.cutmix": 1}, {"config.train.mixup": 1}),

@@ -14,6 +14,7 @@ import pytest
 from etl import Key, Spec, sample, transform
 from etl.operations import _OPERATIONS, AUGMENT_VERSION, BILINEAR, NEAREST, apply
 from etl.sample import NATIVE_VARIABLE
+from etl.spec import AUGMENTS
 from tests.conftest import PROJECT
 from tests.unit.vectors.policies import HERE, operation_vectors, picture, sample_vectors, vectors
 
@@ -78,7 +79,7 @@ def test_a_native_module_without_policies_makes_the_crop_alone(monkeypatch: pyte
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 17, 64, 224])
 def test_natively_at_every_size(native: ModuleType, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = (HERE / "rgb420.jpg").read_bytes()
-    for augment in sample.AUGMENTS:
+    for augment in AUGMENTS:
         for index in range(12):
             spec = Spec.train(size, augment=augment, augment_interpolation="bilinear", jitter=0.4 * (index % 2))
             made = []
