@@ -3,6 +3,7 @@
 import io
 import logging
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -102,8 +103,19 @@ def _write_torchscript(trained: Trained, path: Path, uint8: bool) -> None:
             "onnx or safetensors."
         ) from None
     text = text_of(trained, input=input_of(trained, uint8))
+    whole = path.with_name(f"{path.name}.whole")
     with _quiet():
-        torch.jit.save(traced, str(path), _extra_files={f"{RECORD}.json": text.encode()})  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, str(whole), _extra_files={f"{RECORD}.json": text.encode()})  # type: ignore[no-untyped-call]
+    _without_places(whole, path)
+    whole.unlink()
+
+
+def _without_places(source: Path, target: Path) -> None:
+    """Copy an archive of TorchScript but for the names of the files of Python that its code was traced in."""
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as copy:
+        for item in archive.infolist():
+            if not item.filename.endswith(".debug_pkl"):
+                copy.writestr(zipfile.ZipInfo(item.filename), archive.read(item))
 
 
 def _open_torchscript(trained: Trained, path: Path, uint8: bool) -> Logits:
