@@ -88,7 +88,7 @@ def _write(
     text = visible(text, "")
     if isinstance(font, ImageFont.ImageFont):  # a Pillow without FreeType has letters of Latin-1 alone
         text = text.encode("latin-1", "replace").decode("latin-1")
-    whole = text
+    whole, text = text, text[: int(room / 3)]  # few letters are narrower than 3 pixels
     while text and draw.textlength(text if text == whole else f"{text}..", font) > room:
         text = text[:-1]
     draw.text(at, text if text == whole else f"{text}..", ink, font)

@@ -57,7 +57,7 @@ def compare(trained: Trained, exported: Logits, images: torch.Tensor, source: st
     equal: list[bool] = []
     if count == 1:  # a graph with a batch of fixed size would not be noticed
         images = torch.cat([images, images.flip(2)])
-    for batch in _batches(images):
+    for begin, batch in _batches(images):
         with torch.inference_mode():
             ours = reference(batch)
             try:
@@ -70,16 +70,16 @@ def compare(trained: Trained, exported: Logits, images: torch.Tensor, source: st
         difference = float((ours - theirs).abs().max())
         largest = difference if difference != difference else max(largest, difference)
         highest = max(highest, float(ours.abs().max()))
-        equal += (ours.argmax(1) == theirs.argmax(1)).tolist()
+        equal[begin:] = (ours.argmax(1) == theirs.argmax(1)).tolist()
         if largest != largest:
             break
     return Comparison(count, source, largest, share * max(1.0, highest), sum(equal[:count]))
 
 
-def _batches(images: torch.Tensor) -> Iterator[torch.Tensor]:
-    """One image, and then eight at a time."""
-    yield images[:1]
-    yield from (images[begin : begin + _BATCH] for begin in range(1, len(images), _BATCH))
+def _batches(images: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """(number of the first, images): the first one alone, and then all of them, eight at a time."""
+    yield 0, images[:1]
+    yield from ((begin, images[begin : begin + _BATCH]) for begin in range(0, len(images), _BATCH))
 
 
 def photos_below(folder: Path) -> list[Path]:

@@ -57,8 +57,8 @@ class FromPixels(nn.Module):
     def __init__(self, trained: Trained) -> None:
         super().__init__()
         self.model = trained.bundle.module
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(getattr(trained.bundle, name)).mul(255), persistent=True)
+        self.mean = nn.Buffer(torch.tensor(trained.bundle.mean).mul(255))
+        self.std = nn.Buffer(torch.tensor(trained.bundle.std).mul(255))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of pixels."""

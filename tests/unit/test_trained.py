@@ -156,10 +156,17 @@ def changed(path: Path, change: Any) -> None:
     path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("written")
+    write_safetensors(open_trained(make_run(folder / "run")), folder / "x.safetensors")
+    return (folder / "x.safetensors").read_bytes()
+
+
 @pytest.fixture
-def exported(tmp_path: Path) -> Path:
+def exported(tmp_path: Path, written: bytes) -> Path:
     path = tmp_path / "x.safetensors"
-    write_safetensors(open_trained(make_run(tmp_path / "run")), path)
+    path.write_bytes(written)
     return path
 
 
@@ -245,7 +252,7 @@ def test_what_is_no_model_is_a_sentence(tmp_path: Path) -> None:
         (text, "is neither a run directory, nor a checkpoint of a run, nor safetensors"),
         (tmp_path / "missing.pt", "missing.pt cannot be read: No such file or directory"),
         (foreign, "is not a checkpoint of this trainer"),
-        (archive, "a.zip is not a checkpoint"),
+        (archive, "a.zip is damaged or not a checkpoint"),
         (tensors, "is safetensors, but no export of this trainer"),
     ):
         with pytest.raises(UserError) as raised:

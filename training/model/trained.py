@@ -173,16 +173,6 @@ def _tagged(name: str, weights: Any) -> str:
     return f"{TIMM}{plain.partition('.')[0]}.{weights}" if weights in tags(plain) else name
 
 
-def _tagged(name: str, weights: Any) -> str:
-    """The name of timm's model with the tag of the weights that a run began with, which may have a mean of its own."""
-    if not name.startswith(TIMM):
-        return name
-    from training.model.timm_models import tags
-
-    plain = name.removeprefix(TIMM)
-    return f"{TIMM}{plain.partition('.')[0]}.{weights}" if weights in tags(plain) else name
-
-
 def _images(name: str, data: dict[str, Any]) -> Preprocessing:
     """How a run made the images of its validation. Raises ValueError."""
     size, resize, interpolation = data.get("val_image_size", 224), data.get("val_resize"), data.get("interpolation")
