@@ -7,6 +7,7 @@ from scripts.export.example import code
 from scripts.export.format import Format
 from scripts.export.graphs import OPSET
 from sources.text import visible
+from training.config.train_options import TIMM
 from training.model.class_order import imagenet_classes
 from training.model.provenance import changed_options
 from training.model.trained import RECORD, Trained
@@ -32,15 +33,16 @@ def card(trained: Trained, name: str, form: Format, uint8: bool, comparison: Com
 
 
 def _what(trained: Trained, form: Format, comparison: Comparison) -> str:
-    library = "timm" if trained.name.startswith("timm/") else "torchvision"
+    library = "timm" if trained.name.startswith(TIMM) else "torchvision"
     source, averaged = trained.provenance, ""
     if source.weights == "ema":
         averaged = " They are the averaged weights (EMA) of the run."
     run = f" of the run `{visible(source.run, '')}`" if source.run else ""
     number = f" (id `{source.run_id}`)" if source.run_id else ""
     file = f" They come from `{visible(source.file, '')}`{run}{number}." if source.file else ""
+    plain = trained.name.removeprefix(TIMM)
     return (
-        f"A classifier of images: the architecture `{trained.name}` of {library}, as {form.title}. The weights are of "
+        f"A classifier of images: the architecture `{plain}` of {library}, as {form.title}. The weights are of "
         f"{source.position}.{averaged}{file}\n\n"
         f"The exported file was run beside the model that it was made of: {comparison}.\n\n"
         f"What this page says lies as JSON under the name `{RECORD}` {_where(form)}."
@@ -75,9 +77,13 @@ def _data(trained: Trained) -> str:
 def _class_list(trained: Trained) -> str:
     if not trained.classes:
         return "Their names are not known."
-    names = ", ".join(f"`{visible(name, '')}`" for name in trained.classes[:_LISTED])
-    if list(trained.classes) == [wnid for wnid, _ in imagenet_classes()]:
-        return f"They are ImageNet's, by their WordNet ids: {names}, …"
+    words = dict(imagenet_classes())
+    listed = [
+        f"`{visible(name, '')}`" + (f" ({words[name]})" if name in words else "") for name in trained.classes[:_LISTED]
+    ]
+    names = ", ".join(listed)
+    if list(trained.classes) == list(words):
+        return f"They are ImageNet's, in the order of their WordNet ids: {names}, …"
     return f"In the order of the outputs: {names}{', …' if len(trained.classes) > _LISTED else '.'}"
 
 
