@@ -3,10 +3,10 @@
     python -m scripts.predict runs/first photos/ dog.jpg --sheet sheet.png
     python -m scripts.predict --model resnet50 --weights resnet50-11ad3fa6.pth photos/
 
-RUN is a run directory, a checkpoint, or safetensors that scripts.export wrote; with --model and --weights it is left
-out, and the weights may be of any program that model.weights of train.py takes. Photos are files, and folders with all
-below them. Samples are made as in a validation, so the answers are those that it counted. A file that is no image gets
-a sentence, the others go on, and the exit code is 1.
+RUN is a run directory, a checkpoint, or safetensors or ONNX that scripts.export wrote; with --model and --weights it is
+left out, and the weights may be of any program that model.weights of train.py takes. Photos are files, and folders with
+all below them. Samples are made as in a validation, so the answers are those that it counted. A file that is no image
+gets a sentence, the others go on, and the exit code is 1.
 """
 
 import argparse
@@ -21,7 +21,8 @@ import torch
 
 from scripts.contact_sheet import Cell, require_sheet, write_sheet
 from scripts.export.check import photos_below, read_photo
-from scripts.export.format import of_module
+from scripts.export.format import Logits, of_module
+from scripts.export.graphs import open_onnx
 from sources.command_line import command, positive, print_line
 from sources.errors import ConfigError, UserError
 from sources.text import visible
@@ -56,7 +57,7 @@ class Answer:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
     parser = command("scripts.predict", __doc__)
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, a checkpoint, or exported safetensors")
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, a checkpoint, or an export")
     parser.add_argument("photos", metavar="PHOTO", type=Path, nargs="*", help="a file, or a folder")
     parser.add_argument("--top", type=positive, default=5, help="classes for each photo (default: 5)")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet, a PNG or JPEG")
@@ -90,12 +91,12 @@ def _run(options: argparse.Namespace) -> int:
     photos, failed = _files(given)
     if options.sheet:
         require_sheet(options.sheet, options.replace)
-    trained = _open(options)
+    trained, logits = _open(options)
     print_line(f"{trained.path}: {trained.what}")
     if not trained.classes and trained.num_classes == len(imagenet_classes()):
         print_line("the file names no classes: its 1,000 outputs are taken for ImageNet's, in the order of WordNet ids")
     cells: list[Cell] = []
-    for path, sample, answers in predict(trained, photos, options.top):
+    for path, sample, answers in predict(trained, logits, photos, options.top):
         if sample is None:
             failed += 1
             continue
@@ -115,15 +116,19 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _open(options: argparse.Namespace) -> Trained:
+def _open(options: argparse.Namespace) -> tuple[Trained, Logits]:
     if options.model:
-        return open_others(options.model, options.weights, options.classes)
+        trained = open_others(options.model, options.weights, options.classes)
+        return trained, of_module(trained, trained.bundle.module)
+    if options.run.suffix == ".onnx" and options.run.is_file():
+        return open_onnx(options.run)
     which = options.weights or "best"
     if which not in CHOICES:
         raise ConfigError(
             f"--weights {which}: of a run it is one of {', '.join(CHOICES)}; of a file, --model says of what."
         )
-    return open_trained(options.run, which)
+    trained = open_trained(options.run, which)
+    return trained, of_module(trained, trained.bundle.module)
 
 
 def _files(given: Sequence[Path]) -> tuple[list[Path], int]:
@@ -142,13 +147,12 @@ def _files(given: Sequence[Path]) -> tuple[list[Path], int]:
 
 
 def predict(
-    trained: Trained, photos: Sequence[Path], top: int
+    trained: Trained, logits: Logits, photos: Sequence[Path], top: int
 ) -> Iterator[tuple[Path, torch.Tensor | None, list[Answer]]]:
     """For each photo in order its sample uint8 [H, W, 3] and its ``top`` answers; None for a file that is no image.
 
     Of such a file it says what is wrong.
     """
-    logits = of_module(trained, trained.bundle.module)
     for begin in range(0, len(photos), _BATCH):
         part = photos[begin : begin + _BATCH]
         samples = [_read(path, trained) for path in part]

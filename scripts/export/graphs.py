@@ -1,6 +1,7 @@
 """Formats that hold the computation too: ONNX and TorchScript, with a batch of any size."""
 
 import io
+import json
 import logging
 import warnings
 import zipfile
@@ -13,7 +14,7 @@ import torch
 
 from scripts.export.format import Format, Logits, first_line, graph_of, input_of, inputs_for, needed, text_of
 from sources.errors import UserError
-from training.model.trained import RECORD, Trained
+from training.model.trained import RECORD, Trained, of_record
 
 OPSET = 18
 """Of ONNX's operators, since 2022: what torch's exporter writes without converting."""
@@ -71,8 +72,10 @@ def _write_onnx(trained: Trained, path: Path, uint8: bool) -> None:
 
 
 def _open_onnx(trained: Trained, path: Path, uint8: bool) -> Logits:
-    session = onnx_session(path)
+    return _logits_of(onnx_session(path), trained, uint8)
 
+
+def _logits_of(session: Any, trained: Trained, uint8: bool) -> Logits:
     def logits(images: torch.Tensor) -> torch.Tensor:
         [answer] = session.run([OUTPUT], {INPUT: inputs_for(trained, images, uint8).numpy()})
         return torch.from_numpy(answer)
@@ -90,6 +93,27 @@ def onnx_session(path: Path) -> Any:
         return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds
         raise UserError(f"onnxruntime cannot read {path}: {first_line(error)}.") from None
+
+
+def open_onnx(path: Path) -> tuple[Trained, Logits]:
+    """What an exported ONNX file says of itself, and what it computes; the module of the answer is empty.
+
+    Raises UserError for a file that this project has not written.
+    """
+    session = onnx_session(path)
+    text = session.get_modelmeta().custom_metadata_map.get(RECORD)
+    if text is None:
+        raise UserError(
+            f"{path} is ONNX, but no export of this trainer: it does not say how images are made for it ({RECORD} in "
+            "its metadata)."
+        )
+    try:
+        record = json.loads(text)
+        trained = of_record(path, record)
+        uint8 = record["input"]["dtype"] == "uint8"
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{path} has metadata that were changed: {first_line(error)}. Export it again.") from None
+    return trained, _logits_of(session, trained, uint8)
 
 
 def _write_torchscript(trained: Trained, path: Path, uint8: bool) -> None:

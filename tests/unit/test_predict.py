@@ -12,6 +12,7 @@ from PIL import Image
 
 from etl import transform
 from scripts.contact_sheet import Cell, draw_sheet
+from scripts.export.__main__ import main as export
 from scripts.export.tensors import write_safetensors
 from scripts.predict import answer_of, main, open_others
 from sources.errors import ConfigError
@@ -55,6 +56,36 @@ def test_an_export_answers_what_its_run_does(run: Path, capsys: pytest.CaptureFi
     assert main(["x.safetensors", "photos"]) == 0
     assert capsys.readouterr().out == before
     assert before.startswith("photos/some/00.jpg\n   ") and before.count(" %  ") == 60
+
+
+def test_an_onnx_file_answers_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name, reason=f"ONNX needs {name}: pip install onnx onnxruntime onnxscript")
+    import onnx
+
+    assert export([str(run), "--format", "onnx", "--uint8", "--photos", "photos"]) == 0
+    capsys.readouterr()
+    answers = []
+    for file in (str(run), "run.onnx"):
+        assert main([file, "photos", "--json"]) == 0
+        answers.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    for ours, theirs in zip(*answers, strict=True):
+        assert ours["photo"] == theirs["photo"]
+        for one, other in zip(ours["top"], theirs["top"], strict=True):
+            assert one["class"] == other["class"] and one["share"] == pytest.approx(other["share"], abs=1e-4)
+    model = onnx.load("run.onnx")
+    model.metadata_props[0].value = model.metadata_props[0].value.replace("resize", "size")
+    onnx.save(model, "changed.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, "foreign.onnx")
+    Path("cut.onnx").write_bytes(Path("run.onnx").read_bytes()[:1000])
+    for name, said in (
+        ("changed", "changed.onnx has metadata that were changed: 'resize'. Export it again."),
+        ("foreign", "foreign.onnx is ONNX, but no export of this trainer"),
+        ("cut", "onnxruntime cannot read cut.onnx: "),
+    ):
+        assert main([f"{name}.onnx", "photos"]) == 1
+        assert said in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_image_gets_a_sentence_and_the_others_go_on(

@@ -206,7 +206,7 @@ def _open_export(path: Path, which: str) -> Trained:
                 f"{path} is safetensors, but no export of this trainer: it does not say which model it is of, and how "
                 f"images are made for it ({RECORD} in its metadata)."
             )
-        trained = _of_record(path, json.loads(text))
+        trained = of_record(path, json.loads(text))
         tensors = read_safetensors(path)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
@@ -221,7 +221,7 @@ def _open_export(path: Path, which: str) -> Trained:
     return _trained(dataclasses.replace(trained, bundle=bundle))
 
 
-def _of_record(path: Path, record: Any) -> Trained:
+def of_record(path: Path, record: Any) -> Trained:
     """All but the module, which is empty yet. Raises ValueError, TypeError or KeyError for what is no record."""
     if not isinstance(record, dict) or type(record.get("format")) is not int:
         raise ValueError(f"{RECORD} is no record of an export")
