@@ -127,7 +127,13 @@ def _open(options: argparse.Namespace) -> tuple[Trained, Logits]:
         raise ConfigError(
             f"--weights {which}: of a run it is one of {', '.join(CHOICES)}; of a file, --model says of what."
         )
-    trained = open_trained(options.run, which)
+    try:
+        trained = open_trained(options.run, which)
+    except UserError as error:
+        if not options.run.is_file():
+            raise
+        hint = f"Weights of another program need --model NAME --weights {options.run}."
+        raise type(error)(f"{error} {hint}") from None
     return trained, of_module(trained, trained.bundle.module)
 
 

@@ -164,6 +164,10 @@ def test_weights_of_another_program(run: Path, capsys: pytest.CaptureFixture[str
     assert main(words) == 0
     [line] = capsys.readouterr().out.splitlines()
     assert len(json.loads(line)["top"]) == 3
+    assert main(["theirs.pth", "photos"]) == 1
+    said = "theirs.pth is not a checkpoint of this trainer"
+    error = capsys.readouterr().err
+    assert said in error and "Weights of another program need --model NAME --weights theirs.pth." in error
     others = open_others(trained.name, "theirs.pth", 3)
     assert others.images == Preprocessing(224, 256, "bilinear")  # as torchvision evaluates its own
     with pytest.raises(ConfigError):
