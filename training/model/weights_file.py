@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -90,7 +90,7 @@ def read_file(path: Path) -> Any:
     if problem:
         raise ConfigError(f"model.weights={path} {problem}")
     try:
-        if _is_safetensors(path):
+        if is_safetensors(path):
             return read_safetensors(path)
         if is_archive(path) and (found := damage(path)):
             raise ValueError(found)
@@ -132,7 +132,7 @@ def _what_else(path: Path) -> str:
         return "is a tar archive: unpack it and give the file of weights in it."
     if head.startswith(b"PK"):
         return _what_else_in_zip(path)
-    if len(start) > 8 and not _is_safetensors(path) and all(byte >= 32 or byte in b"\t\r\n" for byte in head):
+    if len(start) > 8 and not is_safetensors(path) and all(byte >= 32 or byte in b"\t\r\n" for byte in head):
         return "is a text file, not weights that torch.save or safetensors wrote."
     return ""
 
@@ -153,7 +153,8 @@ def _what_else_in_zip(path: Path) -> str:
     return ""
 
 
-def _is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is named so or begins so. Raises OSError."""
     with open(path, "rb") as file:
         head = file.read(9)
     named = path.suffix == ".safetensors"
@@ -164,21 +165,36 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a file: eight bytes of length, JSON, data. Raises ValueError for one that is not well-formed."""
     size = path.stat().st_size
     with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(_MAX_HEADER, size - 8):
-            raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
-        header = json.loads(file.read(length).decode("utf-8"))
-        if not isinstance(header, dict):
-            raise ValueError("the header is no JSON object")
+        header, start = _header(file, size)
         header.pop("__metadata__", None)
         tensors = {}
         for name, entry in header.items():
-            dtype, shape, begin, end = _entry(name, entry, size - 8 - length)
-            file.seek(8 + length + begin)
+            dtype, shape, begin, end = _entry(name, entry, size - start)
+            file.seek(start + begin)
             data = bytearray(file.read(end - begin))
             flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             tensors[name] = flat.reshape(shape)  # raises where the file has become shorter
     return tensors
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that a file of safetensors holds beside its tensors. Raises ValueError as ``read_safetensors``."""
+    with open(path, "rb") as file:
+        found = _header(file, path.stat().st_size)[0].get("__metadata__", {})
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise ValueError("its metadata are no texts")
+    return found
+
+
+def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
+    """The JSON that a file of ``size`` bytes begins with, and where the data begin. Raises ValueError."""
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(_MAX_HEADER, size - 8):
+        raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
+    header = json.loads(file.read(length).decode("utf-8"))
+    if not isinstance(header, dict):
+        raise ValueError("the header is no JSON object")
+    return header, 8 + length
 
 
 def _entry(name: str, entry: Any, available: int) -> tuple[torch.dtype, list[int], int, int]:
