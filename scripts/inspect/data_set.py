@@ -154,7 +154,9 @@ def open_data_set(where: str, endpoint: str) -> DataSet:
 
 def _folder(root: Path) -> DataSet:
     data = DataSet(shown(root))
-    there = [split for split in SPLITS if is_folder(root) and is_folder(root / split)]
+    if not is_folder(root):
+        require_split(root, "train")
+    there = [split for split in SPLITS if is_folder(root / split)]
     if there in (["train"], []) and _holds_classes(root / "train" if there else root):
         folder = root / there[0] if there else root
         data.splits = _leniently(data, {"": folder})

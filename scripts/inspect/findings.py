@@ -70,7 +70,7 @@ KINDS = {
         "bits.",
     ),
     "16 bits": Kind(NOTE, "Photos with more than 8 bits in a value", 'The trainer makes 8 bits by convert("RGB").'),
-    "mode": Kind(NOTE, "Photos that are not RGB", 'The trainer makes them RGB by convert("RGB").'),
+    "mode": Kind(NOTE, "Photos that are not RGB", 'The trainer makes them RGB by convert("RGB"), and leaves transparency out.'),
     "format": Kind(
         NOTE, "Photos of another format than their name says", "The trainer goes by the content, and takes them."
     ),

@@ -73,11 +73,10 @@ def look(reader: Reader, name: str, size: int, deep: bool) -> Facts:
         if header is None and len(begin) < size:  # the header may be longer than what was read
             begin, end = reader.whole(name), b""
             header = _header(name, begin)
-        data = begin if len(begin) >= size else None
         if not deep and header and _ends_whole(header, begin, end or begin[-TAIL_BYTES:], size):
             found, pixels = header.found, 0
         else:
-            found, pixels = _decoded(begin if data is not None else reader.whole(name), header)
+            found, pixels = _decoded(begin if len(begin) >= size else reader.whole(name), header)
     except CannotRead as error:
         return Facts(found=(("unreadable", str(error)),))
     said = tuple(("odd", text) for text in collect())

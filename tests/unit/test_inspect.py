@@ -23,8 +23,7 @@ from scripts.inspect.survey import Survey, survey
 from sources.errors import ConfigError
 from sources.samples import SampleDataset
 from tests.conftest import PROJECT, make_small_folder, write_image
-
-JPEG_END = b"\xff\xd9"
+from tests.support.deadly import DEADLY, double
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (48, 40), seed: int = 7) -> Image.Image:
@@ -298,24 +297,13 @@ def test_plots_are_drawn_or_the_page_says_how(small_folder: Path, tmp_path: Path
     assert (tmp_path / "with/report.html").read_text().count("data:image/png") == 4
 
 
-def double(number: int) -> int:
-    if number == 70:
-        os._exit(1)
-    return 2 * number
-
-
 def test_an_item_that_kills_its_process_ends_nothing() -> None:
     answers = list(in_processes(double, range(100), int, 2, lambda number: -number, "numbers"))
-    assert answers == [2 * number if number != 70 else -70 for number in range(100)]
-
-
-def slow(number: int) -> int:
-    time.sleep(0.2)
-    return number
+    assert answers == [2 * number if number != DEADLY else -DEADLY for number in range(100)]
 
 
 STOPPED = """
-from tests.unit.test_inspect import slow
+from tests.support.deadly import slow
 from scripts.inspect import __main__ as command
 from scripts.inspect.processes import in_processes
 command._run = lambda options: list(in_processes(slow, range(10_000), int, 2, int, "numbers"))
