@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aistore_data.bucket.store import AisStore
+from aistore_data.client.access import Access
 from aistore_data.embedded import EmbeddedAIS
 from scripts.inspect.__main__ import main
 from scripts.inspect.data_set import Files, open_data_set
@@ -337,10 +339,11 @@ def test_a_bucket(small_folder: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         found = survey(open_data_set("ais://imagenet", server.endpoint), deep=False, workers=1)
         assert main(["ais://imagenet", "--endpoint", server.endpoint, "--workers", "1"]) == 1
         assert main(["ais://nothing", "--endpoint", server.endpoint]) == 1
+        names = [entry.name for entry in AisStore("ais://imagenet", Access(server.endpoint, server.token)).list("")]
+        assert not [name for name in names if name.endswith("manifest.npz")]
     assert [(f.kind, f.split, f.photo, f.other) for f in found.findings] == [
         ("broken", "train", "cat/none.jpg", ""),
         ("in both splits", "val", "dog/seen.jpg", "train/dog/0.jpg"),
         ("mode", "train", "cat/grey.jpg", ""),
     ]
     assert len(found) == 36 + 15 + 4
-    assert not list((small_folder / ".imagenet-ais").rglob("*"))
