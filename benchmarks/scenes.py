@@ -76,9 +76,7 @@ def _paste(
     picture.paste(paint, mask=_mask(shape, picture.size, place, radius, rng.uniform(0, math.tau)))
 
 
-def _mask(
-    shape: str, size: tuple[int, int], place: tuple[float, ...], radius: float, angle: float
-) -> Image.Image:
+def _mask(shape: str, size: tuple[int, int], place: tuple[float, ...], radius: float, angle: float) -> Image.Image:
     """White where the shape is, turned by ``angle`` radians."""
     mask = Image.new("L", size, 0)
     pen, (x, y) = ImageDraw.Draw(mask), place

@@ -1,4 +1,4 @@
-"""Small pictures of photos, without the rotation by EXIF that training ignores: of those that are odd, and of a few of each class."""
+"""Small pictures of photos that are odd, and of a few of each class, without the rotation by EXIF."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ _SIDES = (112, 64)
 """Pixels of a picture's long side where there are few classes, and many."""
 
 _SHOWN_KINDS = (
-    *("labels differ", "in both splits", "duplicate", "rotated", "washed out", "16 bits", "mode", "format"),
+    *("labels differ", "in both splits", "duplicate", "damaged", "rotated", "washed out", "16 bits", "mode", "format"),
     *("frames", "thin", "odd"),
 )
 

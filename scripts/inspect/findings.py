@@ -61,7 +61,12 @@ KINDS = {
     "rotated": Kind(
         WARNING,
         "Photos that EXIF says are rotated",
-        "The trainer ignores that, as torchvision does: the model sees these photos lying on their side or upside down.",
+        "The trainer ignores that, as torchvision does: the model sees these photos turned, as they are stored.",
+    ),
+    "damaged": Kind(
+        WARNING,
+        "Photos with damaged data",
+        "The trainer takes them, as libjpeg does: what is missing is made grey, or of false pixels.",
     ),
     "washed out": Kind(
         WARNING,
@@ -70,7 +75,9 @@ KINDS = {
         "bits.",
     ),
     "16 bits": Kind(NOTE, "Photos with more than 8 bits in a value", 'The trainer makes 8 bits by convert("RGB").'),
-    "mode": Kind(NOTE, "Photos that are not RGB", 'The trainer makes them RGB by convert("RGB"), and leaves transparency out.'),
+    "mode": Kind(
+        NOTE, "Photos that are not RGB", 'The trainer makes them RGB by convert("RGB"), and leaves transparency out.'
+    ),
     "format": Kind(
         NOTE, "Photos of another format than their name says", "The trainer goes by the content, and takes them."
     ),

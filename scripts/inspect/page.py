@@ -144,7 +144,9 @@ def _pictures(found: Survey) -> Iterator[str]:
         room -= sum(len(picture.source) + len(picture.title) + 80 for picture in pictures)
         left_out += room <= 0
         if room > 0:
-            images = "".join(f'<img src="{p.source}" alt="{_text(p.title)}" title="{_text(p.title)}">' for p in pictures)
+            images = "".join(
+                f'<img src="{p.source}" alt="{_text(p.title)}" title="{_text(p.title)}">' for p in pictures
+            )
             yield f'<figure class="class"><figcaption>{_text(name)}</figcaption><div>{images}</div></figure>'
     yield "</div>"
     if left_out:

@@ -4,10 +4,11 @@ import hashlib
 import io
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import xxhash
 from PIL import Image
 
-from etl.sample import CorruptSample, decode
+from etl.sample import CorruptSample, decode, native
 from scripts.prepare.checks import is_rotated, odd_header
 from sources.notices import collect
 from sources.walk import APPLE_DOUBLE
@@ -76,7 +77,9 @@ def look(reader: Reader, name: str, size: int, deep: bool) -> Facts:
         if not deep and header and _ends_whole(header, begin, end or begin[-TAIL_BYTES:], size):
             found, pixels = header.found, 0
         else:
-            found, pixels = _decoded(begin if len(begin) >= size else reader.whole(name), header)
+            data = begin if len(begin) >= size else reader.whole(name)
+            found, pixels = _decoded(data, header)
+            found += (("damaged", "libjpeg warns of it"),) * (deep and pixels > 0 and _is_damaged(data))
     except CannotRead as error:
         return Facts(found=(("unreadable", str(error)),))
     said = tuple(("odd", text) for text in collect())
@@ -164,6 +167,16 @@ def _decoded(data: bytes, header: _Header | None) -> tuple[tuple[tuple[str, str]
         if white > _WHITE:
             found = (*found, ("washed out", f"{100 * white:.0f} % of its pixels are white"))
     return found, xxhash.xxh3_64_intdigest(_raw(image))
+
+
+def _is_damaged(data: bytes) -> bool:
+    """Whether libjpeg warns of a JPEG that Pillow decodes without a word, as far as the native module can tell."""
+    module = native()
+    shape = module.size(data) if module is not None and b"\xff\xff" not in data else None
+    if module is None or shape is None:
+        return False
+    out = np.empty((8, 8, 3), np.uint8)
+    return not module.resample(data, out, (0, 0, *shape), (8, 8), (0, 0, 8, 8), False, False)
 
 
 def _kind_of(data: bytes, problem: str) -> str:

@@ -1,6 +1,8 @@
 """Work on many photos in several processes: in their order, without an end by one of them, and ended by ctrl-C."""
 
 import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -9,6 +11,7 @@ from typing import TypeVar
 
 from aistore_data.upload.transfer import begin_worker
 from sources.progress_bar import Progress
+from training.processes.preemption import signals_blocked
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,17 +60,23 @@ def _round(
     """The answers for chunks of items. Raises BrokenProcessPool where a process ends."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "scripts.inspect.photo"])
+    for helper in (multiprocessing.resource_tracker, multiprocessing.forkserver):
+        with signals_blocked():  # ctrl-C is for this process alone, also while they begin
+            helper.ensure_running()
     pool = ProcessPoolExecutor(min(workers, max(1, len(indices))), context, begin_worker)
     waiting: deque[Future[list[R]]] = deque()
     try:
         for begin in range(0, len(indices), chunk):
-            waiting.append(pool.submit(_do, work, list(map(item, indices[begin : begin + chunk]))))
+            some = list(map(item, indices[begin : begin + chunk]))
+            with signals_blocked():  # a process that is being started must find its pool
+                waiting.append(pool.submit(_do, work, some))
             if len(waiting) >= _AHEAD * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        with signals_blocked():
+            pool.shutdown(cancel_futures=True)
 
 
 def _do(work: Callable[[T], R], items: Sequence[T]) -> list[R]:

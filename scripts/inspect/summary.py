@@ -41,9 +41,10 @@ class Counts:
                 yield f"{where} {_photos(counts.sum())} of {_classes(len(there))}, {low:,} of each."
                 continue
             smallest, largest = (self.classes[int(np.flatnonzero(counts == n)[0])] for n in (low, high))
+            times = f", {high / low:.1f} times as many" if high > 1.2 * low else ""
             yield (
                 f"{where} {_photos(counts.sum())} of {_classes(len(there))}: the smallest class is {smallest} with "
-                f"{low:,}, and the largest is {largest} with {high:,}, {high / low:.1f} times as many."
+                f"{low:,}, and the largest is {largest} with {high:,}{times}."
             )
 
 
