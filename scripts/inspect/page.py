@@ -42,7 +42,7 @@ table { border-collapse: collapse; font-size: .87rem; margin: .4rem 0; }
 th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td { overflow-wrap: anywhere; min-width: 5rem; }
 td.number, th.number { text-align: right; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(27rem, 100%), 1fr)); gap: 1rem; }
 figure { margin: 0; } .plots img { width: 100%; height: auto; }
 figcaption { font-size: .8rem; color: var(--soft); overflow-wrap: anywhere; }
 .sheet { display: flex; flex-wrap: wrap; gap: .6rem; align-items: flex-start; }

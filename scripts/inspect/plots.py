@@ -67,13 +67,15 @@ def _classes(axes: Any, counts: Counts) -> None:
         axes.set_yticks(range(len(counts.classes)), [_plain(name) for name in counts.classes])
         axes.invert_yaxis()
     if len(counts.by_split) > 1:
-        axes.legend(frameon=False, fontsize=8)
+        axes.figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
 
 
 def _sides(axes: Any, sizes: Sizes) -> None:
     axes.scatter(sizes.width, sizes.height, s=6, alpha=0.35, color=_COLOURS[0], linewidths=0, rasterized=True)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    _whole_numbers(axes.xaxis)
+    _whole_numbers(axes.yaxis)
     axes.set_xlabel("width", fontsize=8, color=_INK)
     axes.set_ylabel("height", fontsize=8, color=_INK)
 
@@ -93,7 +95,17 @@ def _histogram(axes: Any, values: Any) -> None:
     edges = np.geomspace(low, high, 41) if high > low > 0 else np.array([low * 0.9, high * 1.1 + 1e-9])
     axes.hist(values, bins=edges, color=_COLOURS[0])
     axes.set_xscale("log")
+    _whole_numbers(axes.xaxis)
     axes.set_ylabel("photos", fontsize=8, color=_INK)
+
+
+def _whole_numbers(axis: Any) -> None:
+    """Beside a logarithmic axis, and not powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _plain(name: str) -> str:

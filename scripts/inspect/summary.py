@@ -125,7 +125,7 @@ def kind_sentences(findings: list[Finding]) -> Iterator[tuple[str, str]]:
             yield about.level, f"{about.title}: {told}{more}. {first.trainer}"
             continue
         place = f"{first.split}/{first.photo}" if first.split else first.photo
-        equals = f" as {first.other}" if first.other else ""
+        equals = f"; it equals {first.other}" if first.other else ""
         what = first.what.removesuffix(".")
         yield about.level, f"{about.title}: {len(some):,}, like {place} ({what}{equals}). {first.trainer}"
 
