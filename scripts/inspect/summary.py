@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from etl.sample import native
 from scripts.inspect.findings import KINDS, NOTE, STOP, WARNING, Finding, by_kind
 from scripts.inspect.survey import Survey
 from sources.disk import shown
@@ -107,6 +108,11 @@ def verdict(findings: list[Finding]) -> str:
 
 def reach(deep: bool) -> str:
     """What was read, and so what can have been found."""
+    if deep and native() is None:
+        return (
+            "Every photo was read and decoded whole. JPEGs that libjpeg decodes although their data are damaged are found "
+            "where the native module is built alone (make setup)."
+        )
     if deep:
         return "Every photo was read and decoded whole, so damage anywhere in a file was found."
     return (
