@@ -23,14 +23,14 @@ from benchmarks import scenes
 from benchmarks.results import Row, Table, begin, parser
 
 PROJECT = Path(__file__).resolve().parent.parent
-PER_CLASS = {"train": 40, "val": 40}
+PER_CLASS = {"train": 24, "val": 20}
 EPOCHS = 24
 
 BASE = (
     *("model.name=timm/test_resnet", "data.image_size=64", "data.val_image_size=64", "data.val_resize=72"),
-    *("data.scale=[0.35,1.0]", "data.workers=0", "threads=1", "train.batch_size=32", f"train.epochs={EPOCHS}"),
+    *("data.scale=[0.5,1.0]", "data.workers=0", "threads=1", "train.batch_size=24", f"train.epochs={EPOCHS}"),
     *("optim.lr=0.05", "optim.nesterov=true", "optim.weight_decay=5e-4", "optim.schedule=cosine"),
-    *("optim.warmup_epochs=1", f"eval.every={EPOCHS}", "log.tensorboard=false", "data.fingerprint=off"),
+    *("optim.warmup_epochs=1", "eval.every=8", "data.fingerprint=off"),
 )
 """Options of all runs: crops and flips, a cosine schedule."""
 

@@ -37,13 +37,13 @@ def scene(rng: np.random.Generator, name: str) -> Image.Image:
         width, height = height, width
     short = min(width, height)
     picture = _background(rng, width, height)
-    for _ in range(int(rng.integers(2, 6))):  # other things, behind it
+    for _ in range(int(rng.integers(1, 5))):  # other things, behind it
         _paste(rng, picture, "square" if rng.random() < 0.5 else "disc", _any_paint(rng, width, height), 0.07, 0.16)
-    radius = short * rng.uniform(0.2, 0.42)
-    x, y = (rng.uniform(0.8 * radius, side - 0.8 * radius) for side in (width, height))
+    radius = short * rng.uniform(0.3, 0.47)
+    x, y = (rng.uniform(0.9 * radius, side - 0.9 * radius) for side in (width, height))
     paint = _paint(rng, texture, COLOURS[colour], width, height, radius)
     picture.paste(paint, mask=_mask(shape, (width, height), (x, y), radius, rng.uniform(0, math.tau)))
-    for _ in range(int(rng.integers(0, 3))):  # and before it
+    for _ in range(int(rng.integers(0, 2))):  # and before it
         _paste(rng, picture, "square", _any_paint(rng, width, height), 0.04, 0.09)
     return _lit(rng, picture)
 
@@ -143,7 +143,7 @@ def _paint(
 def _background(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     """Colours that change slowly, over coarser and finer blobs."""
     layers: Pixels = np.full((height, width, 3), rng.integers(60, 190, 3), np.float32)
-    for cells, contrast in ((2, 60), (5, 35), (18, 20)):
+    for cells, contrast in ((2, 45), (5, 25), (18, 12)):
         small = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), np.uint8))
         blobs = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), np.float32)
         layers += contrast * (blobs / 127.5 - 1)
@@ -158,8 +158,8 @@ def _lit(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
     height, width = pixels.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     angle = rng.uniform(0, math.tau)
-    light = rng.uniform(0.55, 1.15) + rng.uniform(0, 0.35) * (x * math.cos(angle) + y * math.sin(angle))
+    light = rng.uniform(0.65, 1.15) + rng.uniform(0, 0.3) * (x * math.cos(angle) + y * math.sin(angle))
     tint = rng.uniform(0.8, 1.2, 3).astype(np.float32)
     pixels = (pixels ** np.float32(rng.uniform(0.7, 1.4))) * light[..., None] * tint
-    pixels += rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(0.01, 0.05))
+    pixels += rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(0.01, 0.03))
     return Image.fromarray((255 * pixels).clip(0, 255).astype(np.uint8))

@@ -110,8 +110,8 @@ def reach(deep: bool) -> str:
     """What was read, and so what can have been found."""
     if deep and native() is None:
         return (
-            "Every photo was read and decoded whole. JPEGs that libjpeg decodes although their data are damaged are found "
-            "where the native module is built alone (make setup)."
+            "Every photo was read and decoded whole. JPEGs that libjpeg decodes although their data are damaged are "
+            "found only where the native module is built (make setup)."
         )
     if deep:
         return "Every photo was read and decoded whole, so damage anywhere in a file was found."
