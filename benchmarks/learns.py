@@ -109,8 +109,11 @@ def note(values: list[float], base: list[float]) -> str:
     mean = statistics.fmean(values)
     if values is base or not base:
         return f"mean {mean:.1f}"
-    apart = min(values) > max(base) or max(values) < min(base)
-    words = "no run of one is within the other's range" if apart else "the ranges overlap"
+    words = "the ranges overlap"
+    if min(values) > max(base):
+        words = "each run is better than each of the base"
+    elif max(values) < min(base):
+        words = "each run is worse than each of the base"
     return f"mean {mean:.1f}, {mean - statistics.fmean(base):+.1f} against the base; {words}"
 
 
