@@ -60,24 +60,42 @@ INGREDIENTS = {
 
 def command(folder: Path, name: str, seed: int) -> list[str]:
     """Of one run, as a user would type it."""
-    run_dir = folder / "runs" / f"{_slug(name)}-{seed}"
-    words = [f"data.root={folder / 'data'}", *BASE, *INGREDIENTS[name].options, f"seed={seed}", f"run_dir={run_dir}"]
-    return ["python", "train.py", *words]
+    run_dir = run_folder(folder, name, seed)
+    return ["python", "train.py", f"data.root={folder / 'data'}", *options_of(name, seed), f"run_dir={run_dir}"]
+
+
+def run_folder(folder: Path, name: str, seed: int) -> Path:
+    """Of a run; its record lies beside it."""
+    return folder / "runs" / f"{_slug(name)}-{seed}"
+
+
+def options_of(name: str, seed: int) -> list[str]:
+    """Those that decide how a run ends."""
+    return [*BASE, *INGREDIENTS[name].options, f"seed={seed}"]
+
+
+def record_of(folder: Path, name: str, seed: int) -> dict[str, Any] | None:
+    """The record of a run that is done with these options and scenes."""
+    file = run_folder(folder, name, seed).with_suffix(".json")
+    record: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return record if record and _identity(name, seed).items() <= record.items() else None
+
+
+def _identity(name: str, seed: int) -> dict[str, Any]:
+    return {"options": options_of(name, seed), "scenes": scenes.VERSION, "per_class": PER_CLASS}
 
 
 def run(folder: Path, name: str, seed: int) -> dict[str, Any]:
-    """The record of a run, which is made where there is none of the same command and scenes.
+    """The record of a run, which is made where there is none of the same options and scenes.
 
     Raises SystemExit with the end of the run's output where it fails.
     """
     words = command(folder, name, seed)
-    run_dir = folder / "runs" / f"{_slug(name)}-{seed}"
+    run_dir = run_folder(folder, name, seed)
     record_file = run_dir.with_suffix(".json")
-    identity = {"command": shlex.join(words), "scenes": scenes.VERSION, "per_class": PER_CLASS}
+    if record := record_of(folder, name, seed):
+        return record
     if record_file.exists():
-        record: dict[str, Any] = json.loads(record_file.read_text())
-        if identity.items() <= record.items():
-            return record
         record_file.unlink()
         shutil.rmtree(run_dir, ignore_errors=True)
     call = [sys.executable, *words[1:], "allow_changes=false"]
@@ -86,8 +104,9 @@ def run(folder: Path, name: str, seed: int) -> dict[str, Any]:
     if done.returncode:
         sys.exit(f"{shlex.join(words)}\nexit code {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
     summary = json.loads((run_dir / "summary.json").read_text())
-    kept = ("acc1", "ema_acc1", "loss", "samples_seen", "img_per_s", "state_sha256")
-    record = identity | {figure: summary[figure] for figure in kept if figure in summary}
+    figures = ("acc1", "ema_acc1", "loss", "samples_seen", "img_per_s", "state_sha256")
+    record = {"command": shlex.join(words), **_identity(name, seed)}
+    record |= {figure: summary[figure] for figure in figures if figure in summary}
     record_file.write_text(json.dumps(record, indent=1) + "\n")
     shutil.rmtree(run_dir / "checkpoints")
     return record
@@ -97,8 +116,8 @@ def kept(folder: Path, seeds: int) -> dict[str, list[float]]:
     """acc@1 of the runs that are there, by ingredient."""
     found: dict[str, list[float]] = {}
     for name, ingredient in INGREDIENTS.items():
-        files = [folder / "runs" / f"{_slug(name)}-{seed}.json" for seed in range(seeds)]
-        values = [json.loads(file.read_text())[ingredient.figure] for file in files if file.exists()]
+        records = (record_of(folder, name, seed) for seed in range(seeds))
+        values = [record[ingredient.figure] for record in records if record]
         if values:
             found[name] = values
     return found
@@ -119,7 +138,7 @@ def note(values: list[float], base: list[float]) -> str:
 
 def main() -> int:
     """The command line."""
-    options = parser(__doc__, seeds=3, only="", folder=str(PROJECT / "build" / "learns")).parse_args()
+    options = parser(__doc__, seeds=3, only="", folder="build/learns").parse_args()
     chosen = _chosen(options)
     result = begin(options)
     folder = Path(options.folder)
