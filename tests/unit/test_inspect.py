@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,12 +19,14 @@ from aistore_data.bucket.store import AisStore
 from aistore_data.client.access import Access
 from aistore_data.embedded import EmbeddedAIS
 from etl.sample import native
+from etl.spec import Spec
 from scripts.inspect.__main__ import main
 from scripts.inspect.data_set import Files, open_data_set
 from scripts.inspect.photo import HEAD_BYTES, look
 from scripts.inspect.processes import in_processes
 from scripts.inspect.survey import Survey, survey
-from sources.errors import ConfigError
+from sources.errors import ConfigError, DataError, UserError
+from sources.folder import FolderReader, scan_folder
 from sources.samples import SampleDataset
 from tests.conftest import PROJECT, make_small_folder, write_image
 from tests.support.deadly import DEADLY, double
@@ -114,10 +117,6 @@ def test_a_photo_that_is_cut_short_has_the_words_of_the_trainer(deep: bool, smal
     [finding] = found.findings
     assert (finding.kind, finding.split, finding.photo, finding.label) == ("cut short", "train", "cat/3.jpg", "cat")
     split = found.data.splits[0]
-    from etl.spec import Spec
-    from sources.errors import DataError
-    from sources.folder import FolderReader
-
     reader = FolderReader(small_folder / "train", split.manifest)
     source = SampleDataset(reader, split.manifest, Spec.train(32), seed=0)
     index = [split.manifest.name(i) for i in range(len(split.manifest))].index("cat/3.jpg")
@@ -211,9 +210,6 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_what_keeps_a_run_from_beginning(name: str, small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from sources.errors import UserError
-    from sources.folder import scan_folder
-
     change, words = LAYOUTS[name]
     change(small_folder)
     with pytest.raises(UserError, match=words) as raised:
@@ -261,8 +257,6 @@ def test_one_folder_of_classes_and_the_order_of_numbers(tmp_path: Path) -> None:
 
 
 def test_only_train(small_folder: Path) -> None:
-    import shutil
-
     shutil.rmtree(small_folder / "val")
     found = examined(small_folder)
     assert [f.kind for f in found.findings] == ["one folder"] and len(found) == 36
@@ -295,7 +289,8 @@ def test_files(small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         ("stop", "dog/1.jpg"),
         ("stop", "eel/a\\x1b[31m.jpg"),
     ]
-    assert "data.on_corrupt=replace, then start again" in lines[-3]["trainer"] or lines
+    empty, text = (line["trainer"] for line in lines if line["level"] == "stop")
+    assert "data.on_corrupt=replace, then start again" in empty and "every validation sample counts" in text
     output = capsys.readouterr().out
     assert "train holds 37 photos of 3 classes: the smallest class is dog with 12" in output
     assert "\x1b" not in output
