@@ -15,9 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aistore_data.bucket.store import AisStore
-from aistore_data.client.access import Access
-from aistore_data.embedded import EmbeddedAIS
 from etl.sample import native
 from etl.spec import Spec
 from scripts.inspect.__main__ import main
@@ -337,25 +334,3 @@ def test_ctrl_c(tmp_path: Path) -> None:
         "stopped. Nothing was written; the same command begins anew.\n"
     ), errors
     assert "Traceback" not in errors, errors
-
-
-def test_a_bucket(small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    add(small_folder, "train/cat/grey.jpg", encoded(picture("L")))
-    add(small_folder, "train/cat/none.jpg", b"none")
-    add(small_folder, "val/dog/seen.jpg", (small_folder / "train/dog/0.jpg").read_bytes())
-    noise = np.random.default_rng(1).integers(0, 256, (500, 700, 3), np.uint8)
-    add(small_folder, "val/eel/large.bmp", encoded(Image.fromarray(noise), "BMP"))
-    with EmbeddedAIS(tmp_path / "ais", imagefolder=small_folder) as server:
-        monkeypatch.setenv("AIS_AUTHN_TOKEN", server.token)
-        found = survey(open_data_set("ais://imagenet", server.endpoint), deep=False, workers=1)
-        assert main(["ais://imagenet", "--endpoint", server.endpoint, "--workers", "1"]) == 1
-        assert main(["ais://nothing", "--endpoint", server.endpoint]) == 1
-        names = [entry.name for entry in AisStore("ais://imagenet", Access(server.endpoint, server.token)).list("")]
-        assert not [name for name in names if name.endswith("manifest.npz")]
-    assert [(f.kind, f.split, f.photo, f.other) for f in found.findings] == [
-        ("broken", "train", "cat/none.jpg", ""),
-        ("in both splits", "val", "dog/seen.jpg", "train/dog/0.jpg"),
-        ("mode", "train", "cat/grey.jpg", ""),
-    ]
-    assert len(found) == 36 + 15 + 4
