@@ -166,6 +166,11 @@ _task: tuple[Destination, bool, Transform | None]
 def _start(destination: Destination, replace: bool, transform: Transform | None) -> None:
     global _task
     _task = (destination, replace, transform)
+    begin_worker()
+
+
+def begin_worker() -> None:
+    """This process leaves ctrl-C to its parent, and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -110,15 +110,26 @@ def inspect(name: str, data: bytes) -> tuple[bytes, list[str]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF, which nobody reads here
             with Image.open(io.BytesIO(data)) as image:
-                extension = name.rpartition(".")[2]
-                if extension.lower() not in _EXTENSIONS.get(image.format or "", ()):
-                    found.append(f"{image.format} named .{extension}")
-                if image.mode != "RGB":
-                    found.append({"L": "greyscale", "P": "palette"}.get(image.mode, image.mode))
-                if image.getexif().get(_ORIENTATION, 1) != 1:
+                found += odd_header(name, image)
+                if is_rotated(image):
                     found.append("rotated by EXIF, which training ignores")
                 image.draft(None, (1, 1))
                 image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         found.append("cut short" if "truncated" in str(error) else "cannot be decoded")
     return data, found
+
+
+def odd_header(name: str, image: Image.Image) -> list[str]:
+    """What is odd about an opened photo's format and mode."""
+    found, extension = [], name.rpartition(".")[2]
+    if extension.lower() not in _EXTENSIONS.get(image.format or "", ()):
+        found.append(f"{image.format} named .{extension}")
+    if image.mode != "RGB":
+        found.append({"L": "greyscale", "P": "palette"}.get(image.mode, image.mode))
+    return found
+
+
+def is_rotated(image: Image.Image) -> bool:
+    """Whether its EXIF says that an opened photo is not upright. Raises as Pillow does for broken EXIF."""
+    return image.getexif().get(_ORIENTATION, 1) != 1

@@ -1,0 +1,81 @@
+"""Whether a data set is fit for weeks of training: what lies in it, what is odd, and what the trainer does with each.
+
+    python -m scripts.inspect /data/imagenet --out health
+    python -m scripts.inspect ais://imagenet --endpoint http://ais:51080 --deep
+
+DATA is a folder with train/ and val/, a folder for each class alone, or a bucket. Photos are looked at by their headers
+and ends, and read whole where these are suspicious; --deep reads and decodes them all. --out gets report.html, a page
+with plots and pictures that opens offline, and files.csv with a line for each finding. Nothing in DATA is changed. The
+exit code is 1 where training would stop.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.inspect.data_set import open_data_set
+from scripts.inspect.findings import STOP
+from scripts.inspect.page import lines, page
+from scripts.inspect.summary import Counts, Sizes, told
+from scripts.inspect.survey import survey
+from sources.command_line import add_workers, command
+from sources.disk import cause
+from sources.errors import ConfigError, UserError
+from sources.text import visible
+
+INTERRUPTED = 130
+"""The exit code of a command that ctrl-C has ended, as a shell has it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit code."""
+    parser = command("scripts.inspect", __doc__)
+    parser.add_argument("data", metavar="DATA", help="a folder, or ais://BUCKET")
+    parser.add_argument("--endpoint", default="", help="of a bucket's cluster; default: AIS_ENDPOINT")
+    parser.add_argument("--out", type=Path, help="a folder for report.html and files.csv; made if it does not exist")
+    add_workers(parser)
+    parser.add_argument("--deep", action="store_true", help="decode every photo, and compare pixels")
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped. Nothing was written; the same command begins anew.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Raises UserError."""
+    if options.out:
+        _make(options.out)
+    found = survey(open_data_set(options.data, options.endpoint), options.deep, options.workers)
+    counts, sizes = Counts.of(found), Sizes.of(found)
+    for paragraph in told(found, counts, sizes):
+        print(visible(paragraph))
+    if options.out:
+        contents = {"report.html": page(found, counts, sizes), "files.csv": lines(found.findings)}
+        for name, text in contents.items():
+            _write(options.out / name, text)
+        print(f"{options.out / 'report.html'} and {options.out / 'files.csv'} tell more.")
+    return 1 if any(finding.level == STOP for finding in found.findings) else 0
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out={folder} cannot be made: {cause(error)}. Choose another folder.") from None
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {cause(error)}.") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
