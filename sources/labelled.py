@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ def class_order(
         for said in labels.classes_of[row]:
             first_row.setdefault(said, row)
     texts = set(first_row)
-    are_numbers = bool(texts) and all(text.isascii() and text.isdecimal() and str(int(text)) == text for text in texts)
+    are_numbers = bool(texts) and all(re.fullmatch("0|[1-9][0-9]{,8}", text) for text in texts)
     names = given if given is not None else [*labels.columns] or ([] if are_numbers else sorted(texts))
     if not names and not are_numbers:
         raise ConfigError(f"{shown(labels.path)} gives no photo a class: a model needs some to learn.")

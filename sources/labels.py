@@ -45,10 +45,10 @@ def read_labels(path: Path, several: bool = False) -> Labels:
             text = text_of(file, str(path))
     except OSError as error:
         raise ConfigError(f"{shown(path)} cannot be read: {cause(error)}. data.labels names a file of labels.") from None
-    if text.startswith("ImageId,") and not several:
-        found = {name: (wnid,) for name, wnid in solution(text, path).items()}
-        return Labels(path, found, {name: number for number, name in enumerate(found, 2)})
     rows = rows_of(text, path)
+    if text.startswith("ImageId,") and not several:
+        wnids = solution(text, path)
+        rows = [(number, [cells[0], wnids[cells[0]]]) for number, cells in rows[1:]]
     if not rows:
         raise DataError(f"{shown(path)} is empty: labels are a photo's name and its class in each line.")
     columns = _columns(path, rows) if several else ()

@@ -79,6 +79,9 @@ def test_kaggles_form_is_read(small_folder: Path, flat_val: dict[str, str]) -> N
     rows = "".join(f"{name.removesuffix('.JPEG')},{label} 1 2 3 4 {label} 5 6 7 8\n" for name, label in flat_val.items())
     path.write_text(f"ImageId,PredictionString\n{rows}")
     assert of(small_folder, SplitOptions(labels=str(path)))[1] == flat_val
+    path.write_text(f"ImageId,PredictionString\n{rows}{rows}")
+    with pytest.raises(DataError, match=r"names cat_0_val twice, in the lines 2 and 17"):
+        read_labels(path)
     path.write_text("ImageId,PredictionString\nx\n")
     with pytest.raises(DataError, match=r"line 2 of LOC_val_solution.csv of .* is not of the form"):
         read_labels(path)
