@@ -85,8 +85,8 @@ def tell_missing(
     missing = [name for name in names if name not in there]
     if missing:
         say(
-            f"warning: {len(missing):,} of the {len(names):,} classes of {shown(path)}, like {missing[0]!r}, are not in "
-            f"{where}: the model has an output for each, which is never right"
+            f"warning: {len(missing):,} of the {len(names):,} classes of {shown(path)}, like {missing[0]!r}, are not "
+            f"in {where}: the model has an output for each, which is never right"
         )
 
 

@@ -6,6 +6,7 @@ file. So a sample stays where it is when others are added or removed.
 """
 
 import hashlib
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,7 +104,6 @@ def _places(manifest: Manifest, skip: int) -> NDArray[np.uint64]:
     """The hash of each name, uint64 [n]."""
     names, offsets = manifest.names.tobytes(), manifest.offsets.tolist()
     digests = (
-        hashlib.blake2b(names[start + skip : end], digest_size=8).digest()
-        for start, end in zip(offsets, offsets[1:], strict=False)
+        hashlib.blake2b(names[start + skip : end], digest_size=8).digest() for start, end in itertools.pairwise(offsets)
     )
     return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)

@@ -65,7 +65,7 @@ def match(labels: Labels, folders: Sequence[Photos], say: Say, all_used: bool = 
         for at, name in enumerate(photos.names):
             rows = list(dict.fromkeys(key for key in _keys(photos.folder.name, name) if key in labels.classes_of))
             if len(rows) > 1:
-                first, second = (labels.lines[row] for row in rows[:2])
+                first, second = sorted(labels.lines[row] for row in rows[:2])
                 raise ConfigError(
                     f"{shown(labels.path)} names {shown(photos.folder / name)} twice, in the lines {first:,} and "
                     f"{second:,}: remove one of them."
@@ -95,8 +95,7 @@ def match(labels: Labels, folders: Sequence[Photos], say: Say, all_used: bool = 
     left = [row for row in left if row not in photo_of]
     if left and all_used:
         raise ConfigError(
-            f"{_row(labels, left[0])} is no photo in {where}{_more(left)}: remove what is not "
-            "there, or mend the names."
+            f"{_row(labels, left[0])} is no photo in {where}{_more(left)}: remove what is not there, or mend the names."
         )
     if left:
         say(f"warning: {_row(labels, left[0])} is no photo in {where}{_more(left)}; they are left out")

@@ -44,10 +44,12 @@ def read_labels(path: Path, several: bool = False) -> Labels:
         with open(path, "rb") as file:
             text = text_of(file, str(path))
     except OSError as error:
-        raise ConfigError(f"{shown(path)} cannot be read: {cause(error)}. data.labels names a file of labels.") from None
+        raise ConfigError(
+            f"{shown(path)} cannot be read: {cause(error)}. data.labels names a file of labels."
+        ) from None
     rows = rows_of(text, path)
     if text.startswith("ImageId,") and not several:
-        wnids = solution(text, path)
+        wnids = {name.strip(): wnid for name, wnid in solution(text, path).items()}
         rows = [(number, [cells[0], wnids[cells[0]]]) for number, cells in rows[1:]]
     if not rows:
         raise DataError(f"{shown(path)} is empty: labels are a photo's name and its class in each line.")

@@ -102,7 +102,9 @@ def _found(folder: Path, top: Top) -> str:
         )
     if top.images:
         lie = f"{_lie(top.images, 'image')} directly in it, {_some(top.images)}"
-        return f": {lie}, and belong in {shown(folder)}/CLASS/. A file can give their classes instead: data.labels=FILE."
+        return (
+            f": {lie}, and belong in {shown(folder)}/CLASS/. A file can give their classes instead: data.labels=FILE."
+        )
     if top.archives:
         lie = f"{_lie(top.archives, 'archive')} in it, {_some(top.archives)}"
         return f": {lie}. Unpack each into a folder of its own, or let {_command(folder.parent)} do all of it."

@@ -228,7 +228,9 @@ def _summarise(run: Run, val_img_per_s: float = 0.0) -> None:
     counts, averages = Counts(*progress.counts), run.state.averages
     of_averages: dict[str, Any] = {"best_weights": progress.best_weights} if averages else {}
     if averages:
-        of_averages |= {name: value for name, value in progress.validation.items() if name in ("ema_acc1", "ema_mean_ap")}
+        of_averages |= {
+            name: value for name, value in progress.validation.items() if name in ("ema_acc1", "ema_mean_ap")
+        }
         of_averages["ema_sha256"] = checkpoint.state_sha256(averages.model.state_dict())
     best = {"best_acc1": progress.best_acc1}
     if "mean_ap" in progress.validation:  # by which the best is chosen then

@@ -21,9 +21,10 @@ def test_one_folder_is_divided_and_a_run_goes_on_with_the_same_part_alone(train:
     words = [*TINY, f"data.root={small_folder / 'train'}", "run_dir=run"]
     first = train(*words, "data.fold=0/3", "train.epochs=1")
     assert first.code == 0, first.output
-    said = "of the 36 samples of " + str(small_folder / "train") + " are the validation, by their names' hashes"
-    assert f"data.fold=0/3: 13 {said}" in first.output or "data.fold=0/3" in first.output
-    assert (again := train(*words, "data.fold=0/3", "train.epochs=2")).code == 0, again.output
+    said = f"of the 36 samples of {small_folder / 'train'} are the validation, by their names' hashes"
+    assert f"data.fold=0/3: 14 {said}" in first.output
+    again = train(*words, "data.fold=0/3", "train.epochs=2")
+    assert again.code == 0, again.output
     other = train(*words, "data.fold=1/3", "train.epochs=3")
     assert other.code == 2 and "data.fold: 0/3 → 1/3" in other.output and "data set val.sha256" in other.output
     alone = train(
@@ -94,7 +95,7 @@ def test_a_flat_validation_is_evaluated_without_training_photos(
     lacking = train(*words, f"data.labels={tmp_path / 'labels.csv'}")
     assert lacking.code == 2 and f"cat-0.jpg has no label in {tmp_path / 'labels.csv'}" in lacking.output
     without = train(*words)
-    assert without.code == 2 and f"data.labels=FILE" in without.output
+    assert without.code == 2 and "data.labels=FILE" in without.output
 
 
 def test_several_classes_are_trained_on_and_judged_by_mean_average_precision(train: Train, tmp_path: Path) -> None:
@@ -119,5 +120,3 @@ def test_several_classes_are_trained_on_and_judged_by_mean_average_precision(tra
     alone = train(*words, "mode=evaluate", "run_dir=alone", f"model.weights={result.run_dir}/checkpoints/last.pt")
     assert alone.code == 0, alone.output
     assert alone.summary()["best_mean_ap"] == alone.summary()["mean_ap"] == pytest.approx(summary["mean_ap"])
-    refused = train(*words, "train.loss=ce", "run_dir=ce")
-    assert refused.code == 2 or "train.loss=bce" in refused.output

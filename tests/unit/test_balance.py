@@ -28,7 +28,7 @@ def test_each_class_comes_equally_often_in_every_epoch() -> None:
         spare.append(int(counts.argmax()))
         for label in (0, 1, 3):
             times = Counter(indices[LABELS[indices] == label].tolist())
-            assert set(times.values()) <= {counts[label] // (LABELS == label).sum() + more for more in (0, 1)}
+            assert set(times.values()) <= {counts[label] // np.count_nonzero(label == LABELS) + more for more in (0, 1)}
         assert sorted(zip(indices.tolist(), repeats.tolist(), strict=True)) == sorted(
             (index, again) for index, times in Counter(indices.tolist()).items() for again in range(times)
         )
@@ -38,7 +38,7 @@ def test_each_class_comes_equally_often_in_every_epoch() -> None:
 def test_the_balanced_order_is_fixed_by_seed_and_epoch() -> None:
     indices, repeats = balanced_order(LABELS, 0, 0)
     digest = hashlib.sha256(np.stack([indices, repeats]).astype("<i8").tobytes()).hexdigest()
-    assert digest == "PINNED"
+    assert digest == "ae50be76483f7cdc320bac18fdda7bc95d2161a9b12af4ce539c1d606be76972"
     assert not np.array_equal(indices, balanced_order(LABELS, 0, 1)[0])
     assert not np.array_equal(indices, balanced_order(LABELS, 1, 0)[0])
     assert not np.array_equal(balanced_order(np.arange(100), 0, 0)[0], epoch_order(100, 0, 0))
@@ -117,7 +117,9 @@ def test_cross_entropy_counts_each_label_by_its_class(smoothing: float) -> None:
     halves = [Mixture(*(part[some] for part in targets)) for some in (slice(0, 12), slice(12, 24))]
     parts = [loss(logits[some], half) for some, half in zip((slice(0, 12), slice(12, 24)), halves, strict=True)]
     torch.testing.assert_close(sum(parts) / 2, loss(logits, targets))  # so no world size and no accumulation matters
-    assert torch.equal(objective(smoothing).validation_loss(logits, targets.labels), F.cross_entropy(logits, targets.labels))
+    assert torch.equal(
+        objective(smoothing).validation_loss(logits, targets.labels), F.cross_entropy(logits, targets.labels)
+    )
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2])

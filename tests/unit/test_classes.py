@@ -87,7 +87,7 @@ def test_folders_with_numbers_are_warned_of_where_their_order_surprises(small_fo
     path.write_text("1\n2\n10\n")
     assert splits_of(small_folder, SplitOptions(classes=str(path)), said.append)[0].manifest.classes == ("1", "2", "10")
     assert len(said) == 1
-    assert not any(map(lambda names: surprise(names, ""), (["0", "1", "2"], ["01", "02", "10"], ["1", "10", "x"], [])))
+    assert not any(surprise(names, "") for names in (["0", "1", "2"], ["01", "02", "10"], ["1", "10", "x"], []))
 
 
 def test_the_column_that_has_the_folders_is_taken(tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ def test_folds_are_disjoint_and_cover_everything() -> None:
 
 def test_a_share_is_that_of_the_hashes_of_the_names() -> None:
     whole = many(400)
-    hashed = {name: int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") for name in names(whole)}
+    hashed = {
+        name: int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") for name in names(whole)
+    }
     assert parts(HeldOut(val_split=0.3), whole)[1] == {name for name, place in hashed.items() if place < 0.3 * 2**64}
     _, val = parts(HeldOut(val_split=0.3), many(400, "photos/train/"), skip=len("photos/train/"))
     assert {name.removeprefix("photos/train/") for name in val} == parts(HeldOut(val_split=0.3), whole)[1]
@@ -128,7 +130,9 @@ def test_a_class_may_be_called_train(small_folder: Path) -> None:
 
 def test_a_folder_with_a_val_of_its_own_is_refused(small_folder: Path) -> None:
     for train in (small_folder / "train", small_folder / "val"):
-        with pytest.raises(ConfigError, match=rf"{small_folder} has a val/, and data.val_split=0.25 divides one folder in"):
+        with pytest.raises(
+            ConfigError, match=rf"{small_folder} has a val/, and data.val_split=0.25 divides one folder in"
+        ):
             splits(small_folder)
         shutil.rmtree(train)
     with pytest.raises(ConfigError, match=r"nowhere is not a folder: it must hold a folder for each class"):

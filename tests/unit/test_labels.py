@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from sources.errors import ConfigError, DataError
-from sources.folder import scan_folder
 from sources.folds import HeldOut
 from sources.labels import read_labels
 from sources.manifest import Manifest
@@ -76,7 +75,9 @@ def test_a_flat_val_has_the_labels_of_the_file(
 
 def test_kaggles_form_is_read(small_folder: Path, flat_val: dict[str, str]) -> None:
     path = small_folder / "LOC_val_solution.csv"
-    rows = "".join(f"{name.removesuffix('.JPEG')},{label} 1 2 3 4 {label} 5 6 7 8\n" for name, label in flat_val.items())
+    rows = "".join(
+        f"{name.removesuffix('.JPEG')},{label} 1 2 3 4 {label} 5 6 7 8\n" for name, label in flat_val.items()
+    )
     path.write_text(f"ImageId,PredictionString\n{rows}")
     assert of(small_folder, SplitOptions(labels=str(path)))[1] == flat_val
     path.write_text(f"ImageId,PredictionString\n{rows}{rows}")
@@ -197,7 +198,10 @@ def test_files_that_are_no_labels_are_refused(small_folder: Path, flat_val: dict
 
 def test_labels_are_for_photos_without_class_folders(small_folder: Path) -> None:
     options = SplitOptions(labels="labels.txt")
-    for root, chosen in ((small_folder, options), (small_folder / "val", SplitOptions(HeldOut(fold="0/2"), labels="l"))):
+    for root, chosen in (
+        (small_folder, options),
+        (small_folder / "val", SplitOptions(HeldOut(fold="0/2"), labels="l")),
+    ):
         assert "is for photos that lie in no class folder, and those of" in refused(root, chosen)
     photos = flatten(small_folder / "train")
     assert f"the photos of {small_folder / 'val'} lie in class folders and those of" in refused(
@@ -266,7 +270,9 @@ def test_a_part_of_photos_with_several_classes_keeps_the_table(tmp_path: Path) -
     assert train.sets is not None and val.sets is not None and np.array_equal(train.sets, val.sets)
     assert len(train) + len(val) == 30 and (train.counts() + val.counts()).tolist() == [15, 30]
     one = write(path, {f"{number}.jpg": "b" for number in range(30)})
-    alone = splits_of(tmp_path, SplitOptions(HeldOut(fold="0/3"), labels=one.labels, multilabel=True), lambda line: None)
+    alone = splits_of(
+        tmp_path, SplitOptions(HeldOut(fold="0/3"), labels=one.labels, multilabel=True), lambda line: None
+    )
     assert alone[1].manifest.sha256() != val.sha256()
 
 
@@ -288,11 +294,16 @@ def test_options_of_labels_that_contradict_each_other_are_refused() -> None:
     for words, why in (
         (["data.root=/x", "data.multilabel=true", "train.loss=bce"], "data.multilabel=true needs data.labels"),
         (["data.root=/x", "data.multilabel=true", "data.labels=l"], "which is the loss of train.loss=bce"),
-        (["data=aistore", "data.labels=l"], "data.labels=l is not for data=aistore: a bucket has its labels"),
-        (["data=synthetic", "data.classes=l"], "data.classes=l is not for data=synthetic: its labels are random"),
+        (["data=aistore", "data.labels=l"], "data.labels=l is for the photos of a folder"),
         (["data=synthetic", "data.balance=classes"], "needs one class for each sample, and with data=synthetic"),
-        (["data=synthetic", "train.class_weights=balanced"], "needs one class for each sample, and with data=synthetic"),
-        (["data.root=/x", "data.balance=classes", "train.class_weights=balanced"], "both make up for classes of differ"),
+        (
+            ["data=synthetic", "train.class_weights=balanced"],
+            "needs one class for each sample, and with data=synthetic",
+        ),
+        (
+            ["data.root=/x", "data.balance=classes", "train.class_weights=balanced"],
+            "both make up for classes of differ",
+        ),
     ):
         with pytest.raises(ConfigError) as caught:
             typed(words)

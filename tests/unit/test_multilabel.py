@@ -18,7 +18,9 @@ HALVES = (0.5, 0.5, 0.5)
 
 def objective(smoothing: float = 0.0) -> Objective:
     labelling = Labelling.of(None, 3, SETS, torch.device("cpu"))
-    return Objective(TrainConfig(loss="bce", label_smoothing=smoothing), Bundle(torch.nn.Identity(), HALVES, HALVES), labelling)
+    return Objective(
+        TrainConfig(loss="bce", label_smoothing=smoothing), Bundle(torch.nn.Identity(), HALVES, HALVES), labelling
+    )
 
 
 @pytest.mark.parametrize("classes", [3, 5])
@@ -68,14 +70,16 @@ def test_average_precision_is_its_definition(ties: bool) -> None:
     whole = mean_average_precision(torch.from_numpy(scores), torch.from_numpy(truth))
     assert whole == pytest.approx(np.mean(values), abs=1e-12)  # over the classes with a sample
     shuffled = rng.permutation(60)
-    assert mean_average_precision(torch.from_numpy(scores[shuffled]), torch.from_numpy(truth[shuffled])) == pytest.approx(
-        whole, abs=1e-12
-    )
+    assert mean_average_precision(
+        torch.from_numpy(scores[shuffled]), torch.from_numpy(truth[shuffled])
+    ) == pytest.approx(whole, abs=1e-12)
 
 
 def test_known_values_of_average_precision() -> None:
     truth = torch.tensor([False, False, True, True])
-    assert average_precision(torch.tensor([0.1, 0.4, 0.35, 0.8]), truth) == pytest.approx(5 / 6)  # scikit-learn's example
+    assert average_precision(torch.tensor([0.1, 0.4, 0.35, 0.8]), truth) == pytest.approx(
+        5 / 6
+    )  # scikit-learn's example
     assert average_precision(torch.zeros(4), truth) == 0.5
     assert average_precision(torch.arange(4.0), truth) == 1
     assert mean_average_precision(torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool)) == 0

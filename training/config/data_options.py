@@ -60,11 +60,18 @@ class DataConfig:
     )
     root: str = free("", "imagefolder: the folder that holds train/ and val/, each with a folder for each class")
     val_split: float = option(
-        0.0, "one folder without val/: share of the samples to hold out for the validation, by their names", low=0, below=1
+        0.0,
+        "one folder without val/: share of the samples to hold out for the validation, by their names",
+        low=0,
+        below=1,
     )
     fold: str = option("", "one folder without val/: hold out fold K of N instead, as 0/5, by the samples' names")
-    classes: str = free("", "a file with a class folder's name in each line, whose order the labels have; empty: sorted")
-    labels: str = free("", "imagefolder: a file with a photo's name and its class in each line, for a flat val/ or train/")
+    classes: str = free(
+        "", "a file with a class folder's name in each line, whose order the labels have; empty: sorted"
+    )
+    labels: str = free(
+        "", "imagefolder: a file with a photo's name and its class in each line, for a flat val/ or train/"
+    )
     multilabel: bool = option(False, "data.labels has several classes for each photo, or none; needs train.loss=bce")
     endpoint: str = free(
         "", "aistore: the cluster's proxy, http://HOST:PORT; empty: AIS_ENDPOINT; embedded: none needed"
@@ -169,6 +176,13 @@ class DataConfig:
         return SplitOptions(self.held_out, self.classes, self.labels, self.multilabel)
 
     @property
+    def not_one_class(self) -> str:
+        """Why a sample has not one class, in words; "" where it has."""
+        if self.multilabel:
+            return "with data.multilabel=true a photo has several"
+        return "with data=synthetic labels are random" if self.source == "synthetic" else ""
+
+    @property
     def held_out(self) -> HeldOut:
         """What of one folder is the validation; false where the data have one."""
         return HeldOut(self.val_split, self.fold)
@@ -226,20 +240,18 @@ class DataConfig:
             "another validation: leave one of them out.",
         )
 
-        for name, value in (("classes", self.classes), ("labels", self.labels)):
-            require(
-                value == "" or self.source == "imagefolder" or (self.source == "aistore" and name == "classes"),
-                f"data.{name}={value} is not for data={self.source}: {'a bucket has its labels already' if self.source == 'aistore' else 'its labels are random'}.",
-            )
+        require(
+            self.labels == "" or self.source != "aistore",
+            f"data.labels={self.labels} is for the photos of a folder, and those of a bucket have their labels there: "
+            "leave it out.",
+        )
         require(
             not self.multilabel or self.labels != "",
             "data.multilabel=true needs data.labels, a file with the classes of each photo: data.labels=FILE.",
         )
         require(
-            self.balance == "none" or not (self.multilabel or self.source == "synthetic"),
-            f"data.balance={self.balance} needs one class for each sample, and with "
-            f"{'data.multilabel=true a photo has several' if self.multilabel else 'data=synthetic labels are random'}: "
-            "leave it out.",
+            self.balance == "none" or not self.not_one_class,
+            f"data.balance={self.balance} needs one class for each sample, and {self.not_one_class}: leave it out.",
         )
 
     def sides(self) -> list[tuple[int, int]]:

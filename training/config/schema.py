@@ -65,7 +65,6 @@ class Config:
             "mode=evaluate needs model.weights: a torchvision weights name such as IMAGENET1K_V1, or a file.",
         )
 
-
     def _check_labels(self) -> None:
         weights = f"train.class_weights={self.train.class_weights}"
         require(
@@ -79,10 +78,8 @@ class Config:
                 "together would favour the small ones: leave one of them out.",
             )
             require(
-                not self.data.multilabel and self.data.source != "synthetic",
-                f"{weights} needs one class for each sample, and with "
-                f"{'data.multilabel=true a photo has several' if self.data.multilabel else 'data=synthetic labels are random'}: "
-                "leave it out.",
+                not self.data.not_one_class,
+                f"{weights} needs one class for each sample, and {self.data.not_one_class}: leave it out.",
             )
 
 

@@ -33,7 +33,7 @@ class Labelling:
     def of(
         cls, labels: NDArray[np.int64] | None, classes: int, sets: NDArray[np.bool_] | None, device: torch.device
     ) -> "Labelling":
-        """With weights that make up for the sizes of the classes in ``labels``, int64 [n] of training, if there are any.
+        """With weights that make up for the sizes of the classes in ``labels``, int64 [n] of training, if any.
 
         A weight is n / (k * n_class), with k classes that have samples; of the others it is 0.
         """

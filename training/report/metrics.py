@@ -28,8 +28,13 @@ class Metrics:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
+    def decisive(self) -> float:
+        """The figure by which the best weights are chosen, in percent."""
+        return self.acc1 if self.mean_ap is None else self.mean_ap
+
+    @property
     def headline(self) -> str:
-        """The figure that counts, with its name."""
+        """The same with its name."""
         return f"acc@1 {self.acc1:.2f}" if self.mean_ap is None else f"mAP {self.mean_ap:.2f}"
 
 
@@ -143,12 +148,8 @@ class Validation(Tally):
     @property
     def best(self) -> tuple[float, str]:
         """The better acc@1, or mean average precision, and which weights have it: "model" or "ema"."""
-        own, other = (
-            metrics and (metrics.acc1 if metrics.mean_ap is None else metrics.mean_ap)
-            for metrics in (self.metrics, self.ema)
-        )
-        assert own is not None
-        return (other, "ema") if other is not None and other > own else (own, "model")
+        own = self.metrics.decisive
+        return (self.ema.decisive, "ema") if self.ema and self.ema.decisive > own else (own, "model")
 
     @property
     def ema_figures(self) -> dict[str, float]:
