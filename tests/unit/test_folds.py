@@ -151,3 +151,10 @@ def test_photos_added_to_a_folder_move_no_other(small_folder: Path) -> None:
         write_image(small_folder / "train" / "cat" / f"{number}.jpg", number)
     after = splits(small_folder / "train")
     assert before[0] < after[0] and before[1] <= after[1]
+
+
+def test_five_folds_of_real_photos(hymenoptera: Path) -> None:
+    parts_of = [splits(hymenoptera / "train", fold=f"{number}/5", val_split=0.0) for number in range(5)]  # type: ignore[arg-type]
+    validated = [val for _, val, _ in parts_of]
+    assert sum(map(len, validated)) == len(set.union(*validated)) == 244
+    assert all({name.split("/")[0] for name in part} == {"ants", "bees"} for pair in parts_of for part in pair[:2])
