@@ -148,7 +148,7 @@ def manifest_of(folder: Path, own: Sequence[str], classes: Sequence[str], say: C
         entries.extend((file, labels[name], size) for file, size in found)
         if len(entries) == before:
             raise _empty_class(folder / name)
-    _tell(folder, oddities, say)
+    tell_oddities(folder, oddities, say)
     return Manifest.build(entries, classes)
 
 
@@ -162,7 +162,7 @@ def _empty_class(folder: Path) -> ConfigError:
     )
 
 
-def _tell(folder: Path, oddities: Oddities, say: Callable[[str], None]) -> None:
+def tell_oddities(folder: Path, oddities: Oddities, say: Callable[[str], None]) -> None:
     """Warnings. Raises ConfigError for what macOS leaves beside photos: each of these files would end an epoch."""
     if oddities.apple_double:
         raise ConfigError(

@@ -38,6 +38,8 @@ class Manifest:
     ``names`` is uint8: the UTF-8 names (relative, with ``/``) one after the other; ``offsets`` int64 [n + 1] into it;
     ``labels`` int64 [n], indices into ``classes``; ``sizes`` int64 [n] in bytes; ``checksums`` uint64 [n], digests of
     what the source says of the contents, 0 where it says nothing. Sorted bytewise by name.
+
+    Where a sample may have several classes, or none, labels are indices into ``sets``, bool [sets, classes].
     """
 
     names: NDArray[np.uint8]
@@ -46,6 +48,7 @@ class Manifest:
     sizes: NDArray[np.int64]
     checksums: NDArray[np.uint64]
     classes: tuple[str, ...]
+    sets: NDArray[np.bool_] | None = None
 
     @classmethod
     def build(
@@ -81,6 +84,21 @@ class Manifest:
         starts, ends = self.offsets[indices].tolist(), self.offsets[indices + 1].tolist()
         names = self.names.data
         return [str(names[start:end], "utf-8", "surrogateescape") for start, end in zip(starts, ends, strict=True)]
+
+    def part(self, chosen: NDArray[np.bool_]) -> "Manifest":
+        """The samples where ``chosen``, bool [n], is true, in their order, with all the classes."""
+        lengths = np.diff(self.offsets)
+        offsets = np.zeros(int(np.count_nonzero(chosen)) + 1, np.int64)
+        np.cumsum(lengths[chosen], out=offsets[1:])
+        numbers = {name: getattr(self, name)[chosen] for name in ("labels", "sizes", "checksums")}
+        names = self.names[np.repeat(chosen, lengths)]
+        return Manifest(names, offsets, **numbers, classes=self.classes, sets=self.sets)
+
+    def counts(self) -> NDArray[np.int64]:
+        """How many samples each class has, int64 [classes]."""
+        if self.sets is None:
+            return np.bincount(self.labels, minlength=len(self.classes))
+        return np.bincount(self.labels, minlength=len(self.sets)) @ self.sets
 
     def to_bytes(self) -> bytes:
         """The manifest as the content of an object: NumPy's npz, without pickles."""
@@ -118,6 +136,8 @@ class Manifest:
         digest = hashlib.sha256(b"manifest 1\n")
         for array in (self.labels, self.sizes):
             digest.update(array.astype("<i8").tobytes())
+        if self.sets is not None:
+            digest.update(b"sets" + np.array(self.sets.shape, "<i8").tobytes() + np.packbits(self.sets).tobytes())
         return digest.hexdigest()
 
 

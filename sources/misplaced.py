@@ -22,12 +22,17 @@ _SOME = 3
 
 def require_split(root: Path, split: str) -> None:
     """Raises ConfigError for a root that is no folder, or has no folder ``split``, with what was probably meant."""
+    require_root(root, _NEEDED)
+    if not is_folder(root / split):
+        raise ConfigError(f"{shown(root / split)} is missing: {shown(root)} {_NEEDED[3:]}.{_instead(root, split)}")
+
+
+def require_root(root: Path, needed: str) -> None:
+    """Raises ConfigError for a root that is no folder; ``needed``: what it must hold."""
     if not is_folder(root):
         what = "is a file, not a folder" if root.is_file() else "is not a folder"
         unpack = f" {PREPARE} takes ImageNet's archives as they are." if root.is_file() else ""
-        raise ConfigError(f"{shown(root)} {what}: {_NEEDED}.{unpack}")
-    if not is_folder(root / split):
-        raise ConfigError(f"{shown(root / split)} is missing: {shown(root)} {_NEEDED[3:]}.{_instead(root, split)}")
+        raise ConfigError(f"{shown(root)} {what}: {needed}.{unpack}")
 
 
 def _instead(root: Path, split: str) -> str:
@@ -52,6 +57,8 @@ def _instead(root: Path, split: str) -> str:
         return f" {_command(root)} takes Hugging Face's Parquet files, if these are some."
     if top.images:
         return f" {_lie(top.images, 'image')} directly in it, without classes."
+    if split == "val" and "train" in top.folders:
+        return " For training, data.val_split=0.1 takes a tenth of train/ in its place."
     return ""
 
 
@@ -91,11 +98,13 @@ def _found(folder: Path, top: Top) -> str:
             f": {_lie(top.images, 'image')} flat in it, {_some(top.images)}, and their classes are in a "
             f"file of labels. {_command(folder.parent, 'LABELS', to=folder.parent)} sorts them where they lie: LABELS "
             "is LOC_val_solution.csv, ILSVRC2012_devkit_t12.tar.gz, or a text with a photo's name and its class in "
-            "each line."
+            "each line. A run reads the first or the last of these where they lie, by data.labels=FILE."
         )
     if top.images:
         lie = f"{_lie(top.images, 'image')} directly in it, {_some(top.images)}"
-        return f": {lie}, and belong in {shown(folder)}/CLASS/."
+        return (
+            f": {lie}, and belong in {shown(folder)}/CLASS/. A file can give their classes instead: data.labels=FILE."
+        )
     if top.archives:
         lie = f"{_lie(top.archives, 'archive')} in it, {_some(top.archives)}"
         return f": {lie}. Unpack each into a folder of its own, or let {_command(folder.parent)} do all of it."

@@ -24,6 +24,8 @@ ERASING = 4
 """Random erasing, by (0, step, epoch), of which each place in the global batch has words of its own."""
 SUBSTITUTES = 5
 """What replaces a sample that is no image, by (0, index, 0)."""
+BALANCE = 6
+"""Which samples an epoch has whose classes come equally often, and their order, by (0, epoch, 0)."""
 
 
 def stream(seed: int, domain: int, counter: tuple[int, int, int], blocks: int = 0) -> np.random.Philox:

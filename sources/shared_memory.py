@@ -35,15 +35,24 @@ class SharedMemory:
 
 
 class SharedManifest(Manifest):
-    """A manifest whose arrays lie in ``memory``, one after the other; the workers of a DataLoader have no copies."""
+    """A manifest whose arrays lie in ``memory``, one after the other; the workers of a DataLoader have no copies.
 
-    def __init__(self, memory: SharedMemory, layout: list[tuple[str, int]], classes: tuple[str, ...]) -> None:
+    They do not have ``sets``, as they hand over labels alone.
+    """
+
+    def __init__(
+        self,
+        memory: SharedMemory,
+        layout: list[tuple[str, int]],
+        classes: tuple[str, ...],
+        sets: NDArray[np.bool_] | None = None,
+    ) -> None:
         arrays: list[NDArray[Any]] = []
         at = 0
         for dtype, length in layout:
             arrays.append(np.ndarray(length, dtype, memory.buffer, at))
             at += _rounded(arrays[-1].nbytes)
-        super().__init__(**dict(zip(ARRAYS, arrays, strict=True)), classes=classes)
+        super().__init__(**dict(zip(ARRAYS, arrays, strict=True)), classes=classes, sets=sets)
         self._parts = memory, layout, classes
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -54,7 +63,7 @@ def share(manifest: Manifest) -> SharedManifest:
     """A copy of ``manifest`` in shared memory."""
     arrays = [getattr(manifest, name) for name in ARRAYS]
     memory = SharedMemory(sum(_rounded(array.nbytes) for array in arrays) or 1)
-    copy = SharedManifest(memory, [(array.dtype.str, len(array)) for array in arrays], manifest.classes)
+    copy = SharedManifest(memory, [(array.dtype.str, len(array)) for array in arrays], manifest.classes, manifest.sets)
     for name, array in zip(ARRAYS, arrays, strict=True):
         getattr(copy, name)[:] = array
     return copy

@@ -1,6 +1,5 @@
 """A run from beginning to end: this is the story that train.py tells."""
 
-import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -140,6 +139,7 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         accumulate=config.train.accumulate,
         views=config.train.repeated_augmentation,
         start=run.state.position,
+        balance=data.train_labels if config.data.balance == "classes" else None,
     )
     prefetch, accumulate = config.data.prefetch, config.train.accumulate
     with open_loader(data.train, batches, workers, prefetch, run.device, accumulate) as loader:
@@ -162,7 +162,7 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         run.console.say(f"stopped on request; the same command goes on from {config.run_dir}/checkpoints/last.pt")
         return EXIT_CODE
     run.console.say(
-        f"done: acc@1 {metrics.acc1:.2f} (best {run.state.progress.best_acc1:.2f}"
+        f"done: {metrics.headline} (best {run.state.progress.best_acc1:.2f}"
         f"{AVERAGED[run.state.progress.best_weights]}), "
         f"{format_duration(run.state.progress.train_s)} of training\n"
         f"  run directory  {config.run_dir}\n"
@@ -212,7 +212,7 @@ def _evaluate(run: Run, validate: Callable[[], Validation | None]) -> int:
     run.consumed.check_replaced(run.state.progress, run.config)
     assert validation is not None  # without deferred signals, a request to stop has raised Stopped
     metrics = validation.metrics
-    run.state.progress.best_acc1, run.state.progress.validation = metrics.acc1, dataclasses.asdict(metrics)
+    run.state.progress.best_acc1, run.state.progress.validation = validation.best[0], metrics.figures
     run.console.say(f"validation  {format_metrics(metrics)}  ({metrics.count:,} images)")
     run.records.validation(0, 0, validation)
     _summarise(run, validation.img_per_s)
@@ -228,11 +228,16 @@ def _summarise(run: Run, val_img_per_s: float = 0.0) -> None:
     counts, averages = Counts(*progress.counts), run.state.averages
     of_averages: dict[str, Any] = {"best_weights": progress.best_weights} if averages else {}
     if averages:
-        of_averages |= {name: value for name, value in progress.validation.items() if name == "ema_acc1"}
+        of_averages |= {
+            name: value for name, value in progress.validation.items() if name in ("ema_acc1", "ema_mean_ap")
+        }
         of_averages["ema_sha256"] = checkpoint.state_sha256(averages.model.state_dict())
+    best = {"best_acc1": progress.best_acc1}
+    if "mean_ap" in progress.validation:  # by which the best is chosen then
+        best = {"mean_ap": progress.validation["mean_ap"], "best_mean_ap": progress.best_acc1}
     run.records.summary(
         **{name: progress.validation[name] for name in ("acc1", "acc5", "loss")},
-        best_acc1=progress.best_acc1,
+        **best,
         epochs=progress.epoch,
         samples_seen=seen,
         img_per_s=seen / progress.train_s if progress.train_s else val_img_per_s,

@@ -21,9 +21,11 @@ from aistore_data.etls import lifecycle
 from aistore_data.etls.asking import former_version, knows_policy, knows_tags, prove
 from aistore_data.etls.monitor import Keeper
 from etl.code import code_sha256
+from sources.classes import ordered
 from sources.cpus import cpu_count
 from sources.disk import scratch_folder
 from sources.errors import ClusterError, ObjectError
+from sources.folds import HeldOut
 from sources.manifest import Manifest
 from sources.misplaced import require_split
 from sources.notices import Notices
@@ -60,6 +62,10 @@ class BucketOptions:
     etl_names: tuple[str, str]
     etl: lifecycle.EtlSettings
     on_exit: str
+    held_out: HeldOut = HeldOut()
+    """What of the training objects is the validation, in the place of those below ``val_prefix``."""
+    classes: str = ""
+    """A file that gives the order of the classes."""
 
     @property
     def embedded(self) -> bool:
@@ -170,13 +176,18 @@ def _prepare(
     uri, val_uri = options.bucket, options.val_bucket or options.bucket
     try:
         train = _manifest(access, uri, options.train_prefix, (), say)
-        val = _manifest(access, val_uri, options.val_prefix, train.classes, say)
+        if options.held_out:
+            where, skip = f"{uri}/{options.train_prefix}", len(options.train_prefix.encode())
+            train, val = options.held_out.parts(train, where, say, options.train, skip)
+        else:
+            val = _manifest(access, val_uri, options.val_prefix, train.classes, say)
     except NoImagesError:
-        if options.train:
+        if options.train or options.held_out:
             raise
         val = _manifest(access, val_uri, options.val_prefix, (), say)
         train = Manifest.build([], val.classes)
     where = uri if uri == val_uri else f"{uri} and {val_uri}"
+    train, val = ordered((train, val), options.classes, where, say)
     splits = (_Split(uri, train), _Split(val_uri, val))
     direct = serves_directly(access, *splits[not len(train)][:2], Placement(found, access.endpoint))
     say(f"{where}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from aistore_data.upload.items import File, Photo, Split, photos_of
 from scripts.prepare.archives import read_devkit, reading
-from scripts.prepare.kaggle import SOLUTION, solution, text_of
 from sources.errors import DataError
 from sources.folder import classes_of, manifest_of
+from sources.labels import SOLUTION, rows_of, solution, text_of
 from sources.walk import Oddities, images_below, top_of
 
 LABELS = (
@@ -90,7 +90,7 @@ def _labels(path: Path, names: Sequence[str], classes: Sequence[str]) -> dict[st
         return solution(text, path)
     lines = [line.strip() for line in text.replace("\t", " ").replace(",", " ").splitlines() if line.strip()]
     known = {*names, *(name.rpartition(".")[0] for name in names)}
-    rows = [line.split(maxsplit=1) for line in lines]
+    rows = [cells for _, cells in rows_of(text, path)]
     named = all(len(row) == 2 and row[0].rpartition("/")[2] in known for row in rows)
     labels = [row[1] for row in rows] if named else lines
     if not labels or (all(map(str.isdecimal, labels)) and not set(labels) <= set(classes)):

@@ -4,26 +4,23 @@
 with the validation labels, and ``LOC_synset_mapping.txt`` with the classes, a wnid and its words in a line.
 """
 
-import csv
 import os
 import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from aistore_data.upload.items import ByteSource, File, Photo, Split
 from scripts.prepare.archives import reading
 from sources.errors import ConfigError, DataError
+from sources.labels import SOLUTION, solution, text_of
 from sources.manifest import IMG_EXTENSIONS
 from sources.progress_bar import Progress
 from sources.walk import Oddities, images_below
 
 IMAGES = "ILSVRC/Data/CLS-LOC"
-SOLUTION, MAPPING = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
-
-LABELS_BYTES = 64 << 20
-"""Of a file of labels, at most: Kaggle's has 3 MB."""
+MAPPING = "LOC_synset_mapping.txt"
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Of a file in a zip: signature, lengths of the name and of the extra field (PKWARE, APPNOTE.TXT, 4.3.7)."""
@@ -110,17 +107,6 @@ def _folder(source: Path, progress: Progress) -> tuple[dict[str, str], _Images]:
     return texts, images
 
 
-def text_of(file: IO[bytes], path: str) -> str:
-    """A file of labels. Raises DataError for one that is too large, or no text."""
-    data = file.read(LABELS_BYTES + 1)
-    if len(data) > LABELS_BYTES:
-        raise DataError(f"{path} has more than {LABELS_BYTES:,} bytes: that is no file of labels.")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not a text in UTF-8, as a file of labels is: download it again.") from None
-
-
 def _zip(source: Path, progress: Progress) -> tuple[dict[str, str], _Images]:
     texts: dict[str, str] = {}
     images: _Images = []
@@ -147,14 +133,3 @@ def _zip(source: Path, progress: Progress) -> tuple[dict[str, str], _Images]:
         if name not in texts:
             raise DataError(f"{source} has no {name}: it is not imagenet-object-localization-challenge.zip.")
     return texts, images
-
-
-def solution(text: str, source: Path) -> dict[str, str]:
-    """ImageId → wnid. A line's prediction is a wnid and a box, or several such."""
-    rows = csv.DictReader(text.splitlines())
-    try:
-        return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
-    except (KeyError, IndexError, AttributeError, csv.Error):
-        raise DataError(
-            f"line {rows.line_num} of {SOLUTION} of {source} is not of the form ImageId,PredictionString."
-        ) from None

@@ -15,6 +15,7 @@ from aistore_data.upload.destination import Folder
 from scripts.prepare import archives, flat, kaggle
 from scripts.prepare.kaggle import Zipped
 from scripts.prepare_imagenet import main
+from sources import labels as label_files
 from sources.errors import UserError
 from sources.folder import scan_folder
 from tests.conftest import write_image
@@ -120,13 +121,13 @@ def test_a_photo_that_unpacks_to_more_than_it_says(tmp_path: Path) -> None:
             Zipped(str(path), offset, size, 1000, zipfile.ZIP_DEFLATED, 0).read()
 
 
-@pytest.mark.parametrize("name", [kaggle.SOLUTION, kaggle.MAPPING])
+@pytest.mark.parametrize("name", [label_files.SOLUTION, kaggle.MAPPING])
 @pytest.mark.parametrize("kind", ["zip", "folder"])
 @pytest.mark.parametrize("what", ["binary", "long", "NUL", "one long field", "empty"])
 def test_labels_that_are_none(
     refused: Prepare, zipped: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str, what: str
 ) -> None:
-    monkeypatch.setattr(kaggle, "LABELS_BYTES", 300_000)
+    monkeypatch.setattr(label_files, "LABELS_BYTES", 300_000)
     folder = zipped.parent / "unpacked"
     content = {
         "binary": bytes(range(256)),
@@ -141,7 +142,7 @@ def test_labels_that_are_none(
             for file in sorted(folder.rglob("*")):
                 archive.write(file, file.relative_to(folder))
     message = refused(zipped if kind == "zip" else folder)
-    assert kaggle.SOLUTION in message or kaggle.MAPPING in message
+    assert label_files.SOLUTION in message or kaggle.MAPPING in message
     assert what != "long" or "has more than 300,000 bytes: that is no file of labels" in message
 
 

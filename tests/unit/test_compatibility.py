@@ -41,6 +41,7 @@ def put(tree: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 FREE = {
     *("run_dir", "run_mirror", "resume", "mode", "device", "allow_changes", "threads", "meet_s"),
+    *("data.classes", "data.labels"),
     *("data.source", "data.root", "data.endpoint", "data.bucket", "data.val_bucket", "data.train_prefix"),
     *("data.val_prefix", "data.embedded_root", "data.embedded_layout", "data.transform", "data.local_share"),
     *("data.workers", "data.prefetch", "data.max_replaced", "data.patience_s", "data.audit_every"),

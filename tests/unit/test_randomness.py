@@ -19,7 +19,7 @@ DOMAINS = {name: value for name, value in vars(randomness).items() if name.isupp
 
 
 def test_all_domains_differ() -> None:
-    assert DOMAINS == {"SAMPLE": 0, "ORDER": 1, "DROPOUT": 2, "MIXING": 3, "ERASING": 4, "SUBSTITUTES": 5}
+    assert DOMAINS == {"SAMPLE": 0, "ORDER": 1, "DROPOUT": 2, "MIXING": 3, "ERASING": 4, "SUBSTITUTES": 5, "BALANCE": 6}
     words = {name: stream(7, domain, (0, 3, 0)).random_raw(8).tolist() for name, domain in DOMAINS.items()}
     assert all(not set(a) & set(b) for a, b in itertools.combinations(words.values(), 2))
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from etl.policies import MOST_LAYERS, MOST_MAGNITUDE, MOST_MAGNITUDE_OF_TIMM
 from etl.spec import AUGMENTS
+from sources.folds import HeldOut
+from sources.splits import SplitOptions
 from training.config.options import free, group, option, require, where
 
 
@@ -57,6 +59,20 @@ class DataConfig:
         "imagefolder", "set by data=imagefolder|aistore|synthetic", choices=("imagefolder", "aistore", "synthetic")
     )
     root: str = free("", "imagefolder: the folder that holds train/ and val/, each with a folder for each class")
+    val_split: float = option(
+        0.0,
+        "one folder without val/: share of the samples to hold out for the validation, by their names",
+        low=0,
+        below=1,
+    )
+    fold: str = option("", "one folder without val/: hold out fold K of N instead, as 0/5, by the samples' names")
+    classes: str = free(
+        "", "a file with a class folder's name in each line, whose order the labels have; empty: sorted"
+    )
+    labels: str = free(
+        "", "imagefolder: a file with a photo's name and its class in each line, for a flat val/ or train/"
+    )
+    multilabel: bool = option(False, "data.labels has several classes for each photo, or none; needs train.loss=bce")
     endpoint: str = free(
         "", "aistore: the cluster's proxy, http://HOST:PORT; empty: AIS_ENDPOINT; embedded: none needed"
     )
@@ -125,6 +141,11 @@ class DataConfig:
     jitter: float = option(
         0.0, "by how much brightness, contrast and saturation of a training sample may differ from 1", low=0, high=1
     )
+    balance: str = option(
+        "none",
+        "none|classes: an epoch has every sample once|as many samples of each class, those of small classes in views",
+        choices=("none", "classes"),
+    )
     workers: int | str = free(
         "auto", "loader processes of each training process; auto: one for each of its CPUs", low=0
     )
@@ -149,6 +170,23 @@ class DataConfig:
         changes_result=lambda values: values.get("batches_done") != 0,  # an epoch's is of one kind
     )
 
+    @property
+    def split(self) -> SplitOptions:
+        """How a folder's samples become splits and labels."""
+        return SplitOptions(self.held_out, self.classes, self.labels, self.multilabel)
+
+    @property
+    def not_one_class(self) -> str:
+        """Why a sample has not one class, in words; "" where it has."""
+        if self.multilabel:
+            return "with data.multilabel=true a photo has several"
+        return "with data=synthetic labels are random" if self.source == "synthetic" else ""
+
+    @property
+    def held_out(self) -> HeldOut:
+        """What of one folder is the validation; false where the data have one."""
+        return HeldOut(self.val_split, self.fold)
+
     def settle(self, val_resize: int = 256, interpolation: str = "bilinear") -> list[str]:
         """Take these over where nothing is said; answer what was taken, as options."""
         taken = []
@@ -168,6 +206,7 @@ class DataConfig:
         """Raise ConfigError for values that make no sense."""
         self.etl.check()
         self.sides()
+        self._check_parts()
         if self.source == "aistore" and self.endpoint == "embedded":
             require(
                 self.embedded_root != "",
@@ -188,6 +227,32 @@ class DataConfig:
             require(
                 len(getattr(self, name)) == 2, f"data.{name} takes two numbers, [low,high], not {getattr(self, name)}."
             )
+
+    def _check_parts(self) -> None:
+        self.held_out.check()
+        require(
+            not self.held_out or self.source != "synthetic",
+            f"{self.held_out} divides samples by their names, and those of data=synthetic have none: leave it out.",
+        )
+        require(
+            not (self.held_out and self.val_bucket),
+            f"{self.held_out} divides the objects below data.train_prefix, and data.val_bucket={self.val_bucket} names "
+            "another validation: leave one of them out.",
+        )
+
+        require(
+            self.labels == "" or self.source != "aistore",
+            f"data.labels={self.labels} is for the photos of a folder, and those of a bucket have their labels there: "
+            "leave it out.",
+        )
+        require(
+            not self.multilabel or self.labels != "",
+            "data.multilabel=true needs data.labels, a file with the classes of each photo: data.labels=FILE.",
+        )
+        require(
+            self.balance == "none" or not self.not_one_class,
+            f"data.balance={self.balance} needs one class for each sample, and {self.not_one_class}: leave it out.",
+        )
 
     def sides(self) -> list[tuple[int, int]]:
         """(first epoch, side in pixels) of each part of ``sizes``, in their order. Raises ConfigError."""

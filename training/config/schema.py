@@ -46,6 +46,7 @@ class Config:
             item.check(value)
         for part in (self.data, self.optim, self.train):
             part.check()
+        self._check_labels()
         last = self.data.sides()[-1:]
         require(
             not last or last[0][0] < self.train.epochs or self.mode != "train",
@@ -63,6 +64,23 @@ class Config:
             self.mode == "train" or self.model.weights != "",
             "mode=evaluate needs model.weights: a torchvision weights name such as IMAGENET1K_V1, or a file.",
         )
+
+    def _check_labels(self) -> None:
+        weights = f"train.class_weights={self.train.class_weights}"
+        require(
+            not self.data.multilabel or self.train.loss == "bce",
+            "data.multilabel=true asks of each class whether a photo shows it, which is the loss of train.loss=bce.",
+        )
+        if self.train.class_weights != "none":
+            require(
+                self.data.balance == "none",
+                f"{weights} and data.balance={self.data.balance} both make up for classes of different sizes, and "
+                "together would favour the small ones: leave one of them out.",
+            )
+            require(
+                not self.data.not_one_class,
+                f"{weights} needs one class for each sample, and {self.data.not_one_class}: leave it out.",
+            )
 
 
 def describe_options(kind: type[Config] = Config) -> list[tuple[str, str, str]]:

@@ -52,6 +52,11 @@ class TrainConfig:
     """More epochs of the other schedules begin with the same steps."""
     batch_size: int = option(256, "global batch: images in one optimiser step, over all processes", low=1)
     loss: str = option("ce", "ce (cross entropy)|bce (binary cross entropy of each class)", choices=("ce", "bce"))
+    class_weights: str = option(
+        "none",
+        "none|balanced: a sample's loss counts by its class, n / (classes * n_class) of the training samples",
+        choices=("none", "balanced"),
+    )
     label_smoothing: float = option(0.0, "share of each target that goes to all classes alike", low=0, below=1)
     bce_threshold: float = option(
         0.0,

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
 
 from sources.errors import ConfigError
@@ -10,7 +12,7 @@ from sources.source import Source
 from training.config.schema import Config
 from training.config.train_options import TIMM
 from training.engine.numerics import cpu_share
-from training.engine.objective import Objective, check_targets
+from training.engine.objective import Labelling, Objective, check_targets
 from training.loader.open_data import Data
 from training.model.bundle import Bundle, Inputs, Preprocessing, builder
 from training.model.class_order import joined, order_warning
@@ -91,6 +93,18 @@ def build_bundle(config: Config, world: World, data: Data, console: Console) -> 
     return bundle
 
 
+def _on_balance(config: Config, labels: NDArray[np.int64]) -> str:
+    """What is done about classes of different sizes, of which those without samples do not count."""
+    counts = np.bincount(labels)
+    counts = counts[counts > 0]
+    sizes = f"{len(counts):,} classes of {counts.min():,} to {counts.max():,} training samples"
+    mean = len(labels) / len(counts)
+    if config.data.balance == "classes":
+        return f"data.balance=classes: of {sizes}, an epoch has {mean:,.0f} each, to one"
+    largest, smallest = mean / counts.min(), mean / counts.max()
+    return f"train.class_weights=balanced: of {sizes}, the loss of a sample counts {largest:.3g} to {smallest:.3g}"
+
+
 def assemble(config: Config, world: World, device: torch.device, stop: StopFlag, data: Data) -> Run:
     """The model on the device, and everything that steps it."""
     steps_per_epoch = len(data.train) // config.train.batch_size
@@ -114,6 +128,11 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
     if training and (note := note_on_averages(config, steps_per_epoch)):
         console.say(note)
 
+    balanced = config.train.class_weights == "balanced" and training
+    labelling = Labelling.of(data.train_labels if balanced else None, data.num_classes, data.sets, device)
+    if training and data.train_labels is not None and (balanced or config.data.balance == "classes"):
+        console.say(_on_balance(config, data.train_labels))
+
     def callable_(module: Any) -> Any:
         return torch.compile(module) if config.train.compile else module
 
@@ -125,7 +144,7 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
         train_model=callable_(train_model),
         eval_model=callable_(model),
         ema_model=callable_(state.averages.model) if state.averages and config.eval.ema == "auto" else None,
-        objective=Objective(config.train, bundle),
+        objective=Objective(config.train, bundle, labelling),
         consumed=Consumed(config.data.fingerprint),
         stop=stop,
         console=console,

@@ -1,5 +1,6 @@
 """Validation: every sample counted once, whatever the world size."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from training.loader.fingerprint import Stream, format_fingerprint, total_over_r
 from training.loader.loader import Feed, Loader
 from training.processes.collectives import broadcast_buffers, on_any_rank
 from training.processes.rescue import give_up
+from training.report.average_precision import Ranking
 from training.report.metrics import Sums, Tally, Validation
 from training.state.run_state import Run
 
@@ -32,6 +34,7 @@ def validator(
         broadcast_buffers(run.state.model)
         run.eval_model.eval()
         ema_sums = Sums(run.device) if run.ema_model is not None else None
+        ranking, ema_ranking = (Ranking(run.config.data.multilabel) for _ in range(2))
         if run.state.averages and ema_sums:
             broadcast_buffers(run.state.averages.model)
         with torch.inference_mode():
@@ -52,15 +55,21 @@ def validator(
                 with autocast(run.config.precision, run.device):
                     logits = run.eval_model(inputs)
                     loss = run.objective.validation_loss(logits, labels)
+                    truth = run.objective.truth(labels, logits)
                     if run.ema_model is not None and ema_sums:
                         ema_logits = run.ema_model(inputs)
-                        ema_sums.add(run.objective.validation_loss(ema_logits, labels), ema_logits, labels)
-                sums.add(loss, logits, labels)
+                        ema_sums.add(run.objective.validation_loss(ema_logits, labels), ema_logits, truth)
+                        ema_ranking.add(ema_logits, truth)
+                sums.add(loss, logits, truth)
+                ranking.add(logits, truth)
                 stream.add(batch)
                 if run.console.live and number % 8 == 0:
                     run.console.progress(f"validation  batch {number}/{batches}")
         ema = Tally(ema_sums.take()).metrics if ema_sums else None
         tally = Validation(sums.take(), time.perf_counter() - begin, feed.wait_s - wait_s, ema=ema)
+        tally.mean_ap = ranking.mean_ap()
+        if ema:
+            tally.ema = dataclasses.replace(ema, mean_ap=ema_ranking.mean_ap())
         assert tally.metrics.count == samples, f"validation counted {tally.metrics.count} of {samples} samples"
         if stream.enabled:
             tally.fingerprint = format_fingerprint(total_over_ranks(stream.take()[0]))

@@ -140,7 +140,8 @@ def train_step(run: Run, feed: Feed, sums: Sums) -> None:
                     outputs = run.train_model(inputs)
                     loss = run.objective.loss(outputs, targets)
                 state.scaler.scale(loss / config.train.accumulate).backward()  # type: ignore[no-untyped-call]
-            done.append((batch, loss.detach(), main_logits(outputs).detach(), labels))
+            logits = main_logits(outputs).detach()
+            done.append((batch, loss.detach(), logits, run.objective.truth(labels, logits)))
             del loss, outputs
     sums.add_norm(state.update(), state.step)
     for batch, batch_loss, batch_logits, labels in done:
@@ -235,7 +236,7 @@ def _finish_epoch(run: Run, validation: Validation) -> None:
         + f"best {done.best_acc1:.2f}{AVERAGED[done.best_weights]}"
     )
     done.since_best = 0 if best else done.since_best + 1
-    done.validation = dataclasses.asdict(metrics) | validation.ema_figures
+    done.validation = metrics.figures | validation.ema_figures
     _next_epoch(run, best=best)
 
 
@@ -244,8 +245,9 @@ def _gave_up(run: Run) -> bool:
     progress, config = run.state.progress, run.config.train
     if not progress.gave_up(config.stop_after) or progress.epoch == config.epochs:
         return False
+    figure = "mean average precision" if run.config.data.multilabel else "acc@1"
     run.console.say(
-        f"train.stop_after={config.stop_after}: {progress.since_best} validations without a better acc@1 than "
+        f"train.stop_after={config.stop_after}: {progress.since_best} validations without a better {figure} than "
         f"{progress.best_acc1:.2f}, so training ends after epoch {progress.epoch} of {config.epochs}"
     )
     return True

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from etl.spec import RECIPES, Spec
 from sources.errors import ConfigError
-from sources.folder import FolderReader, scan_folder
+from sources.folder import FolderReader
 from sources.manifest import Manifest
 from sources.notices import Listener
 from sources.samples import SampleDataset, SyntheticDataset
 from sources.shared_memory import share
 from sources.source import Source, Specs
+from sources.splits import splits_of
 from training.config.schema import Config
 from training.processes.collectives import on_main
 from training.processes.world import World
@@ -33,6 +35,10 @@ class Data:
     description: dict[str, Any]
     class_names: tuple[str, ...] = ()
     """In the order of their numbers; none for data=synthetic."""
+    train_labels: NDArray[np.int64] | None = None
+    """Of the training samples, int64 [n]; None for data=synthetic."""
+    sets: NDArray[np.bool_] | None = None
+    """Where a sample may have several classes, bool [sets, classes]: labels are its rows."""
 
 
 Opener = Callable[[Config, int, World, Callable[[str], None]], AbstractContextManager[Data]]
@@ -73,23 +79,25 @@ def _data(train: Source, val: Source, train_manifest: Manifest, val_manifest: Ma
         if name == "val" or len(manifest)
     }
     description["classes"] = len(train_manifest.classes)
-    return Data(train, val, len(train_manifest.classes), description, train_manifest.classes)
+    classes = train_manifest.classes
+    return Data(train, val, len(classes), description, classes, train_manifest.labels, val_manifest.sets)
 
 
 @contextmanager
 def _imagefolder(config: Config, batch_size: int, world: World, say: Callable[[str], None]) -> Iterator[Data]:
     root, data, specs = Path(config.data.root), config.data, build_specs(config)
-    train, val = map(share, scan_folder(root, say, with_train=config.mode == "train"))
+    found = splits_of(root, data.split, say, with_train=config.mode == "train")
+    train, val = (share(part.manifest) for part in found)
     if (empty := np.flatnonzero(val.sizes == 0)).size:
         raise ConfigError(
-            f"{root}/val/{val.name(int(empty[0]))} is empty, and {len(empty) - 1:,} more files of val/ are: replace or "
-            "remove them. Each validation would end the run there."
+            f"{found[1].folder}/{val.name(int(empty[0]))} is empty, and {len(empty) - 1:,} more files of "
+            f"{found[1].folder.name}/ are: replace or remove them. Each validation would end the run there."
         )
     with _listener(config, world, say) as listener:
         both = []
-        for name, manifest, spec in (("train", train, specs[0]), ("val", val, specs[1])):
-            reader = FolderReader(root / name, manifest, data.patience_s, listener.notices.waits)
-            replace = name == "train" and data.on_corrupt == "replace"
+        for recipe, part, manifest, spec in zip(RECIPES, found, (train, val), specs, strict=True):
+            reader = FolderReader(part.folder, manifest, data.patience_s, listener.notices.waits)
+            replace = recipe == "train" and data.on_corrupt == "replace"
             both.append(SampleDataset(reader, manifest, spec, config.seed, data.wire, replace, listener.notices))
         yield _data(both[0], both[1], train, val, {"source": str(root)})
 

@@ -1,11 +1,12 @@
 """The order of samples: a pure function of (seed, epoch), cut into global batches that every world size shares."""
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sources.randomness import ORDER, stream
+from sources.randomness import BALANCE, ORDER, stream
 from training.loader.ring import Wanted
 
 
@@ -19,6 +20,29 @@ def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(keys, kind="stable")
 
 
+def balanced_order(labels: NDArray[np.int64], seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """(indices, repeats), int64 [length] each, of an epoch in which every class comes equally often.
+
+    Of ``length`` places each of the C classes that there are gets length // C, and length mod C of them one more. A
+    class goes through its samples in a random order, from the beginning again when all had their turn: ``repeats``
+    counts how often a sample has come before, which makes another view of it. Then all places are shuffled. What is
+    random are words of Philox4x64-10 with key (seed, BALANCE) and counter (0, 0, epoch, 0): one for each class, one for
+    each sample, one for each place, each of which sorts as in ``epoch_order``.
+    """
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    length, many = len(labels), len(counts)
+    words = stream(seed, BALANCE, (0, epoch, 0)).random_raw(many + 2 * length)
+    places = np.full(many, length // many)
+    places[np.argsort(words[:many], kind="stable")[: length % many]] += 1
+    # The samples of a class lie one after the other here, in their random order.
+    in_turn = np.lexsort((words[many : many + length], classes))
+    first, of_class = np.cumsum(counts) - counts, np.repeat(np.arange(many), places)
+    turn = np.arange(length) - np.repeat(np.cumsum(places) - places, places)
+    indices, repeats = in_turn[first[of_class] + turn % counts[of_class]], turn // counts[of_class]
+    shuffled = np.argsort(words[many + length :], kind="stable")
+    return indices[shuffled], repeats[shuffled]
+
+
 @dataclass(frozen=True)
 class TrainBatches:
     """The batches of one rank from (epoch, batches_done) to the end of the last epoch.
@@ -30,6 +54,9 @@ class TrainBatches:
     With ``views`` R a global batch of B has the next B / R samples of the order, in R views each (repeated
     augmentation): place j has sample j mod B / R of them in view j div B / R. So neighbours are different samples, and
     R processes have a view each.
+
+    With ``balance``, the label of each sample, int64 [length], the order is ``balanced_order``. A sample that has come
+    before in the epoch has further views, from R times its repeats on.
     """
 
     length: int
@@ -42,6 +69,7 @@ class TrainBatches:
     accumulate: int = 1
     views: int = 1
     start: tuple[int, int] = (0, 0)
+    balance: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         assert self.global_batch_size % (self.world_size * self.accumulate) == 0
@@ -66,21 +94,28 @@ class TrainBatches:
         first_epoch, batches_done = self.start
         share = self.global_batch_size // self.world_size
         for epoch in range(first_epoch, self.epochs):
-            order = epoch_order(self.length, self.seed, epoch)
+            order, repeats = self._order(epoch)
             for batch in range(batches_done if epoch == first_epoch else 0, self.steps_per_epoch):
                 begin = batch * self.global_batch_size + self.rank * share
                 for first in range(begin, begin + share, self.batch_size):
                     positions = range(first, first + self.batch_size)
-                    if self.views == 1:
+                    if self.views == 1 and repeats is None:
                         yield Wanted([(epoch, index) for index in order[first : positions.stop].tolist()], positions)
                     else:
-                        yield Wanted([(epoch, *self._view_at(place, order)) for place in positions], positions)
+                        yield Wanted([(epoch, *self._view_at(place, order, repeats)) for place in positions], positions)
 
-    def _view_at(self, position: int, order: np.ndarray) -> tuple[int, int]:
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
+        if self.balance is None:
+            return epoch_order(self.length, self.seed, epoch), None
+        return balanced_order(self.balance, self.seed, epoch)
+
+    def _view_at(self, position: int, order: np.ndarray, repeats: np.ndarray | None) -> tuple[int, int]:
         """(index, view) of a place in the epoch."""
         samples = self.global_batch_size // self.views
         batch, place = divmod(position, self.global_batch_size)
-        return int(order[batch * samples + place % samples]), place // samples
+        at = batch * samples + place % samples
+        before = 0 if repeats is None else self.views * int(repeats[at])
+        return int(order[at]), before + place // samples
 
 
 class ValBatches:

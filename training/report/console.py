@@ -58,8 +58,9 @@ def train_line(epoch: tuple[int, int], step: tuple[int, int], tally: "Tally", lr
 
 
 def format_metrics(metrics: "Metrics") -> str:
-    """Loss and accuracies in fixed width."""
-    return f"loss {metrics.loss:6.4f}  acc@1 {metrics.acc1:6.2f}  acc@5 {metrics.acc5:6.2f}"
+    """Loss and accuracies in fixed width, and the mean average precision, where there is one."""
+    ranked = "" if metrics.mean_ap is None else f"  mAP {metrics.mean_ap:6.2f}"
+    return f"loss {metrics.loss:6.4f}  acc@1 {metrics.acc1:6.2f}  acc@5 {metrics.acc5:6.2f}{ranked}"
 
 
 def format_duration(seconds: float) -> str:

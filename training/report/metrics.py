@@ -1,6 +1,7 @@
 """Loss and accuracy as sums: on the device while steps go on, on the CPU when somebody wants to know."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -18,6 +19,23 @@ class Metrics:
     acc5: float
     count: int
     fingerprint: str = ""
+    mean_ap: float | None = None
+    """Mean average precision in percent, where a sample may have several classes; it is then what counts."""
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """By their names; the mean average precision only where there is one."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @property
+    def decisive(self) -> float:
+        """The figure by which the best weights are chosen, in percent."""
+        return self.acc1 if self.mean_ap is None else self.mean_ap
+
+    @property
+    def headline(self) -> str:
+        """The same with its name."""
+        return f"acc@1 {self.acc1:.2f}" if self.mean_ap is None else f"mAP {self.mean_ap:.2f}"
 
 
 class Sums:
@@ -33,12 +51,16 @@ class Sums:
 
     @torch.no_grad()
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, step: int = 0) -> None:
-        """One batch: its mean loss (scalar), logits [n, classes] and labels int64 [n]."""
+        """One batch: its mean loss (scalar), logits [n, classes] and labels int64 [n], or bool [n, classes] of several.
+
+        Of several classes any one is a hit.
+        """
         self.batches += 1
         n = len(labels)
-        hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        hits = top == labels[:, None] if labels.dim() == 1 else labels.gather(1, top)
         count = torch.full((), n, device=loss.device)
-        self._values += torch.stack([loss.detach().double() * n, hits[:, 0].sum(), hits.sum(), count])
+        self._values += torch.stack([loss.detach().double() * n, hits[:, 0].sum(), hits.any(1).sum(), count])
         self._bad_step = torch.where(torch.isfinite(loss), self._bad_step, self._bad_step.clamp(max=step))
 
     @torch.no_grad()
@@ -120,14 +142,21 @@ class Validation(Tally):
     """Of the model, and of its averaged weights, where there are any."""
 
     ema: Metrics | None = None
+    mean_ap: float | None = None
+
+    @property
+    def metrics(self) -> Metrics:
+        """As of a tally, and the mean average precision."""
+        return replace(super().metrics, mean_ap=self.mean_ap)
 
     @property
     def best(self) -> tuple[float, str]:
-        """The better acc@1, and which weights have it: "model" or "ema"."""
-        own = self.metrics.acc1
-        return (self.ema.acc1, "ema") if self.ema and self.ema.acc1 > own else (own, "model")
+        """The better acc@1, or mean average precision, and which weights have it: "model" or "ema"."""
+        own = self.metrics.decisive
+        return (self.ema.decisive, "ema") if self.ema and self.ema.decisive > own else (own, "model")
 
     @property
     def ema_figures(self) -> dict[str, float]:
         """Of the averaged weights, by the names that records have."""
-        return {f"ema_{name}": getattr(self.ema, name) for name in ("loss", "acc1", "acc5")} if self.ema else {}
+        names = ("loss", "acc1", "acc5", *(["mean_ap"] if self.mean_ap is not None else []))
+        return {f"ema_{name}": getattr(self.ema, name) for name in names} if self.ema else {}

@@ -89,6 +89,7 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
     def validation(self, epoch: int, step: int, tally: Validation) -> None:
         """The line of a validation."""
         speed = {"img_per_s": tally.img_per_s, "data_wait": tally.data_wait}
+        speed |= {} if tally.mean_ap is None else {"mean_ap": tally.mean_ap}
         self.metric("val_epoch", epoch, step, tally.metrics, **speed, **tally.ema_figures)
 
     def images(self, tag: str, images: torch.Tensor, step: int) -> None:

@@ -15,6 +15,7 @@ class Progress:
     epoch: int = 0
     batches_done: int = 0
     best_acc1: float = 0.0
+    """Of the validations; where a sample may have several classes, the best mean average precision."""
     best_weights: str = "model"
     """Which ones had it: those of the "model", or the averaged ones, "ema"."""
     since_best: int = 0
