@@ -8,7 +8,6 @@ shift 2
 mkdir -p "$here/build/corpus"
 clang -std=c11 -O2 -g -ffp-contract=off -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
     -I"${LIBJPEG_TURBO:-/usr}/include" "$here"/fuzz_sample.c \
-    "$here"/../src/markers.c "$here"/../src/filter.c "$here"/../src/resize.c "$here"/../src/resize_avx2.c \
-    "$here"/../src/sample.c ${LIBJPEG_TURBO:+-L"$LIBJPEG_TURBO/lib"} -ljpeg -lm -o "$here/build/fuzz_sample"
+    -DHAVE_LIBJPEG_TURBO $(ls "$here"/../src/*.c | grep -v -e augment -e module) ${LIBJPEG_TURBO:+-L"$LIBJPEG_TURBO/lib"} -ljpeg -lm -o "$here/build/fuzz_sample"
 exec "$here/build/fuzz_sample" -artifact_prefix="$here/build/" -max_total_time="$seconds" "$@" \
     "$here/build/corpus" "$seeds"

@@ -1,0 +1,60 @@
+#include "huffman.h"
+
+#include <string.h>
+
+enum { LARGEST_AC = 10, LARGEST_DC = 11, ZERO_RUN = 15 }; /* sizes of a value, T.81, Tables F.1 and F.2 */
+
+static Entry make_entry(unsigned symbol, unsigned length, int ac) {
+    unsigned size = symbol & 15, run = symbol >> 4, forward = run + 1;
+    if (!ac)
+        forward = symbol > LARGEST_DC ? NO_ENTRY : 0;
+    else if (symbol == 0)
+        forward = AT_END;
+    else if (size > LARGEST_AC || (size == 0 && run != ZERO_RUN))
+        forward = NO_ENTRY;
+    if (forward == NO_ENTRY) size = 0;
+    return (length + size) | size << 8 | forward << 16;
+}
+
+int make_huffman(Huffman *table, const uint8_t counts[16], const uint8_t *symbols, int ac) {
+    uint32_t code = 0, place = 0; /* the next code has `length` bits: T.81, C.2 */
+    table->ac = ac;
+    memset(table->look, 0, sizeof table->look);
+    for (unsigned length = 1; length <= 16; length++, code <<= 1) {
+        table->offset[length] = (int32_t)place - (int32_t)code;
+        if (place + counts[length - 1] > 256) return 0;
+        for (unsigned end = place + counts[length - 1]; place < end; place++, code++) {
+            table->symbols[place] = symbols[place];
+            if (length > LOOK_BITS || code >= 1u << length) continue;
+            Entry entry = make_entry(symbols[place], length, ac);
+            uint32_t first = code << (LOOK_BITS - length), last = (code + 1) << (LOOK_BITS - length);
+            for (uint32_t bits = first; bits < last; bits++) table->look[bits] = entry;
+        }
+        if (counts[length - 1] && code >= 1u << length) return 0;
+        table->limit[length] = code << (16 - length);
+    }
+    return 1;
+}
+
+Entry long_entry(const Huffman *table, uint64_t window) {
+    uint32_t bits = (uint32_t)(window >> 48);
+    for (unsigned length = LOOK_BITS + 1; length <= 16; length++)
+        if (bits < table->limit[length])
+            return make_entry(table->symbols[(int32_t)(bits >> (16 - length)) + table->offset[length]], length, table->ac);
+    return 1 | (Entry)NO_ENTRY << 16;
+}
+
+void make_skip(Huffman *table) {
+    for (uint32_t bits = 0; bits < 1 << SKIP_BITS; bits++) {
+        uint32_t length = 0, coefficients = 0;
+        while (coefficients < BLOCK_SIZE) { /* not behind an end */
+            Entry entry = table->look[(bits << length & ((1 << SKIP_BITS) - 1)) >> (SKIP_BITS - LOOK_BITS)];
+            uint32_t total = entry & 63, next = forward(entry);
+            if (entry == 0 || next == NO_ENTRY) break;
+            if (length && (length + total > SKIP_BITS || (next != AT_END && coefficients + next >= BLOCK_SIZE))) break;
+            length += total;
+            coefficients += next;
+        }
+        table->skip[bits] = (uint16_t)(length | (length ? coefficients : BLOCK_SIZE) << 6);
+    }
+}
