@@ -8,7 +8,7 @@
 static inline void transform(const int32_t *in, int32_t *out, int step, int shift) {
     static const int32_t weights[4][4] = ODD_WEIGHTS;
     int32_t half = 1 << (shift - 1);
-    int32_t sum = ((in[0] + in[4 * step]) << FRACTION) + half, difference = ((in[0] - in[4 * step]) << FRACTION) + half;
+    int32_t sum = (in[0] + in[4 * step]) * (1 << FRACTION) + half, difference = (in[0] - in[4 * step]) * (1 << FRACTION) + half;
     int32_t a = in[2 * step] * EVEN_2_A + in[6 * step] * EVEN_6_A, b = in[2 * step] * EVEN_2_B + in[6 * step] * EVEN_6_B;
     int32_t even[4] = {sum + a, difference + b, difference - b, sum - a}, result[8];
     for (int i = 0; i < 4; i++) {

@@ -17,12 +17,13 @@ typedef struct {
     int y, done;              /* rows taken, and rows of out that are made */
 } Passes;
 
-/* The inputs that count, of one of the two axes. */
+/* The inputs that count: [*first, *end). The axis may run backwards. */
 static void find_inputs(const Axis *axis, int *first, int *end) {
-    int last = axis->outputs - 1, forwards = axis->first[0] <= axis->first[last];
-    int low = forwards ? 0 : last, high = forwards ? last : 0;
-    *first = axis->first[low];
-    *end = axis->first[high] + axis->count[high];
+    int last = axis->outputs - 1, one = axis->first[0], other = axis->first[last];
+    *first = one < other ? one : other;
+    one += axis->count[0];
+    other += axis->count[last];
+    *end = one > other ? one : other;
 }
 
 /* Both passes of a decoded row, from column 0 of the axis on. */
