@@ -11,7 +11,7 @@
 typedef struct {
     const uint8_t *at; /* the first byte of which not all bits count yet */
     uint64_t window;   /* the next bits from the top; below those that count, bits of *at may stand already */
-    uint64_t count;    /* bits of the window that count, up to 63 */
+    uint64_t count;    /* bits of the window that count, in the lower six bits; those above them mean nothing */
 } Bits;
 
 static inline uint64_t load_big_endian(const uint8_t *at) {
@@ -26,15 +26,15 @@ static inline uint64_t load_big_endian(const uint8_t *at) {
 /* At least 56 bits count afterwards. It takes as many whole bytes as there is room for, without a branch: of the 8 bytes that
  * are loaded, those that do not fit are loaded again next time, and put the same bits into the same place. */
 static inline void refill(Bits *bits) {
-    bits->window |= load_big_endian(bits->at) >> bits->count;
-    bits->at += (63 - bits->count) >> 3;
+    bits->window |= load_big_endian(bits->at) >> (bits->count & 63);
+    bits->at += ~bits->count >> 3 & 7;
     bits->count |= 56; /* + 8 for each byte that was taken */
 }
 
-/* `length` may have other bits set above the sixth. */
+/* `length` in the lower six bits; those above them mean nothing. */
 static inline void consume(Bits *bits, uint64_t length) {
     bits->window <<= length & 63;
-    bits->count -= length & 63;
+    bits->count -= length;
 }
 
 static inline Bits bits_from(const uint8_t *bytes, uint64_t position) {
@@ -46,7 +46,7 @@ static inline Bits bits_from(const uint8_t *bytes, uint64_t position) {
 
 /* In bits from the first of `bytes`. */
 static inline uint64_t position_of(const Bits *bits, const uint8_t *bytes) {
-    return 8 * (uint64_t)(bits->at - bytes) - bits->count;
+    return 8 * (uint64_t)(bits->at - bytes) - (bits->count & 63);
 }
 
 #endif

@@ -195,7 +195,6 @@ static Outcome decode(Decoder *decoder, const uint8_t *data, size_t size, const 
         case WHOLE:
             break;
     }
-    for (int i = 0; i < decoder->tables.components; i++) make_skip((Huffman *)decoder->tables.component[i].ac);
     if (!allocate(decoder)) return NO_MEMORY;
     make_scan(&decoder->scan, &decoder->tables, &decoder->entropy, simd);
     if (!skip_mcus(&decoder->scan, (size_t)decoder->next_row * (size_t)decoder->mcus)) return NOT_HANDLED;

@@ -13,7 +13,22 @@ static Entry make_entry(unsigned symbol, unsigned length, int ac) {
     else if (size > LARGEST_AC || (size == 0 && run != ZERO_RUN))
         forward = NO_ENTRY;
     if (forward == NO_ENTRY) size = 0;
-    return (length + size) | size << 8 | forward << 16;
+    return (length + size) | length << 8 | (63 - size) << 16 | forward << 24;
+}
+
+static void make_skip(Huffman *table) {
+    for (uint32_t bits = 0; bits < 1 << SKIP_BITS; bits++) {
+        uint32_t length = 0, coefficients = 0;
+        while (coefficients < BLOCK_SIZE) { /* not behind an end */
+            Entry entry = table->look[(bits << length & ((1 << SKIP_BITS) - 1)) >> (SKIP_BITS - LOOK_BITS)];
+            uint32_t total = entry & 63, next = forward(entry);
+            if (entry == 0 || next == NO_ENTRY) break;
+            if (length && (length + total > SKIP_BITS || (next != AT_END && coefficients + next >= BLOCK_SIZE))) break;
+            length += total;
+            coefficients += next;
+        }
+        table->skip[bits] = (uint16_t)(length | (length ? coefficients : BLOCK_SIZE) << 6);
+    }
 }
 
 int make_huffman(Huffman *table, const uint8_t counts[16], const uint8_t *symbols, int ac) {
@@ -33,6 +48,7 @@ int make_huffman(Huffman *table, const uint8_t counts[16], const uint8_t *symbol
         if (counts[length - 1] && code >= 1u << length) return 0;
         table->limit[length] = code << (16 - length);
     }
+    if (ac) make_skip(table);
     return 1;
 }
 
@@ -41,20 +57,5 @@ Entry long_entry(const Huffman *table, uint64_t window) {
     for (unsigned length = LOOK_BITS + 1; length <= 16; length++)
         if (bits < table->limit[length])
             return make_entry(table->symbols[(int32_t)(bits >> (16 - length)) + table->offset[length]], length, table->ac);
-    return 1 | (Entry)NO_ENTRY << 16;
-}
-
-void make_skip(Huffman *table) {
-    for (uint32_t bits = 0; bits < 1 << SKIP_BITS; bits++) {
-        uint32_t length = 0, coefficients = 0;
-        while (coefficients < BLOCK_SIZE) { /* not behind an end */
-            Entry entry = table->look[(bits << length & ((1 << SKIP_BITS) - 1)) >> (SKIP_BITS - LOOK_BITS)];
-            uint32_t total = entry & 63, next = forward(entry);
-            if (entry == 0 || next == NO_ENTRY) break;
-            if (length && (length + total > SKIP_BITS || (next != AT_END && coefficients + next >= BLOCK_SIZE))) break;
-            length += total;
-            coefficients += next;
-        }
-        table->skip[bits] = (uint16_t)(length | (length ? coefficients : BLOCK_SIZE) << 6);
-    }
+    return 1 | (Entry)NO_ENTRY << 24;
 }

@@ -7,18 +7,19 @@
 
 #include "bits.h"
 
-enum { LOOK_BITS = 10, SKIP_BITS = 11 };
+enum { LOOK_BITS = 10, SKIP_BITS = 10 };
 
 /* A code and the bits of its value, in one word: from bit 0 the length of both together (1 to 27), from bit 8 the length of
- * the value, from bit 16 by how many coefficients it goes forward: run + 1 for AC, 0 for DC, or one of these. */
+ * the code, from bit 16 by how much less than 63 bits the value has, and from bit 24 by how many coefficients it goes forward: run + 1 for
+ * AC, 0 for DC, or one of these. The lengths are where a shift can take them, which looks at six bits alone. */
 typedef uint32_t Entry;
 enum {
     AT_END = 128,   /* the end of the block */
-    NO_ENTRY = 256, /* a code that the table has not, or a symbol that baseline JPEG has not */
+    NO_ENTRY = 192, /* a code that the table has not, or a symbol that baseline JPEG has not */
     BLOCK_SIZE = 64
 };
 
-static inline uint32_t forward(Entry entry) { return entry >> 16; }
+static inline uint32_t forward(Entry entry) { return entry >> 24; }
 
 typedef struct {
     Entry look[1 << LOOK_BITS]; /* by the next bits; 0 for a code longer than these */
@@ -33,10 +34,8 @@ typedef struct {
 } Huffman;
 
 /* From a DHT segment: `counts`, how many codes have 1 to 16 bits, and as many symbols. 0 for what is not a prefix code
- * without the code of ones alone. Does not fill `skip`. */
+ * without the code of ones alone. `skip` is filled for AC alone. */
 int make_huffman(Huffman *table, const uint8_t counts[16], const uint8_t *symbols, int ac);
-
-void make_skip(Huffman *table);
 
 Entry long_entry(const Huffman *table, uint64_t window);
 
@@ -48,9 +47,9 @@ static inline Entry entry_of(const Huffman *table, uint64_t window) {
 /* The value whose bits follow the entry's code, by EXTEND of T.81, F.2.2.1: one that begins with 1 stands for itself, and one
  * that begins with 0 for its complement's negative. An empty one is 0. */
 static inline int32_t value_of(Entry entry, uint64_t window) {
-    uint64_t size = entry >> 8 & 15, rest = window << ((entry & 63) - size);
+    uint64_t rest = window << (entry >> 8 & 63);
     int64_t negative = ~((int64_t)rest >> 63); /* 0 or -1 */
-    int64_t magnitude = (int64_t)((rest ^ (uint64_t)negative) >> 1 >> (63 - size));
+    int64_t magnitude = (int64_t)((rest ^ (uint64_t)negative) >> 1 >> (entry >> 16 & 63));
     return (int32_t)((magnitude ^ negative) - negative);
 }
 

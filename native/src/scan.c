@@ -46,7 +46,7 @@ static int next_segment(Scan *scan) {
 }
 
 /* Whether k is how a sound block ends: after its last coefficient, or AT_END further than before it. Coefficients beyond the
- * last give 65 to 79, and NO_ENTRY more than 256. */
+ * last give 65 to 79, and NO_ENTRY 192 and more. */
 INLINE int is_end(uint32_t k) { return k == BLOCK_SIZE || k / BLOCK_SIZE == AT_END / BLOCK_SIZE; }
 
 /* One AC code: how far it goes from k. */
@@ -85,11 +85,12 @@ INLINE int skip_block(Bits *bits, const Huffman *dc, const Huffman *ac, int32_t 
     }
 }
 
-/* One AC code and its value; answers the next k. A run of 16 zeros writes one of them. */
+/* One AC code and its value; answers the next k. A run of 16 zeros writes one of them; what lies behind the last coefficient,
+ * such as the end's value, 0, goes to the first place, which the DC value takes last. */
 INLINE uint32_t decode_ac(Bits *bits, const Huffman *ac, uint32_t k, int16_t *block) {
     Entry entry = entry_of(ac, bits->window);
     k += forward(entry);
-    if (k <= BLOCK_SIZE) block[zigzag[k - 1]] = (int16_t)value_of(entry, bits->window);
+    block[zigzag[k - 1]] = (int16_t)value_of(entry, bits->window);
     consume(bits, entry);
     return k;
 }
@@ -97,30 +98,31 @@ INLINE uint32_t decode_ac(Bits *bits, const Huffman *ac, uint32_t k, int16_t *bl
 INLINE int decode_block(Bits *bits, const Huffman *dc, const Huffman *ac, int32_t *prediction, int16_t *block) {
     refill(bits);
     if (forward(decode_dc(bits, dc, prediction)) == NO_ENTRY) return 0;
-    block[0] = (int16_t)*prediction;
-    for (uint32_t k = 1;;) {
+    uint32_t k = 1;
+    for (;;) {
         k = decode_ac(bits, ac, k, block);
-        if (k >= BLOCK_SIZE) return is_end(k);
+        if (k >= BLOCK_SIZE) break;
         refill(bits);
         k = decode_ac(bits, ac, k, block);
-        if (k >= BLOCK_SIZE) return is_end(k);
+        if (k >= BLOCK_SIZE) break;
     }
+    block[0] = (int16_t)*prediction;
+    return is_end(k);
 }
 
-/* `count` MCUs of one segment, to `blocks`, or skipped where that is NULL. */
-INLINE int run_mcus(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
+/* `count` MCUs of one segment, to `blocks`, or skipped. */
+INLINE int run_mcus(Scan *scan, size_t count, int skipped, int16_t (*blocks)[BLOCK_SIZE]) {
     Bits bits = scan->bits;
     const uint8_t *end = scan->entropy->bytes + scan->entropy->ends[scan->entropy->segments - 1];
     int wide = 0;
     for (; count; count--)
         for (int i = 0; i < scan->blocks; i++) {
             int32_t *prediction = &scan->prediction[scan->component[i]];
-            if (blocks) {
-                if (!decode_block(&bits, scan->dc[i], scan->ac[i], prediction, *blocks)) return 0;
+            if (skipped) {
+                if (!skip_block(&bits, scan->dc[i], scan->ac[i], prediction)) return 0;
+            } else {
+                if (!decode_block(&bits, scan->dc[i], scan->ac[i], prediction, *blocks++)) return 0;
                 wide |= *prediction > LARGEST_DC_VALUE || *prediction < -LARGEST_DC_VALUE;
-                blocks++;
-            } else if (!skip_block(&bits, scan->dc[i], scan->ac[i], prediction)) {
-                return 0;
             }
             if (bits.at > end + 16) return 0;
         }
@@ -128,16 +130,16 @@ INLINE int run_mcus(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
     return !wide;
 }
 
-static int skip_plain(Scan *scan, size_t count) { return run_mcus(scan, count, NULL); }
+static int skip_plain(Scan *scan, size_t count) { return run_mcus(scan, count, 1, NULL); }
 
-static int decode_plain(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) { return run_mcus(scan, count, blocks); }
+static int decode_plain(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) { return run_mcus(scan, count, 0, blocks); }
 
 #if defined(__x86_64__) && defined(__GNUC__)
 /* The same with shifts by a variable that take one instruction. */
-__attribute__((target("bmi,bmi2"))) static int skip_bmi2(Scan *scan, size_t count) { return run_mcus(scan, count, NULL); }
+__attribute__((target("bmi,bmi2"))) static int skip_bmi2(Scan *scan, size_t count) { return run_mcus(scan, count, 1, NULL); }
 
 __attribute__((target("bmi,bmi2"))) static int decode_bmi2(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
-    return run_mcus(scan, count, blocks);
+    return run_mcus(scan, count, 0, blocks);
 }
 #else
 #define skip_bmi2 skip_plain

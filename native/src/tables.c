@@ -5,7 +5,8 @@
 enum { DHT = 0xC4, SOF0 = 0xC0, SOF1 = 0xC1, SOS = 0xDA, DQT = 0xDB, DRI = 0xDD, APP0 = 0xE0, APP14 = 0xEE };
 
 /* T.81, Figure 5: from one diagonal to the next, up and down in turn. */
-const uint8_t zigzag[BLOCK_SIZE] = {0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
+const uint8_t zigzag[NO_ENTRY + BLOCK_SIZE] = {
+    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
                                     41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
                                     30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
 
@@ -75,9 +76,9 @@ static const Huffman *named(Tables *tables, const Segments *segments, int ac, in
     if (number > 3 || !segments->huffman[ac][number]) return NULL;
     Huffman *table = &tables->huffman[ac][number];
     const uint8_t *counts = segments->huffman[ac][number];
-    if (!(*made >> (4 * ac + number) & 1) && !make_huffman(table, counts, counts + 16, ac)) return NULL;
+    if (*made >> (4 * ac + number) & 1) return table;
     *made |= 1 << (4 * ac + number);
-    return table;
+    return make_huffman(table, counts, counts + 16, ac) ? table : NULL;
 }
 
 static int put_together(Tables *tables, const Segments *segments) {

@@ -20,8 +20,8 @@ typedef struct {
     Huffman huffman[2][4];     /* DC and AC; those that no component names are not filled */
 } Tables;
 
-/* The places of the coefficients in rows, in the order in which they are coded. */
-extern const uint8_t zigzag[BLOCK_SIZE];
+/* The places of the coefficients in rows, in the order in which they are coded; 0 for all that may follow. */
+extern const uint8_t zigzag[NO_ENTRY + BLOCK_SIZE];
 
 /* Of a file of which read_frame() found the scan at `scan`. 0 where they say what only libjpeg answers for: other colours,
  * other orders, 16-bit quantization, tables that are missing or broken. */
