@@ -13,21 +13,22 @@ static Entry make_entry(unsigned symbol, unsigned length, int ac) {
     else if (size > LARGEST_AC || (size == 0 && run != ZERO_RUN))
         forward = NO_ENTRY;
     if (forward == NO_ENTRY) size = 0;
-    return (length + size) | length << 8 | (63 - size) << 16 | forward << 24;
+    return (length + size) | length << 8 | (Entry)(63 - size) << 16 | (Entry)forward << 24 | (Entry)63 << 40 |
+           (Entry)forward << 48;
 }
 
-static void make_skip(Huffman *table) {
-    for (uint32_t bits = 0; bits < 1 << SKIP_BITS; bits++) {
-        uint32_t length = 0, coefficients = 0;
-        while (coefficients < BLOCK_SIZE) { /* not behind an end */
-            Entry entry = table->look[(bits << length & ((1 << SKIP_BITS) - 1)) >> (SKIP_BITS - LOOK_BITS)];
-            uint32_t total = entry & 63, next = forward(entry);
-            if (entry == 0 || next == NO_ENTRY) break;
-            if (length && (length + total > SKIP_BITS || (next != AT_END && coefficients + next >= BLOCK_SIZE))) break;
-            length += total;
-            coefficients += next;
-        }
-        table->skip[bits] = (uint16_t)(length | (length ? coefficients : BLOCK_SIZE) << 6);
+/* Puts a second code into each entry that is not the last of a block and has the bits for it. */
+static void add_second_codes(Huffman *table) {
+    for (uint32_t bits = 0; bits < 1 << LOOK_BITS; bits++) {
+        Entry entry = table->look[bits];
+        uint32_t before = first_length(entry);
+        if (entry == 0 || first_forward(entry) >= BLOCK_SIZE || before >= LOOK_BITS) continue;
+        Entry second = table->look[bits << before & ((1 << LOOK_BITS) - 1)];
+        uint32_t code = second >> 8 & 63;
+        if (second == 0 || first_forward(second) == NO_ENTRY || before + code > LOOK_BITS) continue;
+        entry &= 0xFFFFFF00;
+        entry |= (before + first_length(second)) | (Entry)(before + code) << 32 | (second >> 16 & 63) << 40;
+        table->look[bits] = entry | (Entry)(first_forward(entry) + first_forward(second)) << 48;
     }
 }
 
@@ -48,7 +49,7 @@ int make_huffman(Huffman *table, const uint8_t counts[16], const uint8_t *symbol
         if (counts[length - 1] && code >= 1u << length) return 0;
         table->limit[length] = code << (16 - length);
     }
-    if (ac) make_skip(table);
+    if (ac) add_second_codes(table);
     return 1;
 }
 
@@ -57,5 +58,5 @@ Entry long_entry(const Huffman *table, uint64_t window) {
     for (unsigned length = LOOK_BITS + 1; length <= 16; length++)
         if (bits < table->limit[length])
             return make_entry(table->symbols[(int32_t)(bits >> (16 - length)) + table->offset[length]], length, table->ac);
-    return 1 | (Entry)NO_ENTRY << 24;
+    return 1 | (Entry)NO_ENTRY << 24 | (Entry)NO_ENTRY << 48;
 }

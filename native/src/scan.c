@@ -46,68 +46,73 @@ static int next_segment(Scan *scan) {
 }
 
 /* Whether k is how a sound block ends: after its last coefficient, or AT_END further than before it. Coefficients beyond the
- * last give 65 to 79, and NO_ENTRY 192 and more. */
+ * last give 65 to 79, and NO_ENTRY 193 and more. */
 INLINE int is_end(uint32_t k) { return k == BLOCK_SIZE || k / BLOCK_SIZE == AT_END / BLOCK_SIZE; }
 
-/* One AC code: how far it goes from k. */
-INLINE uint32_t skip_code(Bits *bits, const Huffman *ac, uint32_t k) {
-    Entry entry = entry_of(ac, bits->window);
-    consume(bits, entry);
-    return k + forward(entry);
-}
-
-/* As many codes as one look-up holds. */
-INLINE uint32_t skip_codes(Bits *bits, const Huffman *ac, uint32_t k) {
-    uint32_t codes = ac->skip[bits->window >> (64 - SKIP_BITS)], next = k + (codes >> 6);
-    /* Where the block ends without a code for its end, the last of these codes are another block's. */
-    if (__builtin_expect(next / BLOCK_SIZE & 1, 0)) return skip_code(bits, ac, k);
-    consume(bits, codes);
-    return next;
+/* The same, and where a block ended after its last coefficient, puts back a second code of the last entry, which is the next
+ * block's. */
+static inline int end_block(Bits *bits, Entry last, uint32_t k) {
+    if (__builtin_expect(is_end(k), 1)) return 1;
+    uint64_t back = (bits->count & 63) + (last & 63) - first_length(last);
+    *bits = bits_from(bits->at - (back + 7) / 8, -back % 8);
+    return is_end(k - forward(last) + first_forward(last));
 }
 
 /* The DC code: the value's difference from the prediction. */
-INLINE Entry decode_dc(Bits *bits, const Huffman *dc, int32_t *prediction) {
+INLINE int decode_dc(Bits *bits, const Huffman *dc, int32_t *prediction) {
     Entry entry = entry_of(dc, bits->window);
-    *prediction += value_of(entry, bits->window);
+    *prediction += first_value(entry, bits->window);
     consume(bits, entry);
-    return entry;
+    return forward(entry) != NO_ENTRY;
 }
 
 INLINE int skip_block(Bits *bits, const Huffman *dc, const Huffman *ac, int32_t *prediction) {
     refill(bits);
-    if (forward(decode_dc(bits, dc, prediction)) == NO_ENTRY) return 0;
-    for (uint32_t k = 1;;) {
-        k = skip_codes(bits, ac, k);
-        if (k >= BLOCK_SIZE) return is_end(k);
+    if (!decode_dc(bits, dc, prediction)) return 0;
+    Entry entry;
+    uint32_t k = 1;
+    for (;;) {
+        entry = entry_of(ac, bits->window);
+        k += forward(entry);
+        consume(bits, entry);
+        if (k >= BLOCK_SIZE) break;
         refill(bits);
-        k = skip_codes(bits, ac, k);
-        if (k >= BLOCK_SIZE) return is_end(k);
+        entry = entry_of(ac, bits->window);
+        k += forward(entry);
+        consume(bits, entry);
+        if (k >= BLOCK_SIZE) break;
     }
+    return end_block(bits, entry, k);
 }
 
-/* One AC code and its value; answers the next k. A run of 16 zeros writes one of them; what lies behind the last coefficient,
- * such as the end's value, 0, goes to the first place, which the DC value takes last. */
-INLINE uint32_t decode_ac(Bits *bits, const Huffman *ac, uint32_t k, int16_t *block) {
-    Entry entry = entry_of(ac, bits->window);
-    k += forward(entry);
-    block[zigzag[k - 1]] = (int16_t)value_of(entry, bits->window);
-    consume(bits, entry);
-    return k;
+/* One or two AC codes and their values; answers the next k. The first value goes in last: where there is no second, both have
+ * the same place. A run of 16 zeros writes one of them; what lies behind the last coefficient, such as the end's value, 0,
+ * goes to the first place, which the DC value takes at last. */
+INLINE uint32_t decode_ac(const Bits *bits, Entry entry, uint32_t k, int16_t *block) {
+    uint32_t first = k + first_forward(entry), second = k + forward(entry);
+    block[zigzag[second - 1]] = (int16_t)second_value(entry, bits->window);
+    block[zigzag[first - 1]] = (int16_t)first_value(entry, bits->window);
+    return second;
 }
 
 INLINE int decode_block(Bits *bits, const Huffman *dc, const Huffman *ac, int32_t *prediction, int16_t *block) {
     refill(bits);
-    if (forward(decode_dc(bits, dc, prediction)) == NO_ENTRY) return 0;
+    if (!decode_dc(bits, dc, prediction)) return 0;
+    Entry entry;
     uint32_t k = 1;
     for (;;) {
-        k = decode_ac(bits, ac, k, block);
+        entry = entry_of(ac, bits->window);
+        k = decode_ac(bits, entry, k, block);
+        consume(bits, entry);
         if (k >= BLOCK_SIZE) break;
         refill(bits);
-        k = decode_ac(bits, ac, k, block);
+        entry = entry_of(ac, bits->window);
+        k = decode_ac(bits, entry, k, block);
+        consume(bits, entry);
         if (k >= BLOCK_SIZE) break;
     }
     block[0] = (int16_t)*prediction;
-    return is_end(k);
+    return end_block(bits, entry, k);
 }
 
 /* `count` MCUs of one segment, to `blocks`, or skipped. */
