@@ -2,6 +2,8 @@
  * rounded first: weights with 16 fractional bits, halves up. */
 #include "color.h"
 
+#include <string.h>
+
 enum {
     RED = 91881,        /* 1.402 * 2**16, rounded */
     BLUE = 116130,      /* 1.772 */
@@ -11,15 +13,22 @@ enum {
     ONE = 1 << 16
 };
 
-static uint8_t clamp(int value) { return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value); }
+static inline uint32_t clamp(int value) { return (uint32_t)(value < 0 ? 0 : value > 255 ? 255 : value); }
 
-static void ycc_to_rgbx_scalar(const uint8_t *y, const uint8_t *cb, const uint8_t *cr, int count, uint8_t *out) {
-    for (int i = 0; i < count; i++, out += 4) {
+/* One word a pixel: compilers make vectors of that. */
+static void ycc_to_rgbx_scalar(const uint8_t *restrict y, const uint8_t *restrict cb, const uint8_t *restrict cr, int count,
+                               uint8_t *restrict out) {
+    for (int i = 0; i < count; i++) {
         int blue = cb[i] - 128, red = cr[i] - 128;
-        out[0] = clamp(y[i] + ((RED * red + HALF) >> 16));
-        out[1] = clamp(y[i] + ((-GREEN_BLUE * blue - GREEN_RED * red + HALF) >> 16));
-        out[2] = clamp(y[i] + ((BLUE * blue + HALF) >> 16));
-        out[3] = 255;
+        uint32_t r = clamp(y[i] + ((RED * red + HALF) >> 16));
+        uint32_t g = clamp(y[i] + ((-GREEN_BLUE * blue - GREEN_RED * red + HALF) >> 16));
+        uint32_t b = clamp(y[i] + ((BLUE * blue + HALF) >> 16));
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        uint32_t pixel = r | g << 8 | b << 16;
+#else
+        uint32_t pixel = r << 24 | g << 16 | b << 8;
+#endif
+        memcpy(out + 4 * i, &pixel, sizeof pixel);
     }
 }
 

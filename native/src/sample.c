@@ -60,6 +60,7 @@ static Outcome decode(Passes *passes, const uint8_t *data, size_t size, const Fr
     if (!make_horizontal(&passes->horizontal, &passes->across, passes->simd) || !passes->ring || !passes->taps)
         return NO_MEMORY;
     Taker taker = {take_row, passes, passes->across.taps};
+    if (decoders == BOTH && passes->simd == SCALAR && *libjpeg_version()) decoders = LIBJPEG; /* it has SSE2, NEON … */
     Outcome outcome = NOT_HANDLED;
     if (decoders & OWN) outcome = decode_window(data, size, frame, &window, passes->simd, &taker);
     if (outcome != NOT_HANDLED || !(decoders & LIBJPEG)) return outcome;
