@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { LARGEST_AC = 10, LARGEST_DC = 11, ZERO_RUN = 15 }; /* sizes of a value, T.81, Tables F.1 and F.2 */
+enum { LARGEST_AC = 10, LARGEST_DC = 11, ZERO_RUN = 15, NO_SYMBOL = 255 }; /* sizes of a value, T.81, Tables F.1 and F.2 */
 
 static Entry make_entry(unsigned symbol, unsigned length, int ac) {
     unsigned size = symbol & 15, run = symbol >> 4, forward = run + 1;
@@ -40,6 +40,7 @@ int make_huffman(Huffman *table, const uint8_t counts[16], const uint8_t *symbol
         table->offset[length] = (int32_t)place - (int32_t)code;
         if (place + counts[length - 1] > 256) return 0;
         for (unsigned end = place + counts[length - 1]; place < end; place++, code++) {
+            if (!ac && symbols[place] > 15) return 0; /* libjpeg refuses the table, even if nothing uses the code */
             table->symbols[place] = symbols[place];
             if (length > LOOK_BITS || code >= 1u << length) continue;
             Entry entry = make_entry(symbols[place], length, ac);
@@ -58,5 +59,5 @@ Entry long_entry(const Huffman *table, uint64_t window) {
     for (unsigned length = LOOK_BITS + 1; length <= 16; length++)
         if (bits < table->limit[length])
             return make_entry(table->symbols[(int32_t)(bits >> (16 - length)) + table->offset[length]], length, table->ac);
-    return 1 | (Entry)NO_ENTRY << 24 | (Entry)NO_ENTRY << 48;
+    return make_entry(NO_SYMBOL, 16, table->ac);
 }
