@@ -12,7 +12,7 @@
 
 enum {
     LONGEST_SIDE = 65500, /* libjpeg's limit */
-    SMALLEST_CHROMA = 2,  /* with as few samples in a row, libjpeg does not interpolate across */
+    FEWEST_SAMPLES = 3,   /* in a row of chroma halved across; libjpeg repeats fewer, and interpolates neither across nor down */
     EDGE = 64             /* bytes on either side of a row of samples */
 };
 
@@ -24,6 +24,7 @@ typedef struct {
     int first;         /* the column of samples[0] in the photo's component */
     int width, height; /* of the photo's component */
     int halved_across, halved_down;
+    int repeated; /* not interpolated */
 } Plane;
 
 typedef struct {
@@ -47,14 +48,13 @@ static int at_least(int value, int least) { return value < least ? least : value
 
 static int at_most(int value, int most) { return value > most ? most : value; }
 
-/* The MCUs under the window, with those of the chroma samples beside it. 0 for photos that libjpeg upsamples otherwise. */
+/* The MCUs under the window, with those of the chroma samples beside it. 0 for photos that are too large for libjpeg. */
 static int measure(Decoder *decoder, const Frame *frame, const Window *window) {
     const Tables *tables = &decoder->tables;
     int width = (int)frame->width, height = (int)frame->height;
     int across = tables->components == 1 ? 1 : tables->component[0].across;
     int down = tables->components == 1 ? 1 : tables->component[0].down;
     if (width > LONGEST_SIDE || height > LONGEST_SIDE) return 0;
-    if (across == 2 && halved(width, 1) <= SMALLEST_CHROMA) return 0;
     decoder->mcu_width = 8 * across;
     decoder->mcu_height = 8 * down;
     decoder->mcus = divided_up(width, decoder->mcu_width);
@@ -71,6 +71,7 @@ static int measure(Decoder *decoder, const Frame *frame, const Window *window) {
         plane->first = decoder->first_mcu * (plane->halved_across ? 8 : decoder->mcu_width);
         plane->width = halved(width, plane->halved_across);
         plane->height = halved(height, plane->halved_down);
+        plane->repeated = plane->halved_across && plane->width < FEWEST_SAMPLES;
     }
     return 1;
 }
@@ -138,21 +139,22 @@ static int decode_mcu_row(Decoder *decoder) {
 /* The chroma row of pixel row y beside row y / 2: the one above for the upper of its two pixel rows, and the one below. */
 static int far_row(const Plane *plane, int y) { return at_most(at_least(y / 2 + (y % 2 ? 1 : -1), 0), plane->height - 1); }
 
-/* `count` pixels of component row y, from column `left` on, an even one where the component is halved across; at `spare`, or
- * where they are. */
+/* `count` pixels of a component in row y of the photo, from column `left` on, an even one where the component is halved across:
+ * at `spare`, or where the samples are. */
 static const uint8_t *upsampled(const Plane *plane, Simd simd, int y, int left, int count, uint8_t *spare) {
     int column = (plane->halved_across ? left / 2 : left) - plane->first, samples = halved(count, plane->halved_across);
     const uint8_t *near = row_of(plane, plane->halved_down ? y / 2 : y) + column;
-    if (!plane->halved_down) {
-        if (!plane->halved_across) return near;
-        double_across(simd, near, samples, spare);
-        return spare;
-    }
-    const uint8_t *far = row_of(plane, far_row(plane, y)) + column;
-    if (plane->halved_across)
+    const uint8_t *far = plane->halved_down ? row_of(plane, far_row(plane, y)) + column : NULL;
+    if (plane->repeated)
+        repeat_across(near, samples, spare);
+    else if (plane->halved_across && far)
         double_both(simd, near, far, samples, spare);
-    else
+    else if (plane->halved_across)
+        double_across(simd, near, samples, spare);
+    else if (far)
         double_down(simd, near, far, y % 2 == 0, samples, spare);
+    else
+        return near;
     return spare;
 }
 

@@ -78,6 +78,10 @@ void double_across(Simd simd, const uint8_t *samples, int count, uint8_t *out) {
         across(samples, count, out);
 }
 
+void repeat_across(const uint8_t *samples, int count, uint8_t *out) {
+    for (int i = 0; i < count; i++) out[2 * i] = out[2 * i + 1] = samples[i];
+}
+
 void double_down(Simd simd, const uint8_t *near, const uint8_t *far, int upper, int count, uint8_t *out) {
     if (simd == AVX2)
         down_avx2(near, far, upper, count, out);

@@ -11,8 +11,11 @@
  * Kernels may read and write UPSAMPLE_PADDING more. */
 enum { UPSAMPLE_PADDING = 64 };
 
-/* Twice as many pixels, to out[0, 2 * count). */
+/* Twice as many pixels as samples, to out[0, 2 * count). */
 void double_across(Simd simd, const uint8_t *samples, int count, uint8_t *out);
+
+/* The same, each of them twice. */
+void repeat_across(const uint8_t *samples, int count, uint8_t *out);
 
 /* One of the two rows of pixels of `near`, the one at the side of `far`: above it if `upper`. */
 void double_down(Simd simd, const uint8_t *near, const uint8_t *far, int upper, int count, uint8_t *out);
