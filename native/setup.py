@@ -7,11 +7,11 @@ IMAGENET_AIS_LIBJPEG_TURBO names a prefix to link statically; 0 does without it.
 import os
 import tempfile
 import tomllib
-from distutils.errors import CompileError, LinkError
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
 
 here = Path(__file__).resolve().parent
 version = tomllib.loads((here / "pyproject.toml").read_text())["project"]["version"]

@@ -1,5 +1,5 @@
-/* JFIF 1.02: R = Y + 1.402 Cr, G = Y - 0.34414 Cb - 0.71414 Cr, B = Y + 1.772 Cb, with Cb and Cr less 128. What is added to Y is
- * rounded first: weights with 16 fractional bits, halves up. */
+/* JFIF 1.02: R = Y + 1.402 Cr, G = Y - 0.34414 Cb - 0.71414 Cr, B = Y + 1.772 Cb, with Cb and Cr less 128. What is added
+ * to Y is rounded first: weights with 16 fractional bits, halves up. */
 #include "color.h"
 
 #include <string.h>

@@ -12,7 +12,7 @@
 
 enum {
     LONGEST_SIDE = 65500, /* libjpeg's limit */
-    FEWEST_SAMPLES = 3,   /* in a row of chroma halved across; libjpeg repeats fewer, and interpolates neither across nor down */
+    FEWEST_SAMPLES = 3,   /* in a row of chroma halved across: fewer are not interpolated, neither across nor down */
     EDGE = 64             /* bytes on either side of a row of samples */
 };
 
@@ -32,10 +32,9 @@ typedef struct {
     Entropy entropy;
     Scan scan;
     Plane planes[3];
-    int mcu_width, mcu_height;           /* pixels */
-    int mcus, first_mcu, end_mcu;        /* of a row, and of them those under the window */
-    int end_row;                         /* the first row of MCUs that no pixel of the window needs */
-    int next_row;                        /* the row of MCUs that comes next */
+    int mcu_width, mcu_height;    /* pixels */
+    int mcus, first_mcu, end_mcu; /* of a row, and of them those under the window */
+    int next_row, end_row;        /* the row of MCUs that comes next, and the first that no pixel of the window needs */
     int16_t blocks[2 * MAX_BLOCKS][BLOCK_SIZE];
     uint8_t *memory;
 } Decoder;
@@ -189,7 +188,8 @@ static Outcome decode(Decoder *decoder, const uint8_t *data, size_t size, const 
     if (!read_tables(&decoder->tables, data, frame->scan) || !measure(decoder, frame, window)) return NOT_HANDLED;
     size_t interval = decoder->tables.restart_interval;
     size_t mcus = (size_t)decoder->mcus * (size_t)divided_up((int)frame->height, decoder->mcu_height);
-    switch (unstuff(&decoder->entropy, data + frame->scan, size - frame->scan, interval ? (mcus + interval - 1) / interval : 1)) {
+    size_t segments = interval ? (mcus + interval - 1) / interval : 1;
+    switch (unstuff(&decoder->entropy, data + frame->scan, size - frame->scan, segments)) {
         case FAULTY:
             return NOT_HANDLED;
         case OUT_OF_MEMORY:

@@ -1,4 +1,5 @@
-/* Plain loops, compiled with and without AVX2, but for the most frequent one. Half of the sums are rounded up and half down, by turns, as libjpeg does. */
+/* Plain loops, compiled with and without AVX2, but for the most frequent one. Sums are rounded up and down by turns, as libjpeg
+ * does. */
 #include "upsample.h"
 
 #include <string.h>
