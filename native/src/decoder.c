@@ -11,9 +11,10 @@
 #include "upsample.h"
 
 enum {
-    LONGEST_SIDE = 65500, /* libjpeg's limit */
-    FEWEST_SAMPLES = 3,   /* in a row of chroma halved across: fewer are not interpolated, neither across nor down */
-    EDGE = 64             /* bytes on either side of a row of samples */
+    LONGEST_SIDE = 65500,  /* libjpeg's limit */
+    FEWEST_SAMPLES = 3,    /* in a row of chroma halved across: fewer are not interpolated, neither across nor down */
+    MOST_BLOCKS = 1 << 20, /* of a component: 2047 for each, the largest difference of a DC value, add up to less than 2**31 */
+    EDGE = 64              /* bytes on either side of a row of samples */
 };
 
 /* The samples of one component under the window, of two rows of MCUs: MCU row m lies in half m % 2. */
@@ -157,19 +158,18 @@ static const uint8_t *upsampled(const Plane *plane, Simd simd, int y, int left, 
     return spare;
 }
 
-static int give_rows(Decoder *decoder, const Window *window, const Taker *taker) {
+static Outcome give_rows(Decoder *decoder, const Window *window, const Taker *taker) {
     int left = window->left & ~1, count = window->right - left, height = decoder->planes[0].height;
     Simd simd = decoder->scan.simd;
     size_t room = (size_t)count + EDGE;
     uint8_t *memory = calloc(4 * ((size_t)at_least(taker->spare, EDGE) + (size_t)count) + ROW_PADDING + 2 * room, 1);
-    if (!memory) return 0;
+    if (!memory) return NO_MEMORY;
     uint8_t *chroma[2] = {memory, memory + room}, *rgbx = memory + 2 * room;
-    int done = 0;
-    for (int y = window->top; y < window->bottom; y++, done = y == window->bottom) {
+    int sound = 1;
+    for (int y = window->top; y < window->bottom && sound; y++) {
         const Plane *planes = decoder->planes;
         int last = decoder->mcu_height == 16 ? at_most(y + 1, height - 1) : y; /* row of pixels whose samples count */
-        while (decoder->next_row <= last / decoder->mcu_height)
-            if (!decode_mcu_row(decoder)) goto end;
+        while (sound && decoder->next_row <= last / decoder->mcu_height) sound = decode_mcu_row(decoder);
         const uint8_t *luma = upsampled(&planes[0], simd, y, left, count, NULL);
         if (decoder->tables.components == 1)
             grey_to_rgbx(luma, count, rgbx);
@@ -178,9 +178,8 @@ static int give_rows(Decoder *decoder, const Window *window, const Taker *taker)
                         upsampled(&planes[2], simd, y, left, count, chroma[1]), count, rgbx);
         taker->take(taker->context, rgbx + 4 * (size_t)(window->left - left));
     }
-end:
     free(memory);
-    return done && is_inside(&decoder->scan);
+    return sound && is_inside(&decoder->scan) ? DONE : NOT_HANDLED;
 }
 
 static Outcome decode(Decoder *decoder, const uint8_t *data, size_t size, const Frame *frame, const Window *window,
@@ -188,6 +187,7 @@ static Outcome decode(Decoder *decoder, const uint8_t *data, size_t size, const 
     if (!read_tables(&decoder->tables, data, frame->scan) || !measure(decoder, frame, window)) return NOT_HANDLED;
     size_t interval = decoder->tables.restart_interval;
     size_t mcus = (size_t)decoder->mcus * (size_t)divided_up((int)frame->height, decoder->mcu_height);
+    if (mcus * (size_t)(decoder->mcu_width * decoder->mcu_height / BLOCK_SIZE) > MOST_BLOCKS) return NOT_HANDLED;
     size_t segments = interval ? (mcus + interval - 1) / interval : 1;
     switch (unstuff(&decoder->entropy, data + frame->scan, size - frame->scan, segments)) {
         case FAULTY:
@@ -200,7 +200,7 @@ static Outcome decode(Decoder *decoder, const uint8_t *data, size_t size, const 
     if (!allocate(decoder)) return NO_MEMORY;
     make_scan(&decoder->scan, &decoder->tables, &decoder->entropy, simd);
     if (!skip_mcus(&decoder->scan, (size_t)decoder->next_row * (size_t)decoder->mcus)) return NOT_HANDLED;
-    return give_rows(decoder, window, taker) ? DONE : NOT_HANDLED;
+    return give_rows(decoder, window, taker);
 }
 
 Outcome decode_window(const uint8_t *data, size_t size, const Frame *frame, const Window *window, Simd simd,
