@@ -27,11 +27,11 @@ $(VENV)/.ready: requirements.txt requirements-torch.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements.txt
 	@touch $@
 
-# Samples of the same bytes in less time, where there are a C compiler and libjpeg-turbo's headers.
+# Samples of the same bytes in less time, where there is a C compiler.
 $(VENV)/.native: $(VENV)/.ready $(wildcard native/*.py native/*.toml native/src/*)
 	@mkdir -p build
 	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation ./native > build/native.log 2>&1 || \
-		echo "imagenet-ais-native was not built (build/native.log): Pillow makes the samples, with the same bytes; install a C compiler and the headers of libjpeg-turbo 2.1 or newer (Debian: gcc libjpeg62-turbo-dev), then make setup" >&2
+		echo "imagenet-ais-native was not built (build/native.log): Pillow makes the samples, with the same bytes; install a C compiler (Debian: gcc libc6-dev), then make setup" >&2
 	@touch $@
 
 demo: setup  ## a small data set, an embedded AIStore, two ETLs, a trained model (about 2 minutes on 2 cores)

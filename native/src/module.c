@@ -3,12 +3,8 @@
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
-#include <stdio.h>
-#include <string.h>
-
-#include <jpeglib.h>
-
 #include "augment_module.h"
+#include "libjpeg.h"
 #include "markers.h"
 #include "sample.h"
 
@@ -34,12 +30,13 @@ static PyObject *size(PyObject *module, PyObject *argument) {
 }
 
 PyDoc_STRVAR(resample_doc,
-             "resample(data, out, box, full, window, bicubic, flip, scalar=False)\n--\n\n"
+             "resample(data, out, box, full, window, bicubic, flip, scalar=False, decoders=3)\n--\n\n"
              "Decode `box` of a JPEG, resize it to `full`, and write `window` of that to `out`.\n\n"
              "data: bytes-like. out: writable, C-contiguous, uint8 [height, width, 3] for RGB.\n"
              "box: (left, top, width, height) in pixels of the photo. full: (width, height).\n"
              "window: (left, top, width, height) in pixels of `full`. bicubic: else bilinear; both antialias.\n"
-             "flip: mirror left and right. scalar: use no vector instructions (for tests).\n\n"
+             "flip: mirror left and right. scalar: use no vector instructions (for tests).\n"
+             "decoders: 1 for that of this module, 2 for libjpeg-turbo, 3 for both (for tests).\n\n"
              "True when it is done. False for a file that is not handled, such as a progressive or a damaged one: then\n"
              "`out` holds anything. Raises ValueError for rectangles that do not fit, MemoryError, BufferError.");
 
@@ -65,18 +62,18 @@ static PyObject *resample(PyObject *module, PyObject *args) {
     (void)module;
     Py_buffer data, out;
     Geometry g;
-    int bicubic, scalar = 0;
+    int bicubic, scalar = 0, decoders = BOTH;
     Frame frame;
-    if (!PyArg_ParseTuple(args, "y*w*(iiii)(ii)(iiii)pp|p:resample", &data, &out, &g.left, &g.top, &g.width, &g.height,
+    if (!PyArg_ParseTuple(args, "y*w*(iiii)(ii)(iiii)pp|pi:resample", &data, &out, &g.left, &g.top, &g.width, &g.height,
                           &g.full_width, &g.full_height, &g.out_left, &g.out_top, &g.out_width, &g.out_height, &bicubic,
-                          &g.flip, &scalar))
+                          &g.flip, &scalar, &decoders))
         return NULL;
     g.filter = bicubic ? BICUBIC : BILINEAR;
     Outcome outcome = NOT_HANDLED;
     if (read_frame(data.buf, (size_t)data.len, &frame) && check(&g, &frame, out.len)) {
         Py_BEGIN_ALLOW_THREADS;
-        if (has_no_fill((const uint8_t *)data.buf + frame.scan, (size_t)data.len - frame.scan))
-            outcome = make_sample(data.buf, (size_t)data.len, &g, scalar ? SCALAR : best_simd(), out.buf);
+        outcome = make_sample(data.buf, (size_t)data.len, &frame, &g, (Decoders)decoders, scalar ? SCALAR : best_simd(),
+                              out.buf);
         Py_END_ALLOW_THREADS;
     }
     PyBuffer_Release(&data);
@@ -91,13 +88,10 @@ static PyMethodDef methods[] = {{"size", size, METH_O, size_doc},
                                 {NULL, NULL, 0, NULL}};
 
 static int add_constants(PyObject *module) {
-    char jpeg[16];
-    PyOS_snprintf(jpeg, sizeof jpeg, "%d.%d.%d", LIBJPEG_TURBO_VERSION_NUMBER / 1000000,
-                  LIBJPEG_TURBO_VERSION_NUMBER / 1000 % 1000, LIBJPEG_TURBO_VERSION_NUMBER % 1000);
     return add_augment(module) || PyModule_AddIntConstant(module, "SAMPLE_VERSION", SAMPLE_VERSION) ||
            PyModule_AddIntConstant(module, "REVISION", REVISION) ||
            PyModule_AddStringConstant(module, "SIMD", best_simd() == AVX2 ? "avx2" : "") ||
-           PyModule_AddStringConstant(module, "LIBJPEG_TURBO", jpeg) ||
+           PyModule_AddStringConstant(module, "LIBJPEG_TURBO", libjpeg_version()) ||
            PyModule_AddStringConstant(module, "__version__", VERSION);
 }
 

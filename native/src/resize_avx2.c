@@ -13,7 +13,9 @@
 #define INLINE static inline __attribute__((always_inline, target("avx2")))
 enum { LOW_BITS = 15 };
 
-int has_avx2(void) { return __builtin_cpu_supports("avx2") != 0; }
+int has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+}
 
 static int32_t pair(int32_t first, int32_t second) {
     return (int32_t)((uint32_t)(uint16_t)first | (uint32_t)(uint16_t)second << 16);

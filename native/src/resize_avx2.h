@@ -7,6 +7,7 @@
 
 #include "filter.h"
 
+/* And BMI2, which all processors with AVX2 but a few have: scan.c needs it. */
 int has_avx2(void);
 
 /* The axis' coefficients in the order in which resize_row_avx2 reads them; to be freed. NULL without memory. */

@@ -7,6 +7,7 @@
 
 #include "filter.h"
 #include "resize.h"
+#include "rows.h"
 
 /* The photo's rectangle [top, top + height) x [left, left + width) is resized to full_width x full_height, of which
  * the output is the rectangle of out_width x out_height at (out_left, out_top), mirrored if `flip`. All in pixels. */
@@ -18,14 +19,12 @@ typedef struct {
     int flip;
 } Geometry;
 
-typedef enum {
-    DONE,
-    NOT_HANDLED, /* a file that this decoder does not answer for: out may hold anything */
-    NO_MEMORY
-} Outcome;
+/* Who may decode: the decoder of this module, libjpeg-turbo where it is there, or the second what the first one leaves. */
+typedef enum { OWN = 1, LIBJPEG = 2, BOTH = OWN | LIBJPEG } Decoders;
 
-/* Fills out, uint8 [out_height, out_width, 3]. The geometry must fit the size that read_frame() answered. Takes no
- * lock and has no state: calls may run at the same time. */
-Outcome make_sample(const uint8_t *data, size_t size, const Geometry *geometry, Simd simd, uint8_t *out);
+/* Fills out, uint8 [out_height, out_width, 3]; it may hold anything where the outcome is not DONE. `frame` is what
+ * read_frame() answered, and the geometry fits it. Takes no lock and has no state: calls may run at the same time. */
+Outcome make_sample(const uint8_t *data, size_t size, const Frame *frame, const Geometry *geometry, Decoders decoders,
+                    Simd simd, uint8_t *out);
 
 #endif

@@ -5,8 +5,10 @@ import itertools
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -280,6 +282,147 @@ def test_threads_do_not_meet(native: ModuleType) -> None:
         together = list(pool.map(lambda call: transform(*call), calls))
     for made, call in zip(together, calls, strict=True):
         assert np.array_equal(made, by_pillow(transform, *call))
+
+
+OWN, LIBJPEG = 1, 2  # resample()'s decoders
+
+
+def whole_by(native: ModuleType, data: bytes, decoders: int, scalar: bool = False) -> np.ndarray | None:
+    """All pixels of a photo, by one of the module's two decoders."""
+    size = native.size(data)
+    out = np.empty((size[1], size[0], 3), np.uint8)
+    return (
+        out if native.resample(data, out, (0, 0, *size), size, (0, 0, *size), False, False, scalar, decoders) else None
+    )
+
+
+def noise(width: int, height: int, contrast: int, seed: int) -> Image.Image:
+    values = np.random.default_rng(seed).integers(128 - contrast, 128 + contrast, (height, width, 3))
+    return Image.fromarray(values.astype(np.uint8))
+
+
+@pytest.mark.parametrize("scalar", [False, True])
+@pytest.mark.parametrize("step", [50, pytest.param(1, marks=pytest.mark.long)], ids=["some", "all"])
+def test_our_own_decoder_takes_real_photos(
+    native: ModuleType, photos: list[Path], scalar: bool, step: int, seed: int
+) -> None:
+    left = []  # two of the thousand have blocks of which platforms may make different things
+    for path in photos[seed % step :: step]:
+        made = whole_by(native, path.read_bytes(), OWN, scalar)
+        if made is None:
+            left.append(path.name)
+        else:
+            assert np.array_equal(made, np.asarray(Image.open(path).convert("RGB"))), path.name
+    assert len(left) <= 2, left
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("count", [40, pytest.param(4000, marks=pytest.mark.long)], ids=["some", "many"])
+def test_our_own_decoder_has_pillows_pixels(native: ModuleType, sampling: str, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        width, height = rng.integers(1, 8 if number % 4 == 0 else 70, 2).tolist()
+        options = {
+            "quality": int(rng.choice([5, 30, 75, 95, 100])),
+            "restart_marker_blocks": int(rng.choice([0, 0, 1, 3])),
+            "optimize": bool(rng.integers(2)),
+        }
+        data = jpeg(width, height, sampling, **options)
+        whole = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        left, top = int(rng.integers(width)), int(rng.integers(height))
+        box = (left, top, int(rng.integers(width - left)) + 1, int(rng.integers(height - top)) + 1)
+        for scalar in (False, True):
+            made = whole_by(native, data, OWN, scalar)
+            assert made is not None and np.array_equal(made, whole), (width, height, options)
+            out = np.empty((box[3], box[2], 3), np.uint8)
+            assert native.resample(data, out, box, box[2:], (0, 0, *box[2:]), False, False, scalar, OWN)
+            assert np.array_equal(out, whole[top : top + box[3], left : left + box[2]]), (width, height, box, options)
+
+
+def test_blocks_that_end_without_a_code_for_their_end(native: ModuleType, seed: int) -> None:
+    """Noise at quality 100: the last coefficient is often not 0, and then the next code is the next block's."""
+    for sampling in (0, 2):
+        data = encode(noise(120, 90, 90, seed), quality=100, subsampling=sampling, optimize=True)
+        for decoders in (OWN, LIBJPEG)[: 2 if native.LIBJPEG_TURBO else 1]:
+            made = whole_by(native, data, decoders)
+            assert made is not None and np.array_equal(made, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def with_table(data: bytes, index: int, change: Callable[[bytearray], None]) -> bytes:
+    """The file with a change of the body of its DHT segment number ``index``."""
+    at = [at for at in range(len(data)) if data.startswith(b"\xff\xc4", at)][index]
+    body = bytearray(data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")])
+    change(body)
+    return data[: at + 4] + bytes(body) + data[at + 4 + len(body) :]
+
+
+def all_ones(body: bytearray) -> None:
+    body[1:17] = bytes([2, *[0] * 13, 0, len(body) - 19])
+
+
+PLAIN_444 = encode(picture(64, 48), subsampling=0, quality=100)
+REFUSED_BY_LIBJPEG = {
+    "a DC code beyond 15, which nothing uses": with_table(PLAIN_444, 2, lambda body: body.__setitem__(28, 0xDD)),
+    "a code of ones": with_table(PLAIN_444, 0, all_ones),
+    "no quantization table": PLAIN_444.replace(b"\xff\xdb", b"\xff\xfe"),
+}
+LEFT_TO_LIBJPEG = {
+    "coefficients of which vectors make something else": encode(
+        Image.fromarray(np.uint8(255) * (np.random.default_rng(0).random((40, 40)) < 0.5)), quality=100
+    ),
+    "other marks of the colours": changed(PLAIN_444[:2] + PLAIN_444[20:], 0xC0, 10, 7).replace(
+        b"\xff\xda\0\x0c\x03\1", b"\xff\xda\0\x0c\x03\7"
+    ),
+    "no Huffman tables, which stands for the usual ones": PLAIN_444.replace(b"\xff\xc4", b"\xff\xfe"),
+    "a restart marker below the crop": PLAIN_444[:-2] + b"\xff\xd0\xff\xd9",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_BY_LIBJPEG)
+def test_tables_that_libjpeg_refuses_are_refused(native: ModuleType, name: str) -> None:
+    data = REFUSED_BY_LIBJPEG[name]
+    assert native.size(data) == (64, 48)
+    assert whole_by(native, data, OWN) is None and whole_by(native, data, LIBJPEG) is None
+    assert outcome(data, Spec.val(24), Key(0, 0, 0)) == by_pillow(outcome, data, Spec.val(24), Key(0, 0, 0))
+    assert outcome(data, Spec.val(24), Key(0, 0, 0))[0] is CorruptSample
+
+
+@pytest.mark.parametrize("name", LEFT_TO_LIBJPEG)
+def test_what_our_own_decoder_leaves_to_libjpeg(native: ModuleType, name: str) -> None:
+    data = LEFT_TO_LIBJPEG[name]
+    whole = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert whole_by(native, data, OWN) is None and whole_by(native, data, OWN, True) is None
+    by_libjpeg = whole_by(native, data, LIBJPEG)
+    assert by_libjpeg is None if not native.LIBJPEG_TURBO else np.array_equal(by_libjpeg, whole)
+
+
+@pytest.mark.long
+def test_a_compiler_alone_makes_the_module(native: ModuleType, tmp_path: Path) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
+        pytest.skip("no C compiler, or no headers of Python")
+    sources = sorted(map(str, (PROJECT / "native/src").glob("*.c")))
+    flags = [
+        "-std=c11",
+        "-O0",
+        "-ffp-contract=off",
+        "-fPIC",
+        "-shared",
+        '-DVERSION="0"',
+        f"-I{sysconfig.get_path('include')}",
+    ]
+    subprocess.run([compiler, *flags, *sources, "-lm", "-o", tmp_path / "imagenet_ais_native.so"], check=True)
+    there = (
+        "import sys, imagenet_ais_native as n; from etl import Key, Spec, sample, transform; assert sample.native() is n\n"
+        "assert n.LIBJPEG_TURBO == '' and n.__file__.startswith(sys.argv[1])\n"
+        "data, out = sys.stdin.buffer.read(), bytearray(64 * 48 * 3)\n"
+        "assert n.resample(data, out, (0, 0, 64, 48), (64, 48), (0, 0, 64, 48), False, False)\n"
+        "sys.stdout.buffer.write(transform(data, Spec.train(24), Key(0, 0, 1)).tobytes())"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}"}
+    command = [sys.executable, "-c", there, tmp_path]
+    made = subprocess.run(command, input=PLAIN_444, capture_output=True, env=environment, cwd=PROJECT)
+    assert made.stdout == by_pillow(transform, PLAIN_444, Spec.train(24), Key(0, 0, 1)).tobytes(), made.stderr.decode()
 
 
 GOOD = {"box": (0, 0, 30, 20), "full": (8, 8), "window": (0, 0, 8, 8)}

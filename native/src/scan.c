@@ -1,0 +1,175 @@
+/* The loop that most of the time goes into. A code's length decides where the next code begins, so the chain from one look-up to
+ * the next must be short: no test for markers or the end of the data (the end of a segment is compared once a segment, the
+ * end of the buffer once a block), two codes from one refill, and no branch for the sign of a value. */
+#include "scan.h"
+
+#include <string.h>
+
+enum { LARGEST_DC_VALUE = 8191 }; /* four times what T.81 allows */
+
+#define INLINE static inline __attribute__((always_inline))
+
+void make_scan(Scan *scan, const Tables *tables, const Entropy *entropy, Simd simd) {
+    *scan = (Scan){.entropy = entropy, .interval = tables->restart_interval, .simd = simd};
+    for (int i = 0; i < tables->components; i++) {
+        const Component *component = &tables->component[i];
+        int blocks = tables->components == 1 ? 1 : component->across * component->down;
+        for (; blocks > 0; blocks--, scan->blocks++) {
+            scan->component[scan->blocks] = i;
+            scan->dc[scan->blocks] = component->dc;
+            scan->ac[scan->blocks] = component->ac;
+        }
+    }
+    start_at(scan, 0, &(Start){0});
+}
+
+void start_at(Scan *scan, size_t mcu, const Start *start) {
+    scan->bits = bits_from(scan->entropy->bytes, start->position);
+    memcpy(scan->prediction, start->prediction, sizeof scan->prediction);
+    scan->segment = scan->interval ? mcu / scan->interval : 0;
+    scan->left = scan->interval ? scan->interval - (uint32_t)(mcu % scan->interval) : 0;
+}
+
+int is_inside(const Scan *scan) {
+    return position_of(&scan->bits, scan->entropy->bytes) <= 8 * (uint64_t)scan->entropy->ends[scan->segment];
+}
+
+/* The next segment. Of this one's last byte some bits may be left, but not a whole one: libjpeg may warn of it. */
+static int next_segment(Scan *scan) {
+    uint64_t end = scan->entropy->ends[scan->segment];
+    if (!is_inside(scan) || position_of(&scan->bits, scan->entropy->bytes) + 8 <= 8 * end) return 0;
+    if (++scan->segment == scan->entropy->segments) return 0;
+    scan->bits = bits_from(scan->entropy->bytes, 8 * end);
+    memset(scan->prediction, 0, sizeof scan->prediction);
+    scan->left = scan->interval;
+    return 1;
+}
+
+/* Whether k is how a sound block ends: after its last coefficient, or AT_END further than before it. Coefficients beyond the
+ * last give 65 to 79, and NO_ENTRY 193 and more. */
+INLINE int is_end(uint32_t k) { return k == BLOCK_SIZE || k / BLOCK_SIZE == AT_END / BLOCK_SIZE; }
+
+/* The same, and where a block ended after its last coefficient, puts back a second code of the last entry, which is the next
+ * block's. */
+static inline int end_block(Bits *bits, Entry last, uint32_t k) {
+    if (__builtin_expect(is_end(k), 1)) return 1;
+    uint64_t back = (bits->count & 63) + (last & 63) - first_length(last);
+    *bits = bits_from(bits->at - (back + 7) / 8, -back % 8);
+    return is_end(k - forward(last) + first_forward(last));
+}
+
+/* The DC code: the value's difference from the prediction. */
+INLINE int decode_dc(Bits *bits, const Huffman *dc, int32_t *prediction) {
+    Entry entry = entry_of(dc, bits->window);
+    *prediction += first_value(entry, bits->window);
+    consume(bits, entry);
+    return forward(entry) != NO_ENTRY;
+}
+
+INLINE int skip_block(Bits *bits, const Huffman *dc, const Huffman *ac, int32_t *prediction) {
+    refill(bits);
+    if (!decode_dc(bits, dc, prediction)) return 0;
+    Entry entry;
+    uint32_t k = 1;
+    for (;;) {
+        entry = entry_of(ac, bits->window);
+        k += forward(entry);
+        consume(bits, entry);
+        if (k >= BLOCK_SIZE) break;
+        refill(bits);
+        entry = entry_of(ac, bits->window);
+        k += forward(entry);
+        consume(bits, entry);
+        if (k >= BLOCK_SIZE) break;
+    }
+    return end_block(bits, entry, k);
+}
+
+/* One or two AC codes and their values; answers the next k. The first value goes in last: where there is no second, both have
+ * the same place. A run of 16 zeros writes one of them; what lies behind the last coefficient, such as the end's value, 0,
+ * goes to the first place, which the DC value takes at last. */
+INLINE uint32_t decode_ac(const Bits *bits, Entry entry, uint32_t k, int16_t *block) {
+    uint32_t first = k + first_forward(entry), second = k + forward(entry);
+    block[zigzag[second - 1]] = (int16_t)second_value(entry, bits->window);
+    block[zigzag[first - 1]] = (int16_t)first_value(entry, bits->window);
+    return second;
+}
+
+INLINE int decode_block(Bits *bits, const Huffman *dc, const Huffman *ac, int32_t *prediction, int16_t *block) {
+    refill(bits);
+    if (!decode_dc(bits, dc, prediction)) return 0;
+    Entry entry;
+    uint32_t k = 1;
+    for (;;) {
+        entry = entry_of(ac, bits->window);
+        k = decode_ac(bits, entry, k, block);
+        consume(bits, entry);
+        if (k >= BLOCK_SIZE) break;
+        refill(bits);
+        entry = entry_of(ac, bits->window);
+        k = decode_ac(bits, entry, k, block);
+        consume(bits, entry);
+        if (k >= BLOCK_SIZE) break;
+    }
+    block[0] = (int16_t)*prediction;
+    return end_block(bits, entry, k);
+}
+
+/* `count` MCUs of one segment, to `blocks`, or skipped. */
+INLINE int run_mcus(Scan *scan, size_t count, int skipped, int16_t (*blocks)[BLOCK_SIZE]) {
+    Bits bits = scan->bits;
+    const uint8_t *end = scan->entropy->bytes + scan->entropy->ends[scan->entropy->segments - 1];
+    int wide = 0;
+    for (; count; count--)
+        for (int i = 0; i < scan->blocks; i++) {
+            int32_t *prediction = &scan->prediction[scan->component[i]];
+            if (skipped) {
+                if (!skip_block(&bits, scan->dc[i], scan->ac[i], prediction)) return 0;
+            } else {
+                if (!decode_block(&bits, scan->dc[i], scan->ac[i], prediction, *blocks++)) return 0;
+                wide |= *prediction > LARGEST_DC_VALUE || *prediction < -LARGEST_DC_VALUE;
+            }
+            if (bits.at > end + 16) return 0;
+        }
+    scan->bits = bits;
+    return !wide;
+}
+
+static int skip_plain(Scan *scan, size_t count) { return run_mcus(scan, count, 1, NULL); }
+
+static int decode_plain(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) { return run_mcus(scan, count, 0, blocks); }
+
+#if defined(__x86_64__) && defined(__GNUC__)
+/* The same with shifts by a variable that take one instruction. */
+__attribute__((target("bmi,bmi2"))) static int skip_bmi2(Scan *scan, size_t count) { return run_mcus(scan, count, 1, NULL); }
+
+__attribute__((target("bmi,bmi2"))) static int decode_bmi2(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
+    return run_mcus(scan, count, 0, blocks);
+}
+#else
+#define skip_bmi2 skip_plain
+#define decode_bmi2 decode_plain
+#endif
+
+static int run(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
+    if (!blocks) return scan->simd == AVX2 ? skip_bmi2(scan, count) : skip_plain(scan, count);
+    memset(blocks, 0, count * (size_t)scan->blocks * sizeof *blocks);
+    return scan->simd == AVX2 ? decode_bmi2(scan, count, blocks) : decode_plain(scan, count, blocks);
+}
+
+/* A segment ends where its MCUs do; the next one begins only when there is an MCU to read. */
+static int run_segments(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
+    while (count) {
+        if (scan->interval && !scan->left && !next_segment(scan)) return 0;
+        size_t some = scan->interval && scan->left < count ? scan->left : count;
+        if (!run(scan, some, blocks)) return 0;
+        scan->left -= scan->interval ? (uint32_t)some : 0;
+        count -= some;
+        if (blocks) blocks += some * (size_t)scan->blocks;
+    }
+    return 1;
+}
+
+int skip_mcus(Scan *scan, size_t count) { return run_segments(scan, count, NULL); }
+
+int decode_mcus(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) { return run_segments(scan, count, blocks); }

@@ -1,0 +1,23 @@
+/* Entropy-coded data as bits: the zero after each FF is taken out once, so that the reader of bits need not look for it. */
+#ifndef UNSTUFF_H
+#define UNSTUFF_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The segments between the restart markers, one behind the other. */
+typedef struct {
+    uint8_t *bytes;  /* followed by BITS_PADDING zeros */
+    size_t *ends;    /* [segments] where each ends; the next one begins there */
+    size_t segments; /* 1 in a scan without restarts */
+} Entropy;
+
+typedef enum { WHOLE, FAULTY, OUT_OF_MEMORY } Unstuffed;
+
+/* Reads data[0, size) up to its EOI marker. FAULTY where there is none, where another marker comes first, fill bytes
+ * (FF FF), or restart markers that are not RST0, RST1 … in order, or at least `most` of them. To be freed in all cases. */
+Unstuffed unstuff(Entropy *entropy, const uint8_t *data, size_t size, size_t most);
+
+void free_entropy(Entropy *entropy);
+
+#endif
