@@ -24,7 +24,7 @@ from torchvision.transforms import AutoAugment, InterpolationMode, RandAugment, 
 from torchvision.transforms import autoaugment as tv
 
 from etl.operations import BILINEAR, NEAREST, Operation, apply, blend
-from etl.policies import _NAMES, _NAMES_OF_TIMM, _SCALES, jitter_operations, level_of_timm, plan, words_needed
+from etl.policies import _NAMES, _NAMES_OF_TIMM, jitter_operations, level_of_timm, plan, words_needed
 from etl.policy_tables import (
     DEGREES_10,
     DEGREES_31,
@@ -38,7 +38,7 @@ from etl.policy_tables import (
 )
 from etl.sample import random_words, transform
 from etl.spec import Key, Spec
-from etl.strengths import sine_and_cosine, three_augment, timm_operation, torchvision_operation
+from etl.strengths import _SCALES, sine_and_cosine, three_augment, timm_operation, torchvision_operation
 
 VECTORS = Path(__file__).parent / "vectors"
 SIZE = 96

@@ -18,10 +18,10 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from etl import CorruptSample, Key, Spec, transform
-from etl.crop import center_crop, horizontal_flip, random_resized_crop_box, resized_shape
+from etl.crop import _LOGARITHMS, _REMEMBERED, center_crop, horizontal_flip, random_resized_crop_box, resized_shape
 from etl.fixed_point import exp2_q32, log2_q32
 from etl.resize import resize, resize_window
-from etl.sample import _LOGARITHMS, _REMEMBERED, NATIVE_VARIABLE, random_words
+from etl.sample import NATIVE_VARIABLE, random_words
 from etl.spec import VERSION
 from tests.conftest import PROJECT
 

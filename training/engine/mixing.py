@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 
 from etl.crop import Box
-from etl.fixed_point import exp2_q32, log2_q32, q32
+from etl.fixed_point import ONE, exp2_q32, log2_q32, q32
 from sources.randomness import MIXING, stream
 from training.config.train_options import TrainConfig
 

@@ -33,6 +33,8 @@ class Data:
     description: dict[str, Any]
     class_names: tuple[str, ...] = ()
     """In the order of their numbers; none for data=synthetic."""
+    val_name: Callable[[int], str] = "sample {}".format
+    """The name of a validation photo, below the folder or the prefix of its split."""
 
 
 Opener = Callable[[Config, int, World, Callable[[str], None]], AbstractContextManager[Data]]
@@ -59,7 +61,7 @@ def build_specs(config: Config) -> tuple[Specs, Specs]:
 
     try:
         first, *later = ((epoch, spec("train", size=side)) for epoch, side in data.sides() or [(0, data.image_size)])
-        val = spec("val", size=data.val_image_size, resize=resize)
+        val = spec("val", size=data.val_side, resize=resize)
     except ValueError as error:
         raise ConfigError(f"data.image_size, sizes, val_image_size, val_resize, scale or ratio: {error}.") from None
     return Specs(first[1], tuple(later)), Specs(val)
@@ -73,7 +75,7 @@ def _data(train: Source, val: Source, train_manifest: Manifest, val_manifest: Ma
         if name == "val" or len(manifest)
     }
     description["classes"] = len(train_manifest.classes)
-    return Data(train, val, len(train_manifest.classes), description, train_manifest.classes)
+    return Data(train, val, len(train_manifest.classes), description, train_manifest.classes, val_manifest.name)
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from etl.operations import AUGMENT_VERSION, BILINEAR, NEAREST, Operation, apply
-from etl.policies import _NAMES, _NAMES_OF_TIMM, _SCALES, level_of_timm
+from etl.policies import _NAMES, _NAMES_OF_TIMM, level_of_timm
 from etl.sample import operations, random_words, transform
 from etl.spec import Key, Spec
-from etl.strengths import three_augment, timm_operation, torchvision_operation
+from etl.strengths import _SCALES, three_augment, timm_operation, torchvision_operation
 
 HERE = Path(__file__).parent
 SIZE = 61
