@@ -176,7 +176,11 @@ def test_lines_tell_the_interval_and_what_is_confused() -> None:
     assert "acc@1 20.00 % (95 % interval 3.62 to 62.45), acc@5 60.00 % (23.07 to 88.24)" in text
     assert "calibration error 0.4000 (15 bins); 5 images" in text
     assert "bf16 against fp32: 3 of 5 predictions differ, of which 0 were right in fp32 and 3 are in bf16" in text
-    assert "taken for another class: 0 (n1 cat) for 1 (n2 dog, small): 2 of 3; 1 (n2 dog, small) for 2: 1 of 1" in text
+    assert "most often taken for another class: 0 (n1 cat) for 1 (n2 dog, small): 2 of 3\n" in f"{text}\n"
+    assert "lowest acc@1" not in text
+    many = outcomes([0, 1, 2, 3] * 3, [[0, 1], [0, 1], [2, 1], [0, 3]] * 3)
+    told = report.lines(report.Report(many, NAMES), Config())
+    assert told[-1] == "lowest acc@1 of a class: 1 (n2 dog, small) 0.0 %, 3 (n4 eel) 0.0 %, 0 (n1 cat) 100.0 %"
     assert "the mean of its own and those of its mirror image" in text
     accepted = [frozenset({1}), *[frozenset[int]()] * 4]
     assert "1 of 5 images have labels in real.json" in report.lines(report.Report(SEEN, NAMES, accepted), config)[0]

@@ -77,11 +77,11 @@ def lines(report: Report, config: Config) -> list[str]:
             f"differ, of which {flips.right_before:,} were right in {config.precision} and {flips.right_after:,} are "
             f"in {options.compare_precision}; the largest difference of a logit is {flips.largest_difference:.4g}"
         )
-    if pairs := report.pairs[:_TOLD]:
+    if pairs := [pair for pair in report.pairs[:_TOLD] if pair.count > 1]:
         said = (f"{report.named(p.label)} for {report.named(p.answer)}: {p.count:,} of {p.images:,}" for p in pairs)
         told.append(f"most often taken for another class: {'; '.join(said)}")
     with_images = [row for row in report.classes if row.images]
-    if len(with_images) > _TOLD:
+    if len(with_images) > _TOLD and figures.images >= 2 * len(with_images):  # one photo tells nothing of its class
         lowest = sorted(with_images, key=lambda row: row.right1 / row.images)[:_TOLD]
         said = (f"{report.named(row.label)} {100 * row.right1 / row.images:.1f} %" for row in lowest)
         told.append(f"lowest acc@1 of a class: {', '.join(said)}")
