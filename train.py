@@ -24,12 +24,16 @@ from sources.errors import ConfigError  # noqa: E402
 from training.config.compose import EXPECTED_ERRORS, check, explain, register, sweep_suffix  # noqa: E402
 from training.config.files import check_words  # noqa: E402
 from training.config.overrides import quote_overrides  # noqa: E402
+from training.evaluate.sweep import tell  # noqa: E402
 from training.loader.workers import start_worker_server  # noqa: E402
 from training.processes.preemption import EXIT_CODE, StopFlag, report, silence  # noqa: E402
 from training.report.output import never_fail, put_error  # noqa: E402
 
 exit_codes: list[int] = []
 """Of the jobs so far."""
+
+evaluated: list[str] = []
+"""The run directories of those of them that were evaluations."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -47,6 +51,8 @@ def main(composed: DictConfig) -> None:
     from training.run import run  # here, so that --help and a typing error need not wait for torch
 
     exit_codes[-1] = run(config)
+    if config.mode == "evaluate":
+        evaluated.append(config.run_dir)
     if sweep_suffix() and (exit_codes[-1] == EXIT_CODE or StopFlag.late):
         put_error("the sweep ends here, since it was asked to stop: the same command goes on with it.")
         raise SystemExit(EXIT_CODE)
@@ -66,6 +72,7 @@ def cli() -> int:
             raise
         put_error(f"error: {explain(error)}")
         return ConfigError.exit_code
+    tell(evaluated)
     failed = [str(number) for number, code in enumerate(exit_codes) if code]
     if failed and len(exit_codes) > 1:
         put_error(f"{len(failed)} of the sweep's {len(exit_codes)} jobs failed: {', '.join(failed)}.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from sources.errors import UserError
 from sources.text import shell_word
 from training.config.schema import Config
 from training.engine.build import assemble, micro_batch_size, settle, worker_count
-from training.engine.evaluation import validator
+from training.engine.evaluation import Answer, validator
 from training.engine.loop import train
 from training.engine.numerics import set_numerics
+from training.evaluate.evaluation import Evaluation
 from training.loader.loader import Feed, Loader, open_loader
 from training.loader.open_data import Data, open_data
 from training.loader.order import TrainBatches, ValBatches
@@ -112,10 +114,9 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         _say_what(run, data, batch_size, workers, path)
         batches = val_batches.of_one
         common = batches if world.size == 1 else len(data.val) // world.size // batch_size
-        validate = validator(run, loader, len(data.val), batches, common)
         if config.mode == "evaluate":
-            return _evaluate(run, validate)
-        return _train(run, data, workers, loader, validate)
+            return _evaluate(run, data, partial(validator, run, loader, len(data.val), batches, common))
+        return _train(run, data, workers, loader, validator(run, loader, len(data.val), batches, common))
 
 
 def _complete(run: Run, directory: Directory) -> None:
@@ -193,7 +194,7 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         )
     if config.mode == "train" and (sides := config.data.sides()):
         listed = ", ".join(f"{side} pixels from epoch {epoch + 1} on" for epoch, side in sides)
-        run.console.say(f"training samples have {listed}; those of validation {config.data.val_image_size}")
+        run.console.say(f"training samples have {listed}; those of validation {config.data.val_side}")
     if config.mode == "train" and config.train.mixes:
         run.console.say("acc@1 and acc@5 of training count the label of a sample itself, not that of its partner")
     if run.device.type == "cuda" and world.size == 1 and torch.cuda.device_count() > 1:
@@ -206,8 +207,10 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         run.console.say(f"going on from {resumed_from}: {done}")
 
 
-def _evaluate(run: Run, validate: Callable[[], Validation | None]) -> int:
-    validation = validate()
+def _evaluate(run: Run, data: Data, validating: Callable[[Answer], Callable[[], Validation | None]]) -> int:
+    """``validating`` makes the function that validates of one that answers a batch."""
+    evaluation = Evaluation(run, data)
+    validation = validating(evaluation.answer)()
     run.consumed.collect_counts(run.state.progress, run.records)
     run.consumed.check_replaced(run.state.progress, run.config)
     assert validation is not None  # without deferred signals, a request to stop has raised Stopped
@@ -215,12 +218,12 @@ def _evaluate(run: Run, validate: Callable[[], Validation | None]) -> int:
     run.state.progress.best_acc1, run.state.progress.validation = validation.best[0], metrics.figures
     run.console.say(f"validation  {format_metrics(metrics)}  ({metrics.count:,} images)")
     run.records.validation(0, 0, validation)
-    _summarise(run, validation.img_per_s)
+    _summarise(run, validation.img_per_s, evaluation.tell())
     return 0
 
 
-def _summarise(run: Run, val_img_per_s: float = 0.0) -> None:
-    """Write summary.json; its figures are the last validation's."""
+def _summarise(run: Run, val_img_per_s: float = 0.0, evaluation: dict[str, Any] | None = None) -> None:
+    """Write summary.json; its figures are the last validation's, and those of ``evaluation`` where there is one."""
     if not run.world.is_main:  # whose weights need not be hashed
         return
     progress = run.state.progress
@@ -248,4 +251,5 @@ def _summarise(run: Run, val_img_per_s: float = 0.0) -> None:
         audits=counts.audits,
         replaced=len(progress.replaced),
         **of_averages,
+        **({"evaluation": evaluation} if evaluation else {}),
     )

@@ -171,7 +171,7 @@ def test_a_home_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         (f"~{root.pw_name}/x", f"{root.pw_dir}/x"),
         ("./~/x", "./~/x"),
     ):
-        config = typed(["data=synthetic", *(f"{name}={value}" for name in PATHS)])
+        config = typed(["data=synthetic", "mode=evaluate", *(f"{name}={value}" for name in PATHS)])
         found = flatten(dataclasses.asdict(config))
         assert {name: found[name] for name in PATHS} == dict.fromkeys(PATHS, expected)
     with pytest.raises(ConfigError, match=r"run_dir=~nobody-of-that-name/x: .* is \./~nobody-of-that-name/x"):

@@ -106,13 +106,17 @@ class DataConfig:
     sizes: list[str] = option(
         [], "side of a training sample from an epoch on, as ['0:128','6:160','12:192']; empty: image_size"
     )
-    val_image_size: int = option(224, "side of a validation sample in pixels (central crop)")
+    val_image_size: int | None = option(
+        None, "side of a validation sample in pixels (central crop); empty: 224, in mode=evaluate that of the weights"
+    )
     val_resize: int | None = option(
-        None, "short side of a validation image in pixels before the crop; empty: 256, or by the share of timm/NAME"
+        None,
+        "short side of a validation image in pixels before the crop; empty: 256, or by the share of timm/NAME, in "
+        "mode=evaluate that of the weights",
     )
     interpolation: str | None = option(
         None,
-        "bilinear|bicubic, both antialiased; empty: bilinear, or that of timm/NAME",
+        "bilinear|bicubic, both antialiased; empty: bilinear, or that of timm/NAME, in mode=evaluate of the weights",
         choices=("bilinear", "bicubic"),
     )
     scale: list[float] = option([0.08, 1.0], "smallest and largest share of the image's area in a training crop")
@@ -187,14 +191,22 @@ class DataConfig:
         """What of one folder is the validation; false where the data have one."""
         return HeldOut(self.val_split, self.fold)
 
-    def settle(self, val_resize: int = 256, interpolation: str = "bilinear") -> list[str]:
-        """Take these over where nothing is said; answer what was taken, as options."""
+    def settle(self, val_resize: int = 256, interpolation: str = "bilinear", val_image_size: int = 224) -> list[str]:
+        """Take these over where nothing is said; answer what was taken of the first two, as options."""
+        if self.val_image_size is None:
+            self.val_image_size = val_image_size
         taken = []
         for name, value in (("val_resize", val_resize), ("interpolation", interpolation)):
             if getattr(self, name) is None:
                 setattr(self, name, value)
                 taken.append(f"data.{name}={value}")
         return taken
+
+    @property
+    def val_side(self) -> int:
+        """``val_image_size``, settled."""
+        assert self.val_image_size is not None
+        return self.val_image_size
 
     @property
     def making(self) -> tuple[int, str]:

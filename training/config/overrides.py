@@ -20,7 +20,10 @@ from sources.errors import ConfigError
 from training.config.options import options_of
 from training.config.schema import Config
 
-PATHS = ("run_dir", "resume", "data.root", "data.classes", "data.labels", "data.embedded_root", "model.weights")
+PATHS = (
+    *("run_dir", "resume", "data.root", "data.classes", "data.labels", "data.embedded_root", "model.weights"),
+    *("eval.classes", "eval.labels"),
+)
 """Options that may hold a path of this machine."""
 
 _NAMED = re.compile(r"(\+{0,2})([A-Za-z_][\w.]*)=", re.ASCII)

@@ -36,7 +36,8 @@ class Config:
     eval: EvalConfig = group(EvalConfig)
 
     def __post_init__(self) -> None:
-        if not self.model.name.startswith(TIMM):  # timm, whose import takes a second, knows it of its models
+        # timm, whose import takes a second, knows it of its models, and weights know it that are evaluated.
+        if self.mode == "train" and not self.model.name.startswith(TIMM):
             self.data.settle()
 
     def check(self) -> None:
@@ -47,6 +48,7 @@ class Config:
         for part in (self.data, self.optim, self.train):
             part.check()
         self._check_labels()
+        self.eval.check(self.mode, self.precision)
         last = self.data.sides()[-1:]
         require(
             not last or last[0][0] < self.train.epochs or self.mode != "train",

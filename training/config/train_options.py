@@ -127,6 +127,10 @@ class TrainConfig:
             )
 
 
+EVAL_CLASSES = ("auto", "all", "data", "r", "a")
+"""Words for the classes that are possible answers."""
+
+
 @dataclass
 class EvalConfig:
     """When and how it is validated."""
@@ -138,6 +142,39 @@ class EvalConfig:
         choices=("auto", "off"),
         changes_result=lambda values: values.get("train.ema_decay") != 0,
     )
+    flip: bool = free(False, "mode=evaluate: take the mean of the logits of each photo and of its mirror image")
+    classes: str = free(
+        "auto",
+        "mode=evaluate: classes that are possible answers: auto (all; for ImageNet-R's or -A's folders, theirs)|all|"
+        "data (the folders')|r (ImageNet-R's)|a (-A's)|a file that lists them",
+    )
+    labels: str = free(
+        "", "mode=evaluate: JSON list of the right classes of each photo of ILSVRC2012_val, as ReaL's real.json"
+    )
+    predictions: str = free(
+        "none",
+        "mode=evaluate: none|csv|parquet: write each photo's five most probable classes",
+        choices=("none", "csv", "parquet"),
+    )
+    compare_precision: str = free(
+        "none",
+        "mode=evaluate: none|fp32|bf16|fp16: count the predictions that change in this precision",
+        choices=("none", "fp32", "bf16", "fp16"),
+    )
+
+    def check(self, mode: str, precision: str) -> None:
+        """Raise ConfigError for values that make no sense in this mode and precision of a run."""
+        for name in ("flip", "classes", "labels", "predictions", "compare_precision"):
+            value = getattr(self, name)
+            shown = str(value).lower() if isinstance(value, bool) else value
+            require(
+                mode == "evaluate" or value == getattr(EvalConfig, name),
+                f"eval.{name}={shown} is for mode=evaluate, and a run that trains does not take it: leave it out.",
+            )
+        require(
+            self.compare_precision != precision,
+            f"eval.compare_precision={precision} is the precision of the run already: choose another one of the two.",
+        )
 
 
 OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {

@@ -1,5 +1,6 @@
 """From configuration and data to what the loop works with."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from training.config.schema import Config
 from training.config.train_options import TIMM
 from training.engine.numerics import cpu_share
 from training.engine.objective import Labelling, Objective, check_targets
+from training.evaluate.classes import classes_of_weights, match
+from training.evaluate.preprocessing import settle_images
 from training.loader.open_data import Data
 from training.model.bundle import Bundle, Inputs, Preprocessing, builder
 from training.model.class_order import joined, order_warning
@@ -50,14 +53,17 @@ def micro_batch_size(config: Config, world: World) -> int:
 def settle(config: Config) -> list[str]:
     """Fill in what the model decides where the options say nothing, and answer sentences about it.
 
-    Raises ConfigError for a model or an optimiser that timm lacks, before any data are read.
+    Raises ConfigError for a model or an optimiser that timm lacks, before any data are read, and in an evaluation for
+    weights that cannot be read.
     """
     require_optimizer(config.optim.name)
+    if config.mode == "evaluate":
+        return settle_images(config)
     if not config.model.name.startswith(TIMM):
         return []
     from training.model.timm_models import making
 
-    taken = config.data.settle(*making(config.model.name, config.data.val_image_size))
+    taken = config.data.settle(*making(config.model.name, config.data.val_image_size or 224))
     return [f"taken over from {config.model.name}: {', '.join(taken)}"] if taken else []
 
 
@@ -70,25 +76,34 @@ def worker_count(config: Config, world: World, source: Source) -> int:
 def build_bundle(config: Config, world: World, data: Data, console: Console) -> Bundle:
     """The model on the CPU, with what belongs to it; says what one should know of it."""
     num_classes, parts = config.model.num_classes or data.num_classes, world.size * config.train.accumulate
+    if config.mode == "evaluate":
+        num_classes = classes_of_weights(config.model, config.eval.classes, data.class_names) or num_classes
     if num_classes < data.num_classes:
         raise ConfigError(f"model.num_classes={num_classes}, but the data have {data.num_classes} classes.")
     if config.mode == "train":
         check_targets(config.train, num_classes)
     sides = [side for _, side in config.data.sides()] if config.mode == "train" else []
     # A schedule's sides are checked below; that of the validation is what the model is built for.
-    train_size = config.data.val_image_size if sides else config.data.image_size
+    train_size = config.data.val_side if sides else config.data.image_size
     inputs = Inputs(
         train_size=train_size if config.mode == "train" else None,
-        val=Preprocessing(config.data.val_image_size, *config.data.making),
+        val=Preprocessing(config.data.val_side, *config.data.making),
         passes_of_one=parts if config.train.batch_size == parts else 0,
     )
     bundle = builder(config.model.name).build(config.model, num_classes, inputs)
     if sides:
         check_sides(config.model.name, bundle.module, sides)
+    outputs = bundle.outputs or num_classes
+    if config.mode == "evaluate":
+        classes = match(config.eval.classes, data.class_names, bundle.weights, outputs)
+        bundle = replace(bundle, classes=classes)
     source = f"model.weights={config.model.weights}"
     labelled = bool(config.model.weights) and not bundle.new_head
-    warning = order_warning(source, bundle.weights, num_classes, data.class_names) if labelled else None
-    for note in filter(None, (*bundle.notes, warning)):
+    if bundle.classes:
+        told: str | None = bundle.classes.sentence
+    else:
+        told = order_warning(source, bundle.weights, outputs, data.class_names) if labelled else None
+    for note in filter(None, (*bundle.notes, told)):
         console.say(note)
     return bundle
 
@@ -145,6 +160,7 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
         eval_model=callable_(model),
         ema_model=callable_(state.averages.model) if state.averages and config.eval.ema == "auto" else None,
         objective=Objective(config.train, bundle, labelling),
+        classes=bundle.classes,
         consumed=Consumed(config.data.fingerprint),
         stop=stop,
         console=console,

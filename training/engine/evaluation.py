@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from sources.batch import Batch
 from training.engine.numerics import autocast
 from training.loader.fingerprint import Stream, format_fingerprint, total_over_ranks
 from training.loader.loader import Feed, Loader
@@ -15,14 +16,17 @@ from training.report.average_precision import Ranking
 from training.report.metrics import Sums, Tally, Validation
 from training.state.run_state import Run
 
+Answer = Callable[[torch.Tensor, torch.Tensor, Batch], tuple[torch.Tensor, torch.Tensor]]
+"""From inputs float32 [n, 3, H, W] and labels int64 [n] of a batch to logits [n, classes] and labels among these."""
+
 
 def validator(
-    run: Run, loader: Loader, samples: int, batches: int, common_batches: int
+    run: Run, loader: Loader, samples: int, batches: int, common_batches: int, answer: Answer | None = None
 ) -> Callable[[], Validation | None]:
     """A function that validates over the next ``batches`` of ``loader``, this rank's share of ``samples`` samples.
 
     It answers None if the run was asked to stop. ``common_batches``: the number of batches that every rank has, up to
-    which the ranks can agree on stopping.
+    which the ranks can agree on stopping. ``answer``: what the model is asked of a batch; None: its logits.
     """
     feeds: list[Feed] = []
 
@@ -53,7 +57,10 @@ def validator(
                 images, labels = feed.to_device(batch)
                 inputs = run.objective.inputs(images)
                 with autocast(run.config.precision, run.device):
-                    logits = run.eval_model(inputs)
+                    if answer:
+                        logits, labels = answer(inputs, labels, batch)
+                    else:
+                        logits = run.eval_model(inputs)
                     loss = run.objective.validation_loss(logits, labels)
                     truth = run.objective.truth(labels, logits)
                     if run.ema_model is not None and ema_sums:

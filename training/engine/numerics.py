@@ -30,10 +30,7 @@ def set_numerics(config: Config, device: torch.device, world: World) -> None:
     TF32 rounds the factors of float32 products to 10 bits of fraction on GPUs, in convolutions and matrix products
     alike; it is on unless ``deterministic`` is set.
     """
-    if config.precision == "fp16" and device.type == "cpu":
-        raise ConfigError("precision=fp16 needs a GPU: on a CPU use precision=bf16 or fp32.")
-    if config.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
-        raise ConfigError("precision=bf16 is not supported by this GPU: use precision=fp16 or fp32.")
+    require_precision(config.precision, device, "precision")
     if config.train.compile:
         check_compiler(device)
     torch.set_num_threads(cpu_share(config.threads, world))
@@ -45,6 +42,14 @@ def set_numerics(config: Config, device: torch.device, world: World) -> None:
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.allow_tf32 = not config.deterministic
     torch.backends.cuda.matmul.allow_tf32 = not config.deterministic
+
+
+def require_precision(precision: str, device: torch.device, option: str) -> None:
+    """Raise ConfigError where the device does not have the precision that ``option`` names."""
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError(f"{option}=fp16 needs a GPU: on a CPU use {option}=bf16 or fp32.")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+        raise ConfigError(f"{option}=bf16 is not supported by this GPU: use {option}=fp16 or fp32.")
 
 
 def check_compiler(device: torch.device) -> None:

@@ -39,6 +39,8 @@ class Data:
     """Of the training samples, int64 [n]; None for data=synthetic."""
     sets: NDArray[np.bool_] | None = None
     """Where a sample may have several classes, bool [sets, classes]: labels are its rows."""
+    val_name: Callable[[int], str] = "sample {}".format
+    """The name of a validation photo, below the folder or the prefix of its split."""
 
 
 Opener = Callable[[Config, int, World, Callable[[str], None]], AbstractContextManager[Data]]
@@ -65,7 +67,7 @@ def build_specs(config: Config) -> tuple[Specs, Specs]:
 
     try:
         first, *later = ((epoch, spec("train", size=side)) for epoch, side in data.sides() or [(0, data.image_size)])
-        val = spec("val", size=data.val_image_size, resize=resize)
+        val = spec("val", size=data.val_side, resize=resize)
     except ValueError as error:
         raise ConfigError(f"data.image_size, sizes, val_image_size, val_resize, scale or ratio: {error}.") from None
     return Specs(first[1], tuple(later)), Specs(val)
@@ -79,8 +81,8 @@ def _data(train: Source, val: Source, train_manifest: Manifest, val_manifest: Ma
         if name == "val" or len(manifest)
     }
     description["classes"] = len(train_manifest.classes)
-    classes = train_manifest.classes
-    return Data(train, val, len(classes), description, classes, train_manifest.labels, val_manifest.sets)
+    classes, labels = train_manifest.classes, train_manifest.labels
+    return Data(train, val, len(classes), description, classes, labels, val_manifest.sets, val_manifest.name)
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 import importlib
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import nn
 
 from training.config.train_options import ModelConfig
+from training.model.class_order import Classes
 from training.model.weights import Weights
 
 RGB = tuple[float, float, float]
@@ -28,6 +29,16 @@ class Preprocessing:
     image_size: int
     resize: int
     interpolation: str
+
+
+class OwnPreprocessing(NamedTuple):
+    """How the images of weights were made when those who made them evaluated them."""
+
+    who: str
+    """Has evaluated which weights, as the end of a sentence; where ``images`` is None, why that is not known."""
+    images: Preprocessing | None
+    warning: str = ""
+    """What this trainer cannot do as they did, as a sentence."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,10 @@ class Bundle:
     """How the images were made on which those weights were evaluated, where that is known."""
     new_head: bool = False
     """Whether the classifier begins at random, beside weights that are taken for all else."""
+    outputs: int = 0
+    """Classes of the model; 0: as many as were asked for."""
+    classes: Classes | None = None
+    """Of an evaluation, where the names of the folders tell which class of the model each is."""
     notes: tuple[str, ...] = ()
     """What somebody who trains it should be told."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -74,11 +89,41 @@ class Builder(Protocol):
         """Raises ConfigError for a model that cannot take the inputs, UserError for weights that do not fit."""
         ...
 
+    def classes_of_weights(self, config: ModelConfig) -> tuple[int, tuple[str, ...]]:
+        """(how many classes ``model.weights`` have, 0 where nothing tells; their names, if a run recorded them).
+
+        Raises as ``own_preprocessing``.
+        """
+        ...
+
+    def own_preprocessing(self, config: ModelConfig, side: int | None) -> OwnPreprocessing:
+        """That of ``model.weights``, for crops of ``side`` pixels where they are to have another side than theirs.
+
+        Raises ConfigError for a model that is unknown and for weights that cannot be read.
+        """
+        ...
+
 
 def builder(name: str) -> Builder:
     """Of the model ``name``; where no builder has its prefix, torchvision's, which will say so."""
     prefix = name.partition("/")[0] if "/" in name else ""
     return cast(Builder, importlib.import_module(BUILDERS.get(prefix, BUILDERS[""])))
+
+
+def recorded_classes(given: Weights) -> tuple[int, tuple[str, ...]]:
+    """(how many classes the weights of a file have, 0 where nothing tells; their names, if a run recorded them)."""
+    names = given.model_facts.get("classes")
+    names = tuple(names.split("/")) if isinstance(names, str) and names else ()
+    of_imagenet = any(value.ndim == 1 and len(value) == 1000 for value in given.tensors.values())  # a bias
+    return 1000 if of_imagenet else len(names), names
+
+
+def of_side(images: Preprocessing | None, side: int | None) -> Preprocessing | None:
+    """The same share of the image in a crop of ``side`` pixels; None for side: as it is."""
+    if images is None or side in (None, images.image_size):
+        return images
+    assert side is not None
+    return Preprocessing(side, side * images.resize // images.image_size, images.interpolation)
 
 
 def validated_on(given: Weights) -> tuple[str, Preprocessing | None]:

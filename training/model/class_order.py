@@ -8,6 +8,7 @@ any error.
 import functools
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torchvision
@@ -16,6 +17,25 @@ from training.model.weights import Weights
 
 _LISTED = 3
 """Folders that a warning names."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Of a model and the data that it is evaluated on."""
+
+    of_label: tuple[int, ...]
+    """The model's class of each label of the data."""
+    possible: tuple[int, ...]
+    """The model's classes whose logits count, ascending; the others are left out."""
+    names: tuple[str, ...]
+    """Of all the model's classes; "" where nobody knows."""
+    sentence: str = ""
+    """What one should know of it, unless label and class are the same number and all classes are possible."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether labels and logits are taken as they are."""
+        return self.of_label == tuple(range(len(self.of_label))) and len(self.possible) == len(self.names)
 
 
 def joined(classes: Sequence[str]) -> str:
@@ -29,6 +49,21 @@ def imagenet_classes() -> list[tuple[str, str]]:
     wnids = Path(__file__).with_name("imagenet_wnids.txt").read_text(encoding="ascii").split()
     words = torchvision.models.get_model_weights("resnet18")["IMAGENET1K_V1"].meta["categories"]
     return list(zip(wnids, words, strict=True))
+
+
+def imagenet_numbers(folders: Sequence[str]) -> list[int] | None:
+    """The number of each folder among the 1,000 classes; None unless all are named as classes, each by another one.
+
+    A name is a number, a WordNet id with or without words behind it, or torchvision's word.
+    """
+    if all(re.fullmatch(r"[0-9]{1,9}", name) for name in folders):
+        numbers = [int(name) for name in folders]
+    else:
+        wnids = {wnid: number for number, (wnid, _) in enumerate(imagenet_classes())}
+        words = {_letters(word): number for number, (_, word) in enumerate(imagenet_classes())}
+        of_folder = (wnids.get(name[:9]) if _begins_with_wnid(name) else words.get(_letters(name)) for name in folders)
+        numbers = [-1 if number is None else number for number in of_folder]
+    return numbers if len(set(numbers)) == len(numbers) and all(0 <= number < 1000 for number in numbers) else None
 
 
 def order_warning(source: str, weights: Weights | None, num_classes: int, folders: Sequence[str]) -> str | None:
@@ -84,9 +119,13 @@ def _fix(folders: Sequence[str]) -> str:
 
 
 def _is_class(folder: str, wnid: str, word: str) -> bool:
-    if re.match(r"n\d{8}(?!\d)", folder):
+    if _begins_with_wnid(folder):
         return folder.startswith(wnid)
     return _letters(folder) == _letters(word)
+
+
+def _begins_with_wnid(name: str) -> bool:
+    return re.match(r"n\d{8}(?!\d)", name) is not None
 
 
 def _letters(name: str) -> str:

@@ -15,7 +15,16 @@ from torch import nn
 
 from sources.errors import ConfigError, UserError
 from training.config.train_options import TIMM, ModelConfig
-from training.model.bundle import Bundle, Inputs, Preprocessing, preprocessing_note, validated_on
+from training.model.bundle import (
+    Bundle,
+    Inputs,
+    OwnPreprocessing,
+    Preprocessing,
+    of_side,
+    preprocessing_note,
+    recorded_classes,
+    validated_on,
+)
 from training.model.head import Head, choose_head
 from training.model.image_sizes import check_batch_of_one, problem, without_memory
 from training.model.weights import Weights, load_weights, read_weights, under_own_names
@@ -59,9 +68,18 @@ def build(config: ModelConfig, num_classes: int, inputs: Inputs) -> Bundle:
     images = Preprocessing(size, math.floor(size / cfg.crop_pct), interpolation(cfg.interpolation)) if who else None
     if given is not None:
         who, images = validated_on(given)
-    notes.append(preprocessing_note(who, images, inputs.val) or "")
-    notes = [note for note in notes if note]
-    return Bundle(model, mean, std, weights=given, evaluated=images, new_head=bool(head.new), notes=tuple(notes))
+    if inputs.train_size:  # an evaluation has said already how its images are made
+        notes.append(preprocessing_note(who, images, inputs.val) or "")
+    return Bundle(
+        model,
+        mean,
+        std,
+        weights=given,
+        evaluated=images,
+        new_head=bool(head.new),
+        outputs=head.classes,
+        notes=tuple(filter(None, notes)),
+    )
 
 
 def _head_of(
@@ -112,6 +130,44 @@ def making(name: str, val_image_size: int) -> tuple[int, str]:
     require_model(name)
     cfg = get_pretrained_cfg(name.removeprefix(TIMM))
     return math.floor(val_image_size / cfg.crop_pct), interpolation(cfg.interpolation)
+
+
+def classes_of_weights(config: ModelConfig) -> tuple[int, tuple[str, ...]]:
+    """As ``Builder`` has it."""
+    given = _open(config)
+    return recorded_classes(given) if given is not None else (get_pretrained_cfg(_plain(config)).num_classes, ())
+
+
+def own_preprocessing(config: ModelConfig, side: int | None) -> OwnPreprocessing:
+    """As ``Builder`` has it: what a checkpoint of ours recorded, or timm's configuration of the model and its tag.
+
+    Side and share of the crop are those of timm's ``validate.py``: for tests, where timm has other ones for these.
+    """
+    require_model(config.name)
+    given = _open(config)
+    if given is not None and given.ours:
+        who, images = validated_on(given)
+        return OwnPreprocessing(who or f"nothing says how {given.path} was evaluated", of_side(images, side))
+    name = _plain(config)
+    cfg = get_pretrained_cfg(name)
+    size = side or (cfg.test_input_size or cfg.input_size)[-1]
+    resize = math.floor(size / (cfg.test_crop_pct or cfg.crop_pct))
+    images = Preprocessing(size, resize, interpolation(cfg.interpolation))
+    return OwnPreprocessing(f"timm evaluates {name} by its configuration", images, _unlike(name, cfg))
+
+
+def _unlike(name: str, cfg: Any) -> str:
+    """A warning of what timm does with photos in an evaluation and this trainer does not."""
+    size = cfg.test_input_size or cfg.input_size
+    differing = [] if cfg.crop_mode == "center" else [f"crop_mode={cfg.crop_mode}"]
+    differing += [] if size[-1] == size[-2] else [f"images of {size[-1]} x {size[-2]} pixels"]
+    differing += [] if interpolation(cfg.interpolation) == cfg.interpolation else [f"interpolation={cfg.interpolation}"]
+    if not differing:
+        return ""
+    return (
+        f"warning: timm evaluates {name} with {' and '.join(differing)}, which this trainer has not: accuracies may "
+        "differ from timm's."
+    )
 
 
 def interpolation(theirs: str) -> str:

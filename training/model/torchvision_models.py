@@ -12,7 +12,18 @@ from torch import nn
 
 from sources.errors import ConfigError, UserError
 from training.config.train_options import ModelConfig
-from training.model.bundle import MEAN, STD, Bundle, Inputs, Preprocessing, preprocessing_note, validated_on
+from training.model.bundle import (
+    MEAN,
+    STD,
+    Bundle,
+    Inputs,
+    OwnPreprocessing,
+    Preprocessing,
+    of_side,
+    preprocessing_note,
+    recorded_classes,
+    validated_on,
+)
 from training.model.head import Head, choose_head
 from training.model.image_sizes import (
     AUXILIARY_LOSS_WEIGHT,
@@ -42,7 +53,8 @@ def build(config: ModelConfig, num_classes: int, inputs: Inputs) -> Bundle:
     who, images = evaluated(config, given)
     notes = weights_notes(config.name, given, model, head.theirs) if given else []
     notes.append(head.note)
-    notes.append(preprocessing_note(who, images, inputs.val) or "")
+    if inputs.train_size:  # an evaluation has said already how its images are made
+        notes.append(preprocessing_note(who, images, inputs.val) or "")
     return Bundle(
         module=model,
         mean=MEAN,
@@ -51,6 +63,7 @@ def build(config: ModelConfig, num_classes: int, inputs: Inputs) -> Bundle:
         weights=given,
         evaluated=images,
         new_head=bool(head.new),
+        outputs=head.classes,
         notes=tuple(filter(None, notes)),
         facts={"transform_input": model.transform_input} if hasattr(model, "transform_input") else {},
     )
@@ -175,6 +188,21 @@ def evaluated(config: ModelConfig, given: Weights | None) -> tuple[str, Preproce
         images = Preprocessing(preset.crop_size[0], preset.resize_size[0], preset.interpolation.value)
         return f"torchvision evaluated {config.name} {weights.name}", images
     return validated_on(given) if given else ("", None)
+
+
+def classes_of_weights(config: ModelConfig) -> tuple[int, tuple[str, ...]]:
+    """As ``Builder`` has it."""
+    given = open_weights(config)
+    if given is not None:
+        return recorded_classes(given)
+    return len(torchvision.models.get_model_weights(config.name)[config.weights].meta["categories"]), ()
+
+
+def own_preprocessing(config: ModelConfig, side: int | None) -> OwnPreprocessing:
+    """As ``Builder`` has it: by ``weights.transforms()`` of torchvision, or what a checkpoint of ours recorded."""
+    given = open_weights(config)
+    who, images = evaluated(config, given)
+    return OwnPreprocessing(who or f"nothing says how {config.weights} was evaluated", of_side(images, side))
 
 
 def transforms_input(name: str, weights: Weights, num_classes: int) -> bool:

@@ -54,7 +54,7 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
             former = files.read_object(self.path / "environment.json")
             self.attempt = int(former.get("attempt", 0)) + 1
             self.id = str(former.get("id", uuid.uuid4().hex))
-            files.remove(self.path, ["PREEMPTED", "summary.json"])
+            files.remove(self.path, ["PREEMPTED", "summary.json", *files.OF_EVALUATIONS])
             _write(self.path / "config.yaml", config_yaml(config))
             self._metrics = _open_lines(self.path / "metrics.jsonl")
             self._stream = files.open_own(self.path / "stream.bin", os.O_RDWR | os.O_CREAT, "r+b")
@@ -123,6 +123,11 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
     def summary(self, **values: Any) -> None:
         """Write summary.json."""
         _write(self.path / "summary.json", json.dumps(values, indent=2) + "\n")
+
+    def table(self, name: str, content: bytes) -> None:
+        """Write one of ``files.OF_EVALUATIONS``."""
+        assert name in files.OF_EVALUATIONS
+        _write(self.path / name, content)
 
     def preempted(self) -> None:
         """Leave the mark of a run that was stopped with its state saved."""
@@ -249,10 +254,10 @@ def rerun_command(config: Config) -> str:
     return f"python train.py --config-path {path} --config-name config run_dir=NEW{mirror}"
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
     with _writing(path), files.open_new(temporary) as file:
-        _write_all(file, text.encode())
+        _write_all(file, content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from sources.errors import UserError
 from training.config.schema import Config
 from training.engine.objective import Objective
+from training.model.class_order import Classes
 from training.processes.preemption import StopFlag
 from training.processes.world import World
 from training.report.console import Console
@@ -44,6 +45,8 @@ class Run:
     environment: dict[str, Any]
     records: Records = field(default_factory=NoRecords)
     ema_model: nn.Module | None = None
+    classes: Classes | None = None
+    """Of an evaluation, where the names of the folders tell which class of the model each is."""
     profile: StepProfile = field(default_factory=StepProfile)
     saved: tuple[int, int] = (0, 0)
     """The position of the last checkpoint, or where this process began."""
