@@ -67,8 +67,8 @@ def _data(trained: Trained) -> str:
     if not source.data_sha256:
         lines.insert(0, "- The data are not known.")
     return "\n".join(lines) + (
-        "\n\nThe hash is over the labels and sizes of the files in their order. The trainer prints the same hash for "
-        "the same data, wherever they are stored."
+        "\n\nThe hash is over the labels and sizes of the files in their order. A run on the same data has the same "
+        "hash in its environment.json, wherever the data are stored."
         if source.data_sha256
         else ""
     )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 from etl import Spec, transform
 from scripts.export import __main__ as command
@@ -20,6 +21,7 @@ from scripts.export.timm_folder import crop_share
 from sources.errors import UserError
 from tests.conftest import PROJECT, write_image
 from tests.support.made_runs import CLASSES, make_run
+from training.model.bundle import normalise
 from training.model.trained import RECORD, Trained, open_trained
 from training.model.weights_file import read_metadata
 
@@ -375,6 +377,21 @@ def test_timm_computes_our_resize_from_the_share_of_the_crop() -> None:
     for size in (32, 160, 224, 235, 288, 384):
         for resize in range(size, size + 200):
             assert int(size / crop_share(size, resize)) == resize
+
+
+def test_timm_makes_its_images_of_an_export_as_the_run_did(runs: Callable[[str], Path], here: Path) -> None:
+    import timm
+
+    assert main([str(runs("resnet18")), "--format", "timm"]) == 0
+    model = timm.create_model("local-dir:resnet18-timm", pretrained=True)
+    prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    trained = open_trained(Path("resnet18-timm"))
+    with Image.open("photo.jpg") as photo:
+        theirs = prepare(photo.convert("RGB"))[None]
+    sample = check.read_photo(Path("photo.jpg"), trained.spec)[None]
+    ours = normalise(sample, trained.bundle.mean, trained.bundle.std, False)
+    level = 1 / 255 / min(trained.bundle.std)  # Pillow 13 may resize in another order
+    assert torch.allclose(ours, theirs, atol=1.01 * level)
 
 
 def test_a_stop_leaves_nothing(

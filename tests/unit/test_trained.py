@@ -107,6 +107,8 @@ def test_what_names_folders_stays_behind_and_the_rest_repeats_the_run(tmp_path: 
     kept = options_that_decide(flatten(dataclasses.asdict(config)))
     assert "/home/someone" not in json.dumps(kept) and "run_dir" not in kept
     assert kept["optim.lr"] == 0.3
+    with_weights = options_that_decide(flatten(dataclasses.asdict(config)) | {"model.weights": "/home/someone/w.pth"})
+    assert with_weights["model.weights"] == "w.pth"
     words = changed_options(kept)
     again = composed("data.root=/home/someone", *words)
     assert again == config

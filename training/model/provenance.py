@@ -108,10 +108,14 @@ def provenance_of(path: Path, state: dict[str, Any], averaged: bool) -> Provenan
 def options_that_decide(config: dict[str, Any]) -> dict[str, Any]:
     """Of a configuration by dotted names, the options that change the result.
 
-    The others name folders and hosts, which are of no use elsewhere and are nobody's business there.
+    The others name folders and hosts, which are of no use elsewhere and are nobody's business there. Of a file of
+    initial weights its name is left.
     """
     known = [option.name for option in options_of(Config) if option.changes_result is not False]
-    return {name: config[name] for name in known if name in config}
+    kept = {name: config[name] for name in known if name in config}
+    if isinstance(path := kept.get("model.weights"), str):
+        kept["model.weights"] = Path(path).name  # of a file; names of published weights hold no slash
+    return kept
 
 
 def changed_options(config: dict[str, Any]) -> list[str]:
