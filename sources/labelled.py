@@ -48,22 +48,22 @@ def match(labels: Labels, folders: Sequence[Photos], say: Say, all_used: bool = 
     A row names a photo by its path below the folder, with or without the folder's own name, or by its name alone, and
     with or without its extension. A row without a photo is an error where ``all_used``, and else a warning.
     """
-    photo_of: dict[str, Path] = {}
+    photo_of: dict[str, tuple[Photos, int]] = {}  # a million paths would take as long as all the rest
     lost: list[tuple[Photos, int]] = []
     where = " and ".join(shown(photos.folder) for photos in folders)
 
     def take(photos: Photos, at: int, row: str) -> None:
-        path = photos.folder / photos.names[at]
         if row in photo_of:
+            first, second = (some.folder / some.names[place] for some, place in (photo_of[row], (photos, at)))
             raise ConfigError(
-                f"{_row(labels, row)} is two photos, {shown(photo_of[row])} and {shown(path)}: name each by its path "
+                f"{_row(labels, row)} is two photos, {shown(first)} and {shown(second)}: name each by its path "
                 f"below {shown(photos.folder.parent)}."
             )
-        photo_of[row], photos.rows[at] = path, row
+        photo_of[row], photos.rows[at] = (photos, at), row
 
     for photos in folders:
         for at, name in enumerate(photos.names):
-            rows = list(dict.fromkeys(key for key in _keys(photos.folder.name, name) if key in labels.classes_of))
+            rows = [key for key in _keys(photos.folder.name, name) if key in labels.classes_of]
             if len(rows) > 1:
                 first, second = sorted(labels.lines[row] for row in rows[:2])
                 raise ConfigError(
