@@ -39,12 +39,13 @@ def test_the_labels_are_read_as_timm_reads_them(tmp_path: Path) -> None:
     path = Path(timm.data.__file__).parent / "_info" / "imagenet_real_labels.json"
     names = [f"ILSVRC2012_val_{number + 1:08d}.JPEG" for number in range(PHOTOS)]
     accepted = read_labels(path, PHOTOS, names.__getitem__, 1000)
-    logits = torch.randn(PHOTOS, 1000, generator=torch.Generator().manual_seed(0))
+    assert sum(map(bool, accepted)) == 46837
+    logits = torch.randn(2000, 1000, generator=torch.Generator().manual_seed(0))
     reference = theirs(names)
     reference.add_result(logits)
     top = logits.topk(5, dim=1).indices.tolist()
-    hits = [any(answer in classes for answer in row) for row, classes in zip(top, accepted, strict=True) if classes]
-    assert len(hits) == 46837 and 100 * sum(hits) / len(hits) == pytest.approx(reference.get_accuracy(5))
+    hits = [any(answer in classes for answer in row) for row, classes in zip(top, accepted, strict=False) if classes]
+    assert len(hits) == len(reference.is_correct[5]) and 100 * sum(hits) / len(hits) == pytest.approx(reference.get_accuracy(5))
 
 
 @pytest.mark.parametrize(
