@@ -113,6 +113,7 @@ def test_what_names_folders_stays_behind_and_the_rest_repeats_the_run(tmp_path: 
     again = composed("data.root=/home/someone", *words)
     assert again == config
     assert changed_options(options_that_decide(flatten(dataclasses.asdict(Config())))) == [
+        "data.val_image_size=224",
         "data.val_resize=256",
         "data.interpolation=bilinear",
     ]
