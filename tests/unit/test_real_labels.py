@@ -45,7 +45,9 @@ def test_the_labels_are_read_as_timm_reads_them(tmp_path: Path) -> None:
     reference.add_result(logits)
     top = logits.topk(5, dim=1).indices.tolist()
     hits = [any(answer in classes for answer in row) for row, classes in zip(top, accepted, strict=False) if classes]
-    assert len(hits) == len(reference.is_correct[5]) and 100 * sum(hits) / len(hits) == pytest.approx(reference.get_accuracy(5))
+    assert len(hits) == len(reference.is_correct[5]) and 100 * sum(hits) / len(hits) == pytest.approx(
+        reference.get_accuracy(5)
+    )
 
 
 @pytest.mark.parametrize(
