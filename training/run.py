@@ -207,10 +207,10 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         run.console.say(f"going on from {resumed_from}: {done}")
 
 
-def _evaluate(run: Run, data: Data, validating: Callable[[Answer], Callable[[], Validation | None]]) -> int:
-    """``validating`` makes the function that validates of one that answers a batch."""
-    evaluation = Evaluation(run, data)
-    validation = validating(evaluation.answer)()
+def _evaluate(run: Run, data: Data, validating: Callable[[Answer | None], Callable[[], Validation | None]]) -> int:
+    """``validating`` makes the function that validates of one that answers a batch, or of None."""
+    evaluation = None if run.config.data.multilabel else Evaluation(run, data)  # whose figures are of one class a photo
+    validation = validating(evaluation.answer if evaluation else None)()
     run.consumed.collect_counts(run.state.progress, run.records)
     run.consumed.check_replaced(run.state.progress, run.config)
     assert validation is not None  # without deferred signals, a request to stop has raised Stopped
@@ -218,7 +218,7 @@ def _evaluate(run: Run, data: Data, validating: Callable[[Answer], Callable[[], 
     run.state.progress.best_acc1, run.state.progress.validation = validation.best[0], metrics.figures
     run.console.say(f"validation  {format_metrics(metrics)}  ({metrics.count:,} images)")
     run.records.validation(0, 0, validation)
-    _summarise(run, validation.img_per_s, evaluation.tell())
+    _summarise(run, validation.img_per_s, evaluation.tell() if evaluation else None)
     return 0
 
 

@@ -6,9 +6,8 @@ import io
 from collections.abc import Iterable, Iterator
 from html import escape
 
-from scripts.inspect import contact_sheet
-from scripts.inspect.contact_sheet import Picture
 from scripts.inspect.findings import KINDS, STOP, Finding, by_kind
+from scripts.inspect.pictures import MOST_BYTES, Picture, odd, of_classes
 from scripts.inspect.plots import HOW_TO_INSTALL, plots
 from scripts.inspect.summary import Counts, Sizes, formats, reach, verdict
 from scripts.inspect.survey import Survey
@@ -130,17 +129,17 @@ def _row(finding: Finding) -> tuple[str, ...]:
 
 
 def _pictures(found: Survey) -> Iterator[str]:
-    room = contact_sheet.MOST_BYTES
-    odd = list(contact_sheet.odd(found))
-    if odd:
+    room = MOST_BYTES
+    kinds = list(odd(found))
+    if kinds:
         yield "<h2>Odd photos</h2>"
-    for title, pictures in odd:
+    for title, pictures in kinds:
         shown = [picture for picture in pictures if (room := room - len(picture.source)) > 0]
         yield f'<h3>{_text(title)}</h3><div class="sheet">' + "".join(map(_figure, shown)) + "</div>"
     yield '<h2>A few photos of each class</h2><p class="soft">They lie as training sees them, without the rotation by '
     yield 'EXIF.</p><div class="classes">'
     left_out = 0
-    for name, pictures in contact_sheet.of_classes(found):
+    for name, pictures in of_classes(found):
         room -= sum(len(picture.source) + len(picture.title) + 80 for picture in pictures)
         left_out += room <= 0
         if room > 0:

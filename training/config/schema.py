@@ -48,7 +48,7 @@ class Config:
         for part in (self.data, self.optim, self.train):
             part.check()
         self._check_labels()
-        self.eval.check(self.mode, self.precision)
+        self.eval.check(self.mode, self.precision, self.data.multilabel)
         last = self.data.sides()[-1:]
         require(
             not last or last[0][0] < self.train.epochs or self.mode != "train",

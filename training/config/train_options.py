@@ -162,14 +162,19 @@ class EvalConfig:
         choices=("none", "fp32", "bf16", "fp16"),
     )
 
-    def check(self, mode: str, precision: str) -> None:
-        """Raise ConfigError for values that make no sense in this mode and precision of a run."""
+    def check(self, mode: str, precision: str, multilabel: bool) -> None:
+        """Raise ConfigError for values that make no sense in a run of this mode and precision, on such labels."""
         for name in ("flip", "classes", "labels", "predictions", "compare_precision"):
             value = getattr(self, name)
             shown = str(value).lower() if isinstance(value, bool) else value
+            default = value == getattr(EvalConfig, name)
             require(
-                mode == "evaluate" or value == getattr(EvalConfig, name),
+                mode == "evaluate" or default,
                 f"eval.{name}={shown} is for mode=evaluate, and a run that trains does not take it: leave it out.",
+            )
+            require(
+                not multilabel or default,
+                f"eval.{name}={shown} is for photos of one class, and data.multilabel=true has several: leave it out.",
             )
         require(
             self.compare_precision != precision,

@@ -21,10 +21,8 @@ class Evaluation:
         if options.compare_precision != "none":
             require_precision(options.compare_precision, run.device, "eval.compare_precision")
         self._run, self._data, self._accepted = run, data, None
-        outputs = run.config.model.num_classes or data.num_classes
-        self._names = (
-            run.classes.names if run.classes else (*data.class_names, *[""] * (outputs - len(data.class_names)))
-        )
+        unnamed = [""] * (run.outputs - len(data.class_names))
+        self._names = run.classes.names if run.classes else (*data.class_names, *unnamed)
         if options.labels:
             self._accepted = on_main(
                 run.world, lambda: read_labels(Path(options.labels), samples, data.val_name, len(self._names))

@@ -45,6 +45,8 @@ class Run:
     environment: dict[str, Any]
     records: Records = field(default_factory=NoRecords)
     ema_model: nn.Module | None = None
+    outputs: int = 0
+    """Classes of the model."""
     classes: Classes | None = None
     """Of an evaluation, where the names of the folders tell which class of the model each is."""
     profile: StepProfile = field(default_factory=StepProfile)
