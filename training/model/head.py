@@ -27,7 +27,14 @@ class Head:
     """A sentence for who trains it."""
 
     def fill(self, weights: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
-        """The weights with the model's own tensors in place of those that begin anew."""
+        """The weights, and for what begins anew the tensors that ``model`` gets here, as torch makes such layers.
+
+        Libraries make a classifier for many classes: torchvision's and timm's EfficientNets draw its weights from
+        ±1 / sqrt(classes), which for two classes is 25 times as much as torch's ±1 / sqrt(features).
+        """
+        for prefix, module in model.named_modules():
+            if f"{prefix}.weight" in self.new and isinstance(module, nn.Linear | nn.Conv2d):
+                module.reset_parameters()
         return weights | {name: value for name, value in model.state_dict().items() if name in self.new}
 
 
