@@ -89,6 +89,14 @@ def test_weights_for_other_classes_get_a_new_classifier(name: str, new: set[str]
     assert "begins at random for 3 classes, since the weights are for 7 classes" in note and sorted(new)[0] in note
 
 
+@pytest.mark.parametrize("name", ["timm/test_efficientnet", "mobilenet_v3_small"])
+def test_a_new_classifier_is_small_for_few_classes_too(name: str, tmp_path: Path) -> None:
+    source = builder(name).build(ModelConfig(name), THEIRS, Inputs(64, Preprocessing(64, 64, "bilinear"))).module
+    made = bundle(name, saved(source, tmp_path), 2)
+    linear = [module for module in made.module.modules() if isinstance(module, nn.Linear)][-1]
+    assert linear.out_features == 2 and 0 < float(linear.weight.abs().max()) <= linear.in_features**-0.5
+
+
 def test_auxiliary_classifiers_begin_anew_too(tmp_path: Path) -> None:
     source = torchvision.models.googlenet(num_classes=THEIRS, init_weights=False)
     made = bundle("googlenet", saved(source, tmp_path), 3, side=96)
