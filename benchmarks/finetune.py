@@ -25,8 +25,8 @@ from benchmarks.results import Row, Table, begin, parser, rows
 PROJECT = Path(__file__).resolve().parent.parent
 MODEL = "tf_efficientnet_lite0"
 WAYS = {
-    "fine-tuning: experiment=finetune": ["experiment=finetune"],
-    "linear probe: train.freeze=head": ["experiment=finetune", "train.freeze=head", "optim.lr=0.1"],
+    "train.py experiment=finetune": ["experiment=finetune"],
+    "a linear probe: train.freeze=head optim.lr=0.1": ["experiment=finetune", "train.freeze=head", "optim.lr=0.1"],
 }
 
 
@@ -73,9 +73,7 @@ def main() -> int:
         for seed in range(options.seeds):
             for way, words in WAYS.items():  # an option that is given twice counts where it is given last
                 given = {word.partition("=")[0]: word for word in [*common, *words]}
-                acc1, by_epoch, took = run(
-                    [*given.values(), f"seed={seed}"], folder / f"{seed}-{len(curves)}-{way[:4]}"
-                )
+                acc1, by_epoch, took = run([*given.values(), f"seed={seed}"], folder / f"{seed}-{len(curves)}")
                 last[way].append(acc1)
                 seconds[way].append(took)
                 for epoch, value in enumerate(by_epoch, 1):

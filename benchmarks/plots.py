@@ -45,18 +45,19 @@ def bars(axes: Any, table: dict[str, Any]) -> None:
 
 
 def lines(axes: Any, table: dict[str, Any]) -> None:
-    """Draw a line for each series over the rows' ``x``, from zero on."""
+    """Draw a line for each series over the rows' ``x``, from zero on; shares in percent up to 100."""
     found = [row for row in table["rows"] if row["median"] is not None]
     for series in dict.fromkeys(row["series"] for row in found):
         mine = [row for row in found if row["series"] == series]
         colour = OURS if is_ours(series) else BASELINE
         axes.plot([row["x"] for row in mine], [row["median"] for row in mine], "o-", color=colour, label=series)
     ticks = sorted({row["x"] for row in found})
-    if ticks[0] > 0:
+    if ticks[0] > 0 and ticks != list(range(int(ticks[0]), int(ticks[-1]) + 1)):
         axes.set_xscale("log")
         axes.minorticks_off()
     axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], fontsize=8)
-    axes.set_ylim(0, 1.15 * max(row["median"] for row in found))
+    medians = [row["median"] for row in found]
+    axes.set_ylim(*(10 * (min(medians) // 10), 100) if table["unit"].startswith("%") else (0, 1.15 * max(medians)))
     axes.set_ylabel(table["unit"], fontsize=8.5)
     if len({row["series"] for row in found}) > 1:
         axes.legend(frameon=False, fontsize=8)
@@ -70,9 +71,12 @@ def draw(result: dict[str, Any], file: Path) -> None:
     from matplotlib import pyplot
 
     tables = result["tables"]
-    lined = all(row["x"] is not None for table in tables for row in table["rows"])
-    columns = 2 if lined else 1
-    heights = [2.2 if lined else 0.9 + 0.26 * len(table["rows"]) for table in tables[::columns]]
+    lined = [all(row["x"] is not None for row in table["rows"]) for table in tables]
+    columns = 2 if all(lined) else 1
+    heights = [
+        2.2 if by_lines else 0.9 + 0.26 * len(table["rows"])
+        for table, by_lines in list(zip(tables, lined, strict=True))[::columns]
+    ]
     figure, grid = pyplot.subplots(
         len(heights),
         columns,
@@ -81,11 +85,11 @@ def draw(result: dict[str, Any], file: Path) -> None:
         squeeze=False,
         layout="constrained",
     )
-    for axes, table in zip(grid.flat, tables, strict=False):
-        (lines if lined else bars)(axes, table)
+    for axes, table, by_lines in zip(grid.flat, tables, lined, strict=False):
+        (lines if by_lines else bars)(axes, table)
         axes.set_title(table["title"], loc="left", fontsize=10, color=INK)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(colors=INK, length=3 if lined else 0, labelsize=8.5)
+        axes.tick_params(colors=INK, length=3 if by_lines else 0, labelsize=8.5)
     for axes in list(grid.flat)[len(tables) :]:
         axes.remove()
     machine = result["machine"]
