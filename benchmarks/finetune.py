@@ -71,9 +71,8 @@ def main() -> int:
         common = [f"data.root={root}", f"model.name=timm/{MODEL}", f"model.weights={folder / 'lite0.pth'}"]
         common += [f"train.epochs={options.epochs}", *options.options.split()]
         for seed in range(options.seeds):
-            for number, (way, words) in enumerate(
-                WAYS.items()
-            ):  # an option that is given twice counts where it is given last
+            for number, (way, words) in enumerate(WAYS.items()):
+                # An option that is given twice counts where it is given last.
                 given = {word.partition("=")[0]: word for word in [*common, *words]}
                 acc1, by_epoch, took = run([*given.values(), f"seed={seed}"], folder / f"{seed}-{number}")
                 last[way].append(acc1)
