@@ -155,7 +155,7 @@ def test_several_weights_give_one_table(train_py: Train, weights: Path, tmp_path
     values = f"model.weights={weights},{other},{short}"
     words = [f"data.root={root}", *EVALUATE, values, "model.num_classes=1000", "run_dir=sweep"]
     result = train_py("--multirun", *words)
-    assert result.code == 1 and "1 of the sweep's 3 jobs failed: 2." in result.output, result.output
+    assert result.code == 2 and "1 of the sweep's 3 jobs failed: 2." in result.output, result.output
     table = result.output.split("\n\n")[-1].splitlines()
     assert table[0].split() == [
         "model",

@@ -184,7 +184,7 @@ def test_evaluation_of_a_checkpoint_equals_the_runs_own(train: Train, small_fold
     assert alone.summary()["samples_by_source"]["local"] == 15
     shutil.rmtree(small_folder / "val" / "cat")
     fewer = train(f"data.root={small_folder}", *TINY, "mode=evaluate", f"model.weights={weights}", "run_dir=fewer")
-    assert fewer.code == 1 and "The weights are for 3 classes, and the model is to have 2" in fewer.output, fewer.output
+    assert fewer.code == 2 and "is for 3 classes, and the model is to have 2" in fewer.output, fewer.output
     refused = train(f"data.root={small_folder}", *TINY, "mode=evaluate", f"model.weights={weights}", "run_dir=trained")
     assert refused.code == 2 and "holds a training run" in refused.output
 

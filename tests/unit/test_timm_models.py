@@ -132,7 +132,7 @@ def test_blur_pool_drop_path_and_dropout_are_timms() -> None:
         ("timm/vgg11", {"drop_path": 0.1}, "timm/vgg11 cannot be made with model.drop_path"),
         ("timm/resnet18", {"weights": "nowhere.pt"}, r"neither a file nor weights of timm's.*timm, a1_in1k"),
         ("timm/resnet18", {"passes_of_one": 2, "train": 32}, "leaves one image for each pass"),
-        ("timm/resnet18", {"weights": "timm", "train": None}, "for 1,000 classes, and the data have 7"),
+        ("timm/resnet18", {"weights": "timm", "train": None}, "for 1,000 classes, and the model is to have 7"),
         ("resnet18", {"kwargs": ["aa_layer=blurpool"]}, "model.kwargs=aa_layer=blurpool is for models of timm"),
         ("resnet18", {"drop_path": 0.1}, "resnet18 of torchvision has no stochastic depth; ConvNeXt,"),
         ("resnet18", {"dropout": 0.1}, "resnet18 of torchvision has no dropout to set"),

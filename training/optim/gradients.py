@@ -3,6 +3,9 @@
 import torch
 from torch import nn
 
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By the bytes of an element."""
+
 
 def clip_gradients(
     model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip_norm: float
@@ -20,5 +23,6 @@ def clip_gradients(
     else:
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     # As integers, since a NaN times 0 is a NaN; times 1 they keep their bits.
-    torch._foreach_mul_([gradient.view(torch.int32) for gradient in gradients], norm.isfinite().int())
+    bits = [gradient.view(_INTEGERS[gradient.itemsize]) for gradient in gradients]
+    torch._foreach_mul_(bits, norm.isfinite().int())
     return norm
