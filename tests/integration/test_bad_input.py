@@ -184,7 +184,10 @@ def test_folders_that_are_not_in_the_weights_order_are_told(train: Train, small_
     weights = ["model.name=resnet18", f"model.weights={path}"]
     evaluation = [f"data.root={small_folder}", *TINY, *weights, "mode=evaluate"]
     message = error(train(*evaluation), 2)
-    assert "is for 1,000 classes, and the model is to have 3" in message and "or model.head=keep where the folders" in message
+    assert (
+        "is for 1,000 classes, and the model is to have 3" in message
+        and "or model.head=keep where the folders" in message
+    )
     result = train(*evaluation, "model.head=keep")
     assert result.code == 0
     assert "folder 0 is 'cat', class 0 of the weights is n01440764 (tench)" in result.output

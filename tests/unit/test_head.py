@@ -129,7 +129,11 @@ def test_outputs_can_be_kept_for_fewer_classes(weights: Path) -> None:
     ("classes", "options", "expected"),
     [
         (9, {"head": "keep"}, r"model.head=keep: model.weights=.* is for 7 classes, and the model is to have 9"),
-        (3, {"training": False}, "is for 7 classes, and the model is to have 3: .* or model.head=keep where the folders are"),
+        (
+            3,
+            {"training": False},
+            "is for 7 classes, and the model is to have 3: .* or model.head=keep where the folders are",
+        ),
         (9, {"training": False}, "is for 7 classes, and the model is to have 9: .* Take data with these.$"),
         (7, {"training": False, "head": "new"}, "model.head=new: an evaluation needs"),
     ],
@@ -168,5 +172,7 @@ def test_torchvisions_own_weights_get_a_new_classifier(tmp_path: Path, monkeypat
     assert_taken(states(made.module), states(source), {"fc.weight", "fc.bias"})
     kept = bundle("resnet18", "IMAGENET1K_V1", 3, head="keep")
     assert_taken(states(kept.module), states(source), set())
-    with pytest.raises(ConfigError, match="model.weights=IMAGENET1K_V1 is for 1,000 classes, and the model is to have 3"):
+    with pytest.raises(
+        ConfigError, match="model.weights=IMAGENET1K_V1 is for 1,000 classes, and the model is to have 3"
+    ):
         bundle("resnet18", "IMAGENET1K_V1", 3, training=False)

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -314,8 +313,11 @@ STOPPED = """
 from tests.support.deadly import slow
 from scripts.inspect import __main__ as command
 from scripts.inspect.processes import in_processes
-command._run = lambda options: list(in_processes(slow, range(10_000), int, 2, int, "numbers"))
-print("begun", flush=True)
+def run(options):
+    for number, _ in enumerate(in_processes(slow, range(10_000), int, 2, int, "numbers")):
+        if number == 64:  # both processes are at work
+            print("begun", flush=True)
+command._run = run
 raise SystemExit(command.main(["anything"]))
 """
 
@@ -326,8 +328,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
         start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(0.5)
+    assert process.stdout.readline() == "begun\n"
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130 and errors.endswith(
