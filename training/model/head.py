@@ -99,6 +99,6 @@ def _not_evaluated(config: ModelConfig, source: str, theirs: int, num_classes: i
         return f"{source} has no classifier, and an evaluation needs the one that it was trained with."
     first = ", or model.head=keep where the folders are the first of them in their order" * (theirs > num_classes)
     return (
-        f"{source} is for {theirs:,} classes, and the model is to have {num_classes:,}: an evaluation needs the classes "
-        f"that the weights were trained for. Take data with these{first}."
+        f"{source} is for {theirs:,} classes, and the model is to have {num_classes:,}: an evaluation needs the "
+        f"classes that the weights were trained for. Take data with these{first}."
     )
