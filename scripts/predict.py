@@ -23,7 +23,7 @@ from scripts.contact_sheet import Cell, require_sheet, write_sheet
 from scripts.export.check import photos_below, read_photo
 from scripts.export.format import Logits, of_module
 from scripts.export.graphs import open_onnx
-from sources.command_line import command, positive, print_line
+from sources.command_line import answer, command, positive, print_line
 from sources.errors import ConfigError, UserError
 from sources.text import visible
 from training.config.train_options import TIMM, ModelConfig
@@ -74,13 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--classes", type=positive, default=1000, help="of --model: its outputs (default: 1000)")
     options = parser.parse_intermixed_args(arguments)
     try:
-        return _run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped.", file=sys.stderr)
-        return UserError.exit_code
+        return answer(lambda: _run(options), "stopped.", UserError.exit_code)
     except BrokenPipeError:  # as in ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UserError.exit_code

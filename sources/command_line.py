@@ -42,14 +42,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def exit_code(work: Callable[[], None]) -> int:
     """That of a command that can be started again, with a sentence for whatever a user or a machine can do to it."""
-    try:
+
+    def done() -> int:
         work()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped. The same command goes on.", file=sys.stderr)
-        return STOPPED
+        return 0
+
+    try:
+        return answer(done, "stopped. The same command goes on.", STOPPED)
     except MemoryError:
         print("error: the memory is too small: fewer --workers need less. The same command goes on.", file=sys.stderr)
         return UserError.exit_code
@@ -57,7 +56,21 @@ def exit_code(work: Callable[[], None]) -> int:
         where = f"{shown(error.filename)}: " if isinstance(error.filename, str) else ""
         print(f"error: {where}{cause(error)}. The same command goes on when that is mended.", file=sys.stderr)
         return UserError.exit_code
-    return 0
+
+
+def answer(work: Callable[[], int], stopped: str, code: int) -> int:
+    """The exit code that ``work`` answers, with a sentence for mistakes of the user.
+
+    Where ctrl-C ends it, the sentence is ``stopped`` and the exit code ``code``.
+    """
+    try:
+        return work()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return code
 
 
 def positive(text: str) -> int:

@@ -24,7 +24,7 @@ from scripts.export.graphs import ONNX, TORCHSCRIPT
 from scripts.export.place import staging
 from scripts.export.tensors import SAFETENSORS, TORCHVISION
 from scripts.export.timm_folder import TIMM_FOLDER
-from sources.command_line import command, positive, print_line
+from sources.command_line import answer, command, positive, print_line
 from sources.errors import ConfigError, UserError
 from sources.text import visible
 from training.model.trained import CHOICES, Trained, open_trained
@@ -65,14 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing: check the file that is at --out already")
     parser.add_argument("--replace", action="store_true", help="replace an export that is there")
     options = parser.parse_args(arguments)
-    try:
-        return _run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped: nothing was written.", file=sys.stderr)
-        return UserError.exit_code
+    return answer(lambda: _run(options), "stopped: nothing was written.", UserError.exit_code)
 
 
 def _run(options: argparse.Namespace) -> int:

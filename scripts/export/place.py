@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sources.errors import ConfigError, UserError
+from training.run_dir.checkpoint import sync
 
 OF_A_FOLDER = {"config.json", "model.safetensors", "README.md"}
 """All that an exported folder holds."""
@@ -28,7 +29,7 @@ def staging(target: Path, beside: Sequence[str], replace: bool) -> Iterator[Path
         yield temporary / target.name
         for path in temporary.rglob("*"):
             if path.is_file():
-                _sync(path)
+                sync(path)
         _require_free(target, names, replace)
         if (temporary / target.name).is_dir() and target.exists():
             target.replace(temporary / "former")
@@ -55,11 +56,3 @@ def _require_free(target: Path, names: Sequence[str], replace: bool) -> None:
             raise ConfigError(
                 f"{path} is a folder that holds other things than an export: name another place with --out."
             )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,7 +19,7 @@ from scripts.inspect.findings import STOP
 from scripts.inspect.page import lines, page
 from scripts.inspect.summary import Counts, Sizes, told
 from scripts.inspect.survey import survey
-from sources.command_line import add_workers, command
+from sources.command_line import add_workers, answer, command
 from sources.disk import cause
 from sources.errors import ConfigError, UserError
 from sources.text import visible
@@ -37,14 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_workers(parser)
     parser.add_argument("--deep", action="store_true", help="decode every photo, and compare pixels")
     options = parser.parse_args(arguments)
-    try:
-        return _run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped. Nothing was written; the same command begins anew.", file=sys.stderr)
-        return INTERRUPTED
+    stopped = "stopped. Nothing was written; the same command begins anew."
+    return answer(lambda: _run(options), stopped, INTERRUPTED)
 
 
 def _run(options: argparse.Namespace) -> int:

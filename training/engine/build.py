@@ -94,6 +94,7 @@ def build_bundle(config: Config, world: World, data: Data, console: Console) -> 
     if sides:
         check_sides(config.model.name, bundle.module, sides)
     outputs = bundle.outputs or num_classes
+    bundle = replace(bundle, outputs=outputs)
     if config.mode == "evaluate":
         classes = match(config.eval.classes, data.class_names, bundle.weights, outputs)
         bundle = replace(bundle, classes=classes)
@@ -160,7 +161,7 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
         eval_model=callable_(model),
         ema_model=callable_(state.averages.model) if state.averages and config.eval.ema == "auto" else None,
         objective=Objective(config.train, bundle, labelling),
-        outputs=bundle.outputs or config.model.num_classes or data.num_classes,
+        outputs=bundle.outputs,
         classes=bundle.classes,
         consumed=Consumed(config.data.fingerprint),
         stop=stop,

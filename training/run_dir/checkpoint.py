@@ -42,7 +42,7 @@ def save(folder: Path, state: dict[str, Any], also: Sequence[str] = ()) -> Path:
         for name in also:
             _link(temporary, folder / name)
         temporary.replace(path)
-        _sync_folder(folder)
+        sync(folder)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if not isinstance(error, OSError | RuntimeError):  # torch's zip writer raises the latter over any error
@@ -178,8 +178,9 @@ def state_sha256(state: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have a file, or what a folder lists, on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
