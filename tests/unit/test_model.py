@@ -7,11 +7,12 @@ import torch
 import torchvision
 
 from sources.errors import ConfigError, UserError
+from tests.support.models import build_model
 from training.config.train_options import ModelConfig, TrainConfig
 from training.engine.objective import Objective, main_logits
 from training.model.bundle import Inputs, Preprocessing, preprocessing_note
 from training.model.image_sizes import builder_options, check_sizes
-from training.model.torchvision_models import build, build_model, evaluated
+from training.model.torchvision_models import build, evaluated
 
 
 def test_an_unknown_model_gets_the_nearest_names() -> None:

@@ -18,13 +18,13 @@ import torch
 import torchvision
 
 from sources.errors import ConfigError, UserError
+from tests.support.models import build_model
 from training.config.schema import Config
 from training.config.train_options import ModelConfig
 from training.engine.build import build_bundle
 from training.loader.open_data import Data
 from training.model.bundle import Preprocessing, preprocessing_note
 from training.model.torchvision_models import (
-    build_model,
     evaluated,
     open_weights,
     transforms_input,

@@ -167,5 +167,8 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
         stop=stop,
         console=console,
         environment=describe_environment(config, device, world)
-        | {"data": data.description, "model": {"classes": joined(data.class_names), **bundle.facts}},
+        | {
+            "data": data.description,
+            "model": {"classes": joined(data.class_names), "outputs": bundle.outputs, **bundle.facts},
+        },
     )

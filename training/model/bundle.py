@@ -114,6 +114,9 @@ def recorded_classes(given: Weights) -> tuple[int, tuple[str, ...]]:
     """(how many classes the weights of a file have, 0 where nothing tells; their names, if a run recorded them)."""
     names = given.model_facts.get("classes")
     names = tuple(names.split("/")) if isinstance(names, str) and names else ()
+    outputs = given.model_facts.get("outputs")
+    if isinstance(outputs, int):
+        return outputs, names
     of_imagenet = any(value.ndim == 1 and len(value) == 1000 for value in given.tensors.values())  # a bias
     return 1000 if of_imagenet else len(names), names
 

@@ -63,7 +63,12 @@ def choose_head(
     ``make`` is as in ``class_axes``. Raises ConfigError where the weights have fewer classes than are to be kept, and
     where a new classifier would be evaluated.
     """
-    axes, source = class_axes(make), f"model.weights={config.weights}"
+    source = f"model.weights={config.weights}"
+    if config.head == "auto" and shapes == {
+        name: value.shape for name, value in make(num_classes).state_dict().items()
+    }:
+        return Head(num_classes, num_classes)  # the ordinary case, in which no further model need be made
+    axes = class_axes(make)
     found = {shapes[name][axis] for name, axis in axes.items() if name in shapes and axis < len(shapes[name])}
     theirs = max(found, default=0)  # auxiliary classifiers have as many
     if config.head == "keep":

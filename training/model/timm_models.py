@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import functools
 import inspect
 import math
 from pathlib import Path
@@ -27,6 +28,7 @@ from training.model.bundle import (
 )
 from training.model.head import Head, choose_head
 from training.model.image_sizes import check_batch_of_one, problem, without_memory
+from training.model.positions import fit_positions
 from training.model.weights import Weights, load_weights, read_weights, under_own_names
 
 PRETRAINED = "timm"
@@ -55,8 +57,10 @@ def build(config: ModelConfig, num_classes: int, inputs: Inputs) -> Bundle:
         model, who = _create(config, name, head.classes, arguments), ""
     if given is not None:
         tensors, beside = under_own_names(given.tensors, model)
-        load_weights(model, head.fill(tensors, model), f"model.weights={given.path}", config.name)
-        notes += [*given.notes]
+        source = f"model.weights={given.path}"
+        tensors, fitted = fit_positions(tensors, model, head.new, source)
+        load_weights(model, head.fill(tensors, model), source, config.name)
+        notes += [*given.notes, fitted]
         if beside:
             notes.append(
                 f"model.weights={given.path}: {len(beside)} tensors beside the model were left: {beside[0]}, …"
@@ -89,6 +93,7 @@ def _head_of(
     if not config.weights:
         return Head(num_classes, num_classes)
 
+    @functools.cache
     def make(classes: int) -> nn.Module:
         return _skeleton(config, name, classes, arguments)
 

@@ -32,6 +32,7 @@ from training.model.image_sizes import (
     check_sizes,
     on_meta,
 )
+from training.model.positions import fit_positions
 from training.model.regularisation import dropout_options, set_drop_path
 from training.model.weights import Weights, load_weights, read_weights, under_own_names
 
@@ -40,19 +41,34 @@ _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 
 
 def build(config: ModelConfig, num_classes: int, inputs: Inputs) -> Bundle:
-    """The model, with random weights or those of ``model.weights``; all of torchvision's have the same mean and std."""
-    given = open_weights(config)
+    """The model on the CPU, with random weights or those of ``model.weights``; all have the same mean and std.
+
+    Raises ConfigError or UserError for a model that is unknown or cannot take the images, and for weights that do not
+    fit.
+    """
+    require_model(config.name)
+    if config.kwargs:
+        raise ConfigError(f"model.kwargs={config.kwargs[0]} is for models of timm, timm/NAME, and not {config.name}.")
+    size, training = inputs.val.image_size, inputs.train_size is not None
+    dropout = dropout_options(config)
+    options = builder_options(config.name, size) | dropout
+    check_sizes(config.name, num_classes, options, inputs.train_size, size)
     if inputs.train_size and inputs.passes_of_one:
-        require_model(config.name)
-        options = builder_options(config.name, inputs.val.image_size)
         skeleton = on_meta(config.name, num_classes, options)
         check_batch_of_one(config.name, skeleton, inputs.train_size, inputs.passes_of_one)
-    training = inputs.train_size is not None
-    head = head_of(config, given, num_classes, training, inputs.val.image_size)
-    model = build_model(config, num_classes, inputs.train_size, inputs.val.image_size, given, head)
+    given = open_weights(config)
+    head = head_of(config, given, num_classes, training, size)
+    fitted = ""
+    if config.weights in names_of_weights(config.name):
+        model, fitted = _with_torchvision_weights(config, head, training, options, dropout)
+    elif given:
+        model, fitted = _with_weights_of_file(config.name, given, head, options, training)
+    else:
+        model = torchvision.models.get_model(config.name, weights=None, num_classes=num_classes, **options)
+    set_drop_path(model, config)
     who, images = evaluated(config, given)
     notes = weights_notes(config.name, given, model, head.theirs) if given else []
-    notes.append(head.note)
+    notes += [head.note, fitted]
     if inputs.train_size:  # an evaluation has said already how its images are made
         notes.append(preprocessing_note(who, images, inputs.val) or "")
     return Bundle(
@@ -67,38 +83,6 @@ def build(config: ModelConfig, num_classes: int, inputs: Inputs) -> Bundle:
         notes=tuple(filter(None, notes)),
         facts={"transform_input": model.transform_input} if hasattr(model, "transform_input") else {},
     )
-
-
-def build_model(
-    config: ModelConfig,
-    num_classes: int,
-    train_size: int | None,
-    val_size: int,
-    weights: Weights | None = None,
-    head: Head | None = None,
-) -> nn.Module:
-    """The model on the CPU, with random or the given weights.
-
-    ``train_size`` and ``val_size`` are the sides of its images in pixels (``train_size`` None: evaluation alone); a
-    model that cannot take them, or is unknown, or weights that do not fit, raise ConfigError or UserError. ``weights``
-    are those of ``open_weights`` and ``head`` is that of ``head_of``, where they are known already.
-    """
-    require_model(config.name)
-    if config.kwargs:
-        raise ConfigError(f"model.kwargs={config.kwargs[0]} is for models of timm, timm/NAME, and not {config.name}.")
-    dropout = dropout_options(config)
-    options = builder_options(config.name, val_size) | dropout
-    check_sizes(config.name, num_classes, options, train_size, val_size)
-    given, training = weights or open_weights(config), train_size is not None
-    head = head or head_of(config, given, num_classes, training, val_size)
-    if config.weights in names_of_weights(config.name):
-        model = _with_torchvision_weights(config, head, training, options, dropout)
-    elif given:
-        model = _with_weights_of_file(config.name, given, head, options, training)
-    else:
-        model = torchvision.models.get_model(config.name, weights=None, num_classes=num_classes, **options)
-    set_drop_path(model, config)
-    return model
 
 
 def open_weights(config: ModelConfig) -> Weights | None:
@@ -127,6 +111,7 @@ def head_of(config: ModelConfig, given: Weights | None, num_classes: int, traini
         return Head(num_classes, num_classes)
     options = builder_options(config.name, val_size)
 
+    @functools.cache
     def make(classes: int) -> nn.Module:
         return on_meta(config.name, classes, options)
 
@@ -218,7 +203,10 @@ def transforms_input(name: str, weights: Weights, num_classes: int) -> bool:
     return (weights.plain and num_classes == 1000) or published(name, weights.path) is not None
 
 
-def _with_weights_of_file(name: str, given: Weights, head: Head, options: dict[str, Any], training: bool) -> nn.Module:
+def _with_weights_of_file(
+    name: str, given: Weights, head: Head, options: dict[str, Any], training: bool
+) -> tuple[nn.Module, str]:
+    """The model, and a sentence where its position embeddings were resampled."""
     auxiliary = name in AUXILIARY_LOSS_WEIGHT
     if auxiliary:
         options = options | {
@@ -232,8 +220,10 @@ def _with_weights_of_file(name: str, given: Weights, head: Head, options: dict[s
         tensors = {key: value for key, value in tensors.items() if not key.startswith(_AUXILIARY)}
     elif auxiliary and not any(key.startswith(_AUXILIARY) for key in tensors):
         tensors |= {key: value for key, value in model.state_dict().items() if key.startswith(_AUXILIARY)}
-    load_weights(model, head.fill(tensors, model), f"model.weights={given.path}", name)
-    return model
+    source = f"model.weights={given.path}"
+    tensors, fitted = fit_positions(tensors, model, head.new, source)
+    load_weights(model, head.fill(tensors, model), source, name)
+    return model, fitted
 
 
 def weights_notes(name: str, given: Weights, model: nn.Module, num_classes: int) -> list[str]:
@@ -274,7 +264,8 @@ def names_of_weights(name: str) -> list[str]:
 
 def _with_torchvision_weights(
     config: ModelConfig, head: Head, training: bool, options: dict[str, Any], dropout: dict[str, Any]
-) -> nn.Module:
+) -> tuple[nn.Module, str]:
+    """The model, and a sentence where its position embeddings were resampled."""
     auxiliary = config.name in AUXILIARY_LOSS_WEIGHT
     weights = torchvision.models.get_model_weights(config.name)[config.weights]
     theirs = {"aux_logits": True} if training and auxiliary else {}
@@ -290,9 +281,11 @@ def _with_torchvision_weights(
             f"torchvision's file of {config.name} {config.weights} in {torch.hub.get_dir()}/checkpoints cannot be "
             f"loaded: {str(error).strip().splitlines()[0]}. Remove it, and it is downloaded again."
         ) from None
-    if not head.new:
-        return model
+    same_size = options.get("image_size") in (None, getattr(model, "image_size", None))
+    if not head.new and same_size:
+        return model, ""
     options = options | ({"transform_input": True} if auxiliary else {})
     anew = torchvision.models.get_model(config.name, weights=None, num_classes=head.classes, **options)
-    anew.load_state_dict(head.fill(model.state_dict(), anew))
-    return anew
+    tensors, fitted = fit_positions(model.state_dict(), anew, head.new, f"model.weights={config.weights}")
+    anew.load_state_dict(head.fill(tensors, anew))
+    return anew, fitted

@@ -137,8 +137,8 @@ def _open_checkpoint(path: Path, which: str) -> Trained:
     try:
         name = _tagged(_text(model.get("name")), model.get("weights"))
         kwargs = tuple(_text(item) for item in model.get("kwargs", []))
-        known = environment.get("data", {}).get("classes")
-        num_classes = _count(model.get("num_classes") or known or len(classes))
+        of_data = environment.get("data", {}).get("classes")  # model.head=keep has more
+        num_classes = _count(facts.get("outputs") or model.get("num_classes") or of_data or len(classes))
         images = _images(name, data)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} does not say which model it is of: {error}.") from None

@@ -53,7 +53,7 @@ class Weights:
 
     @property
     def model_facts(self) -> dict[str, Any]:
-        """What a checkpoint of this trainer records of its model: "classes" and "transform_input"."""
+        """What a checkpoint of this trainer records of its model: "classes", "outputs" and "transform_input"."""
         facts = self.environment.get("model")
         return facts if isinstance(facts, dict) else {}
 
