@@ -172,7 +172,8 @@ def _start(destination: Destination, replace: bool, transform: Transform | None)
 def begin_worker() -> None:
     """This process leaves ctrl-C to its parent, and ends with it. Its pool ends it by SIGTERM, if another has died."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # blocked by who started it, Python 3.12 waits forever
+    # Who started this process may have blocked SIGTERM, and from Python 3.12 on the pool would wait forever.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

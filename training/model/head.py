@@ -64,10 +64,9 @@ def choose_head(
     where a new classifier would be evaluated.
     """
     source = f"model.weights={config.weights}"
-    if config.head == "auto" and shapes == {
-        name: value.shape for name, value in make(num_classes).state_dict().items()
-    }:
-        return Head(num_classes, num_classes)  # the ordinary case, in which no further model need be made
+    ours = {name: value.shape for name, value in make(num_classes).state_dict().items()}
+    if config.head == "auto" and shapes == ours:  # the ordinary case, in which no further model need be made
+        return Head(num_classes, num_classes)
     axes = class_axes(make)
     found = {shapes[name][axis] for name, axis in axes.items() if name in shapes and axis < len(shapes[name])}
     theirs = max(found, default=0)  # auxiliary classifiers have as many

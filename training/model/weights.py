@@ -151,14 +151,18 @@ def _prefix(names: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> str
     return counts.most_common(1)[0][0] if counts else ""
 
 
-def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: str, model_name: str) -> None:
-    """Load all of ``weights`` into ``model``. Raises UserError that names what does not fit."""
-    own = model.state_dict()
-    differing = {
+def differing_shapes(weights: dict[str, torch.Tensor], model: nn.Module) -> dict[str, tuple[torch.Size, torch.Size]]:
+    """Names of the tensors that have another shape in ``model`` than in ``weights`` → (the model's, the weights')."""
+    return {
         name: (value.shape, weights[name].shape)
-        for name, value in own.items()
+        for name, value in model.state_dict().items()
         if name in weights and weights[name].shape != value.shape
     }
+
+
+def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: str, model_name: str) -> None:
+    """Load all of ``weights`` into ``model``. Raises UserError that names what does not fit."""
+    own, differing = model.state_dict(), differing_shapes(weights, model)
     if not differing:
         try:
             # torch adds num_batches_tracked, which files from before 0.4.1 lack, and renames what old versions wrote.
