@@ -25,14 +25,25 @@ class Authority:
         self.folder = folder
         self.root = Pair(folder / f"{name}.crt", folder / f"{name}.key")
         _openssl(
-            "req", "-x509", *_new_key(self.root), "-out", self.root.certificate, "-days", "1", "-subj", f"/CN={name}"
+            *(
+                "req",
+                "-x509",
+                *_new_key(self.root),
+                "-out",
+                self.root.certificate,
+                "-days",
+                "1",
+                "-subj",
+                f"/CN={name}",
+            ),
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),  # Python 3.13 takes no other authority
         )
 
     def sign(self, name: str, subject: str = "IP:127.0.0.1", days: int = 1) -> Pair:
         """A certificate for a server or a client; it has expired with -1 days."""
         pair = Pair(self.folder / f"{name}.crt", self.folder / f"{name}.key")
         request, extensions = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
-        extensions.write_text(f"subjectAltName={subject}\n")
+        extensions.write_text(f"subjectAltName={subject}\nauthorityKeyIdentifier=keyid\n")
         _openssl("req", *_new_key(pair), "-out", request, "-subj", f"/CN={name}")
         issuer = ["-CA", self.root.certificate, "-CAkey", self.root.key, "-CAcreateserial"]
         _openssl(
