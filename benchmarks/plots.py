@@ -6,6 +6,7 @@ thin line spans all repeats. Tables whose rows have an ``x`` become lines, one f
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def draw(result: dict[str, Any], file: Path) -> None:
     )
     for axes, table, by_lines in zip(grid.flat, tables, lined, strict=False):
         (lines if by_lines else bars)(axes, table)
-        axes.set_title(table["title"], loc="left", fontsize=10, color=INK)
+        axes.set_title(textwrap.fill(table["title"], 70 if columns == 1 else 50), loc="left", fontsize=10, color=INK)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=INK, length=3 if by_lines else 0, labelsize=8.5)
     for axes in list(grid.flat)[len(tables) :]:

@@ -2,11 +2,13 @@
 
     python -m scripts.inspect /data/imagenet --out health
     python -m scripts.inspect ais://imagenet --endpoint http://ais:51080 --deep
+    python -m scripts.inspect /data/mine --labels labels.csv --val-split 0.1
 
-DATA is a folder with train/ and val/, a folder for each class alone, or a bucket. Photos are looked at by their headers
-and ends, and read whole where these are suspicious; --deep reads and decodes them all. --out gets report.html, a page
-with plots and pictures that opens offline, and files.csv with a line for each finding. Nothing in DATA is changed. The
-exit code is 1 where training would stop.
+DATA is a folder with train/ and val/, a folder for each class alone, or a bucket. A folder whose photos have their
+classes in a file, or that is divided in two, is read with the options that a run of it has. Photos are looked at by
+their headers and ends, and read whole where these are suspicious; --deep reads and decodes them all. --out gets
+report.html, a page with plots and pictures that opens offline, and files.csv with a line for each finding. Nothing in
+DATA is changed. The exit code is 1 where training would stop.
 """
 
 import argparse
@@ -22,6 +24,8 @@ from scripts.inspect.survey import survey
 from sources.command_line import add_workers, answer, command
 from sources.disk import cause
 from sources.errors import ConfigError, UserError
+from sources.folds import HeldOut
+from sources.splits import SplitOptions
 from sources.text import visible
 
 INTERRUPTED = 130
@@ -34,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("data", metavar="DATA", help="a folder, or ais://BUCKET")
     parser.add_argument("--endpoint", default="", help="of a bucket's cluster; default: AIS_ENDPOINT")
     parser.add_argument("--out", type=Path, help="a folder for report.html and files.csv; made if it does not exist")
+    parser.add_argument("--labels", default="", help="of a folder: a run's data.labels")
+    parser.add_argument("--classes", default="", help="of a folder: a run's data.classes")
+    parser.add_argument("--val-split", type=float, default=0.0, help="of a folder: a run's data.val_split")
     add_workers(parser)
     parser.add_argument("--deep", action="store_true", help="decode every photo, and compare pixels")
     options = parser.parse_args(arguments)
@@ -43,9 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     """Raises UserError."""
+    if not 0 <= options.val_split < 1:
+        raise ConfigError(f"--val-split={options.val_split} is no share of the photos: choose one between 0 and 1.")
     if options.out:
         _make(options.out)
-    found = survey(open_data_set(options.data, options.endpoint), options.deep, options.workers)
+    splits = SplitOptions(HeldOut(options.val_split), options.classes, options.labels)
+    found = survey(open_data_set(options.data, options.endpoint, splits), options.deep, options.workers)
     counts, sizes = Counts.of(found), Sizes.of(found)
     for paragraph in told(found, counts, sizes):
         print(visible(paragraph))

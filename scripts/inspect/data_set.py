@@ -17,10 +17,11 @@ from aistore_data.client.sdk import connect
 from scripts.inspect.findings import Finding
 from scripts.inspect.photo import HEAD_BYTES, TAIL_BYTES, CannotRead, Reader
 from sources.disk import cause, patiently, read_file, shown
-from sources.errors import ClusterError, ObjectError, UserError
-from sources.folder import classes_of, manifest_of, scan_folder
+from sources.errors import ClusterError, ConfigError, ObjectError, UserError
+from sources.folder import classes_of, manifest_of
 from sources.manifest import IMG_EXTENSIONS, Manifest
 from sources.misplaced import require_split
+from sources.splits import SplitOptions, splits_of
 from sources.walk import PATIENCE_S, Oddities, identity, images_below, is_folder, top_of
 
 T = TypeVar("T")
@@ -145,34 +146,43 @@ class _ReadOnly(AisStore):
         raise ObjectError(403, "an inspection writes nothing")
 
 
-def open_data_set(where: str, endpoint: str) -> DataSet:
+def open_data_set(where: str, endpoint: str, options: SplitOptions) -> DataSet:
     """A folder, or a bucket as ais://NAME. Raises UserError where there is nothing to look at."""
-    found = _bucket(where, endpoint) if "://" in where else _folder(Path(where))
+    if "://" in where and options != SplitOptions():
+        raise ConfigError("--labels, --classes and --val-split are for a folder: leave them out for a bucket.")
+    found = _bucket(where, endpoint) if "://" in where else _folder(Path(where), options)
     found.findings += _class_order(found.classes)
     return found
 
 
-def _folder(root: Path) -> DataSet:
+def _folder(root: Path, options: SplitOptions) -> DataSet:
     data = DataSet(shown(root))
     if not is_folder(root):
         require_split(root, "train")
-    there = [split for split in SPLITS if is_folder(root / split)]
-    if there in (["train"], []) and _holds_classes(root / "train" if there else root):
-        folder = root / there[0] if there else root
-        data.splits = _leniently(data, {"": folder})
-        data.findings.append(Finding("one folder", "", "", "", f"{shown(folder)} holds classes, and there is no val/"))
-    elif not there:
-        require_split(root, "train")
-    else:
+    folders = {split: root / split for split in SPLITS if is_folder(root / split)}
+    divided = bool(options.held_out)
+    if divided or "val" not in folders:
+        only = folders.get("train", root)
+        if not divided and not _holds_classes(only):
+            require_split(root, "train")
+        folders = {"": only}
+    if divided or "" not in folders:
         try:
-            manifests = zip(SPLITS, scan_folder(root, data.warn), strict=True)
-            data.splits = [Split(split, found, Files(f"{root}/{split}")) for split, found in manifests]
+            parts = zip(SPLITS, splits_of(root, options, data.warn), strict=True)
+            data.splits = [Split(name, part.manifest, Files(str(part.folder))) for name, part in parts]
         except UserError as error:
             data.stop(error)
-            data.splits = _leniently(data, {split: root / split for split in there})
+    else:
+        only = folders[""]
+        data.findings.append(Finding("one folder", "", "", "", f"{shown(only)} holds classes, and there is no val/"))
+    if not data.splits:
+        data.splits = _leniently(data, folders)
+    roots: dict[str, str] = {}  # one folder may hold both splits
     for split in data.splits:
         assert isinstance(split.reader, Files)
-        data.findings += _left_out(split.name, Path(split.reader.root))
+        roots[split.reader.root] = "" if split.reader.root in roots else split.name
+    for folder, name in roots.items():
+        data.findings += _left_out(name, Path(folder))
     return data
 
 

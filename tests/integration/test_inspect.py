@@ -13,6 +13,7 @@ from aistore_data.embedded import EmbeddedAIS
 from scripts.inspect.__main__ import main
 from scripts.inspect.data_set import open_data_set
 from scripts.inspect.survey import Survey, survey
+from sources.splits import SplitOptions
 
 
 @pytest.mark.parametrize("layout", ["folders", "pairs"])
@@ -26,7 +27,7 @@ def test_a_bucket(layout: str, small_folder: Path, tmp_path: Path, monkeypatch: 
     Image.fromarray(noise).save(val / "eel" / "large.png")  # of which the ends alone are read
     with EmbeddedAIS(tmp_path / "ais", imagefolder=small_folder, layout=layout) as server:
         monkeypatch.setenv("AIS_AUTHN_TOKEN", server.token)
-        found = survey(open_data_set("ais://imagenet", server.endpoint), deep=False, workers=1)
+        found = survey(open_data_set("ais://imagenet", server.endpoint, SplitOptions()), deep=False, workers=1)
         assert main(["ais://imagenet", "--endpoint", server.endpoint, "--workers", "1"]) == 1
         assert main(["ais://nothing", "--endpoint", server.endpoint]) == 1
         names = [entry.name for entry in AisStore("ais://imagenet", Access(server.endpoint, server.token)).list("")]

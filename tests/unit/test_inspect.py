@@ -23,11 +23,14 @@ from scripts.inspect.processes import in_processes
 from scripts.inspect.survey import Survey, survey
 from sources.errors import ConfigError, DataError, UserError
 from sources.folder import FolderReader, scan_folder
+from sources.folds import HeldOut
 from sources.samples import SampleDataset
+from sources.splits import SplitOptions
 from tests.conftest import PROJECT, make_small_folder, write_image
 from tests.support.deadly import DEADLY, double
 
 JPEG_END = b"\xff\xd9"
+AS_IT_IS = SplitOptions()
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (48, 40), seed: int = 7) -> Image.Image:
@@ -35,13 +38,13 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (48, 40), seed: int = 7) 
     return Image.fromarray(noise).resize(size).convert(mode)
 
 
-def found_in(root: Path, deep: bool = False) -> list[tuple[str, str]]:
+def found_in(root: Path, deep: bool = False, options: SplitOptions = AS_IT_IS) -> list[tuple[str, str]]:
     """(kind, place) of all findings."""
-    return [(f.kind, f"{f.split}/{f.photo}") for f in examined(root, deep).findings]
+    return [(f.kind, f"{f.split}/{f.photo}") for f in examined(root, deep, options).findings]
 
 
-def examined(root: Path, deep: bool = False) -> Survey:
-    return survey(open_data_set(str(root), ""), deep, workers=1)
+def examined(root: Path, deep: bool = False, options: SplitOptions = AS_IT_IS) -> Survey:
+    return survey(open_data_set(str(root), "", options), deep, workers=1)
 
 
 def add(root: Path, name: str, data: bytes) -> str:
@@ -259,11 +262,54 @@ def test_only_train(small_folder: Path) -> None:
     assert [f.kind for f in found.findings] == ["one folder"] and len(found) == 36
 
 
+def flat(root: Path) -> Path:
+    """Move the photos of val/ out of their class folders, and return the file of their labels."""
+    lines = []
+    for photo in sorted((root / "val").rglob("*.jpg")):
+        name = f"{photo.parent.name}-{photo.name}"
+        lines.append(f"{name},{photo.parent.name}\n")
+        photo.rename(root / "val" / name)
+    for folder in [path for path in (root / "val").iterdir() if path.is_dir()]:
+        folder.rmdir()
+    labels = root.parent / "labels.csv"
+    labels.write_text("".join(lines))
+    return labels
+
+
+def test_labels_in_a_file(small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(small_folder / "train" / "dog" / "0.jpg", small_folder / "val" / "dog" / "seen.jpg")
+    labels = flat(small_folder)
+    found = examined(small_folder, options=SplitOptions(labels=str(labels)))
+    assert [(f.kind, f.photo, f.label) for f in found.findings] == [("in both splits", "dog-seen.jpg", "dog")]
+    assert len(found) == 36 + 16
+    assert main([str(small_folder), "--workers", "1", "--labels", str(labels)]) == 0
+    assert main([str(small_folder), "--workers", "1"]) == 1  # as training without data.labels
+    labels.write_text("".join(labels.read_text().splitlines(keepends=True)[1:]))
+    capsys.readouterr()
+    assert main([str(small_folder), "--workers", "1", "--labels", str(labels)]) == 1
+    assert "has no label in" in capsys.readouterr().out
+
+
+def test_one_folder_that_a_run_divides(small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(small_folder / "val")
+    add(small_folder, "train/dog/Thumbs.db", b"x")
+    found = examined(small_folder, options=SplitOptions(HeldOut(0.3)))
+    assert [(s.name, len(s.manifest) > 0) for s in found.data.splits] == [("train", True), ("val", True)]
+    assert len(found) == 36
+    assert [f.photo for f in found.findings if f.kind == "left out"] == ["dog/Thumbs.db"]
+    assert main([str(small_folder), "--workers", "1", "--val-split", "0.999999"]) == 1
+    assert "leaves none of the 36 samples" in capsys.readouterr().out
+    assert main([str(small_folder), "--val-split", "7"]) == 2
+    assert "--val-split=7.0 is no share" in capsys.readouterr().err
+    assert main(["ais://bucket", "--val-split", "0.1"]) == 2
+    assert "are for a folder" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "nothing")]) == 2
     assert "nothing is not a folder" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="is missing"):
-        open_data_set(str(tmp_path), "")
+        open_data_set(str(tmp_path), "", SplitOptions())
     (tmp_path / "file").write_text("x")
     assert main([str(tmp_path), "--out", str(tmp_path / "file" / "out")]) == 2
     assert "cannot be made" in capsys.readouterr().err
