@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from sources.batch import Batch
 from training.engine.numerics import autocast
@@ -17,7 +18,23 @@ from training.report.metrics import Sums, Tally, Validation
 from training.state.run_state import Run
 
 Answer = Callable[[torch.Tensor, torch.Tensor, Batch], tuple[torch.Tensor, torch.Tensor]]
-"""From inputs float32 [n, 3, H, W] and labels int64 [n] of a batch to logits [n, classes] and labels among these."""
+"""Asks the model itself: inputs float32 [n, 3, H, W] and labels int64 [n] of a batch to logits [n, classes], labels."""
+
+
+class _Judged:
+    """A model, and the figures of its answers. ``original``: the module whose buffers all ranks share."""
+
+    def __init__(self, run: Run, model: nn.Module, original: nn.Module) -> None:
+        broadcast_buffers(original)
+        self.model = model.eval()
+        self._objective = run.objective
+        self.sums, self.ranking = Sums(run.device), Ranking(run.config.data.multilabel)
+
+    def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Its answers to a batch."""
+        truth = self._objective.truth(labels, logits)
+        self.sums.add(self._objective.validation_loss(logits, labels), logits, truth)
+        self.ranking.add(logits, truth)
 
 
 def validator(
@@ -33,14 +50,11 @@ def validator(
     def validate() -> Validation | None:
         if not feeds:
             feeds.append(Feed(loader))
-        feed, sums, stream = feeds[0], Sums(run.device), Stream(run.config.data.fingerprint)
+        feed, stream = feeds[0], Stream(run.config.data.fingerprint)
         begin, wait_s = time.perf_counter(), feed.wait_s
-        broadcast_buffers(run.state.model)
-        run.eval_model.eval()
-        ema_sums = Sums(run.device) if run.ema_model is not None else None
-        ranking, ema_ranking = (Ranking(run.config.data.multilabel) for _ in range(2))
-        if run.state.averages and ema_sums:
-            broadcast_buffers(run.state.averages.model)
+        judged = [_Judged(run, run.eval_model, run.state.model)]
+        if run.ema_model is not None and run.state.averages:
+            judged.append(_Judged(run, run.ema_model, run.state.averages.model))
         with torch.inference_mode():
             for number in range(1, batches + 1):
                 while number <= common_batches:
@@ -57,26 +71,17 @@ def validator(
                 images, labels = feed.to_device(batch)
                 inputs = run.objective.inputs(images)
                 with autocast(run.config.precision, run.device):
-                    if answer:
-                        logits, labels = answer(inputs, labels, batch)
-                    else:
-                        logits = run.eval_model(inputs)
-                    loss = run.objective.validation_loss(logits, labels)
-                    truth = run.objective.truth(labels, logits)
-                    if run.ema_model is not None and ema_sums:
-                        ema_logits = run.ema_model(inputs)
-                        ema_sums.add(run.objective.validation_loss(ema_logits, labels), ema_logits, truth)
-                        ema_ranking.add(ema_logits, truth)
-                sums.add(loss, logits, truth)
-                ranking.add(logits, truth)
+                    for one in judged:
+                        one.add(*(answer(inputs, labels, batch) if answer else (one.model(inputs), labels)))
                 stream.add(batch)
                 if run.console.live and number % 8 == 0:
                     run.console.progress(f"validation  batch {number}/{batches}")
-        ema = Tally(ema_sums.take()).metrics if ema_sums else None
-        tally = Validation(sums.take(), time.perf_counter() - begin, feed.wait_s - wait_s, ema=ema)
-        tally.mean_ap = ranking.mean_ap()
-        if ema:
-            tally.ema = dataclasses.replace(ema, mean_ap=ema_ranking.mean_ap())
+        own, *others = judged
+        tally = Validation(own.sums.take(), time.perf_counter() - begin, feed.wait_s - wait_s)
+        tally.mean_ap = own.ranking.mean_ap()
+        for ema in others:
+            figures = Tally(ema.sums.take()).metrics
+            tally.ema = dataclasses.replace(figures, mean_ap=ema.ranking.mean_ap())
         assert tally.metrics.count == samples, f"validation counted {tally.metrics.count} of {samples} samples"
         if stream.enabled:
             tally.fingerprint = format_fingerprint(total_over_ranks(stream.take()[0]))
