@@ -65,15 +65,22 @@ def _round(
             helper.ensure_running()
     pool = ProcessPoolExecutor(min(workers, max(1, len(indices))), context, begin_worker)
     waiting: deque[Future[list[R]]] = deque()
+    broken: BrokenProcessPool | None = None
     try:
         for begin in range(0, len(indices), chunk):
             some = list(map(item, indices[begin : begin + chunk]))
             with signals_blocked():  # a process that is being started must find its pool
-                waiting.append(pool.submit(_do, work, some))
+                try:
+                    waiting.append(pool.submit(_do, work, some))
+                except BrokenProcessPool as error:
+                    broken = error  # the answers that were given before it are taken first
+                    break
             if len(waiting) >= _AHEAD * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+        if broken is not None:
+            raise broken
     finally:
         with signals_blocked():
             pool.shutdown(cancel_futures=True)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -354,6 +355,16 @@ def test_plots_are_drawn_or_the_page_says_how(
 def test_an_item_that_kills_its_process_ends_nothing() -> None:
     answers = list(in_processes(double, range(100), int, 2, lambda number: -number, "numbers"))
     assert answers == [2 * number if number != DEADLY else -DEADLY for number in range(100)]
+
+
+def test_answers_that_came_before_a_process_died_are_not_lost() -> None:
+    def late(number: int) -> int:
+        if number == DEADLY + 1:
+            time.sleep(0.5)  # its process is dead when it is handed over, and the answers before are not taken yet
+        return number
+
+    answers = list(in_processes(double, range(DEADLY + 8), late, 1, lambda number: -number, "numbers"))
+    assert answers == [2 * number if number != DEADLY else -DEADLY for number in range(DEADLY + 8)]
 
 
 STOPPED = """
