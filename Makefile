@@ -12,7 +12,7 @@ TORCH_INDEX ?=
 TOGETHER ?= --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-oldest soak check bench bench-quick gpu-check clean
+.PHONY: help setup demo test test-all test-oldest soak check docs bench bench-quick gpu-check clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -74,6 +74,10 @@ test-oldest: build/oldest/.ready  ## the tests with the oldest versions of all p
 
 soak: setup  ## faults at random for MINUTES (20): every run must end the same
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),20)
+
+docs: setup  ## the pages of docs/ as a site with a search, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html in a browser"
 
 # The benchmarks' peers, in an environment of their own that sees the packages of .venv.
 build/bench/.ready: $(VENV)/.ready benchmarks/requirements.txt benchmarks/environment.py

@@ -385,10 +385,10 @@ def test_ones_own_loop(environment: Cluster, upload: Callable[..., str], small_f
     assert not images[0].equal(images[1])
 
 
-def test_the_readmes_own_loop_runs(
+def test_the_documented_loop_runs(
     environment: Cluster, upload: Callable[..., str], small_folder: Path, tmp_path: Path
 ) -> None:
-    text = (PROJECT / "README.md").read_text().partition("### Your own loop")[2]
+    text = (PROJECT / "docs" / "own-loop.md").read_text()
     code = text.partition("```python\n")[2].partition("```")[0]
     assert "ImageDataset(" in code
     upload(small_folder, "imagenet")
