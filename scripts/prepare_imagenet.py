@@ -31,7 +31,7 @@ from scripts.prepare.flat import sort_in_place
 from scripts.prepare.sources import Source, open_source, sampled
 from sources.command_line import add_options, command, exit_code, positive, print_line
 from sources.errors import ConfigError
-from sources.text import visible
+from sources.text import shell_word, visible
 
 REPORT = f"{METADATA_PREFIX}prepare.json"
 _NAMES_TOLD = 3
@@ -160,6 +160,8 @@ def _tell_report(report: dict[str, Any], options: argparse.Namespace) -> None:
     print(
         f"  data set {report['train']['sha256'][:12]} (train), {report['val']['sha256'][:12]} (val); more in {REPORT}"
     )
+    of_bucket = "data=aistore data.bucket=" if "://" in options.dest else "data.root="
+    print(f"train on it: python train.py {of_bucket}{shell_word(options.dest)}")
 
 
 if __name__ == "__main__":

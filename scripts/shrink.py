@@ -32,6 +32,7 @@ from sources.command_line import add_workers, command, exit_code, positive, prin
 from sources.errors import ConfigError
 from sources.manifest import IMG_EXTENSIONS
 from sources.notices import collect
+from sources.text import shell_word
 
 RECORD = f"{METADATA_PREFIX}shrink.json"
 
@@ -145,6 +146,7 @@ def _run(options: argparse.Namespace) -> None:
     print(f"  bytes per photo                     {size:,.0f} → {smaller:,.0f} ({smaller / size:.2f})")
     print(f"  CPU per training sample of 224 px   {before:.2f} → {after:.2f} ms ({after / max(before, 1e-9):.2f})")
     print("The pixels differ from the original photos': this is another data set, with another hash.")
+    print(f"train on it: python train.py data.root={shell_word(options.dest)}")
 
 
 if __name__ == "__main__":

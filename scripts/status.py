@@ -35,8 +35,7 @@ import yaml
 from sources.command_line import command
 from sources.errors import ConfigError
 from sources.lease import LOCK_PREFIX
-from sources.text import visible
-from training.report.console import format_duration
+from sources.text import format_duration, visible
 from training.report.output import put
 from training.run_dir.files import is_run_directory, read_lines, read_object
 

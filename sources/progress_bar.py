@@ -5,13 +5,18 @@ import sys
 import time
 from contextlib import AbstractContextManager
 
+from sources.text import format_duration
+
 SILENT_S = 1.0
 _LIVE_S = 0.5
-PLAIN_S = 10.0
+FIRST_S = 10.0
+PLAIN_S = 60.0
+_WIDTH = 24
+"""Characters of the bar."""
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """A live line on a terminal, a plain line every 10 s elsewhere; none for a task of less than a second.
+    """A bar on a terminal; elsewhere a line after 10 s and then one a minute. A task of less than a second has none.
 
     It goes to standard error, as this is no result, and where several processes run by RANK, from rank 0 alone. Use it
     in ``with``; ``total`` is how many items there are, None if nobody knows.
@@ -24,7 +29,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._live = sys.stderr.isatty()
         self._enabled = os.environ.get("RANK", "0") == "0"
         self._begin = time.monotonic()
-        self._due = self._begin + (SILENT_S if self._live else PLAIN_S)
+        self._due = self._begin + (SILENT_S if self._live else FIRST_S)
 
     def __exit__(self, *exception: object) -> None:
         """Say how much it was in the end, also if an error ended it."""
@@ -47,6 +52,13 @@ class Progress(AbstractContextManager["Progress"]):
             parts.append(f"{self.size / 1e6:,.1f} MB")
         parts.append(f"{rate:,.0f}/s")
         if self.total is not None and rate and self.done < self.total:
-            parts.append(f"{(self.total - self.done) / rate:,.0f} s left")
+            parts.append(f"ETA {format_duration((self.total - self.done) / rate)}")
         if self._enabled:
-            print(("\r\x1b[K" if self._live else "") + ", ".join(parts), end=end, file=sys.stderr, flush=True)
+            begin = f"\r\x1b[K{self._bar()}" if self._live else ""
+            print(begin + ", ".join(parts), end=end, file=sys.stderr, flush=True)
+
+    def _bar(self) -> str:
+        if not self.total:
+            return ""
+        full = min(_WIDTH, _WIDTH * self.done // self.total)
+        return f"[{'=' * full}{' ' * (_WIDTH - full)}] {100 * self.done // self.total:3} %  "

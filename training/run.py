@@ -10,7 +10,7 @@ import torch
 
 from sources.batch import Counts
 from sources.errors import UserError
-from sources.text import shell_word
+from sources.text import format_duration, shell_word
 from training.config.schema import Config
 from training.engine.build import assemble, micro_batch_size, settle, worker_count
 from training.engine.evaluation import Answer, validator
@@ -26,7 +26,7 @@ from training.processes.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped, 
 from training.processes.rendezvous import process_group
 from training.processes.rescue import in_words, notes
 from training.processes.world import World, choose_device, read_world
-from training.report.console import AVERAGED, Console, format_duration, format_metrics
+from training.report.console import AVERAGED, Console, format_metrics
 from training.report.metrics import Validation
 from training.report.output import put_error
 from training.report.profile import step_profile

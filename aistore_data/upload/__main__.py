@@ -15,6 +15,7 @@ from aistore_data.upload.destination import open_bucket, opened_bucket
 from aistore_data.upload.items import index_folder, items_of
 from aistore_data.upload.transfer import Outcome, plan, transfer
 from sources.command_line import add_options, command, exit_code, print_line
+from sources.text import shell_word
 
 
 def upload(root: Path, store: AisStore, layout: Layout, workers: int, replace: bool = False) -> Outcome:
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         store = open_bucket(options.bucket, options.endpoint)
         done = upload(options.root, store, options.layout, options.workers, options.replace)
         print(f"{options.bucket}: {done.sent:,} objects uploaded, {done.kept:,} were there already")
+        endpoint = f" data.endpoint={shell_word(options.endpoint)}" if options.endpoint else ""
+        print(f"train on it: python train.py data=aistore{endpoint} data.bucket={shell_word(options.bucket)}")
 
     return exit_code(work)
 

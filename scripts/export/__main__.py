@@ -26,7 +26,7 @@ from scripts.export.tensors import SAFETENSORS, TORCHVISION
 from scripts.export.timm_folder import TIMM_FOLDER
 from sources.command_line import answer, command, positive, print_line
 from sources.errors import ConfigError, UserError
-from sources.text import visible
+from sources.text import shell_word, visible
 from training.model.trained import CHOICES, Trained, open_trained
 
 FORMATS = {
@@ -85,6 +85,10 @@ def _run(options: argparse.Namespace) -> int:
     else:
         comparison = export(trained, form, target, options.uint8, images, source, options.bound, options.replace)
     print(f"{visible(str(target))}: {comparison}")
+    page = target / "README.md" if form.is_folder else Path(f"{target}.md")
+    print(
+        f"{visible(str(page))} shows how to load it; python -m scripts.predict {shell_word(str(target))} PHOTO tries it"
+    )
     return 0
 
 

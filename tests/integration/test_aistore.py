@@ -356,6 +356,7 @@ def test_building_a_manifest_says_how_far_it_is(
     store = AisStore(uri, cluster.access)
     monkeypatch.setattr(store_module, "_BATCH", 32)
     monkeypatch.setattr(progress_bar, "SILENT_S", 0)
+    monkeypatch.setattr(progress_bar, "FIRST_S", 0)
     monkeypatch.setattr(progress_bar, "PLAIN_S", 0)
     read_manifest(store, "train/")
     lines = capsys.readouterr().err.splitlines()

@@ -43,12 +43,13 @@ def test_a_short_task_says_nothing(clock: Clock, capsys: pytest.CaptureFixture[s
 
 
 def test_lines_where_there_is_no_terminal(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    work(clock, 24, 2400, 1_250_000)
+    work(clock, 150, 15_000, 1_250_000)
     assert capsys.readouterr() == (
         "",
-        "1,000 of 2,400 things, 50.0 MB, 100/s, 14 s left\n"
-        "2,000 of 2,400 things, 100.0 MB, 100/s, 4 s left\n"
-        "2,400 of 2,400 things, 120.0 MB, 100/s\n",
+        "1,000 of 15,000 things, 50.0 MB, 100/s, ETA 2m20s\n"
+        "7,000 of 15,000 things, 350.0 MB, 100/s, ETA 1m20s\n"
+        "13,000 of 15,000 things, 650.0 MB, 100/s, ETA 20s\n"
+        "15,000 of 15,000 things, 750.0 MB, 100/s\n",
     )
     work(clock, 5)
     assert capsys.readouterr().err == "500 things, 100/s\n"
@@ -63,6 +64,10 @@ def test_a_line_that_is_replaced_on_a_terminal(
     assert shown.startswith("\r\x1b[K100 things, 100/s\r\x1b[K1")
     assert shown.endswith("\r\x1b[K300 things, 100/s\n") and shown.count("\n") == 1
     assert 4 <= shown.count("\r") <= 6
+    work(clock, 3, 300)
+    bar = capsys.readouterr().err
+    assert "\r\x1b[K[========                ]  33 %  100 of 300 things, 100/s, ETA 2s" in bar
+    assert bar.endswith("\r\x1b[K[========================] 100 %  300 of 300 things, 100/s\n")
 
 
 def test_an_error_leaves_the_line_whole(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +75,7 @@ def test_an_error_leaves_the_line_whole(clock: Clock, capsys: pytest.CaptureFixt
         clock.now += 2
         shown.add(3)
         raise OSError
-    assert capsys.readouterr().err == "3 of 9 things, 2/s, 4 s left\n"
+    assert capsys.readouterr().err == "3 of 9 things, 2/s, ETA 4s\n"
 
 
 def test_of_several_processes_the_first_alone_speaks(

@@ -14,6 +14,7 @@ from training.loader.loader import Feed, Loader
 from training.processes.collectives import broadcast_buffers, on_any_rank
 from training.processes.rescue import give_up
 from training.report.average_precision import Ranking
+from training.report.console import Pace
 from training.report.metrics import Sums, Tally, Validation
 from training.state.run_state import Run
 
@@ -51,7 +52,7 @@ def validator(
         if not feeds:
             feeds.append(Feed(loader))
         feed, stream = feeds[0], Stream(run.config.data.fingerprint)
-        begin, wait_s = time.perf_counter(), feed.wait_s
+        begin, wait_s, pace = time.perf_counter(), feed.wait_s, Pace(run.console, batches)
         judged = [_Judged(run, run.eval_model, run.state.model)]
         if run.ema_model is not None and run.state.averages:
             judged.append(_Judged(run, run.ema_model, run.state.averages.model))
@@ -74,8 +75,7 @@ def validator(
                     for one in judged:
                         one.add(*(answer(inputs, labels, batch) if answer else (one.model(inputs), labels)))
                 stream.add(batch)
-                if run.console.live and number % 8 == 0:
-                    run.console.progress(f"validation  batch {number}/{batches}")
+                pace.done(number)
         own, *others = judged
         tally = Validation(own.sums.take(), time.perf_counter() - begin, feed.wait_s - wait_s)
         tally.mean_ap = own.ranking.mean_ap()

@@ -1,9 +1,10 @@
 """What a person sees: one live line for each epoch on a terminal, plain lines otherwise."""
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
-from sources.text import visible
+from sources.text import format_duration, visible
 from training.report.output import put
 
 if TYPE_CHECKING:
@@ -46,6 +47,25 @@ class Console:
             self._dirty = False
 
 
+class Pace:
+    """Tells how far a validation is: about twice a second on a terminal, and once a minute elsewhere."""
+
+    def __init__(self, console: Console, batches: int) -> None:
+        self._console, self._batches = console, batches
+        self._begin = time.monotonic()
+        self._every_s = 0.5 if console.live else 60.0
+        self._due = self._begin + self._every_s
+
+    def done(self, batches: int) -> None:
+        """Take note that so many batches are done."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + self._every_s
+        left_s = (now - self._begin) * (self._batches - batches) / batches
+        self._console.progress(f"validation  batch {batches:,}/{self._batches:,}  ETA {format_duration(left_s)}")
+
+
 def train_line(epoch: tuple[int, int], step: tuple[int, int], tally: "Tally", lr: float, eta_s: float) -> str:
     """The progress line of training, in the words of pytorch/examples' log.
 
@@ -61,14 +81,3 @@ def format_metrics(metrics: "Metrics") -> str:
     """Loss and accuracies in fixed width, and the mean average precision, where there is one."""
     ranked = "" if metrics.mean_ap is None else f"  mAP {metrics.mean_ap:6.2f}"
     return f"loss {metrics.loss:6.4f}  acc@1 {metrics.acc1:6.2f}  acc@5 {metrics.acc5:6.2f}{ranked}"
-
-
-def format_duration(seconds: float) -> str:
-    """As 45s, 3m10s, 2h05m or 3d04h."""
-    seconds = max(0, round(seconds))
-    if seconds < 60:
-        return f"{seconds}s"
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if hours == 0:
-        return f"{minutes}m{seconds % 60:02d}s"
-    return f"{hours}h{minutes % 60:02d}m" if days == 0 else f"{days}d{hours % 24:02d}h"
