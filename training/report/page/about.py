@@ -11,6 +11,9 @@ from training.report.page.recipe import differing, named_in
 from training.report.page.subject import Subject
 from training.run_dir.files import MARK
 
+_OPEN = 8
+"""Rows up to which a table stands in the page and need not be opened."""
+
 
 def recipes(subjects: Sequence[Subject]) -> Iterator[str]:
     """The section about the configuration: of each run against its recipe, or of several against each other."""
@@ -62,7 +65,10 @@ def _against_recipe(subject: Subject) -> Iterator[str]:
         yield f"<p><strong>{text(judged)}</strong>{text(but)}</p>"
     if found:
         rows = [(row.name, _short(row.recipe), _short(row.run), "yes" if row.changes_result else "no") for row in found]
-        yield html.table(("option", against, "this run", "changes the result"), rows, label=f"Beside {against}")
+        shown = html.table(("option", against, "this run", "changes the result"), rows, label=f"Beside {against}")
+        summary = f"{len(rows)} options that are not those of {text(against)}"
+        is_open = " open" if len(rows) <= _OPEN else ""
+        yield f"<details{is_open}><summary>{summary}</summary>{shown}</details>"
     else:
         yield f"<p>All options are those of {text(against)}.</p>"
     values = flatten(with_present_names(record.config))

@@ -106,11 +106,12 @@ def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build(kind: type, values: Mapping[str, Any]) -> Any:
-    """A dataclass of options from nested values, with what it settles by itself."""
-    default = kind()
+    """A dataclass of options from nested values, with what it settles by itself, as Hydra's composition has it."""
     made = {}
     for item in dataclasses.fields(kind):
-        if item.name in values:
-            former, value = getattr(default, item.name), values[item.name]
-            made[item.name] = _build(type(former), value) if dataclasses.is_dataclass(former) else value
+        former = getattr(kind(), item.name)
+        if dataclasses.is_dataclass(former):
+            made[item.name] = _build(type(former), values.get(item.name, {}))
+        else:
+            made[item.name] = values.get(item.name, former)
     return kind(**made)
