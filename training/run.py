@@ -27,11 +27,13 @@ from training.processes.rendezvous import process_group
 from training.processes.rescue import in_words, notes
 from training.processes.world import World, choose_device, read_world
 from training.report.console import AVERAGED, Console, format_metrics
+from training.report.loggers import require_loggers
 from training.report.metrics import Validation
 from training.report.output import put_error
 from training.report.profile import step_profile
 from training.run_dir import checkpoint
 from training.run_dir.directory import Directory, take_directory
+from training.run_dir.files import REPORT
 from training.run_dir.records import RunDirectory, rerun_command
 from training.state.content import describe_content
 from training.state.environment import common_facts
@@ -74,6 +76,7 @@ def _say_error(who: str, sentence: str, exit_code: int = 1) -> int:
 
 def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> int:
     console = Console(enabled=world.is_main)
+    require_loggers(config.log)
     taken_over = settle(config)
     with ExitStack() as stack:
         # 1. The directory, before anything that takes long; nothing in it is replaced before step 4.
@@ -103,7 +106,7 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
             return 0
         # 4. Train, or evaluate alone.
         if directory.lock:
-            records = RunDirectory(config, directory.lock, run.state.step, directory.mirror)
+            records = RunDirectory(config, directory.lock, run.state.step, directory.mirror, console.say)
             run.records = stack.enter_context(records)
         run.records.environment(run.environment, run.state.progress.changes)
         on_main(world, lambda: directory.open_mirror(fresh=path is None))
@@ -167,10 +170,18 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         f"{AVERAGED[run.state.progress.best_weights]}), "
         f"{format_duration(run.state.progress.train_s)} of training\n"
         f"  run directory  {config.run_dir}\n"
-        f"  TensorBoard    tensorboard --logdir {shell_word(config.run_dir)}/tensorboard\n"
+        f"{_shown_by(config)}"
         f"  repeat it      {rerun_command(config)}"
     )
     return 0
+
+
+def _shown_by(config: Config) -> str:
+    """A line for each way to look at the run."""
+    folder = shell_word(config.run_dir)
+    board = f"  TensorBoard    tensorboard --logdir {folder}/tensorboard\n" if config.log.tensorboard else ""
+    has_page = config.log.report and (Path(config.run_dir) / REPORT).exists()
+    return (f"  report         {folder}/{REPORT}\n" if has_page else "") + board
 
 
 def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from: Path | None) -> None:
@@ -253,3 +264,4 @@ def _summarise(run: Run, val_img_per_s: float = 0.0, evaluation: dict[str, Any] 
         **of_averages,
         **({"evaluation": evaluation} if evaluation else {}),
     )
+    run.records.report()

@@ -18,6 +18,7 @@ from scripts import status
 from sources.lease import LOCK_PREFIX
 from tests.conftest import PROJECT, TINY, ForkedTrain, Result, Zygote, make_small_folder
 from tests.support.zygote import Request
+from training.run_dir.run_record import TAIL_BYTES
 
 Train = Callable[..., Result]
 Show = Callable[..., dict[str, dict[str, str]]]
@@ -212,7 +213,7 @@ def test_half_written_and_long_files_are_read(done: Path, show: Show) -> None:
     last = first | {"kind": "val_epoch", "epoch": 1, "step": 6, "acc1": 55.5}
     long = doctored(done, "long", "summary.json", lock=True)
     write_lines(long, [first, *lines, last])
-    assert (long / "metrics.jsonl").stat().st_size > status._TAIL_BYTES
+    assert (long / "metrics.jsonl").stat().st_size > TAIL_BYTES
     cells = show(long)["long"]
     assert (cells["acc@1"], cells["img/s"]) == ("55.50", "7")
 

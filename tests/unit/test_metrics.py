@@ -9,7 +9,7 @@ from torchvision.transforms.functional import normalize, to_tensor
 
 from training.engine.numerics import seed_step
 from training.model.bundle import MEAN, STD, denormalise, normalise
-from training.report.console import format_duration
+from sources.text import format_duration
 from training.report.metrics import Metrics, Sums, Tally
 
 

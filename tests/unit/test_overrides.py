@@ -21,11 +21,11 @@ from sources.text import shell_word, visible
 from tests.conftest import PROJECT
 from training.config.compose import EXPECTED_ERRORS, check, explain, register
 from training.config.data_options import DataConfig
+from training.config.options import flatten
 from training.config.overrides import PATHS, names_of, quote_overrides
 from training.config.schema import Config
 from training.report.console import Console
 from training.run_dir.records import config_yaml, rerun_command
-from training.state.compatibility import flatten
 
 STRINGS = names_of(str, Config)
 

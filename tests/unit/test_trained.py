@@ -16,11 +16,11 @@ from scripts.export.tensors import write_safetensors
 from sources.errors import UserError
 from tests.support.made_runs import CLASSES, make_run
 from tests.unit.test_command_line import composed
+from training.config.options import flatten
 from training.config.schema import Config
 from training.model.bundle import MEAN, STD, Bundle, Preprocessing
 from training.model.provenance import Provenance, changed_options, options_that_decide
 from training.model.trained import RECORD, Trained, open_trained
-from training.state.compatibility import flatten
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -163,6 +163,14 @@ def literal(value: Any) -> Any:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted names."""
+    flat = {}
+    for name, value in tree.items():
+        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat
+
+
 def with_present_names(config: Mapping[Any, Any]) -> dict[Any, Any]:
     """A recorded configuration, nested as in config.yaml, by today's names. What is no dict of options stays."""
     present = {key: dict(part) if isinstance(part, dict) else part for key, part in config.items() if key != OF_JOBS}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.config.data_options import DataConfig
+from training.config.log_options import LogConfig
 from training.config.options import free, group, option, options_of, require, values_of
 from training.config.recorded import check_texts
 from training.config.train_options import TIMM, EvalConfig, ModelConfig, OptimConfig, TrainConfig
@@ -34,6 +35,7 @@ class Config:
     optim: OptimConfig = group(OptimConfig)
     train: TrainConfig = group(TrainConfig)
     eval: EvalConfig = group(EvalConfig)
+    log: LogConfig = group(LogConfig)
 
     def __post_init__(self) -> None:
         # timm, whose import takes a second, knows it of its models, and weights know it that are evaluated.
@@ -45,7 +47,7 @@ class Config:
         check_texts(self)
         for item, value in values_of(self):
             item.check(value)
-        for part in (self.data, self.optim, self.train):
+        for part in (self.data, self.optim, self.train, self.log):
             part.check()
         self._check_labels()
         self.eval.check(self.mode, self.precision, self.data.multilabel)

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.config.options import options_of
+from training.config.options import flatten, options_of
 from training.config.schema import Config
 from training.run_dir.files import is_run_directory, read_object
-from training.state.compatibility import flatten
 
 
 @dataclass(frozen=True)

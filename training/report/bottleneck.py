@@ -1,12 +1,7 @@
 """What an epoch's samples took, and what limited it, in one line."""
 
 from sources.batch import SOURCES, Counts, Latencies
-
-_WAITING = 0.05
-"""A share of the time that is spent waiting for data; below it the model sets the pace."""
-
-_BROKEN = 0.05
-"""A share of the samples that the ETL should have made and did not."""
+from training.report.limits import LIMITS, WAITING, limited_by
 
 
 def data_figures(counts: Counts, latencies: Latencies) -> dict[str, float]:
@@ -29,7 +24,7 @@ def data_sentence(counts: Counts, latencies: Latencies, img_per_s: float, data_w
             parts.append(
                 f"{100 * made / total:.0f} % {what}" + (f" (p50 {p50:.0f} ms, p99 {p99:.0f} ms)" if p50 else "")
             )
-    if counts.etl == 0 and data_wait < _WAITING and not (counts.replaced or counts.retries or counts.odd):
+    if counts.etl == 0 and data_wait < WAITING and not (counts.replaced or counts.retries or counts.odd):
         return ""
     trouble = {"retries": counts.retries, "fallbacks": counts.fallbacks, "replaced": counts.replaced}
     trouble["odd files"] = counts.odd
@@ -38,14 +33,8 @@ def data_sentence(counts: Counts, latencies: Latencies, img_per_s: float, data_w
 
 
 def _limit(counts: Counts, img_per_s: float, data_wait: float) -> str:
-    if data_wait < _WAITING:
-        return f"limited by the model, {img_per_s:,.0f} img/s"
+    limit = limited_by(counts._asdict(), data_wait)
+    if limit == "model":
+        return f"limited by {LIMITS[limit]}, {img_per_s:,.0f} img/s"
     model = img_per_s / max(1e-9, 1 - data_wait)
-    made_here = counts.local - counts.fallbacks
-    if counts.fallbacks > _BROKEN * (counts.etl + counts.local):
-        why = "the ETL failed or was late, so this machine made samples"
-    elif counts.etl > made_here:
-        why = "the ETL's workers or the way to them are busy: more of them, data.workers or data.transform=hybrid"
-    else:
-        why = "this machine's CPUs make the samples: more data.workers, or data.transform=etl"
-    return f"data {img_per_s:,.0f} img/s < model {model:,.0f} img/s: {why}"
+    return f"data {img_per_s:,.0f} img/s < model {model:,.0f} img/s: {LIMITS[limit]}"

@@ -13,12 +13,18 @@ from typing import Any, TypeAlias
 MARK = "# imagenet-ais"
 """What config.yaml begins with, and tells a run directory by."""
 
+REPORT = "report.html"
+"""The page of a run."""
+
+LOGGERS = "loggers.json"
+"""How far other loggers of the run have come."""
+
 OF_EVALUATIONS = ("per_class.csv", "confusion.csv", "predictions.csv", "predictions.parquet")
 """Tables that an evaluation writes beside its summary."""
 
 ENTRIES = (
     *("config.yaml", "environment.json", "metrics.jsonl", "replaced.jsonl", "stream.bin", "summary.json"),
-    *("PREEMPTED", "checkpoints", "tensorboard", "profile", *OF_EVALUATIONS),
+    *("PREEMPTED", "checkpoints", "tensorboard", "profile", REPORT, LOGGERS, "wandb", *OF_EVALUATIONS),
 )
 """All that a run writes into its directory."""
 

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import shlex
-import threading
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-import torchvision
 
 from sources.errors import ConfigError, UserError
 from sources.lease import LOCK_PREFIX, FolderLease
 from sources.substitutes import Substitution
+from sources.text import shell_word
 from training.config.files import load_file
-from training.config.options import literal
+from training.config.options import flatten, literal
 from training.config.schema import Config
 from training.processes.preemption import undisturbed
+from training.report.board import Board, NoBoard
+from training.report.loggers import About, Loggers
 from training.report.metrics import Metrics, Validation
 from training.run_dir import files
 from training.run_dir.plain_yaml import dump
@@ -35,19 +37,26 @@ if TYPE_CHECKING:
 class RunDirectory(AbstractContextManager["RunDirectory"]):
     """Appends metrics, writes the records, and mirrors figures to TensorBoard. Close it when done."""
 
-    def __init__(self, config: Config, lock: FolderLease, step: int = 0, mirror: "Mirror | None" = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        lock: FolderLease,
+        step: int = 0,
+        mirror: "Mirror | None" = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
         """Open ``config.run_dir``, which ``claim`` has approved; resume=never empties it. Raises UserError.
 
         ``step``: how many steps of the run are done; what TensorBoard has of later ones is replaced. ``mirror``: where
-        the directory is mirrored, which must be open before a checkpoint is.
+        the directory is mirrored, which must be open before a checkpoint is. ``say`` tells a person what other loggers
+        fail of.
         """
         self.path = Path(config.run_dir)
         self.checkpoints = self.path / "checkpoints"
         self.lock = lock
         self._mirror = mirror
-        self._board: Any = None
+        self._log, self._say = config.log, say
         self._mixes = config.train.mixes
-        self._purge_step = step + 1 if step else 0
         with _writing(self.path):
             if config.resume == "never":
                 files.remove(self.path, files.ENTRIES)
@@ -58,13 +67,17 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
             _write(self.path / "config.yaml", config_yaml(config))
             self._metrics = _open_lines(self.path / "metrics.jsonl")
             self._stream = files.open_own(self.path / "stream.bin", os.O_RDWR | os.O_CREAT, "r+b")
+        options = flatten(dataclasses.asdict(config))
+        board = self.path / "tensorboard"
+        self._board = Board(board, options, step + 1 if step else 0) if config.log.tensorboard else NoBoard()
+        self._loggers = Loggers(config.log, About(self.id, self.path, options), say)
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self._metrics.close()
         self._stream.close()
-        if self._board is not None:
-            with _writing(self.path / "tensorboard"), undisturbed():
-                self._board.close()
+        self._loggers.close(int(kind is not None))
+        with _writing(self.path / "tensorboard"), undisturbed():
+            self._board.close()
 
     def environment(self, content: dict[str, Any], changes: list[dict[str, Any]]) -> None:
         """Write environment.json: what the run ran on, on which data, and the changes that were allowed on the way."""
@@ -72,7 +85,7 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
         _write(self.path / "environment.json", json.dumps(whole, indent=2) + "\n")
 
     def metric(self, kind: str, epoch: int, step: int, metrics: Metrics, **speed: float) -> None:
-        """Append a line to metrics.jsonl, and the same figures to TensorBoard under ``kind/``."""
+        """Append a line to metrics.jsonl; the same figures go to TensorBoard and other loggers under ``kind/``."""
         values = {"loss": metrics.loss, "acc1": metrics.acc1, "acc5": metrics.acc5, **speed}
         line: dict[str, Any] = {"kind": kind, "epoch": epoch, "step": step, **values}
         if metrics.fingerprint:
@@ -83,8 +96,8 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
         with _writing(self.path / "metrics.jsonl"):
             _write_all(self._metrics, json.dumps(line).encode() + b"\n")
         with _writing(self.path / "tensorboard"), undisturbed():
-            for name, value in values.items():
-                self.board.add_scalar(f"{kind}/{name}", value, step)
+            self._board.scalars(kind, values, step)
+        self._loggers.send(kind, step, values)
 
     def validation(self, epoch: int, step: int, tally: Validation) -> None:
         """The line of a validation."""
@@ -95,7 +108,7 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
     def images(self, tag: str, images: torch.Tensor, step: int) -> None:
         """A grid of images float [n, 3, H, W] in [0, 1], on any device, for TensorBoard."""
         with _writing(self.path / "tensorboard"), undisturbed():
-            self.board.add_image(tag, torchvision.utils.make_grid(images.cpu(), nrow=8), step)
+            self._board.images(tag, images, step)
 
     def stream(self, position: int, codes: torch.Tensor) -> None:
         """Write the codes uint8 [samples, 2] of the samples from ``position`` on, counted from the run's first one."""
@@ -129,6 +142,22 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
         assert name in files.OF_EVALUATIONS
         _write(self.path / name, content)
 
+    def report(self) -> bool:
+        """Write report.html, if it is wanted; whether it is written. What goes wrong is said, and ends nothing."""
+        if not self._log.report:
+            return False
+        from training.report.page import plots, run_page
+
+        try:
+            _write(self.path / files.REPORT, run_page.page([self.path]))
+        except Exception as error:
+            again = f"python -m scripts.report {shell_word(str(self.path))}"
+            self._say(f"warning: {files.REPORT} was not written ({type(error).__name__}: {error}); {again} tries again")
+            return False
+        if "log.report=true" in sys.argv and not plots.has_bokeh():
+            self._say(f"log.report=true: {plots.HOW_TO_INSTALL}")
+        return True
+
     def preempted(self) -> None:
         """Leave the mark of a run that was stopped with its state saved."""
         _write(self.path / "PREEMPTED", f"stopped on request {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n")
@@ -140,23 +169,12 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
         """
         if not self._mirror:
             return
-        if self._board is not None:
-            with _writing(self.path / "tensorboard"), undisturbed():
-                self._board.flush()  # writes what it holds back
+        with _writing(self.path / "tensorboard"), undisturbed():
+            self._board.flush()  # writes what it holds back
         if last:
             self._mirror.finish(position)
         else:
             self._mirror.push(position)
-
-    @property
-    def board(self) -> Any:
-        """TensorBoard's writer, made when first needed, since its import takes seconds."""
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            threading.excepthook = _quiet_about_tensorboard
-            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._purge_step)
-        return self._board
 
 
 class NoRecords:
@@ -169,12 +187,6 @@ class NoRecords:
 
 
 Records: TypeAlias = RunDirectory | NoRecords
-
-
-def _quiet_about_tensorboard(raised: threading.ExceptHookArgs) -> None:
-    """What TensorBoard's thread dies of, the next call to it raises again, and that becomes a sentence."""
-    if type(raised.thread).__module__ != "tensorboard.summary.writer.event_file_writer":
-        threading.__excepthook__(raised)
 
 
 def claim(config: Config) -> None:

@@ -9,7 +9,7 @@ which floats are added, which is worth a line.
 import dataclasses
 from typing import Any, NamedTuple
 
-from training.config.options import Option, options_of
+from training.config.options import Option, flatten, options_of
 from training.config.schema import Config
 from training.config.train_options import TIMM
 from training.state.content import changes_of_content
@@ -100,14 +100,6 @@ def _content_of_the_same_data(side: dict[str, Any], other: dict[str, Any]) -> di
     data, others = (part["environment"].get("data", {}) for part in (side, other))
     content = side["environment"].get("content") or {}
     return {name: part for name, part in content.items() if data.get(name) == others.get(name)}
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with dotted names."""
-    flat = {}
-    for name, value in tree.items():
-        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
-    return flat
 
 
 def _compare(before: dict[str, Any], now: dict[str, Any]) -> list[Difference]:

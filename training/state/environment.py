@@ -26,9 +26,10 @@ from etl.code import code_sha256
 from etl.sample import native, transform
 from etl.spec import AUGMENTS, Key, Spec
 from sources.samples import through_wire
+from training.config.options import flatten
 from training.config.schema import Config
 from training.processes.world import World
-from training.state.compatibility import flatten, uses_timm
+from training.state.compatibility import uses_timm
 
 _JPEG = Path(__file__).with_name("photo.jpeg").read_bytes()
 """A photo of 40 x 31 pixels."""

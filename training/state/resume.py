@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sources.errors import ConfigError, UserError
+from training.config.options import flatten
 from training.config.schema import Config
 from training.model.class_order import order_warning
 from training.model.torchvision_models import names_of_weights
@@ -123,7 +124,7 @@ def _accept_changes(
     now = {"config": dataclasses.asdict(config), "environment": environment}
     of_result, of_rounding = compatibility.changes_of_result(state, now), compatibility.changes_of_rounding(state, now)
     listed = "".join(f"\n  {difference}" for difference in of_result)
-    on_epochs = _on_epochs(config, state, compatibility.flatten(state["config"]))
+    on_epochs = _on_epochs(config, state, flatten(state["config"]))
     falls = any(difference.name == "train.epochs" for difference in of_result)
     listed += f"\n{on_epochs}" if falls and on_epochs else ""
     if of_result and not config.allow_changes:

@@ -1,0 +1,1 @@
+"""One page for a run, or for several side by side."""
