@@ -135,7 +135,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     } ways[] = {{OWN, best_simd()}, {OWN, SCALAR}, {LIBJPEG, best_simd()}, {LIBJPEG, SCALAR}};
     Outcome outcomes[4];
     for (int i = 0; i < 4; i++) {
-        outcomes[i] = make_sample(data, size, &frame, &g, ways[i].decoders, ways[i].simd, made);
+        outcomes[i] = make_sample(data, size, &frame, &g, ways[i].decoders, ways[i].simd, NULL, made);
         REQUIRE(i % 2 == 0 || outcomes[i] == outcomes[i - 1]);
         if (outcomes[i] != DONE) continue;
         if (!expecting) {

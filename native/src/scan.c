@@ -26,7 +26,8 @@ void make_scan(Scan *scan, const Tables *tables, const Entropy *entropy, Simd si
 void start_at(Scan *scan, size_t mcu, const Start *start) {
     scan->bits = bits_from(scan->entropy->bytes, start->position);
     memcpy(scan->prediction, start->prediction, sizeof scan->prediction);
-    scan->segment = scan->interval ? mcu / scan->interval : 0;
+    scan->mcu = mcu;
+    scan->segment = scan->interval ? mcu / scan->interval - scan->entropy->first : 0;
     scan->left = scan->interval ? scan->interval - (uint32_t)(mcu % scan->interval) : 0;
 }
 
@@ -34,10 +35,17 @@ int is_inside(const Scan *scan) {
     return position_of(&scan->bits, scan->entropy->bytes) <= 8 * (uint64_t)scan->entropy->ends[scan->segment];
 }
 
-/* The next segment. Of this one's last byte some bits may be left, but not a whole one: libjpeg may warn of it. */
+/* Of a segment's last byte some bits may be left, but not a whole one: libjpeg may warn of it. */
+static int ends_segment(const Scan *scan) {
+    uint64_t end = scan->entropy->ends[scan->segment];
+    return is_inside(scan) && position_of(&scan->bits, scan->entropy->bytes) + 8 > 8 * end;
+}
+
+int is_at_end(const Scan *scan) { return scan->segment + 1 == scan->entropy->segments && ends_segment(scan); }
+
 static int next_segment(Scan *scan) {
     uint64_t end = scan->entropy->ends[scan->segment];
-    if (!is_inside(scan) || position_of(&scan->bits, scan->entropy->bytes) + 8 <= 8 * end) return 0;
+    if (!ends_segment(scan)) return 0;
     if (++scan->segment == scan->entropy->segments) return 0;
     scan->bits = bits_from(scan->entropy->bytes, 8 * end);
     memset(scan->prediction, 0, sizeof scan->prediction);
@@ -157,13 +165,29 @@ static int run(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
     return scan->simd == AVX2 ? decode_bmi2(scan, count, blocks) : decode_plain(scan, count, blocks);
 }
 
+/* Writes down where the next MCU begins, if the index wants it; answers how many MCUs come before the next one that it wants. */
+static size_t note_start(Scan *scan) {
+    Notes *notes = scan->notes;
+    if (scan->mcu == notes->next) {
+        Start *start = &notes->starts[notes->count++];
+        start->position = position_of(&scan->bits, scan->entropy->bytes);
+        memcpy(start->prediction, scan->prediction, sizeof start->prediction);
+        size_t left = notes->mcus - scan->mcu % notes->mcus; /* of the row */
+        notes->next += notes->step < left ? notes->step : left;
+    }
+    return notes->next - scan->mcu;
+}
+
 /* A segment ends where its MCUs do; the next one begins only when there is an MCU to read. */
 static int run_segments(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
     while (count) {
         if (scan->interval && !scan->left && !next_segment(scan)) return 0;
         size_t some = scan->interval && scan->left < count ? scan->left : count;
+        size_t before = scan->notes ? note_start(scan) : some;
+        if (before < some) some = before;
         if (!run(scan, some, blocks)) return 0;
         scan->left -= scan->interval ? (uint32_t)some : 0;
+        scan->mcu += some;
         count -= some;
         if (blocks) blocks += some * (size_t)scan->blocks;
     }
