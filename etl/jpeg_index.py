@@ -41,8 +41,8 @@ REASONS = ("no baseline JPEG that the decoder takes", "damaged, or ends in an un
 """Why a photo has no entry, in the native module's words."""
 
 _MAGIC = f"imagenet-ais JPEG index {VERSION}\n".encode().ljust(32, b"\0")
-_HEAD = struct.Struct("<32sQQ16x")
-_PLACE = struct.Struct("<QQ")
+_HEAD, _HEAD_BYTES = "<32sQQ16x", 64
+_PLACE, _PLACE_BYTES = "<QQ", 16
 _PROBES = 128
 _FEWEST_PLACES = 1 << 17
 _LENGTH_BITS = 24
@@ -121,7 +121,7 @@ class JpegIndex:
 
     def tally(self) -> Tally:
         """What is in the file now. Raises OSError."""
-        table = np.frombuffer(os.pread(self._file, self._first_entry - _HEAD.size, _HEAD.size), "<u8")
+        table = np.frombuffer(os.pread(self._file, self._first_entry - _HEAD_BYTES, _HEAD_BYTES), "<u8")
         values = table[1::2][table[: len(table) // 2 * 2 : 2] != 0]
         lengths = (values & (1 << _LENGTH_BITS) - 1).astype(np.int64)
         made = lengths < _REFUSED
@@ -147,41 +147,41 @@ class JpegIndex:
                     os.ftruncate(self._file, end)
                 raise
             value = end << _LENGTH_BITS | len(made)
-        _write(self._file, _PLACE.pack(key, value), place)
+        _write(self._file, struct.pack(_PLACE, key, value), place)
         if former:
-            _write(self._file, _HEAD.pack(_MAGIC, self._places, self._head()[1] + 1), 0)
+            _write(self._file, struct.pack(_HEAD, _MAGIC, self._places, self._head()[1] + 1), 0)
 
     def _search(self, key: int) -> tuple[int, int]:
         """(where the key's place is in the file, what it holds): a free one holds 0. (-1, 0) where all are taken."""
-        start = _HEAD.size + key % self._places * _PLACE.size
-        places = os.pread(self._file, _PROBES * _PLACE.size, start).ljust(_PROBES * _PLACE.size, b"\0")
-        for number, (there, value) in enumerate(_PLACE.iter_unpack(places)):
+        start = _HEAD_BYTES + key % self._places * _PLACE_BYTES
+        places = os.pread(self._file, _PROBES * _PLACE_BYTES, start).ljust(_PROBES * _PLACE_BYTES, b"\0")
+        for number, (there, value) in enumerate(struct.iter_unpack(_PLACE, places)):
             if there == key or not there:
-                return start + number * _PLACE.size, value if there else 0
+                return start + number * _PLACE_BYTES, value if there else 0
         return -1, 0
 
     def _begin(self) -> None:
         """Read the file's beginning, or write it."""
         with self._locked():
             wanted = max(2 * self._photos, _FEWEST_PLACES)
-            if not any(os.pread(self._file, _HEAD.size, 0)):
+            if not any(os.pread(self._file, _HEAD_BYTES, 0)):
                 self._start(wanted)
             self._places, _ = self._head()
             if self._places < self._photos * 1.5 and self.is_written:
                 os.ftruncate(self._file, 0)
                 self._start(wanted)
                 self._places = wanted
-            self._first_entry = _HEAD.size + (self._places + _PROBES) * _PLACE.size
+            self._first_entry = _HEAD_BYTES + (self._places + _PROBES) * _PLACE_BYTES
 
     def _start(self, places: int) -> None:
         if not self.is_written:
             raise IndexFileError(f"{self.path} is empty, and cannot be written to")
-        _write(self._file, _HEAD.pack(_MAGIC, places, 0), 0)
+        _write(self._file, struct.pack(_HEAD, _MAGIC, places, 0), 0)
 
     def _head(self) -> tuple[int, int]:
         """(places, entries made anew)."""
-        head = os.pread(self._file, _HEAD.size, 0).ljust(_HEAD.size, b"\0")
-        magic, places, renewed = _HEAD.unpack(head)
+        head = os.pread(self._file, _HEAD_BYTES, 0).ljust(_HEAD_BYTES, b"\0")
+        magic, places, renewed = struct.unpack(_HEAD, head)
         if magic != _MAGIC or not 0 < places < 1 << 40:
             raise IndexFileError(f"{self.path} is no JPEG index that this version knows: remove it")
         return places, renewed

@@ -156,7 +156,7 @@ class DataConfig:
     prefetch: int = free(4, "batches that each worker makes ahead", low=1)
     index: str = free(
         "auto",
-        "imagefolder: auto|off: keep where each JPEG can be entered, so that later epochs decode its crop alone",
+        "auto|off: keep where each JPEG can be entered, so that later epochs decode its crop alone",
         choices=("auto", "off"),
     )
     on_corrupt: str = option(

@@ -122,6 +122,7 @@ def _bucket(config: Config, batch_size: int, world: World, say: Callable[[str], 
     settings = _same(EtlSettings, etl) | {
         "num_workers": etl.num_workers if isinstance(etl.num_workers, int) else auto,
         "dependencies": tuple(etl.dependencies),
+        "index": data.index,
     }
     own = _same(BucketOptions, data, etl, config) | {
         "endpoint_option": "data.endpoint",
