@@ -27,13 +27,14 @@ typedef struct {
 
 typedef struct {
     Tables tables;
-    Entropy entropy;
-    Scan scan;
+    Entropy entropy[2];
+    Scan scan[2]; /* with an index the second one reads the right part of a row */
     Plane planes[3];
     Grid grid;
     int first_mcu, end_mcu; /* of a row, those under the window */
+    int middle_mcu;         /* an even number of them further, where the second scan begins; end_mcu: nowhere */
     int next_row, end_row;  /* the row of MCUs that comes next, and the first that no pixel of the window needs */
-    int16_t blocks[2 * MAX_BLOCKS][BLOCK_SIZE];
+    int16_t blocks[2][2 * MAX_BLOCKS][BLOCK_SIZE]; /* of each scan */
     uint8_t *memory;
     const uint8_t *coded; /* [coded_size] the file from the scan on */
     size_t coded_size;
@@ -89,16 +90,16 @@ static uint8_t *row_of(const Plane *plane, int y) {
     return plane->samples + (size_t)(y / plane->rows % 2 * plane->rows + y % plane->rows) * plane->stride;
 }
 
-/* The samples of two MCUs of row `mcu_row`, the first of them number `mcu` under the window. */
-static int transform_two(Decoder *decoder, int mcu_row, int mcu) {
-    const int16_t(*first)[BLOCK_SIZE] = decoder->blocks, (*second)[BLOCK_SIZE] = first + decoder->scan.blocks;
+/* The samples of two MCUs of row `mcu_row`, the first of them number `mcu` under the window, of the blocks of a scan. */
+static int transform_two(Decoder *decoder, int mcu_row, int mcu, int scan) {
+    const int16_t(*first)[BLOCK_SIZE] = decoder->blocks[scan], (*second)[BLOCK_SIZE] = first + decoder->scan[0].blocks;
     for (int i = 0; i < decoder->tables.components; i++) {
         const Plane *plane = &decoder->planes[i];
         int width = plane->halved_across ? 8 : decoder->grid.mcu_width;
         for (int y = 0; y < plane->rows; y += 8)
             for (int x = 0; x < width; x += 8, first++, second++) {
                 uint8_t *out = row_of(plane, mcu_row * plane->rows + y) + (size_t)(mcu * width + x);
-                if (!inverse_dct(decoder->scan.simd, *first, *second, decoder->tables.component[i].quantization, out,
+                if (!inverse_dct(decoder->scan[0].simd, *first, *second, decoder->tables.component[i].quantization, out,
                                  out + width, plane->stride))
                     return 0;
             }
@@ -116,60 +117,94 @@ static void extend_edges(const Plane *plane, int mcu_row, int columns) {
     }
 }
 
-/* Of row `row` of MCUs in the file: the entry from which the window is read, and the bytes up to the entry behind it. */
+/* Of MCUs of a row in the file: the entry from which they are read, and the bytes up to the entry behind them. */
 typedef struct {
     size_t entry, from, size;
 } Part;
 
-static Part part_of(const Decoder *decoder, int row) {
+static Part part_of(const Decoder *decoder, int row, int first, int end) {
     const Index *index = &decoder->index;
-    size_t before = (size_t)row * index->per_row, entry = before + (size_t)decoder->first_mcu / index->step;
-    size_t behind = before + ((size_t)decoder->end_mcu + index->step - 1) / index->step;
-    size_t from = (size_t)(index->starts[entry].position / 8), end = decoder->coded_size;
-    if (behind < index->count && index->starts[behind].position / 8 + 2 < end) /* of its byte, which may be FF 00 */
-        end = (size_t)(index->starts[behind].position / 8) + 2;
-    return (Part){entry, from, end - from};
+    size_t before = (size_t)row * index->per_row, entry = before + (size_t)first / index->step;
+    size_t behind = before + ((size_t)end + index->step - 1) / index->step;
+    size_t from = (size_t)(index->starts[entry].position / 8), stop = decoder->coded_size;
+    if (behind < index->count && index->starts[behind].position / 8 + 2 < stop) /* of its byte, which may be FF 00 */
+        stop = (size_t)(index->starts[behind].position / 8) + 2;
+    return (Part){entry, from, stop - from};
 }
 
-/* Memory for the largest part. */
+/* Finds where the second scan begins: behind about half of the MCUs, at an entry or one MCU further. */
+static void find_middle(Decoder *decoder) {
+    int first = decoder->first_mcu, end = decoder->end_mcu, step = (int)decoder->index.step;
+    int middle = ((first + end) / 2 + step / 2) / step * step;
+    middle += (middle - first) % 2;
+    decoder->middle_mcu = middle > first && middle < end ? middle : end;
+}
+
+/* Memory for the largest parts. */
 static int make_parts(Decoder *decoder) {
-    size_t interval = decoder->tables.restart_interval, most = 0;
-    for (int row = decoder->next_row; row < decoder->end_row; row++) {
-        size_t size = part_of(decoder, row).size;
-        if (size > most) most = size;
+    size_t interval = decoder->tables.restart_interval, segments = interval ? (size_t)decoder->grid.mcus / interval + 3 : 1;
+    const int bounds[3] = {decoder->first_mcu, decoder->middle_mcu, decoder->end_mcu};
+    for (int i = 0; i < 2 && bounds[i] < decoder->end_mcu; i++) {
+        size_t most = 0;
+        for (int row = decoder->next_row; row < decoder->end_row; row++) {
+            size_t size = part_of(decoder, row, bounds[i], bounds[i + 1]).size;
+            if (size > most) most = size;
+        }
+        if (!make_room(&decoder->entropy[i], most, segments)) return 0;
     }
-    return make_room(&decoder->entropy, most, interval ? (size_t)decoder->grid.mcus / interval + 3 : 1);
+    return 1;
 }
 
-/* Goes to the window's first MCU of row `row`. */
-static int begin_row(Decoder *decoder, int row) {
-    if (!decoder->index.count) return skip_mcus(&decoder->scan, (size_t)decoder->first_mcu);
+/* Lets a scan go to MCU `first` of row `row`, to read up to MCU `end`. */
+static int begin_part(Decoder *decoder, int which, int row, int first, int end) {
     const Index *index = &decoder->index;
-    Part part = part_of(decoder, row);
+    Part part = part_of(decoder, row, first, end);
     Start start = index->starts[part.entry];
     size_t column = part.entry % index->per_row * index->step, interval = decoder->tables.restart_interval;
     size_t mcu = (size_t)row * (size_t)decoder->grid.mcus + column;
     start.position -= 8 * part.from;
     size_t segment = interval ? mcu / interval : 0;
-    if (unstuff_part(&decoder->entropy, decoder->coded + part.from, part.size, segment) != WHOLE) return 0;
-    start_at(&decoder->scan, mcu, &start);
-    return skip_mcus(&decoder->scan, (size_t)decoder->first_mcu - column);
+    if (unstuff_part(&decoder->entropy[which], decoder->coded + part.from, part.size, segment) != WHOLE) return 0;
+    start_at(&decoder->scan[which], mcu, &start);
+    return skip_mcus(&decoder->scan[which], (size_t)first - column);
+}
+
+/* Goes to the window's first MCU of row `row`. */
+static int begin_row(Decoder *decoder, int row) {
+    if (!decoder->index.count) return skip_mcus(&decoder->scan[0], (size_t)decoder->first_mcu);
+    int middle = decoder->middle_mcu, end = decoder->end_mcu;
+    return begin_part(decoder, 0, row, decoder->first_mcu, middle) &&
+           (middle == end || begin_part(decoder, 1, row, middle, end));
 }
 
 /* What is right of the window in the last row that is needed is not read; with an index, in no row. */
 static int end_row(Decoder *decoder) {
-    if (decoder->index.count) return is_inside(&decoder->scan);
-    return decoder->next_row == decoder->end_row || skip_mcus(&decoder->scan, (size_t)(decoder->grid.mcus - decoder->end_mcu));
+    if (decoder->index.count)
+        return is_inside(&decoder->scan[0]) && (decoder->middle_mcu == decoder->end_mcu || is_inside(&decoder->scan[1]));
+    return decoder->next_row == decoder->end_row ||
+           skip_mcus(&decoder->scan[0], (size_t)(decoder->grid.mcus - decoder->end_mcu));
+}
+
+/* The coefficients of up to two MCUs of each scan. */
+static int decode_two(Decoder *decoder, const int left[2]) {
+    Scan *scan = decoder->scan;
+    if (left[0] > 1 && left[1] > 1) return decode_both(&scan[0], &scan[1], 2, decoder->blocks[0], decoder->blocks[1]);
+    for (int i = 0; i < 2; i++)
+        if (left[i] > 0 && !decode_mcus(&scan[i], (size_t)at_most(left[i], 2), decoder->blocks[i])) return 0;
+    return 1;
 }
 
 /* The next row of MCUs. */
 static int decode_mcu_row(Decoder *decoder) {
-    Scan *scan = &decoder->scan;
     int mcus = decoder->end_mcu - decoder->first_mcu, row = decoder->next_row++;
+    int middle = decoder->middle_mcu - decoder->first_mcu, left[2] = {middle, mcus - middle};
     if (!begin_row(decoder, row)) return 0;
-    for (int mcu = 0; mcu < mcus; mcu += 2) {
-        if (!decode_mcus(scan, (size_t)at_most(mcus - mcu, 2), decoder->blocks)) return 0;
-        if (!transform_two(decoder, row, mcu)) return 0;
+    for (int mcu = 0; left[0] > 0 || left[1] > 0; mcu += 2) {
+        if (!decode_two(decoder, left)) return 0;
+        if (left[0] > 0 && !transform_two(decoder, row, mcu, 0)) return 0;
+        if (left[1] > 0 && !transform_two(decoder, row, middle + mcu, 1)) return 0;
+        left[0] -= 2;
+        left[1] -= 2;
     }
     for (int i = 1; i < decoder->tables.components; i++)
         if (decoder->planes[i].halved_across) extend_edges(&decoder->planes[i], row, 8 * mcus);
@@ -200,7 +235,7 @@ static const uint8_t *upsampled(const Plane *plane, Simd simd, int y, int left, 
 
 static Outcome give_rows(Decoder *decoder, const Window *window, const Taker *taker) {
     int left = window->left & ~1, count = window->right - left, height = decoder->planes[0].height;
-    Simd simd = decoder->scan.simd;
+    Simd simd = decoder->scan[0].simd;
     size_t room = (size_t)count + EDGE;
     uint8_t *memory = calloc(4 * ((size_t)at_least(taker->spare, EDGE) + (size_t)count) + ROW_PADDING + 2 * room, 1);
     if (!memory) return NO_MEMORY;
@@ -219,20 +254,23 @@ static Outcome give_rows(Decoder *decoder, const Window *window, const Taker *ta
         taker->take(taker->context, rgbx + 4 * (size_t)(window->left - left));
     }
     free(memory);
-    return sound && is_inside(&decoder->scan) ? DONE : NOT_HANDLED;
+    return sound && is_inside(&decoder->scan[0]) ? DONE : NOT_HANDLED;
 }
 
 /* Finds where the scan is read from: the first MCU, with notes for an index if one is wanted, or with an index, wherever that
  * says. DONE when all is ready for rows. */
 static Outcome open_scan(Decoder *decoder, Simd simd, Indexing *indexing) {
     const Tables *tables = &decoder->tables;
+    decoder->middle_mcu = decoder->end_mcu;
     if (decoder->index.count) {
+        find_middle(decoder);
         if (!make_parts(decoder)) return NO_MEMORY;
-        make_scan(&decoder->scan, tables, &decoder->entropy, simd);
+        for (int i = 0; i < (decoder->middle_mcu < decoder->end_mcu ? 2 : 1); i++)
+            make_scan(&decoder->scan[i], tables, &decoder->entropy[i], simd);
         return DONE;
     }
     if (indexing) indexing->reason = FAULTY_SCAN;
-    switch (unstuff(&decoder->entropy, decoder->coded, decoder->coded_size, segments_of(tables, &decoder->grid))) {
+    switch (unstuff(&decoder->entropy[0], decoder->coded, decoder->coded_size, segments_of(tables, &decoder->grid))) {
         case FAULTY:
             return NOT_HANDLED;
         case OUT_OF_MEMORY:
@@ -240,17 +278,17 @@ static Outcome open_scan(Decoder *decoder, Simd simd, Indexing *indexing) {
         case WHOLE:
             break;
     }
-    make_scan(&decoder->scan, tables, &decoder->entropy, simd);
+    make_scan(&decoder->scan[0], tables, &decoder->entropy[0], simd);
     if (indexing && indexing->step) {
         if (!make_notes(&decoder->notes, &decoder->grid, indexing->step)) return NO_MEMORY;
-        decoder->scan.notes = &decoder->notes;
+        decoder->scan[0].notes = &decoder->notes;
     }
-    return skip_mcus(&decoder->scan, (size_t)decoder->next_row * (size_t)decoder->grid.mcus) ? DONE : NOT_HANDLED;
+    return skip_mcus(&decoder->scan[0], (size_t)decoder->next_row * (size_t)decoder->grid.mcus) ? DONE : NOT_HANDLED;
 }
 
 /* Reads what is left of the scan for an index, which changes nothing of the rows. */
 static Outcome finish_index(Decoder *decoder, const uint8_t *data, size_t size, const Frame *frame, Indexing *indexing) {
-    Scan *scan = &decoder->scan;
+    Scan *scan = &decoder->scan[0];
     if (!skip_mcus(scan, (size_t)decoder->grid.mcus * (size_t)decoder->grid.rows - scan->mcu)) return DONE;
     return write_index(indexing, scan, data, size, frame) ? DONE : NO_MEMORY;
 }
@@ -271,7 +309,7 @@ static Outcome decode(Decoder *decoder, const uint8_t *data, size_t size, const 
     Outcome outcome = open_scan(decoder, simd, indexing);
     if (outcome == DONE && !allocate(decoder)) outcome = NO_MEMORY;
     if (outcome == DONE) outcome = give_rows(decoder, window, taker);
-    if (outcome == DONE && decoder->scan.notes) outcome = finish_index(decoder, data, size, frame, indexing);
+    if (outcome == DONE && decoder->scan[0].notes) outcome = finish_index(decoder, data, size, frame, indexing);
     return outcome;
 }
 
@@ -280,7 +318,7 @@ Outcome decode_window(const uint8_t *data, size_t size, const Frame *frame, cons
     Decoder *decoder = calloc(1, sizeof *decoder);
     if (!decoder) return NO_MEMORY;
     Outcome outcome = decode(decoder, data, size, frame, window, simd, taker, indexing);
-    free_entropy(&decoder->entropy);
+    for (int i = 0; i < 2; i++) free_entropy(&decoder->entropy[i]);
     free(decoder->index.starts);
     free(decoder->notes.starts);
     free(decoder->memory);

@@ -123,10 +123,76 @@ INLINE int decode_block(Bits *bits, const Huffman *dc, const Huffman *ac, int32_
     return end_block(bits, entry, k);
 }
 
+/* One or two codes of a block: answers the next k. */
+INLINE uint32_t decode_step(Bits *bits, const Huffman *ac, uint32_t k, int16_t *block, Entry *entry) {
+    *entry = entry_of(ac, bits->window);
+    k = decode_ac(bits, *entry, k, block);
+    consume(bits, *entry);
+    return k;
+}
+
+/* What is left of a block from coefficient k on, which may be nothing: answers where it ends. */
+INLINE uint32_t finish_block(Bits *bits, const Huffman *ac, uint32_t k, int16_t *block, Entry *entry) {
+    while (k < BLOCK_SIZE) {
+        refill(bits);
+        k = decode_step(bits, ac, k, block, entry);
+        if (k >= BLOCK_SIZE) break;
+        k = decode_step(bits, ac, k, block, entry);
+    }
+    return k;
+}
+
+/* A block of each of two scans: while a step of one waits for its look-up, a step of the other goes on. */
+INLINE int decode_two_blocks(Bits *bits, Bits *others, const Huffman *dc, const Huffman *ac, int32_t *prediction,
+                             int32_t *other_prediction, int16_t *block, int16_t *other_block) {
+    refill(bits);
+    refill(others);
+    if (!decode_dc(bits, dc, prediction) || !decode_dc(others, dc, other_prediction)) return 0;
+    Entry entry, other;
+    uint32_t k = 1, other_k = 1;
+    for (;;) {
+        k = decode_step(bits, ac, k, block, &entry);
+        other_k = decode_step(others, ac, other_k, other_block, &other);
+        if ((k | other_k) >= BLOCK_SIZE) break;
+        refill(bits);
+        refill(others);
+        k = decode_step(bits, ac, k, block, &entry);
+        other_k = decode_step(others, ac, other_k, other_block, &other);
+        if ((k | other_k) >= BLOCK_SIZE) break;
+    }
+    k = finish_block(bits, ac, k, block, &entry);
+    other_k = finish_block(others, ac, other_k, other_block, &other);
+    block[0] = (int16_t)*prediction;
+    other_block[0] = (int16_t)*other_prediction;
+    return end_block(bits, entry, k) && end_block(others, other, other_k);
+}
+
+/* The end of a scan's bytes. */
+static const uint8_t *end_of(const Scan *scan) { return scan->entropy->bytes + scan->entropy->ends[scan->entropy->segments - 1]; }
+
+static int is_wide(int32_t value) { return value > LARGEST_DC_VALUE || value < -LARGEST_DC_VALUE; }
+
+INLINE int run_both(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLOCK_SIZE], int16_t (*other_blocks)[BLOCK_SIZE]) {
+    Bits bits = scan->bits, other_bits = other->bits;
+    const uint8_t *end = end_of(scan), *other_end = end_of(other);
+    int wide = 0;
+    for (; count; count--)
+        for (int i = 0; i < scan->blocks; i++) {
+            int component = scan->component[i];
+            int32_t *one = &scan->prediction[component], *two = &other->prediction[component];
+            if (!decode_two_blocks(&bits, &other_bits, scan->dc[i], scan->ac[i], one, two, *blocks++, *other_blocks++)) return 0;
+            wide |= is_wide(*one) | is_wide(*two);
+            if (bits.at > end + 16 || other_bits.at > other_end + 16) return 0;
+        }
+    scan->bits = bits;
+    other->bits = other_bits;
+    return !wide;
+}
+
 /* `count` MCUs of one segment, to `blocks`, or skipped. */
 INLINE int run_mcus(Scan *scan, size_t count, int skipped, int16_t (*blocks)[BLOCK_SIZE]) {
     Bits bits = scan->bits;
-    const uint8_t *end = scan->entropy->bytes + scan->entropy->ends[scan->entropy->segments - 1];
+    const uint8_t *end = end_of(scan);
     int wide = 0;
     for (; count; count--)
         for (int i = 0; i < scan->blocks; i++) {
@@ -135,7 +201,7 @@ INLINE int run_mcus(Scan *scan, size_t count, int skipped, int16_t (*blocks)[BLO
                 if (!skip_block(&bits, scan->dc[i], scan->ac[i], prediction)) return 0;
             } else {
                 if (!decode_block(&bits, scan->dc[i], scan->ac[i], prediction, *blocks++)) return 0;
-                wide |= *prediction > LARGEST_DC_VALUE || *prediction < -LARGEST_DC_VALUE;
+                wide |= is_wide(*prediction);
             }
             if (bits.at > end + 16) return 0;
         }
@@ -147,6 +213,10 @@ static int skip_plain(Scan *scan, size_t count) { return run_mcus(scan, count, 1
 
 static int decode_plain(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) { return run_mcus(scan, count, 0, blocks); }
 
+static int both_plain(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLOCK_SIZE], int16_t (*other_blocks)[BLOCK_SIZE]) {
+    return run_both(scan, other, count, blocks, other_blocks);
+}
+
 #if defined(__x86_64__) && defined(__GNUC__)
 /* The same with shifts by a variable that take one instruction. */
 __attribute__((target("bmi,bmi2"))) static int skip_bmi2(Scan *scan, size_t count) { return run_mcus(scan, count, 1, NULL); }
@@ -154,9 +224,15 @@ __attribute__((target("bmi,bmi2"))) static int skip_bmi2(Scan *scan, size_t coun
 __attribute__((target("bmi,bmi2"))) static int decode_bmi2(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
     return run_mcus(scan, count, 0, blocks);
 }
+
+__attribute__((target("bmi,bmi2"))) static int both_bmi2(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLOCK_SIZE],
+                                                         int16_t (*other_blocks)[BLOCK_SIZE]) {
+    return run_both(scan, other, count, blocks, other_blocks);
+}
 #else
 #define skip_bmi2 skip_plain
 #define decode_bmi2 decode_plain
+#define both_bmi2 both_plain
 #endif
 
 static int run(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
@@ -197,3 +273,13 @@ static int run_segments(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE])
 int skip_mcus(Scan *scan, size_t count) { return run_segments(scan, count, NULL); }
 
 int decode_mcus(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) { return run_segments(scan, count, blocks); }
+
+int decode_both(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLOCK_SIZE], int16_t (*other_blocks)[BLOCK_SIZE]) {
+    if (scan->interval) return decode_mcus(scan, count, blocks) && decode_mcus(other, count, other_blocks);
+    memset(blocks, 0, count * (size_t)scan->blocks * sizeof *blocks);
+    memset(other_blocks, 0, count * (size_t)scan->blocks * sizeof *other_blocks);
+    scan->mcu += count;
+    other->mcu += count;
+    return scan->simd == AVX2 ? both_bmi2(scan, other, count, blocks, other_blocks)
+                              : both_plain(scan, other, count, blocks, other_blocks);
+}
