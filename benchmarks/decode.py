@@ -11,6 +11,7 @@ bytes are the contract's: those of ``etl.transform`` by Pillow for the same key.
 import io
 import os
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -23,10 +24,12 @@ from benchmarks.peers import BATCH, RESIZE, SIZE, Job, Round, peers, probe
 from benchmarks.results import Row, Table, begin, parser, rows, why
 from etl import Key, Spec, transform
 from etl.crop import horizontal_flip, random_resized_crop_box
+from etl.jpeg_index import JpegIndex, can_use
 from etl.sample import NATIVE_VARIABLE, decode, native, random_words
 
 BASELINE = "torchvision PIL, to float"
 REFERENCE = "etl.transform, Pillow"
+INDEXED = "etl.transform, native, index"
 SPECS = {"train": Spec.train(SIZE), "val": Spec.val(SIZE, RESIZE)}
 TITLES = {"train": "A training sample from a JPEG's bytes", "val": "A validation sample from a JPEG's bytes"}
 
@@ -57,18 +60,32 @@ def torchvision_pil(split: str, to_float: bool) -> Round:
     return lambda jobs: [pipeline(Image.open(io.BytesIO(job.data)).convert("RGB")) for job in jobs]
 
 
-def ours(split: str, variable: str) -> Round:
-    """``etl.transform`` with IMAGENET_AIS_NATIVE=``variable``."""
+def ours(split: str, variable: str, index: JpegIndex | None = None) -> Round:
+    """``etl.transform`` with IMAGENET_AIS_NATIVE=``variable``, and with a JPEG index."""
 
     def run(jobs: Sequence[Job]) -> list[np.ndarray]:
         os.environ[NATIVE_VARIABLE] = variable
-        return [transform(job.data, SPECS[split], Key(0, 0, job.index)) for job in jobs]
+        entries = [index.entry(str(job.index)) if index else None for job in jobs]
+        keys = [Key(0, 0, job.index) for job in jobs]
+        return [
+            transform(job.data, SPECS[split], key, entry=entry)
+            for job, key, entry in zip(jobs, keys, entries, strict=True)
+        ]
 
     return run
 
 
-def table(split: str, paths: Sequence[Path], repeats: int) -> Table:
-    """CPU milliseconds per image of all ways to a sample of ``split``."""
+def index_of(paths: Sequence[Path], folder: str) -> JpegIndex:
+    """The JPEG index of the photos, made ahead, with their numbers as names."""
+    index, module = JpegIndex(f"{folder}/index", len(paths)), native()
+    assert module is not None
+    for number, path in enumerate(paths):
+        index.entry(str(number)).make(module, path.read_bytes())
+    return index
+
+
+def table(split: str, paths: Sequence[Path], repeats: int, folder: str) -> Table:
+    """CPU milliseconds per image of all ways to a sample of ``split``; ``folder``: an empty one, for an index."""
     rounds: dict[str, Round] = {
         BASELINE: torchvision_pil(split, True),
         "torchvision PIL, uint8": torchvision_pil(split, False),
@@ -80,6 +97,11 @@ def table(split: str, paths: Sequence[Path], repeats: int) -> Table:
         failed["etl.transform, native"] = "imagenet_ais_native is not installed"
     else:
         rounds["etl.transform, native"] = ours(split, "1")
+    index = index_of(paths, folder) if can_use(native()) else None
+    if index:
+        rounds[INDEXED] = ours(split, "1", index)
+    else:
+        failed[INDEXED] = "imagenet_ais_native is not installed, or older than the index"
     for name, (package, make) in peers().items():
         try:
             run = make(split == "train")
@@ -107,6 +129,9 @@ def table(split: str, paths: Sequence[Path], repeats: int) -> Table:
         for name in rounds:
             times[name].append(1e3 * cpu_s[name] / len(jobs))
     notes = {name: f"{equal[name]} of {len(jobs)} equal to the contract" for name in rounds} | {BASELINE: "floats"}
+    if index:
+        tally, total = index.tally(), sum(len(job.data) for job in jobs)
+        notes[INDEXED] += f"; {tally.size / len(jobs):,.0f} bytes a photo, {tally.size / total:.2%}"
     if split == "train":
         notes["torchvision PIL, uint8"] = "boxes of its own"
     made = rows(times, notes) + [Row(name, failed=reason) for name, reason in failed.items()]
@@ -122,9 +147,11 @@ def main() -> int:
     result = begin(options)
     if module := native():
         print(f"native: libjpeg-turbo {module.LIBJPEG_TURBO}, {module.SIMD or 'scalar'}")
-    with photo_folder() as root:
+    with photo_folder() as root, tempfile.TemporaryDirectory() as scratch:
         for split, repeats in (("train", options.repeats), ("val", options.val_repeats or options.repeats)):
-            result.add(table(split, sorted((root / split).rglob("*.JPEG"))[: options.images], repeats))
+            folder = Path(scratch, split)
+            folder.mkdir()
+            result.add(table(split, sorted((root / split).rglob("*.JPEG"))[: options.images], repeats, str(folder)))
     return 0
 
 

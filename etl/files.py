@@ -26,6 +26,12 @@ _LONG_NAME, _LONG_PATH = 255, 3072
 _SLASHES = re.compile("/{2,}")
 
 
+class FileBytes(bytes):
+    """The content of a file that knows where that lies."""
+
+    file = ""
+
+
 def query_of(scope: Mapping[str, Any]) -> dict[str, str]:
     """The query of a request for an object. Raises BadRequest where it asks for another object's file, or twice."""
     items = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -103,7 +109,9 @@ def read(path: str, limit: int, wait: bool = True) -> bytes:
         data = bytearray(status.st_size)
         if os.preadv(file, [data], 0, os.RWF_NOWAIT) < len(data):
             raise BlockingIOError
-        return bytes(data)
+        content = FileBytes(data)
+        content.file = path
+        return content
     finally:
         os.close(file)
 

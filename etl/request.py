@@ -24,6 +24,7 @@ import numpy as np
 import PIL
 from PIL import Image, features
 
+from etl.jpeg_index import Entry
 from etl.sample import native, transform
 from etl.spec import POLICY_FIELDS, RECIPES, VERSION, Key, Spec, shown
 
@@ -131,11 +132,11 @@ def parse(etl_args: str, recipe: Literal["train", "val"]) -> Request:
         raise BadRequest(str(error)) from None
 
 
-def answer(data: bytes, request: Request) -> bytes:
-    """The bytes that the request asks for. Raises CorruptSample for data that are no image."""
+def answer(data: bytes, request: Request, entry: Entry | None = None) -> bytes:
+    """The bytes that the request asks for; ``entry`` as in ``transform``. Raises CorruptSample for what is no image."""
     if request.wire == "info":
         return json.dumps(info(), separators=(",", ":")).encode()
-    pixels = transform(data, request.spec, request.key)
+    pixels = transform(data, request.spec, request.key, entry=entry)
     return pixels.tobytes() if request.wire == "raw" else encode_jpeg(pixels, request.quality)
 
 

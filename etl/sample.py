@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from etl.crop import ATTEMPTS, center_crop, horizontal_flip, random_resized_crop_box, resized_shape
+from etl.jpeg_index import Entry, can_use
 from etl.operations import Operation, apply
 from etl.policies import plan, words_needed
 from etl.resize import resize
@@ -47,13 +48,15 @@ class CorruptSample(ValueError):  # noqa: N818  # the name is part of the wire c
     """Bytes that are no image, or an image that cannot be decoded. Takes one string, so that it survives pickling."""
 
 
-def transform(data: bytes, spec: Spec, key: Key | None = None, out: np.ndarray | None = None) -> np.ndarray:
+def transform(
+    data: bytes, spec: Spec, key: Key | None = None, out: np.ndarray | None = None, entry: Entry | None = None
+) -> np.ndarray:
     """Make one sample: uint8, shape [spec.size, spec.size, 3], RGB, C order, writable; in ``out``, if that is given.
 
     ``out`` is of this kind, and holds anything after an error. ``key`` is needed by the train recipe and ignored by the
-    val recipe. Any image that Pillow reads becomes RGB by ``convert("RGB")`` as in torchvision's ImageFolder (no EXIF
-    rotation). Raises CorruptSample for bytes that are no image, ValueError for a train spec without a key and for
-    another ``out``.
+    val recipe. ``entry`` is the photo's in a JPEG index, which changes no pixel. Any image that Pillow reads becomes
+    RGB by ``convert("RGB")`` as in torchvision's ImageFolder (no EXIF rotation). Raises CorruptSample for bytes that
+    are no image, ValueError for a train spec without a key and for another ``out``.
     """
     if spec.recipe == "train" and key is None:
         raise ValueError("the train recipe needs a Key(seed, epoch, index)")
@@ -62,7 +65,7 @@ def transform(data: bytes, spec: Spec, key: Key | None = None, out: np.ndarray |
         raise ValueError(f"out must be uint8 [{spec.size}, {spec.size}, 3] in C order, not {out.dtype} {out.shape}")
     policy = spec.augment, spec.augment_ops, spec.jitter
     words = random_words(key, words_needed(*policy)) if spec.recipe == "train" and key is not None else []
-    if not _transform_natively(data, spec, words, out):
+    if not _transform_natively(data, spec, words, out, entry):
         out[...] = np.asarray(_transform(decode(data), spec, words))
     if spec.is_augmented:
         apply(out, operations(spec, words), native())
@@ -140,11 +143,14 @@ def random_words(key: Key, count: int = _WORDS) -> list[int]:
     return words
 
 
-def _transform_natively(data: bytes, spec: Spec, words: list[int], out: np.ndarray) -> bool:
+def _transform_natively(data: bytes, spec: Spec, words: list[int], out: np.ndarray, entry: Entry | None = None) -> bool:
     """As transform(), or False for what Pillow must do: any file but a plain baseline JPEG without a defect."""
     module = native()
     shape: tuple[int, int] | None = module.size(data) if module is not None else None
+    entry = entry if can_use(module) else None
     if module is None or shape is None:
+        if entry:
+            entry.refuse(data)
         return False
     box, full, window, flip = (0, 0, *shape), (spec.size, spec.size), (0, 0, spec.size, spec.size), False
     if spec.recipe == "train":
@@ -153,5 +159,6 @@ def _transform_natively(data: bytes, spec: Spec, words: list[int], out: np.ndarr
     else:
         full = resized_shape(*shape, spec.resize)
         window = (*center_crop(*full, spec.size), spec.size, spec.size)
-    done: bool = module.resample(data, out, box, full, window, spec.interpolation == "bicubic", flip)
+    geometry = box, full, window, spec.interpolation == "bicubic", flip
+    done: bool = entry.resample(module, data, out, *geometry) if entry else module.resample(data, out, *geometry)
     return done

@@ -10,7 +10,8 @@ disk alone or a large photo, goes to threads. The SDK's application makes everyt
 arrived before it looks at the sockets again. Whatever else AIStore may ask goes to the SDK's application as it is:
 health, pipelines, objects that must be fetched from a target. Websockets are refused: an error would have no answer.
 
-What a request may make a pod read is in ``etl.files``, what it may make it hold in ``etl.limits``.
+What a request may make a pod read is in ``etl.files``, what it may make it hold in ``etl.limits``, and what it keeps of
+photos in ``etl.pod_index``.
 """
 
 import asyncio
@@ -26,8 +27,10 @@ from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import etl
-from etl.files import normal_path, query_of, read, read_cached
+from etl.files import FileBytes, normal_path, query_of, read, read_cached
+from etl.jpeg_index import JpegIndex
 from etl.limits import BODY_S, Limits, Refused, Unread
+from etl.pod_index import open_pod_index
 from etl.protocol import Answer, label_header, take_connections
 from etl.request import BadRequest, answer, parse, proved
 from etl.sample import CorruptSample
@@ -47,9 +50,11 @@ class ImageETL(FastAPIServer):
 
     recipe: Literal["train", "val"]
     app: Any
+    index: JpegIndex | None = None
 
     def __init__(self) -> None:
         super().__init__()
+        self.index = open_pod_index(self.logger.warning)
         self.limits = Limits.of_environment()
         self.held = 0  # bytes of all bodies that have come and are not answered yet
         self.unread = Unread(self.limits.memory_bytes)
@@ -63,7 +68,9 @@ class ImageETL(FastAPIServer):
         request = parse(etl_args, self.recipe)
         self.limits.check(request)
         content = read(data, self.limits.object_bytes) if isinstance(data, str) else data
-        return proved(answer(content, request), request, path, etl_args)
+        file = data if isinstance(data, str) else data.file if isinstance(data, FileBytes) else ""
+        entry = self.index.entry(file) if self.index and file else None
+        return proved(answer(content, request, entry), request, path, etl_args)
 
     def quick(self, source: bytes | str) -> bytes | None:
         """The bytes of a photo of which a sample can be made at once, or None."""

@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import CorruptSample, Key, Spec, decode, transform
+from etl.jpeg_index import Entry
 from etl.request import DEFAULT_QUALITY, encode_jpeg
 from sources.batch import Counts, Filled, Keys
+from sources.disk import shown
 from sources.errors import DataError, ObjectError
 from sources.folder import FolderReader
+from sources.jpeg_index import SplitIndex
 from sources.manifest import Manifest
 from sources.notices import Notices, collect
 from sources.source import Source, Specs
@@ -29,6 +32,7 @@ class SampleDataset(Source):
     wire: str = "raw"
     replace: bool = False
     notices: Notices | None = None
+    index: SplitIndex | None = None
     made_here: bool = field(default=True, init=False)
 
     def __post_init__(self, spec: Spec | Specs) -> None:
@@ -53,15 +57,24 @@ class SampleDataset(Source):
         found = [self._fill(row, *key) for row, key in zip(rows, keys, strict=True)]
         retries = self.reader.retries - retries
         replaced = tuple(substitution for substitution in found if substitution)
+        self._tell_index()
         counts = Counts(local=len(keys), retries=retries, replaced=len(replaced), odd=self._odd)
         return Filled(self.manifest.labels[[key[1] for key in keys]], counts, replaced=replaced)
+
+    def _tell_index(self) -> None:
+        if self.index and self.index.file.problem and self.notices:
+            self.notices.says(
+                f"no more entries are written to the JPEG index {shown(self.index.file.path)}: "
+                f"{self.index.file.problem}. The run goes on, and decodes the other photos from their beginning"
+            )
 
     def _fill(self, row: NDArray[np.uint8], epoch: int, index: int, view: int = 0) -> Substitution | None:
         """Make a sample, or that which is taken in its place, with the key of the first."""
         spec, reason, problem = self.specs.at(epoch), "", ""
         for by in itertools.chain([index], substitutes(self.manifest, index, self.seed)):
             try:
-                make(row, self.reader.read(by), spec, Key(self.seed, epoch, index, view), self.wire)
+                entry = self.index.entry(self.manifest.name(by)) if self.index else None
+                make(row, self.reader.read(by), spec, Key(self.seed, epoch, index, view), self.wire, entry)
             except CorruptSample as error:
                 collect()  # what Pillow has said of this file belongs to no other
                 problem = f"{self.locate(by)} is {error}"
@@ -108,9 +121,9 @@ class SyntheticDataset(Source):
         return Filled(labels, Counts(local=len(keys)))
 
 
-def make(row: NDArray[np.uint8], data: bytes, spec: Spec, key: Key, wire: str) -> None:
-    """Make a sample in ``row`` as it arrives over a wire format; errors as ``transform``."""
-    transform(data, spec, key, row)
+def make(row: NDArray[np.uint8], data: bytes, spec: Spec, key: Key, wire: str, entry: Entry | None = None) -> None:
+    """Make a sample in ``row`` as it arrives over a wire format; ``entry`` and errors as ``transform``."""
+    transform(data, spec, key, row, entry)
     if wire != "raw":
         row[:] = through_wire(row, wire)
 

@@ -236,6 +236,7 @@ class Etls:
         environment = inherited(os.environ) | {
             "DIRECT_PUT": str(etl.message.get("support_direct_put", False)).lower(),
             "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(self._logs),  # its own, as a container has one
         }
         environment |= etl.environment
         environment["AIS_TARGET_URL"] = f"{self._target_url}/v1/etl/_object/{etl.name}/{etl.secret}"

@@ -24,6 +24,7 @@ from requests.exceptions import RequestException
 
 from aistore_data.client.access import server_message
 from etl.code import code_sha256
+from etl.pod_index import INDEX_VARIABLE
 from etl.request import CODE_VARIABLE
 from etl.server import ImageETL, TrainETL, ValETL, ship_by_value
 from sources.errors import ClusterError
@@ -49,6 +50,8 @@ class EtlSettings:
     comm_type: str = "hpush"
     dependencies: tuple[str, ...] = ()
     image: str = ""
+    index: str = "auto"
+    """auto or off: whether pods that are started here keep a JPEG index, which changes no byte."""
 
 
 def ensure(client: Client, name: str, recipe: Recipe, settings: EtlSettings, say: Say) -> tuple[str, bool]:
@@ -193,6 +196,8 @@ def _init(client: Client, name: str, recipe: Recipe, code: str, settings: EtlSet
         CODE_VARIABLE: code,
         "NUM_WORKERS": str(settings.num_workers),
     }
+    if settings.index == "off":
+        options[INDEX_VARIABLE] = "0"
     if settings.image:
         options |= {"image": settings.image, "IMAGENET_AIS_RECIPE": recipe}
     else:  # AIStore's image that runs a class of this Python's version

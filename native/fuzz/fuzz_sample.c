@@ -1,7 +1,8 @@
-/* libFuzzer: any bytes, resized by both decoders, with AVX2 and without it, and by a full decode and a plain resize.
+/* libFuzzer: any bytes, resized by both decoders, with AVX2 and without it, with an index, and by a full decode and a plain resize.
  *
  * It stops on a memory error (AddressSanitizer, UndefinedBehaviorSanitizer), on a difference of a byte, and when a file
- * is answered for that a full decode refuses. The geometry is drawn from a hash of the bytes. */
+ * is answered for that a full decode refuses. The geometry is drawn from a hash of the bytes. An index of the file is used as it is,
+ * damaged, for a damaged file, and damaged with the hashes of a sound one: then the bytes may be any, and memory is all that counts. */
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,8 @@
 #include <jpeglib.h>
 #include <jerror.h>
 
+#include "../src/hash.h"
+#include "../src/index.h"
 #include "../src/markers.h"
 #include "../src/sample.h"
 
@@ -118,6 +121,66 @@ static void resize_all(const uint8_t *photo, const Frame *frame, const Geometry 
     free(rows);
 }
 
+/* A few bytes of data[from, size) are others. */
+static void damage(uint8_t *data, size_t from, size_t size) {
+    for (int i = draw(1, 3); i > 0; i--) data[draw((int)from, (int)size - 1)] ^= (uint8_t)draw(1, 255);
+}
+
+/* The sample with an index; answers whether it was made, and `indexing` then says how the index fitted. */
+static int sample_indexed(const uint8_t *data, size_t size, const Frame *frame, const Geometry *g, const uint8_t *given, size_t length,
+                          Indexing *indexing, uint8_t *made) {
+    uint8_t *exact = malloc(length); /* a read past its end is found */
+    REQUIRE(exact);
+    memcpy(exact, given, length);
+    *indexing = (Indexing){.given = exact, .given_length = length, .fit = BROKEN, .step = (size_t)draw(0, 20)};
+    Outcome outcome = make_sample(data, size, frame, g, OWN, draw(0, 1) ? SCALAR : best_simd(), indexing, made);
+    free(indexing->made);
+    free(exact);
+    return outcome == DONE;
+}
+
+/* Indexes of the file: `expected` is its sample, of `bytes` bytes, as our own decoder makes it, if it `is_done`. */
+static void use_indexes(const uint8_t *data, size_t size, const Frame *frame, const Geometry *g, int is_done, const uint8_t *expected,
+                        size_t bytes) {
+    Indexing making = {.step = (size_t)draw(1, 20)}, found;
+    Indexing aside = {.step = making.step};
+    uint8_t *made = malloc(bytes), *changed = malloc(size);
+    REQUIRE(made && changed);
+    int indexed = make_index(&making, data, size, frame, draw(0, 1) ? SCALAR : best_simd()) == DONE;
+    REQUIRE(indexed == (making.made != NULL));
+    Outcome outcome = make_sample(data, size, frame, g, OWN, best_simd(), &aside, made);
+    REQUIRE((outcome == DONE) == is_done && (!is_done || memcmp(made, expected, bytes) == 0));
+    if (outcome == DONE && indexed)
+        REQUIRE(aside.made && aside.made_length == making.made_length && !memcmp(aside.made, making.made, aside.made_length));
+    free(aside.made);
+    if (indexed) {
+        const size_t check = making.made_length - 8, first = 16; /* of an index, behind what binds it to the file */
+        if (sample_indexed(data, size, frame, g, making.made, making.made_length, &found, made))
+            REQUIRE(found.fit == FITS && is_done && memcmp(made, expected, bytes) == 0);
+        else
+            REQUIRE(!is_done);
+        memcpy(changed, data, size); /* another file, of the same size */
+        damage(changed, 0, size);
+        Frame other;
+        if (memcmp(changed, data, size) && read_frame(changed, size, &other) && other.width == frame->width && other.height == frame->height) {
+            sample_indexed(changed, size, &other, g, making.made, making.made_length, &found, made);
+            REQUIRE(found.fit != FITS);
+        }
+        size_t length = (size_t)draw(0, (int)making.made_length - 1);
+        sample_indexed(data, size, frame, g, making.made, length, &found, made);
+        REQUIRE(found.fit != FITS);
+        damage(making.made, first, check);
+        for (unsigned i = 0; i < 8; i++) making.made[check + i] = (uint8_t)(hash_of(making.made, check) >> 8 * i);
+        sample_indexed(data, size, frame, g, making.made, making.made_length, &found, made);
+        making.made[check] ^= 1;
+        sample_indexed(data, size, frame, g, making.made, making.made_length, &found, made);
+        REQUIRE(found.fit != FITS);
+    }
+    free(making.made);
+    free(changed);
+    free(made);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     Frame frame;
     state = 14695981039346656037u; /* FNV-1a */
@@ -135,7 +198,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     } ways[] = {{OWN, best_simd()}, {OWN, SCALAR}, {LIBJPEG, best_simd()}, {LIBJPEG, SCALAR}};
     Outcome outcomes[4];
     for (int i = 0; i < 4; i++) {
-        outcomes[i] = make_sample(data, size, &frame, &g, ways[i].decoders, ways[i].simd, made);
+        outcomes[i] = make_sample(data, size, &frame, &g, ways[i].decoders, ways[i].simd, NULL, made);
         REQUIRE(i % 2 == 0 || outcomes[i] == outcomes[i - 1]);
         if (outcomes[i] != DONE) continue;
         if (!expecting) {
@@ -147,6 +210,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         }
         REQUIRE(memcmp(made, expected, bytes) == 0);
     }
+    use_indexes(data, size, &frame, &g, outcomes[0] == DONE, expected, bytes);
     free(made);
     free(expected);
     return 0;

@@ -5,16 +5,13 @@
 
 #include "color.h"
 #include "idct.h"
-#include "scan.h"
 #include "tables.h"
 #include "unstuff.h"
 #include "upsample.h"
 
 enum {
-    LONGEST_SIDE = 65500,  /* libjpeg's limit */
-    FEWEST_SAMPLES = 3,    /* in a row of chroma halved across: fewer are not interpolated, neither across nor down */
-    MOST_BLOCKS = 1 << 20, /* of a component: 2047 for each, the largest difference of a DC value, add up to less than 2**31 */
-    EDGE = 64              /* bytes on either side of a row of samples */
+    FEWEST_SAMPLES = 3, /* in a row of chroma halved across: fewer are not interpolated, neither across nor down */
+    EDGE = 64           /* bytes on either side of a row of samples */
 };
 
 /* The samples of one component under the window, of two rows of MCUs: MCU row m lies in half m % 2. */
@@ -30,50 +27,48 @@ typedef struct {
 
 typedef struct {
     Tables tables;
-    Entropy entropy;
-    Scan scan;
+    Entropy entropy[2];
+    Scan scan[2]; /* with an index the second one reads the right part of a row */
     Plane planes[3];
-    int mcu_width, mcu_height;    /* pixels */
-    int mcus, first_mcu, end_mcu; /* of a row, and of them those under the window */
-    int next_row, end_row;        /* the row of MCUs that comes next, and the first that no pixel of the window needs */
-    int16_t blocks[2 * MAX_BLOCKS][BLOCK_SIZE];
+    Grid grid;
+    int first_mcu, end_mcu; /* of a row, those under the window */
+    int middle_mcu;         /* an even number of them further, where the second scan begins; end_mcu: nowhere */
+    int next_row, end_row;  /* the row of MCUs that comes next, and the first that no pixel of the window needs */
+    int16_t blocks[2][2 * MAX_BLOCKS][BLOCK_SIZE]; /* of each scan */
     uint8_t *memory;
+    const uint8_t *coded; /* [coded_size] the file from the scan on */
+    size_t coded_size;
+    Index index; /* of count 0: the scan is read from its first MCU on */
+    Notes notes;
 } Decoder;
 
 static int halved(int length, int halve) { return halve ? (length + 1) / 2 : length; }
-
-static int divided_up(int length, int by) { return (length + by - 1) / by; }
 
 static int at_least(int value, int least) { return value < least ? least : value; }
 
 static int at_most(int value, int most) { return value > most ? most : value; }
 
-/* The MCUs under the window, with those of the chroma samples beside it. 0 for photos that are too large for libjpeg. */
-static int measure(Decoder *decoder, const Frame *frame, const Window *window) {
+/* The MCUs under the window, with those of the chroma samples beside it. */
+static void measure(Decoder *decoder, const Frame *frame, const Window *window) {
     const Tables *tables = &decoder->tables;
+    const Grid *grid = &decoder->grid;
     int width = (int)frame->width, height = (int)frame->height;
-    int across = tables->components == 1 ? 1 : tables->component[0].across;
-    int down = tables->components == 1 ? 1 : tables->component[0].down;
-    if (width > LONGEST_SIDE || height > LONGEST_SIDE) return 0;
-    decoder->mcu_width = 8 * across;
-    decoder->mcu_height = 8 * down;
-    decoder->mcus = divided_up(width, decoder->mcu_width);
+    int across = grid->mcu_width / 8, down = grid->mcu_height / 8;
     int beside = across == 2 ? 2 : 0, above = down == 2 ? 1 : 0; /* pixels whose chroma samples count too */
-    decoder->first_mcu = at_least(window->left - beside, 0) / decoder->mcu_width;
-    decoder->end_mcu = divided_up(at_most(window->right + beside, width), decoder->mcu_width);
-    decoder->next_row = at_least(window->top - above, 0) / decoder->mcu_height;
-    decoder->end_row = divided_up(at_most(window->bottom + above, height), decoder->mcu_height);
+    decoder->first_mcu = at_least(window->left - beside, 0) / grid->mcu_width;
+    decoder->end_mcu = divided_up(at_most(window->right + beside, width), grid->mcu_width);
+    decoder->next_row = at_least(window->top - above, 0) / grid->mcu_height;
+    decoder->end_row = divided_up(at_most(window->bottom + above, height), grid->mcu_height);
     for (int i = 0; i < tables->components; i++) {
         Plane *plane = &decoder->planes[i];
         plane->halved_across = i && across == 2;
         plane->halved_down = i && down == 2;
-        plane->rows = plane->halved_down ? 8 : decoder->mcu_height;
-        plane->first = decoder->first_mcu * (plane->halved_across ? 8 : decoder->mcu_width);
+        plane->rows = plane->halved_down ? 8 : grid->mcu_height;
+        plane->first = decoder->first_mcu * (plane->halved_across ? 8 : grid->mcu_width);
         plane->width = halved(width, plane->halved_across);
         plane->height = halved(height, plane->halved_down);
         plane->repeated = plane->halved_across && plane->width < FEWEST_SAMPLES;
     }
-    return 1;
 }
 
 static int allocate(Decoder *decoder) {
@@ -81,7 +76,7 @@ static int allocate(Decoder *decoder) {
     size_t mcus = (size_t)(decoder->end_mcu - decoder->first_mcu + 1); /* they are decoded by two */
     for (int i = 0; i < decoder->tables.components; i++) {
         Plane *plane = &decoder->planes[i];
-        plane->stride = mcus * (size_t)(plane->halved_across ? 8 : decoder->mcu_width) + 2 * EDGE;
+        plane->stride = mcus * (size_t)(plane->halved_across ? 8 : decoder->grid.mcu_width) + 2 * EDGE;
         sizes[i] = 2 * (size_t)plane->rows * plane->stride;
         all += sizes[i];
     }
@@ -95,16 +90,16 @@ static uint8_t *row_of(const Plane *plane, int y) {
     return plane->samples + (size_t)(y / plane->rows % 2 * plane->rows + y % plane->rows) * plane->stride;
 }
 
-/* The samples of two MCUs of row `mcu_row`, the first of them number `mcu` under the window. */
-static int transform_two(Decoder *decoder, int mcu_row, int mcu) {
-    const int16_t(*first)[BLOCK_SIZE] = decoder->blocks, (*second)[BLOCK_SIZE] = first + decoder->scan.blocks;
+/* The samples of two MCUs of row `mcu_row`, the first of them number `mcu` under the window, of the blocks of a scan. */
+static int transform_two(Decoder *decoder, int mcu_row, int mcu, int scan) {
+    const int16_t(*first)[BLOCK_SIZE] = decoder->blocks[scan], (*second)[BLOCK_SIZE] = first + decoder->scan[0].blocks;
     for (int i = 0; i < decoder->tables.components; i++) {
         const Plane *plane = &decoder->planes[i];
-        int width = plane->halved_across ? 8 : decoder->mcu_width;
+        int width = plane->halved_across ? 8 : decoder->grid.mcu_width;
         for (int y = 0; y < plane->rows; y += 8)
             for (int x = 0; x < width; x += 8, first++, second++) {
                 uint8_t *out = row_of(plane, mcu_row * plane->rows + y) + (size_t)(mcu * width + x);
-                if (!inverse_dct(decoder->scan.simd, *first, *second, decoder->tables.component[i].quantization, out,
+                if (!inverse_dct(decoder->scan[0].simd, *first, *second, decoder->tables.component[i].quantization, out,
                                  out + width, plane->stride))
                     return 0;
             }
@@ -122,18 +117,98 @@ static void extend_edges(const Plane *plane, int mcu_row, int columns) {
     }
 }
 
-/* The next row of MCUs. What is right of the window in the last one that is needed is not read. */
+/* Of MCUs of a row in the file: the entry from which they are read, and the bytes up to the entry behind them. */
+typedef struct {
+    size_t entry, from, size;
+} Part;
+
+static Part part_of(const Decoder *decoder, int row, int first, int end) {
+    const Index *index = &decoder->index;
+    size_t before = (size_t)row * index->per_row, entry = before + (size_t)first / index->step;
+    size_t behind = before + ((size_t)end + index->step - 1) / index->step;
+    size_t from = (size_t)(index->starts[entry].position / 8), stop = decoder->coded_size;
+    if (behind < index->count && index->starts[behind].position / 8 + 2 < stop) /* of its byte, which may be FF 00 */
+        stop = (size_t)(index->starts[behind].position / 8) + 2;
+    return (Part){entry, from, stop - from};
+}
+
+/* Finds where the second scan begins: behind about half of the MCUs, at an entry or one MCU further. */
+static void find_middle(Decoder *decoder) {
+    int first = decoder->first_mcu, end = decoder->end_mcu, step = (int)decoder->index.step;
+    int middle = ((first + end) / 2 + step / 2) / step * step;
+    middle += (middle - first) % 2;
+    decoder->middle_mcu = middle > first && middle < end ? middle : end;
+}
+
+/* Memory for the largest parts. */
+static int make_parts(Decoder *decoder) {
+    size_t interval = decoder->tables.restart_interval, segments = interval ? (size_t)decoder->grid.mcus / interval + 3 : 1;
+    const int bounds[3] = {decoder->first_mcu, decoder->middle_mcu, decoder->end_mcu};
+    for (int i = 0; i < 2 && bounds[i] < decoder->end_mcu; i++) {
+        size_t most = 0;
+        for (int row = decoder->next_row; row < decoder->end_row; row++) {
+            size_t size = part_of(decoder, row, bounds[i], bounds[i + 1]).size;
+            if (size > most) most = size;
+        }
+        if (!make_room(&decoder->entropy[i], most, segments)) return 0;
+    }
+    return 1;
+}
+
+/* Lets a scan go to MCU `first` of row `row`, to read up to MCU `end`. */
+static int begin_part(Decoder *decoder, int which, int row, int first, int end) {
+    const Index *index = &decoder->index;
+    Part part = part_of(decoder, row, first, end);
+    Start start = index->starts[part.entry];
+    size_t column = part.entry % index->per_row * index->step, interval = decoder->tables.restart_interval;
+    size_t mcu = (size_t)row * (size_t)decoder->grid.mcus + column;
+    start.position -= 8 * part.from;
+    size_t segment = interval ? mcu / interval : 0;
+    if (unstuff_part(&decoder->entropy[which], decoder->coded + part.from, part.size, segment) != WHOLE) return 0;
+    start_at(&decoder->scan[which], mcu, &start);
+    return skip_mcus(&decoder->scan[which], (size_t)first - column);
+}
+
+/* Goes to the window's first MCU of row `row`. */
+static int begin_row(Decoder *decoder, int row) {
+    if (!decoder->index.count) return skip_mcus(&decoder->scan[0], (size_t)decoder->first_mcu);
+    int middle = decoder->middle_mcu, end = decoder->end_mcu;
+    return begin_part(decoder, 0, row, decoder->first_mcu, middle) &&
+           (middle == end || begin_part(decoder, 1, row, middle, end));
+}
+
+/* What is right of the window in the last row that is needed is not read; with an index, in no row. */
+static int end_row(Decoder *decoder) {
+    if (decoder->index.count)
+        return is_inside(&decoder->scan[0]) && (decoder->middle_mcu == decoder->end_mcu || is_inside(&decoder->scan[1]));
+    return decoder->next_row == decoder->end_row ||
+           skip_mcus(&decoder->scan[0], (size_t)(decoder->grid.mcus - decoder->end_mcu));
+}
+
+/* The coefficients of up to two MCUs of each scan. */
+static int decode_two(Decoder *decoder, const int left[2]) {
+    Scan *scan = decoder->scan;
+    if (left[0] > 1 && left[1] > 1) return decode_both(&scan[0], &scan[1], 2, decoder->blocks[0], decoder->blocks[1]);
+    for (int i = 0; i < 2; i++)
+        if (left[i] > 0 && !decode_mcus(&scan[i], (size_t)at_most(left[i], 2), decoder->blocks[i])) return 0;
+    return 1;
+}
+
+/* The next row of MCUs. */
 static int decode_mcu_row(Decoder *decoder) {
-    Scan *scan = &decoder->scan;
     int mcus = decoder->end_mcu - decoder->first_mcu, row = decoder->next_row++;
-    if (!skip_mcus(scan, (size_t)decoder->first_mcu)) return 0;
-    for (int mcu = 0; mcu < mcus; mcu += 2) {
-        if (!decode_mcus(scan, (size_t)at_most(mcus - mcu, 2), decoder->blocks)) return 0;
-        if (!transform_two(decoder, row, mcu)) return 0;
+    int middle = decoder->middle_mcu - decoder->first_mcu, left[2] = {middle, mcus - middle};
+    if (!begin_row(decoder, row)) return 0;
+    for (int mcu = 0; left[0] > 0 || left[1] > 0; mcu += 2) {
+        if (!decode_two(decoder, left)) return 0;
+        if (left[0] > 0 && !transform_two(decoder, row, mcu, 0)) return 0;
+        if (left[1] > 0 && !transform_two(decoder, row, middle + mcu, 1)) return 0;
+        left[0] -= 2;
+        left[1] -= 2;
     }
     for (int i = 1; i < decoder->tables.components; i++)
         if (decoder->planes[i].halved_across) extend_edges(&decoder->planes[i], row, 8 * mcus);
-    return decoder->next_row == decoder->end_row || skip_mcus(scan, (size_t)(decoder->mcus - decoder->end_mcu));
+    return end_row(decoder);
 }
 
 /* The chroma row of pixel row y beside row y / 2: the one above for the upper of its two pixel rows, and the one below. */
@@ -160,7 +235,7 @@ static const uint8_t *upsampled(const Plane *plane, Simd simd, int y, int left, 
 
 static Outcome give_rows(Decoder *decoder, const Window *window, const Taker *taker) {
     int left = window->left & ~1, count = window->right - left, height = decoder->planes[0].height;
-    Simd simd = decoder->scan.simd;
+    Simd simd = decoder->scan[0].simd;
     size_t room = (size_t)count + EDGE;
     uint8_t *memory = calloc(4 * ((size_t)at_least(taker->spare, EDGE) + (size_t)count) + ROW_PADDING + 2 * room, 1);
     if (!memory) return NO_MEMORY;
@@ -168,8 +243,8 @@ static Outcome give_rows(Decoder *decoder, const Window *window, const Taker *ta
     int sound = 1;
     for (int y = window->top; y < window->bottom && sound; y++) {
         const Plane *planes = decoder->planes;
-        int last = decoder->mcu_height == 16 ? at_most(y + 1, height - 1) : y; /* row of pixels whose samples count */
-        while (sound && decoder->next_row <= last / decoder->mcu_height) sound = decode_mcu_row(decoder);
+        int last = decoder->grid.mcu_height == 16 ? at_most(y + 1, height - 1) : y; /* row of pixels whose samples count */
+        while (sound && decoder->next_row <= last / decoder->grid.mcu_height) sound = decode_mcu_row(decoder);
         const uint8_t *luma = upsampled(&planes[0], simd, y, left, count, NULL);
         if (decoder->tables.components == 1)
             grey_to_rgbx(luma, count, rgbx);
@@ -179,17 +254,23 @@ static Outcome give_rows(Decoder *decoder, const Window *window, const Taker *ta
         taker->take(taker->context, rgbx + 4 * (size_t)(window->left - left));
     }
     free(memory);
-    return sound && is_inside(&decoder->scan) ? DONE : NOT_HANDLED;
+    return sound && is_inside(&decoder->scan[0]) ? DONE : NOT_HANDLED;
 }
 
-static Outcome decode(Decoder *decoder, const uint8_t *data, size_t size, const Frame *frame, const Window *window,
-                      Simd simd, const Taker *taker) {
-    if (!read_tables(&decoder->tables, data, frame->scan) || !measure(decoder, frame, window)) return NOT_HANDLED;
-    size_t interval = decoder->tables.restart_interval;
-    size_t mcus = (size_t)decoder->mcus * (size_t)divided_up((int)frame->height, decoder->mcu_height);
-    if (mcus * (size_t)(decoder->mcu_width * decoder->mcu_height / BLOCK_SIZE) > MOST_BLOCKS) return NOT_HANDLED;
-    size_t segments = interval ? (mcus + interval - 1) / interval : 1;
-    switch (unstuff(&decoder->entropy, data + frame->scan, size - frame->scan, segments)) {
+/* Finds where the scan is read from: the first MCU, with notes for an index if one is wanted, or with an index, wherever that
+ * says. DONE when all is ready for rows. */
+static Outcome open_scan(Decoder *decoder, Simd simd, Indexing *indexing) {
+    const Tables *tables = &decoder->tables;
+    decoder->middle_mcu = decoder->end_mcu;
+    if (decoder->index.count) {
+        find_middle(decoder);
+        if (!make_parts(decoder)) return NO_MEMORY;
+        for (int i = 0; i < (decoder->middle_mcu < decoder->end_mcu ? 2 : 1); i++)
+            make_scan(&decoder->scan[i], tables, &decoder->entropy[i], simd);
+        return DONE;
+    }
+    if (indexing) indexing->reason = FAULTY_SCAN;
+    switch (unstuff(&decoder->entropy[0], decoder->coded, decoder->coded_size, segments_of(tables, &decoder->grid))) {
         case FAULTY:
             return NOT_HANDLED;
         case OUT_OF_MEMORY:
@@ -197,18 +278,49 @@ static Outcome decode(Decoder *decoder, const uint8_t *data, size_t size, const 
         case WHOLE:
             break;
     }
-    if (!allocate(decoder)) return NO_MEMORY;
-    make_scan(&decoder->scan, &decoder->tables, &decoder->entropy, simd);
-    if (!skip_mcus(&decoder->scan, (size_t)decoder->next_row * (size_t)decoder->mcus)) return NOT_HANDLED;
-    return give_rows(decoder, window, taker);
+    make_scan(&decoder->scan[0], tables, &decoder->entropy[0], simd);
+    if (indexing && indexing->step) {
+        if (!make_notes(&decoder->notes, &decoder->grid, indexing->step)) return NO_MEMORY;
+        decoder->scan[0].notes = &decoder->notes;
+    }
+    return skip_mcus(&decoder->scan[0], (size_t)decoder->next_row * (size_t)decoder->grid.mcus) ? DONE : NOT_HANDLED;
+}
+
+/* Reads what is left of the scan for an index, which changes nothing of the rows. */
+static Outcome finish_index(Decoder *decoder, const uint8_t *data, size_t size, const Frame *frame, Indexing *indexing) {
+    Scan *scan = &decoder->scan[0];
+    if (!skip_mcus(scan, (size_t)decoder->grid.mcus * (size_t)decoder->grid.rows - scan->mcu)) return DONE;
+    return write_index(indexing, scan, data, size, frame) ? DONE : NO_MEMORY;
+}
+
+static Outcome decode(Decoder *decoder, const uint8_t *data, size_t size, const Frame *frame, const Window *window,
+                      Simd simd, const Taker *taker, Indexing *indexing) {
+    if (indexing) indexing->reason = OTHER_KIND;
+    if (!read_tables(&decoder->tables, data, frame->scan) || !make_grid(&decoder->grid, &decoder->tables, frame))
+        return NOT_HANDLED;
+    measure(decoder, frame, window);
+    decoder->coded = data + frame->scan;
+    decoder->coded_size = size - frame->scan;
+    if (indexing && indexing->given) {
+        indexing->fit =
+            read_index(&decoder->index, indexing->given, indexing->given_length, data, size, frame, &decoder->grid);
+        if (indexing->fit != FITS) decoder->index = (Index){0};
+    }
+    Outcome outcome = open_scan(decoder, simd, indexing);
+    if (outcome == DONE && !allocate(decoder)) outcome = NO_MEMORY;
+    if (outcome == DONE) outcome = give_rows(decoder, window, taker);
+    if (outcome == DONE && decoder->scan[0].notes) outcome = finish_index(decoder, data, size, frame, indexing);
+    return outcome;
 }
 
 Outcome decode_window(const uint8_t *data, size_t size, const Frame *frame, const Window *window, Simd simd,
-                      const Taker *taker) {
+                      const Taker *taker, Indexing *indexing) {
     Decoder *decoder = calloc(1, sizeof *decoder);
     if (!decoder) return NO_MEMORY;
-    Outcome outcome = decode(decoder, data, size, frame, window, simd, taker);
-    free_entropy(&decoder->entropy);
+    Outcome outcome = decode(decoder, data, size, frame, window, simd, taker, indexing);
+    for (int i = 0; i < 2; i++) free_entropy(&decoder->entropy[i]);
+    free(decoder->index.starts);
+    free(decoder->notes.starts);
     free(decoder->memory);
     free(decoder);
     return outcome;

@@ -1,12 +1,10 @@
 /* The Python module. Stable ABI of Python 3.11; works without the GIL while it computes. */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
-#include <Python.h>
+#include "module.h"
 
 #include "augment_module.h"
+#include "index_module.h"
 #include "libjpeg.h"
 #include "markers.h"
-#include "sample.h"
 
 #define SAMPLE_VERSION 1 /* VERSION of etl/spec.py: the definition of the pixels */
 #define REVISION 2 /* of the answers: raised where an older module's were not Pillow's; etl/sample.py asks for the newest */
@@ -42,7 +40,7 @@ PyDoc_STRVAR(resample_doc,
 
 static int fits(int start, int length, int whole) { return start >= 0 && length > 0 && length <= whole - start; }
 
-static int check(const Geometry *g, const Frame *frame, Py_ssize_t out_bytes) {
+int check_geometry(const Geometry *g, const Frame *frame, Py_ssize_t out_bytes) {
     if (g->out_width > LONGEST || g->out_height > LONGEST)
         PyErr_SetString(PyExc_ValueError, "window may have " DECIMAL(LONGEST) " pixels on a side");
     else if (!fits(g->left, g->width, (int)frame->width) || !fits(g->top, g->height, (int)frame->height))
@@ -70,10 +68,10 @@ static PyObject *resample(PyObject *module, PyObject *args) {
         return NULL;
     g.filter = bicubic ? BICUBIC : BILINEAR;
     Outcome outcome = NOT_HANDLED;
-    if (read_frame(data.buf, (size_t)data.len, &frame) && check(&g, &frame, out.len)) {
+    if (read_frame(data.buf, (size_t)data.len, &frame) && check_geometry(&g, &frame, out.len)) {
         Py_BEGIN_ALLOW_THREADS;
         outcome = make_sample(data.buf, (size_t)data.len, &frame, &g, (Decoders)decoders, scalar ? SCALAR : best_simd(),
-                              out.buf);
+                              NULL, out.buf);
         Py_END_ALLOW_THREADS;
     }
     PyBuffer_Release(&data);
@@ -88,7 +86,8 @@ static PyMethodDef methods[] = {{"size", size, METH_O, size_doc},
                                 {NULL, NULL, 0, NULL}};
 
 static int add_constants(PyObject *module) {
-    return add_augment(module) || PyModule_AddIntConstant(module, "SAMPLE_VERSION", SAMPLE_VERSION) ||
+    return add_augment(module) || add_index(module) ||
+           PyModule_AddIntConstant(module, "SAMPLE_VERSION", SAMPLE_VERSION) ||
            PyModule_AddIntConstant(module, "REVISION", REVISION) ||
            PyModule_AddStringConstant(module, "SIMD", best_simd() == AVX2 ? "avx2" : "") ||
            PyModule_AddStringConstant(module, "LIBJPEG_TURBO", libjpeg_version()) ||

@@ -47,7 +47,7 @@ static void move_axis(Axis *axis, int by) {
 }
 
 static Outcome decode(Passes *passes, const uint8_t *data, size_t size, const Frame *frame, const Geometry *geometry,
-                      Decoders decoders) {
+                      Decoders decoders, Indexing *indexing) {
     Window window;
     find_inputs(&passes->across, &window.left, &window.right);
     find_inputs(&passes->down, &window.top, &window.bottom);
@@ -60,16 +60,17 @@ static Outcome decode(Passes *passes, const uint8_t *data, size_t size, const Fr
     if (!make_horizontal(&passes->horizontal, &passes->across, passes->simd) || !passes->ring || !passes->taps)
         return NO_MEMORY;
     Taker taker = {take_row, passes, passes->across.taps};
-    if (decoders == BOTH && passes->simd == SCALAR && *libjpeg_version()) decoders = LIBJPEG; /* it has SSE2, NEON … */
+    if (decoders == BOTH && passes->simd == SCALAR && !indexing && *libjpeg_version())
+        decoders = LIBJPEG; /* it has SSE2, NEON … */
     Outcome outcome = NOT_HANDLED;
-    if (decoders & OWN) outcome = decode_window(data, size, frame, &window, passes->simd, &taker);
+    if (decoders & OWN) outcome = decode_window(data, size, frame, &window, passes->simd, &taker, indexing);
     if (outcome != NOT_HANDLED || !(decoders & LIBJPEG)) return outcome;
     passes->y = passes->done = 0;
     return decode_window_libjpeg(data, size, frame, &window, &taker);
 }
 
 Outcome make_sample(const uint8_t *data, size_t size, const Frame *frame, const Geometry *geometry, Decoders decoders,
-                    Simd simd, uint8_t *out) {
+                    Simd simd, Indexing *indexing, uint8_t *out) {
     Passes *passes = calloc(1, sizeof *passes);
     if (!passes) return NO_MEMORY;
     Outcome outcome = NO_MEMORY;
@@ -81,7 +82,7 @@ Outcome make_sample(const uint8_t *data, size_t size, const Frame *frame, const 
                   geometry->filter, geometry->flip) &&
         make_axis(&passes->down, geometry->height, geometry->full_height, geometry->out_top, geometry->out_height,
                   geometry->filter, 0))
-        outcome = decode(passes, data, size, frame, geometry, decoders);
+        outcome = decode(passes, data, size, frame, geometry, decoders, indexing);
     free_axis(&passes->across);
     free_axis(&passes->down);
     free_horizontal(&passes->horizontal);

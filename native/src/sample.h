@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "filter.h"
+#include "index.h"
 #include "resize.h"
 #include "rows.h"
 
@@ -23,8 +24,9 @@ typedef struct {
 typedef enum { OWN = 1, LIBJPEG = 2, BOTH = OWN | LIBJPEG } Decoders;
 
 /* Fills out, uint8 [out_height, out_width, 3]; it may hold anything where the outcome is not DONE. `frame` is what
- * read_frame() answered, and the geometry fits it. Takes no lock and has no state: calls may run at the same time. */
+ * read_frame() answered, and the geometry fits it. Takes no lock and has no state: calls may run at the same time.
+ * `indexing` is of index.h, or NULL. */
 Outcome make_sample(const uint8_t *data, size_t size, const Frame *frame, const Geometry *geometry, Decoders decoders,
-                    Simd simd, uint8_t *out);
+                    Simd simd, Indexing *indexing, uint8_t *out);
 
 #endif

@@ -26,7 +26,8 @@ void make_scan(Scan *scan, const Tables *tables, const Entropy *entropy, Simd si
 void start_at(Scan *scan, size_t mcu, const Start *start) {
     scan->bits = bits_from(scan->entropy->bytes, start->position);
     memcpy(scan->prediction, start->prediction, sizeof scan->prediction);
-    scan->segment = scan->interval ? mcu / scan->interval : 0;
+    scan->mcu = mcu;
+    scan->segment = scan->interval ? mcu / scan->interval - scan->entropy->first : 0;
     scan->left = scan->interval ? scan->interval - (uint32_t)(mcu % scan->interval) : 0;
 }
 
@@ -34,10 +35,17 @@ int is_inside(const Scan *scan) {
     return position_of(&scan->bits, scan->entropy->bytes) <= 8 * (uint64_t)scan->entropy->ends[scan->segment];
 }
 
-/* The next segment. Of this one's last byte some bits may be left, but not a whole one: libjpeg may warn of it. */
+/* Of a segment's last byte some bits may be left, but not a whole one: libjpeg may warn of it. */
+static int ends_segment(const Scan *scan) {
+    uint64_t end = scan->entropy->ends[scan->segment];
+    return is_inside(scan) && position_of(&scan->bits, scan->entropy->bytes) + 8 > 8 * end;
+}
+
+int is_at_end(const Scan *scan) { return scan->segment + 1 == scan->entropy->segments && ends_segment(scan); }
+
 static int next_segment(Scan *scan) {
     uint64_t end = scan->entropy->ends[scan->segment];
-    if (!is_inside(scan) || position_of(&scan->bits, scan->entropy->bytes) + 8 <= 8 * end) return 0;
+    if (!ends_segment(scan)) return 0;
     if (++scan->segment == scan->entropy->segments) return 0;
     scan->bits = bits_from(scan->entropy->bytes, 8 * end);
     memset(scan->prediction, 0, sizeof scan->prediction);
@@ -115,10 +123,76 @@ INLINE int decode_block(Bits *bits, const Huffman *dc, const Huffman *ac, int32_
     return end_block(bits, entry, k);
 }
 
+/* One or two codes of a block: answers the next k. */
+INLINE uint32_t decode_step(Bits *bits, const Huffman *ac, uint32_t k, int16_t *block, Entry *entry) {
+    *entry = entry_of(ac, bits->window);
+    k = decode_ac(bits, *entry, k, block);
+    consume(bits, *entry);
+    return k;
+}
+
+/* What is left of a block from coefficient k on, which may be nothing: answers where it ends. */
+INLINE uint32_t finish_block(Bits *bits, const Huffman *ac, uint32_t k, int16_t *block, Entry *entry) {
+    while (k < BLOCK_SIZE) {
+        refill(bits);
+        k = decode_step(bits, ac, k, block, entry);
+        if (k >= BLOCK_SIZE) break;
+        k = decode_step(bits, ac, k, block, entry);
+    }
+    return k;
+}
+
+/* A block of each of two scans: while a step of one waits for its look-up, a step of the other goes on. */
+INLINE int decode_two_blocks(Bits *bits, Bits *others, const Huffman *dc, const Huffman *ac, int32_t *prediction,
+                             int32_t *other_prediction, int16_t *block, int16_t *other_block) {
+    refill(bits);
+    refill(others);
+    if (!decode_dc(bits, dc, prediction) || !decode_dc(others, dc, other_prediction)) return 0;
+    Entry entry, other;
+    uint32_t k = 1, other_k = 1;
+    for (;;) {
+        k = decode_step(bits, ac, k, block, &entry);
+        other_k = decode_step(others, ac, other_k, other_block, &other);
+        if ((k | other_k) >= BLOCK_SIZE) break;
+        refill(bits);
+        refill(others);
+        k = decode_step(bits, ac, k, block, &entry);
+        other_k = decode_step(others, ac, other_k, other_block, &other);
+        if ((k | other_k) >= BLOCK_SIZE) break;
+    }
+    k = finish_block(bits, ac, k, block, &entry);
+    other_k = finish_block(others, ac, other_k, other_block, &other);
+    block[0] = (int16_t)*prediction;
+    other_block[0] = (int16_t)*other_prediction;
+    return end_block(bits, entry, k) && end_block(others, other, other_k);
+}
+
+/* The end of a scan's bytes. */
+static const uint8_t *end_of(const Scan *scan) { return scan->entropy->bytes + scan->entropy->ends[scan->entropy->segments - 1]; }
+
+static int is_wide(int32_t value) { return value > LARGEST_DC_VALUE || value < -LARGEST_DC_VALUE; }
+
+INLINE int run_both(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLOCK_SIZE], int16_t (*other_blocks)[BLOCK_SIZE]) {
+    Bits bits = scan->bits, other_bits = other->bits;
+    const uint8_t *end = end_of(scan), *other_end = end_of(other);
+    int wide = 0;
+    for (; count; count--)
+        for (int i = 0; i < scan->blocks; i++) {
+            int component = scan->component[i];
+            int32_t *one = &scan->prediction[component], *two = &other->prediction[component];
+            if (!decode_two_blocks(&bits, &other_bits, scan->dc[i], scan->ac[i], one, two, *blocks++, *other_blocks++)) return 0;
+            wide |= is_wide(*one) | is_wide(*two);
+            if (bits.at > end + 16 || other_bits.at > other_end + 16) return 0;
+        }
+    scan->bits = bits;
+    other->bits = other_bits;
+    return !wide;
+}
+
 /* `count` MCUs of one segment, to `blocks`, or skipped. */
 INLINE int run_mcus(Scan *scan, size_t count, int skipped, int16_t (*blocks)[BLOCK_SIZE]) {
     Bits bits = scan->bits;
-    const uint8_t *end = scan->entropy->bytes + scan->entropy->ends[scan->entropy->segments - 1];
+    const uint8_t *end = end_of(scan);
     int wide = 0;
     for (; count; count--)
         for (int i = 0; i < scan->blocks; i++) {
@@ -127,7 +201,7 @@ INLINE int run_mcus(Scan *scan, size_t count, int skipped, int16_t (*blocks)[BLO
                 if (!skip_block(&bits, scan->dc[i], scan->ac[i], prediction)) return 0;
             } else {
                 if (!decode_block(&bits, scan->dc[i], scan->ac[i], prediction, *blocks++)) return 0;
-                wide |= *prediction > LARGEST_DC_VALUE || *prediction < -LARGEST_DC_VALUE;
+                wide |= is_wide(*prediction);
             }
             if (bits.at > end + 16) return 0;
         }
@@ -139,6 +213,10 @@ static int skip_plain(Scan *scan, size_t count) { return run_mcus(scan, count, 1
 
 static int decode_plain(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) { return run_mcus(scan, count, 0, blocks); }
 
+static int both_plain(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLOCK_SIZE], int16_t (*other_blocks)[BLOCK_SIZE]) {
+    return run_both(scan, other, count, blocks, other_blocks);
+}
+
 #if defined(__x86_64__) && defined(__GNUC__)
 /* The same with shifts by a variable that take one instruction. */
 __attribute__((target("bmi,bmi2"))) static int skip_bmi2(Scan *scan, size_t count) { return run_mcus(scan, count, 1, NULL); }
@@ -146,9 +224,15 @@ __attribute__((target("bmi,bmi2"))) static int skip_bmi2(Scan *scan, size_t coun
 __attribute__((target("bmi,bmi2"))) static int decode_bmi2(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
     return run_mcus(scan, count, 0, blocks);
 }
+
+__attribute__((target("bmi,bmi2"))) static int both_bmi2(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLOCK_SIZE],
+                                                         int16_t (*other_blocks)[BLOCK_SIZE]) {
+    return run_both(scan, other, count, blocks, other_blocks);
+}
 #else
 #define skip_bmi2 skip_plain
 #define decode_bmi2 decode_plain
+#define both_bmi2 both_plain
 #endif
 
 static int run(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
@@ -157,13 +241,29 @@ static int run(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
     return scan->simd == AVX2 ? decode_bmi2(scan, count, blocks) : decode_plain(scan, count, blocks);
 }
 
+/* Writes down where the next MCU begins, if the index wants it; answers how many MCUs come before the next one that it wants. */
+static size_t note_start(Scan *scan) {
+    Notes *notes = scan->notes;
+    if (scan->mcu == notes->next) {
+        Start *start = &notes->starts[notes->count++];
+        start->position = position_of(&scan->bits, scan->entropy->bytes);
+        memcpy(start->prediction, scan->prediction, sizeof start->prediction);
+        size_t left = notes->mcus - scan->mcu % notes->mcus; /* of the row */
+        notes->next += notes->step < left ? notes->step : left;
+    }
+    return notes->next - scan->mcu;
+}
+
 /* A segment ends where its MCUs do; the next one begins only when there is an MCU to read. */
 static int run_segments(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
     while (count) {
         if (scan->interval && !scan->left && !next_segment(scan)) return 0;
         size_t some = scan->interval && scan->left < count ? scan->left : count;
+        size_t before = scan->notes ? note_start(scan) : some;
+        if (before < some) some = before;
         if (!run(scan, some, blocks)) return 0;
         scan->left -= scan->interval ? (uint32_t)some : 0;
+        scan->mcu += some;
         count -= some;
         if (blocks) blocks += some * (size_t)scan->blocks;
     }
@@ -173,3 +273,13 @@ static int run_segments(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE])
 int skip_mcus(Scan *scan, size_t count) { return run_segments(scan, count, NULL); }
 
 int decode_mcus(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) { return run_segments(scan, count, blocks); }
+
+int decode_both(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLOCK_SIZE], int16_t (*other_blocks)[BLOCK_SIZE]) {
+    if (scan->interval) return decode_mcus(scan, count, blocks) && decode_mcus(other, count, other_blocks);
+    memset(blocks, 0, count * (size_t)scan->blocks * sizeof *blocks);
+    memset(other_blocks, 0, count * (size_t)scan->blocks * sizeof *other_blocks);
+    scan->mcu += count;
+    other->mcu += count;
+    return scan->simd == AVX2 ? both_bmi2(scan, other, count, blocks, other_blocks)
+                              : both_plain(scan, other, count, blocks, other_blocks);
+}

@@ -15,6 +15,14 @@ typedef struct {
     int32_t prediction[3]; /* the DC values of the components' last blocks */
 } Start;
 
+/* Where the MCUs of an index begin, written down on the way: the first of each row, and every `step` from there. */
+typedef struct {
+    Start *starts;     /* room for all of them */
+    size_t count;      /* how many are written */
+    size_t next;       /* the MCU of the next one */
+    size_t mcus, step; /* MCUs of a row, and from one to the next */
+} Notes;
+
 typedef struct {
     const Entropy *entropy;
     int blocks; /* of an MCU */
@@ -22,7 +30,9 @@ typedef struct {
     const Huffman *dc[MAX_BLOCKS], *ac[MAX_BLOCKS];
     Bits bits;
     int32_t prediction[3];
-    size_t segment; /* between two restart markers */
+    size_t mcu;     /* the number of the next one */
+    Notes *notes;   /* NULL: nobody wants any */
+    size_t segment; /* between two restart markers, of Entropy */
     uint32_t interval, left; /* MCUs of a segment, and how many of them are left; 0, 0 without restarts */
     Simd simd;
 } Scan;
@@ -38,7 +48,13 @@ int skip_mcus(Scan *scan, size_t count);
 /* The same, and the coefficients of all blocks in rows to int16 [count, blocks, 64], as coded: not multiplied yet. */
 int decode_mcus(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]);
 
+/* The same of two scans of one photo at once, which is faster: neither has notes. */
+int decode_both(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLOCK_SIZE], int16_t (*other_blocks)[BLOCK_SIZE]);
+
 /* Whether all that was read was there. */
 int is_inside(const Scan *scan);
+
+/* Whether nothing is left of the data but the padding of the last byte. */
+int is_at_end(const Scan *scan);
 
 #endif

@@ -4,6 +4,11 @@
 
 enum { DHT = 0xC4, SOF0 = 0xC0, SOF1 = 0xC1, SOS = 0xDA, DQT = 0xDB, DRI = 0xDD, APP0 = 0xE0, APP14 = 0xEE };
 
+enum {
+    LONGEST_SIDE = 65500, /* libjpeg's limit */
+    MOST_BLOCKS = 1 << 20 /* of a component: 2047 for each, the largest difference of a DC value, add up to less than 2**31 */
+};
+
 /* T.81, Figure 5: from one diagonal to the next, up and down in turn. */
 const uint8_t zigzag[NO_ENTRY + BLOCK_SIZE] = {
      0,  1,  8, 16,  9,  2,  3, 10, 17, 24, 32, 25, 18, 11,  4,  5,
@@ -111,4 +116,18 @@ int read_tables(Tables *tables, const uint8_t *data, size_t scan) {
         at += 2 + length;
     }
     return put_together(tables, &segments);
+}
+
+int make_grid(Grid *grid, const Tables *tables, const Frame *frame) {
+    int width = (int)frame->width, height = (int)frame->height;
+    int across = tables->components == 1 ? 1 : tables->component[0].across;
+    int down = tables->components == 1 ? 1 : tables->component[0].down;
+    if (width > LONGEST_SIDE || height > LONGEST_SIDE) return 0;
+    *grid = (Grid){8 * across, 8 * down, divided_up(width, 8 * across), divided_up(height, 8 * down)};
+    return (size_t)grid->mcus * (size_t)grid->rows * (size_t)(across * down) <= MOST_BLOCKS;
+}
+
+size_t segments_of(const Tables *tables, const Grid *grid) {
+    size_t interval = tables->restart_interval, mcus = (size_t)grid->mcus * (size_t)grid->rows;
+    return interval ? (mcus + interval - 1) / interval : 1;
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "huffman.h"
+#include "markers.h"
 
 typedef struct {
     int across, down; /* sampling factors: blocks of an MCU */
@@ -19,6 +20,20 @@ typedef struct {
     uint32_t restart_interval; /* MCUs; 0 for none */
     Huffman huffman[2][4];     /* DC and AC; those that no component names are not filled */
 } Tables;
+
+/* The photo in MCUs. */
+typedef struct {
+    int mcu_width, mcu_height; /* pixels */
+    int mcus, rows;            /* MCUs of a row, and rows of them */
+} Grid;
+
+static inline int divided_up(int length, int by) { return (length + by - 1) / by; }
+
+/* 0 for photos that are too large for libjpeg, or whose DC values could add up to too much. */
+int make_grid(Grid *grid, const Tables *tables, const Frame *frame);
+
+/* How many segments there are between restart markers. */
+size_t segments_of(const Tables *tables, const Grid *grid);
 
 /* The places of the coefficients in rows, in the order in which they are coded; 0 for all that may follow. */
 extern const uint8_t zigzag[NO_ENTRY + BLOCK_SIZE];

@@ -80,6 +80,7 @@ def pod() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIS_TARGET_URL", "http://127.0.0.1:9/v1/etl/_object/etl/secret")
         patch.setenv("ETL_DIRECT_FQN", "true")
+        patch.setattr(tempfile, "tempdir", str(MOUNTPATH))  # of what a pod keeps
         patch.setenv("AIS_DIRECT_PUT_RETRIES", "0")  # of the SDK's requests to a target that is not there
         yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -154,6 +154,11 @@ class DataConfig:
         "auto", "loader processes of each training process; auto: one for each of its CPUs", low=0
     )
     prefetch: int = free(4, "batches that each worker makes ahead", low=1)
+    index: str = free(
+        "auto",
+        "auto|off: keep where each JPEG can be entered, so that later epochs decode its crop alone",
+        choices=("auto", "off"),
+    )
     on_corrupt: str = option(
         "raise",
         "raise|replace: a training sample that is no image ends the run|is another one",

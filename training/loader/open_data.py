@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from etl.spec import RECIPES, Spec
 from sources.errors import ConfigError
 from sources.folder import FolderReader
+from sources.jpeg_index import open_index
 from sources.manifest import Manifest
 from sources.notices import Listener
 from sources.samples import SampleDataset, SyntheticDataset
@@ -95,13 +96,19 @@ def _imagefolder(config: Config, batch_size: int, world: World, say: Callable[[s
             f"{found[1].folder}/{val.name(int(empty[0]))} is empty, and {len(empty) - 1:,} more files of "
             f"{found[1].folder.name}/ are: replace or remove them. Each validation would end the run there."
         )
+    index = open_index(root, len(train) + len(val), say) if data.index == "auto" else None
     with _listener(config, world, say) as listener:
         both = []
         for recipe, part, manifest, spec in zip(RECIPES, found, (train, val), specs, strict=True):
             reader = FolderReader(part.folder, manifest, data.patience_s, listener.notices.waits)
             replace = recipe == "train" and data.on_corrupt == "replace"
-            both.append(SampleDataset(reader, manifest, spec, config.seed, data.wire, replace, listener.notices))
+            of_split = index.of(part.folder) if index else None
+            both.append(
+                SampleDataset(reader, manifest, spec, config.seed, data.wire, replace, listener.notices, of_split)
+            )
         yield _data(both[0], both[1], train, val, {"source": str(root)})
+    if index and world.is_main:
+        index.report(say)
 
 
 @contextmanager
@@ -115,6 +122,7 @@ def _bucket(config: Config, batch_size: int, world: World, say: Callable[[str], 
     settings = _same(EtlSettings, etl) | {
         "num_workers": etl.num_workers if isinstance(etl.num_workers, int) else auto,
         "dependencies": tuple(etl.dependencies),
+        "index": data.index,
     }
     own = _same(BucketOptions, data, etl, config) | {
         "endpoint_option": "data.endpoint",
