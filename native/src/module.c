@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include "augment_module.h"
+#include "kept.h"
 #include "libjpeg.h"
 #include "markers.h"
 #include "sample.h"
@@ -88,7 +89,7 @@ static PyMethodDef methods[] = {{"size", size, METH_O, size_doc},
                                 {NULL, NULL, 0, NULL}};
 
 static int add_constants(PyObject *module) {
-    return add_augment(module) || PyModule_AddIntConstant(module, "SAMPLE_VERSION", SAMPLE_VERSION) ||
+    return add_augment(module) || add_kept(module) || PyModule_AddIntConstant(module, "SAMPLE_VERSION", SAMPLE_VERSION) ||
            PyModule_AddIntConstant(module, "REVISION", REVISION) ||
            PyModule_AddStringConstant(module, "SIMD", best_simd() == AVX2 ? "avx2" : "") ||
            PyModule_AddStringConstant(module, "LIBJPEG_TURBO", libjpeg_version()) ||
