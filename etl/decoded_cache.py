@@ -19,11 +19,13 @@ import stat
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from etl.decoded_rows import Photo, packed, row_bytes
 from etl.spec import VERSION
 
 FOLDER = "decoded-photos"
@@ -40,30 +42,10 @@ _BYTES_OF_A_PHOTO = 1 << 15
 """The index has a place for so many bytes of pixels: twice what it needs for photos of 64 KB."""
 
 _PROBES = 128
-_ROUNDING = 1 << 64
 
 
 class CacheError(Exception):
     """A folder that cannot hold decoded photos, in one sentence without a full stop. Takes one string."""
-
-
-class Photo(NamedTuple):
-    """Where a photo lies, its size in pixels, and what the checks of its rows begin with."""
-
-    offset: int
-    width: int
-    height: int
-    seed: int
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row with its check."""
-        return row_bytes(self.width)
-
-
-def row_bytes(width: int) -> int:
-    """Bytes of a row of ``width`` pixels with its check."""
-    return 8 * (-(-3 * width // 8) + 1)
 
 
 class DecodedCache:
@@ -78,12 +60,12 @@ class DecodedCache:
         self.full, self.problem = False, ""
         self._thread, self._local = threading.Lock(), threading.local()
         self._files: list[int] = []
-        own = os.path.join(folder, FOLDER)
+        own = Path(folder, FOLDER)
         try:
-            os.makedirs(folder, exist_ok=True)
+            Path(folder).mkdir(parents=True, exist_ok=True)
             _own_folder(own)
-            self._index = self._open(os.path.join(own, "index"))
-            self._pixels = self._open(os.path.join(own, "pixels"))
+            self._index = self._open(own / "index")
+            self._pixels = self._open(own / "pixels")
             with self._locked():
                 self._begin(own)
         except OSError as error:
@@ -136,7 +118,7 @@ class DecodedCache:
     def find(self, key: bytes) -> Photo | None:
         """Where the photo of a key of 16 bytes lies."""
         found = self._search(key)[1]
-        return _photo(key, *found) if found else None
+        return Photo.of(key, *found) if found else None
 
     def rows(self, photo: Photo, top: int, count: int, wait: bool = True) -> memoryview | None:
         """Rows [top, top + count) as they lie on the disk; None where they cannot be had. They are not checked.
@@ -168,7 +150,7 @@ class DecodedCache:
         photo = self._reserve(key, width, height, size)
         if photo is None:
             return False
-        rows, done = memoryview(packed(pixels, photo.seed)).cast("B"), 0
+        rows, done = packed(pixels, photo.seed).data.cast("B"), 0
         try:
             while done < size:
                 done += os.pwrite(self._pixels, rows[done:], photo.offset + done)
@@ -182,7 +164,7 @@ class DecodedCache:
         with self._locked():
             place, found = self._search(key)
             if found and found[1:] == (width, height):
-                return _photo(key, *found)
+                return Photo.of(key, *found)
             capacity, used, photos, *tally = self._numbers()
             if len(self._map) + used + size > self.limit or photos >= capacity // 2:
                 self.full = True
@@ -191,7 +173,7 @@ class DecodedCache:
             self._set(capacity, used + size, photos + (found is None), *tally)
             self._map[place + 16 : place + _ENTRY.size] = _ENTRY.pack(key, used, width, height)[16:]
             self._map[place : place + 16] = key
-            return _photo(key, used, width, height)
+            return Photo.of(key, used, width, height)
 
     def _search(self, key: bytes) -> tuple[int, tuple[int, int, int] | None]:
         """The entry's place in the index, and what it says; a free place and None; -1 and None where all are taken."""
@@ -206,14 +188,14 @@ class DecodedCache:
                 return place, None
         return -1, None
 
-    def _open(self, path: str) -> int:
+    def _open(self, path: Path) -> int:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         self._files.append(file)
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise CacheError(f"{path} is no file: remove it")
         return file
 
-    def _begin(self, own: str) -> None:
+    def _begin(self, own: Path) -> None:
         """Map the index, which is made where there is none, or where a process was killed while it made it."""
         head = os.pread(self._index, len(_MAGIC), 0)
         if not any(head):
@@ -231,7 +213,9 @@ class DecodedCache:
             os.pwrite(self._index, _NUMBERS.pack(capacity, 0, 0, 0, 0), len(_MAGIC))
             os.pwrite(self._index, _MAGIC, 0)
         elif head != _MAGIC:
-            raise CacheError(f"{own} holds no decoded photos that this version knows: remove it, or name another folder")
+            raise CacheError(
+                f"{own} holds no decoded photos that this version knows: remove it, or name another folder"
+            )
         self._map = mmap.mmap(self._index, os.fstat(self._index).st_size)
         if len(self._map) != _HEAD_BYTES + self._numbers()[0] * _ENTRY.size:
             raise CacheError(f"{own}/index is damaged: remove {own}")
@@ -255,45 +239,11 @@ class DecodedCache:
                 fcntl.flock(self._index, fcntl.LOCK_UN)
 
 
-def packed(pixels: np.ndarray, seed: int) -> np.ndarray:
-    """The rows of a photo, uint8 [height, width, 3], with their checks: uint64 [height, words]."""
-    height, width, _ = pixels.shape
-    rows = np.zeros((height, row_bytes(width) // 8), "<u8")
-    rows.view(np.uint8)[:, : 3 * width] = pixels.reshape(height, 3 * width)
-    rows[:, -1] = _checks(rows, seed)
-    return rows
-
-
-def unpacked(rows: memoryview, photo: Photo) -> np.ndarray | None:
-    """All pixels of a photo from all its rows, uint8 [height, width, 3]; None where one is damaged."""
-    words = np.frombuffer(rows, "<u8").reshape(photo.height, -1)
-    if not np.array_equal(words[:, -1], _checks(words, photo.seed)):
-        return None
-    return words.view(np.uint8)[:, : 3 * photo.width].reshape(photo.height, photo.width, 3)
-
-
-def _checks(rows: np.ndarray, seed: int) -> np.ndarray:
-    """Of each row: the sum of its words, and the sum of all partial sums, as ``native/src/kept.c`` adds them up."""
-    content, count = rows[:, :-1], rows.shape[1] - 1
-    seeds = np.arange(len(rows), dtype=np.uint64) + np.array(seed, np.uint64)
-    total = seeds + content.sum(1, dtype=np.uint64)
-    sums = seeds * np.uint64(count) + content @ np.arange(count, 0, -1, dtype=np.uint64)
-    checks: np.ndarray = total ^ (sums << np.uint64(32) | sums >> np.uint64(32))
-    return checks
-
-
-def _photo(key: bytes, offset: int, width: int, height: int) -> Photo:
-    own = int.from_bytes(key[8:], "little")
-    return Photo(offset, width, height, (own + (width << 48) + (height << 32)) % _ROUNDING)
-
-
-def _own_folder(path: str) -> None:
+def _own_folder(path: Path) -> None:
     """Make the cache's own folder, which others may not write to: what they put there would become pixels."""
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    status = os.lstat(path)
+    with suppress(FileExistsError):
+        path.mkdir(0o700)
+    status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):
         raise CacheError(f"{path} is no folder: remove it, or name another folder")
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:

@@ -11,7 +11,8 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from etl.decoded_cache import LONGEST, DecodedCache, unpacked
+from etl.decoded_cache import LONGEST, DecodedCache
+from etl.decoded_rows import unpacked
 from etl.operations import apply
 from etl.sample import decode, from_image, native, operations, rectangles, words_of
 from etl.spec import VERSION, Key, Spec
@@ -82,6 +83,8 @@ def decoded(data: bytes) -> np.ndarray:
     shape: tuple[int, int] | None = module.size(data) if module is not None else None
     if module is not None and shape is not None and max(shape) <= LONGEST:
         pixels, whole = np.empty((shape[1], shape[0], 3), np.uint8), (0, 0, *shape)
-        if module.resample(data, pixels, whole, shape, whole, False, False):  # a resize to the same size changes nothing
+        if module.resample(
+            data, pixels, whole, shape, whole, False, False
+        ):  # a resize to the same size changes nothing
             return pixels
     return np.asarray(decode(data))
