@@ -69,7 +69,10 @@ class DecodedCache:
             with self._locked():
                 self._begin(own)
         except OSError as error:
-            raise CacheError(f"decoded photos cannot be kept in {own}: {error.strerror or error}") from None
+            why = error.strerror or error
+            raise CacheError(
+                f"decoded photos cannot be kept in {own}: {why}; name a folder that can be written to"
+            ) from None
         used = self.size
         if used > limit:
             raise CacheError(
@@ -107,8 +110,11 @@ class DecodedCache:
 
     def require_room(self) -> None:
         """Raise CacheError where the disk has less room than the cache may still take."""
+        self._require(self.limit - self.size)
+
+    def _require(self, wanted: int) -> None:
         disk = os.statvfs(self.folder)
-        free, wanted = disk.f_bavail * disk.f_frsize, self.limit - self.size
+        free = disk.f_bavail * disk.f_frsize
         if free < wanted:
             raise CacheError(
                 f"{self.folder} has room for {_gb(free)} GB, and decoded photos may take {_gb(wanted)} GB more: allow "
@@ -203,6 +209,7 @@ class DecodedCache:
             size = _HEAD_BYTES + capacity * _ENTRY.size
             if size > self.limit:
                 raise CacheError(f"{_gb(self.limit)} GB are too few for decoded photos: allow more")
+            self._require(self.limit)
             os.ftruncate(self._index, 0)
             os.ftruncate(self._pixels, 0)
             try:

@@ -45,6 +45,10 @@ class Notices:
         """A file is read although something about it is odd."""
         self._write("odd", path, what)
 
+    def says(self, sentence: str) -> None:
+        """Anything else, once in these words."""
+        self._write("says", "", sentence)
+
     def _write(self, kind: str, path: str, text: str) -> None:
         forms = (json.dumps([kind, path[-most:], text[:most]]).encode() for most in _LONGEST)
         with contextlib.suppress(OSError):  # nobody reads it, or not fast enough
@@ -82,7 +86,7 @@ class Listener:
     def _take(self, wait_s: float) -> None:
         while self._read.poll(wait_s):
             kind, path, text = json.loads(self._read.recv_bytes())
-            (self._waits if kind == "waits" else self._odd)(path, text)
+            {"waits": self._waits, "odd": self._odd, "says": self._says}[kind](path, text)
             wait_s = 0.0
         now = time.monotonic()
         if self._begun and now - self._heard > _QUIET_S:
@@ -98,6 +102,11 @@ class Listener:
             since = f"has been tried again for {waited_s:.0f} s" if waited_s > 1 else "is tried again"
             self._say(f"{path} cannot be read ({why}): it {since}, up to {self._patience_s:g} s (data.patience_s)")
             self._told = now
+
+    def _says(self, _: str, sentence: str) -> None:
+        if sentence not in self._kinds:
+            self._kinds.add(sentence)
+            self._say(sentence)
 
     def _odd(self, path: str, what: str) -> None:
         kind = re.sub(r"\d+", "N", what)

@@ -1,5 +1,6 @@
 """The data sources by name. Another source is one more line of ``OPENERS``; nothing downstream changes."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl.spec import RECIPES, Spec
+from sources.batch import Counts
+from sources.decoded import CacheReport, open_cache, report
 from sources.errors import ConfigError
 from sources.folder import FolderReader
 from sources.manifest import Manifest
@@ -41,6 +44,8 @@ class Data:
     """Where a sample may have several classes, bool [sets, classes]: labels are its rows."""
     val_name: Callable[[int], str] = "sample {}".format
     """The name of a validation photo, below the folder or the prefix of its split."""
+    cache_report: Callable[[Counts], CacheReport] | None = None
+    """What became of the decoded photos that were kept, for the counts of a run; None where none are."""
 
 
 Opener = Callable[[Config, int, World, Callable[[str], None]], AbstractContextManager[Data]]
@@ -95,13 +100,18 @@ def _imagefolder(config: Config, batch_size: int, world: World, say: Callable[[s
             f"{found[1].folder}/{val.name(int(empty[0]))} is empty, and {len(empty) - 1:,} more files of "
             f"{found[1].folder.name}/ are: replace or remove them. Each validation would end the run there."
         )
+    parts = [(part.folder, manifest) for part, manifest in zip(found, (train, val), strict=True)]
+    cached = data.cache == "decoded"
+    cache = open_cache(data.cache_dir, data.cache_gb, root, parts, say) if cached else None
     with _listener(config, world, say) as listener:
         both = []
         for recipe, part, manifest, spec in zip(RECIPES, found, (train, val), specs, strict=True):
             reader = FolderReader(part.folder, manifest, data.patience_s, listener.notices.waits)
             replace = recipe == "train" and data.on_corrupt == "replace"
-            both.append(SampleDataset(reader, manifest, spec, config.seed, data.wire, replace, listener.notices))
-        yield _data(both[0], both[1], train, val, {"source": str(root)})
+            more = data.wire, replace, listener.notices, cache
+            both.append(SampleDataset(reader, manifest, spec, config.seed, *more))
+        opened = _data(both[0], both[1], train, val, {"source": str(root)})
+        yield dataclasses.replace(opened, cache_report=partial(report, cache)) if cache else opened
 
 
 @contextmanager

@@ -1,0 +1,159 @@
+"""data.cache=decoded: the same weights with fewer decodes, and a sentence for what cannot be."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from etl import Key, Spec, transform
+from etl.decoded_cache import FOLDER, DecodedCache
+from sources.errors import ConfigError
+from sources.folder import FolderReader, scan_folder
+from sources.samples import SampleDataset
+from tests.conftest import TINY, Result, write_image
+
+Train = Callable[..., Result]
+
+GB = "data.cache_gb=0.01"
+
+
+@pytest.fixture(autouse=True)
+def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that a test has just made count as old."""
+    monkeypatch.setattr("etl.decoded_sample.SETTLED_S", -60.0)
+
+
+def on(cache: Path, *more: str) -> list[str]:
+    return ["data.cache=decoded", f"data.cache_dir={cache}", GB, *more]
+
+
+def test_weights_are_the_same_and_later_epochs_decode_nothing(train: Train, small_folder: Path, tmp_path: Path) -> None:
+    plain = train(f"data.root={small_folder}", *TINY, "run_dir=a")
+    first = train(f"data.root={small_folder}", *TINY, *on(tmp_path / "cache"), "run_dir=b")
+    policy = ("data.augment=ta_wide", "data.interpolation=bicubic")
+    other = train(f"data.root={small_folder}", *TINY, *policy, "run_dir=c")
+    again = train(f"data.root={small_folder}", *TINY, *policy, *on(tmp_path / "cache"), "run_dir=d")
+    assert [run.code for run in (plain, first, other, again)] == [0] * 4, first.output
+    assert first.summary()["state_sha256"] == plain.summary()["state_sha256"]
+    assert again.summary()["state_sha256"] == other.summary()["state_sha256"]
+    assert first.summary()["samples_by_source"] == {"local": 102, "etl": 0, "cache": 51}
+    assert again.summary()["samples_by_source"] == {"local": 102, "etl": 0, "cache": 102}
+    assert "cache" not in plain.summary()["samples_by_source"]
+    where = f"{tmp_path}/cache/{FOLDER}"
+    assert f"decoded photos are kept in {where}, which has 0 in 0.0 GB and room for all: 100 % of the" in first.output
+    assert f"51 of 102 samples (50 %) were made from them; {where} holds 51 in 0.0 GB" in first.output
+    assert [line.get("data_cache", 0) for line in first.metrics("train_epoch")] == [0, 36]
+
+
+def test_a_share_fits(train: Train, small_folder: Path, tmp_path: Path) -> None:
+    gb = 4096 + 32 * 1024 + 20 * 40 * 8 * (48 * 3 // 8 + 1)  # the index, and 20 photos of 48 x 40
+    run = train(f"data.root={small_folder}", *TINY, *on(tmp_path / "cache"), f"data.cache_gb={gb / 1e9}")
+    assert run.code == 0 and run.summary()["samples_by_source"]["cache"] == 20, run.output
+    assert "room for about 20 more: 39 % of the 51 photos" in run.output
+    assert DecodedCache(str(tmp_path / "cache"), gb).size == gb
+
+
+def test_workers_share_a_cache_on_another_file_system(
+    train: Train, fork_train: Train, small_folder: Path, tmp_path: Path
+) -> None:
+    cache = Path("/dev/shm") / f"imagenet-ais-test-{os.getpid()}"  # another file system than tmp_path's
+    try:
+        train(f"data.root={small_folder}", *TINY, *on(cache), "run_dir=a")
+        run = fork_train(f"data.root={small_folder}", *TINY, *on(cache), "data.workers=2", "run_dir=b")
+        assert run.code == 0 and run.summary()["samples_by_source"]["cache"] == 102, run.output
+    finally:
+        for name in ("index", "pixels"):
+            (cache / FOLDER / name).unlink()
+        (cache / FOLDER).rmdir()
+        cache.rmdir()
+
+
+def dataset(root: Path, cache: DecodedCache) -> SampleDataset:
+    manifest = scan_folder(root)[0]
+    return SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(32), 3, cache=cache)
+
+
+def filled(data: SampleDataset) -> tuple[np.ndarray, int]:
+    rows = np.zeros((len(data), 32, 32, 3), np.uint8)
+    counts = data.fill([(0, index) for index in range(len(data))], rows).counts
+    return rows, counts.cache
+
+
+def test_a_photo_that_is_replaced_is_not_taken_for_the_former_one(small_folder: Path, tmp_path: Path) -> None:
+    data = dataset(small_folder, DecodedCache(str(tmp_path), 10**7))
+    before, _ = filled(data)
+    assert filled(data)[1] == 36
+    path = small_folder / "train" / data.manifest.name(5)
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[-40] ^= 1  # another photo of the same size
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    rows, cached = filled(data)
+    expected = transform(bytes(content), Spec.train(32), Key(3, 0, 5))
+    assert cached == 35 and np.array_equal(rows[5], expected)
+    assert np.array_equal(np.delete(rows, 5, 0), np.delete(before, 5, 0))
+    assert filled(data)[1] == 36
+
+
+def test_a_photo_that_changed_a_moment_ago_is_not_kept(
+    small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etl.decoded_sample.SETTLED_S", 1e6)
+    data = dataset(small_folder, DecodedCache(str(tmp_path), 10**7))
+    assert filled(data)[1] == filled(data)[1] == 0 and data.cache is not None and data.cache.photos == 0
+
+
+def test_photos_of_another_data_set_are_misses(small_folder: Path, tmp_path: Path) -> None:
+    cache = DecodedCache(str(tmp_path), 10**7)
+    filled(dataset(small_folder, cache))
+    write_image(small_folder / "train" / "cat" / "0a.jpg", 77)
+    small_folder.rename(small_folder.with_name("moved"))
+    moved = dataset(small_folder.with_name("moved"), cache)
+    rows, cached = filled(moved)
+    assert cached == 0 and np.array_equal(rows, filled(moved)[0])
+
+
+def test_a_disk_that_is_full_during_the_run(train: Train, small_folder: Path, tmp_path: Path) -> None:
+    plain = train(f"data.root={small_folder}", *TINY, "run_dir=a")
+    with patch.object(DecodedCache, "_reserve", _full):
+        run = train(f"data.root={small_folder}", *TINY, *on(tmp_path / "cache"), "run_dir=b")
+    assert run.code == 0 and run.summary()["state_sha256"] == plain.summary()["state_sha256"]
+    assert "cache: No space left on device. The run goes on, and decodes the others each time" in run.output
+    assert run.summary()["samples_by_source"]["cache"] == 0
+
+
+def _full(self: DecodedCache, *arguments: object) -> None:
+    self.full, self.problem = True, "No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["data.cache=decoded", "data.cache_dir=X"], "data.cache=decoded needs data.cache_gb"),
+        (["data.cache=decoded", "data.cache_gb=-1"], "data.cache_gb must be 0 or more, not -1"),
+        (["data=aistore", "data.transform=client", *on(Path("X"))], "use data.transform=etl, or leave it out"),
+        (["data=synthetic", *on(Path("X"))], "data=synthetic has none: leave it out"),
+    ],
+)
+def test_options_that_do_not_go_together(train: Train, words: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        train("data.root=/data", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([*on(Path("X")), "data.cache_gb=1e-6"], "1e-06 GB are too few for decoded photos: allow more."),
+        ([*on(Path("X")), "data.cache_gb=1e9"], "and decoded photos may take 1,000,000,000.0 GB more: allow fewer"),
+        ([*on(Path("file"))], "/file/decoded-photos: File exists; name a folder that can be written to."),
+        ([*on(Path("ROOT/cache"))], "small, where folders are classes: name another."),
+    ],
+)
+def test_folders_that_cannot_be_used(train: Train, small_folder: Path, words: list[str], sentence: str) -> None:
+    Path("file").write_text("x")
+    words = [word.replace("=ROOT", f"={small_folder}") for word in words]
+    run = train(f"data.root={small_folder}", *TINY, *words)
+    assert run.code == 2 and f"error: data.cache_dir={words[1][15:]}" in run.output and sentence in run.output
