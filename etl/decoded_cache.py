@@ -36,16 +36,24 @@ LONGEST, MOST_BYTES = 8192, 1 << 26
 
 _MAGIC = f"imagenet-ais decoded photos 1, sample {VERSION}\n".encode().ljust(64, b"\0")
 _HEAD_BYTES = 4096
-_NUMBERS = struct.Struct("<QQQQQ")
-_ENTRY = struct.Struct("<16sQII")
+_NUMBERS, _ENTRY = "<QQQQ", "<16sQII"
+_ENTRY_BYTES = struct.calcsize(_ENTRY)
 _BYTES_OF_A_PHOTO = 1 << 15
 """The index has a place for so many bytes of pixels: twice what it needs for photos of 64 KB."""
 
 _PROBES = 128
 
+_QUICK_BYTES = 1 << 23
+"""So many bytes of a photo's rows are read from memory, and made into a sample, in a few milliseconds."""
+
 
 class CacheError(Exception):
     """A folder that cannot hold decoded photos, in one sentence without a full stop. Takes one string."""
+
+
+def is_kept(width: int, height: int) -> bool:
+    """Whether photos of this size are kept."""
+    return min(width, height) > 0 and max(width, height) <= LONGEST and height * row_bytes(width) <= MOST_BYTES
 
 
 class DecodedCache:
@@ -98,15 +106,15 @@ class DecodedCache:
         return len(self._map) + self._numbers()[1]
 
     @property
-    def tally(self) -> tuple[int, int]:
-        """What ``count`` was told by all processes, ever: hits and misses."""
-        return self._numbers()[3:5]
+    def hits(self) -> int:
+        """How often processes have called ``count_hit``, ever."""
+        return self._numbers()[3]
 
-    def count(self, hits: int, misses: int) -> None:
-        """Add to the tally."""
+    def count_hit(self) -> None:
+        """Count a sample that was made from a kept photo."""
         with self._locked():
-            capacity, used, photos, former_hits, former_misses = self._numbers()
-            self._set(capacity, used, photos, former_hits + hits, former_misses + misses)
+            *numbers, hits = self._numbers()
+            self._set(*numbers, hits + 1)
 
     def require_room(self) -> None:
         """Raise CacheError where the disk has less room than the cache may still take."""
@@ -130,9 +138,11 @@ class DecodedCache:
         """Rows [top, top + count) as they lie on the disk; None where they cannot be had. They are not checked.
 
         The memory is used again by this thread's next call. Not ``wait``: raises BlockingIOError where a disk would
-        have to be waited for, or the system cannot tell.
+        have to be waited for, where the system cannot tell, and for more than ``_QUICK_BYTES``.
         """
         size = count * photo.row_bytes
+        if not wait and size > _QUICK_BYTES:
+            raise BlockingIOError
         if len(getattr(self._local, "buffer", b"")) < size:
             self._local.buffer = np.empty(size, np.uint8)
         rows = memoryview(self._local.buffer)[:size]
@@ -151,7 +161,7 @@ class DecodedCache:
         """Write a photo, uint8 [height, width, 3], for a key of 16 bytes; False where there is no room for it."""
         height, width, _ = pixels.shape
         size = height * row_bytes(width)
-        if max(height, width) > LONGEST or size > MOST_BYTES:
+        if not is_kept(width, height):
             return False
         photo = self._reserve(key, width, height, size)
         if photo is None:
@@ -171,23 +181,23 @@ class DecodedCache:
             place, found = self._search(key)
             if found and found[1:] == (width, height):
                 return Photo.of(key, *found)
-            capacity, used, photos, *tally = self._numbers()
+            capacity, used, photos, hits = self._numbers()
             if len(self._map) + used + size > self.limit or photos >= capacity // 2:
                 self.full = True
             if self.full or place < 0:
                 return None
-            self._set(capacity, used + size, photos + (found is None), *tally)
-            self._map[place + 16 : place + _ENTRY.size] = _ENTRY.pack(key, used, width, height)[16:]
+            self._set(capacity, used + size, photos + (found is None), hits)
+            self._map[place + 16 : place + _ENTRY_BYTES] = struct.pack(_ENTRY, key, used, width, height)[16:]
             self._map[place : place + 16] = key
             return Photo.of(key, used, width, height)
 
     def _search(self, key: bytes) -> tuple[int, tuple[int, int, int] | None]:
         """The entry's place in the index, and what it says; a free place and None; -1 and None where all are taken."""
-        capacity = (len(self._map) - _HEAD_BYTES) // _ENTRY.size
+        capacity = (len(self._map) - _HEAD_BYTES) // _ENTRY_BYTES
         first = int.from_bytes(key[:8], "little")
         for probe in range(_PROBES):
-            place = _HEAD_BYTES + (first + probe) % capacity * _ENTRY.size
-            there, *found = _ENTRY.unpack_from(self._map, place)
+            place = _HEAD_BYTES + (first + probe) % capacity * _ENTRY_BYTES
+            there, *found = struct.unpack_from(_ENTRY, self._map, place)
             if there == key:
                 return place, (found[0], found[1], found[2])
             if not any(there):
@@ -206,7 +216,7 @@ class DecodedCache:
         head = os.pread(self._index, len(_MAGIC), 0)
         if not any(head):
             capacity = max(1024, self.limit // _BYTES_OF_A_PHOTO)
-            size = _HEAD_BYTES + capacity * _ENTRY.size
+            size = _HEAD_BYTES + capacity * _ENTRY_BYTES
             if size > self.limit:
                 raise CacheError(f"{_gb(self.limit)} GB are too few for decoded photos: allow more")
             self._require(self.limit)
@@ -217,23 +227,23 @@ class DecodedCache:
             except OSError:
                 os.ftruncate(self._index, 0)
                 raise
-            os.pwrite(self._index, _NUMBERS.pack(capacity, 0, 0, 0, 0), len(_MAGIC))
+            os.pwrite(self._index, struct.pack(_NUMBERS, capacity, 0, 0, 0), len(_MAGIC))
             os.pwrite(self._index, _MAGIC, 0)
         elif head != _MAGIC:
             raise CacheError(
                 f"{own} holds no decoded photos that this version knows: remove it, or name another folder"
             )
         self._map = mmap.mmap(self._index, os.fstat(self._index).st_size)
-        if len(self._map) != _HEAD_BYTES + self._numbers()[0] * _ENTRY.size:
+        if len(self._map) != _HEAD_BYTES + self._numbers()[0] * _ENTRY_BYTES:
             raise CacheError(f"{own}/index is damaged: remove {own}")
 
-    def _numbers(self) -> tuple[int, int, int, int, int]:
-        """Places of the index, bytes of slots, photos, hits, misses."""
-        capacity, used, photos, hits, misses = _NUMBERS.unpack_from(self._map, len(_MAGIC))
-        return capacity, used, photos, hits, misses
+    def _numbers(self) -> tuple[int, int, int, int]:
+        """Places of the index, bytes of slots, photos, hits."""
+        capacity, used, photos, hits = struct.unpack_from(_NUMBERS, self._map, len(_MAGIC))
+        return capacity, used, photos, hits
 
     def _set(self, *numbers: int) -> None:
-        _NUMBERS.pack_into(self._map, len(_MAGIC), *numbers)
+        struct.pack_into(_NUMBERS, self._map, len(_MAGIC), *numbers)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

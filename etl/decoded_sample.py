@@ -11,7 +11,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from etl.decoded_cache import LONGEST, DecodedCache
+from etl.decoded_cache import DecodedCache, is_kept
 from etl.decoded_rows import unpacked
 from etl.operations import apply
 from etl.sample import decode, from_image, native, operations, rectangles, words_of
@@ -48,7 +48,7 @@ def sample_from_cache(
     ``out`` then holds anything. ``wait`` and BlockingIOError are as in ``DecodedCache.rows``.
     """
     photo = cache.find(photo_key)
-    if photo is None or not 0 < max(photo.width, photo.height) <= LONGEST or 0 in (photo.width, photo.height):
+    if photo is None or not is_kept(photo.width, photo.height):
         return False
     words = words_of(spec, key)
     module = native()
@@ -74,14 +74,20 @@ def sample_from_cache(
 
 def keep(cache: DecodedCache, photo_key: bytes, data: bytes) -> bool:
     """Decode a photo whole, and keep it; whether there was room. Raises CorruptSample for what is no image."""
-    return not cache.full and cache.keep(photo_key, decoded(data))
+    pixels = None if cache.full else decoded(data)
+    return pixels is not None and cache.keep(photo_key, pixels)
 
 
-def decoded(data: bytes) -> np.ndarray:
-    """All pixels of a photo, uint8 [height, width, 3]. Raises CorruptSample."""
+def decoded(data: bytes) -> np.ndarray | None:
+    """All pixels of a photo, uint8 [height, width, 3]; None for one that is too large to be kept.
+
+    Raises CorruptSample.
+    """
     module = native()
     shape: tuple[int, int] | None = module.size(data) if module is not None else None
-    if module is not None and shape is not None and max(shape) <= LONGEST:
+    if module is not None and shape is not None:
+        if not is_kept(*shape):
+            return None
         pixels, whole = np.empty((shape[1], shape[0], 3), np.uint8), (0, 0, *shape)
         if module.resample(
             data, pixels, whole, shape, whole, False, False

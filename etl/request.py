@@ -133,9 +133,11 @@ def parse(etl_args: str, recipe: Literal["train", "val"]) -> Request:
 
 def answer(data: bytes, request: Request) -> bytes:
     """The bytes that the request asks for. Raises CorruptSample for data that are no image."""
-    if request.wire == "info":
-        return json.dumps(info(), separators=(",", ":")).encode()
-    pixels = transform(data, request.spec, request.key)
+    return info_bytes() if request.wire == "info" else body(transform(data, request.spec, request.key), request)
+
+
+def body(pixels: np.ndarray, request: Request) -> bytes:
+    """A sample as the request wants it to travel."""
     return pixels.tobytes() if request.wire == "raw" else encode_jpeg(pixels, request.quality)
 
 
@@ -192,6 +194,11 @@ def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=2)
     return buffer.getvalue()
+
+
+def info_bytes(**more: Any) -> bytes:
+    """``info`` as an answer, with ``more`` in it."""
+    return json.dumps(info() | more, separators=(",", ":")).encode()
 
 
 def info() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """data.cache=decoded: the same weights with fewer decodes, and a sentence for what cannot be."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,11 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from aistore_data.client.access import Access
+from aistore_data.client.sdk import make_client
+from aistore_data.embedded import EmbeddedAIS
+from aistore_data.etls.kept import PodFacts
+from aistore_data.etls.lifecycle import RECIPES, EtlSettings, ensure
 from etl import Key, Spec, transform
 from etl.decoded_cache import FOLDER, DecodedCache
 from sources.errors import ConfigError
@@ -136,6 +142,8 @@ def _full(self: DecodedCache, *arguments: object) -> None:
         (["data.cache=decoded", "data.cache_gb=-1"], "data.cache_gb must be 0 or more, not -1"),
         (["data=aistore", "data.transform=client", *on(Path("X"))], "use data.transform=etl, or leave it out"),
         (["data=synthetic", *on(Path("X"))], "data=synthetic has none: leave it out"),
+        (["data=aistore", "data.etl.comm_type=hpull", *on(Path("/X"))], "it reads none: use hpush"),
+        (["data=aistore", *on(Path("X"))], "data.cache_dir=X is a folder in the ETL's pods: its path begins with /"),
     ],
 )
 def test_options_that_do_not_go_together(train: Train, words: list[str], sentence: str) -> None:
@@ -157,3 +165,64 @@ def test_folders_that_cannot_be_used(train: Train, small_folder: Path, words: li
     words = [word.replace("=ROOT", f"={small_folder}") for word in words]
     run = train(f"data.root={small_folder}", *TINY, *words)
     assert run.code == 2 and f"error: data.cache_dir={words[1][15:]}" in run.output and sentence in run.output
+
+
+def test_a_bucket_whose_pods_keep_photos(train: Train, small_folder: Path, tmp_path: Path) -> None:
+    bucket = ["data=aistore", "data.endpoint=embedded", f"data.embedded_root={small_folder}", "data.etl.num_workers=1"]
+    folder = train(f"data.root={small_folder}", *TINY, "run_dir=a")
+    first = train(*bucket, *TINY, *on(tmp_path / "cache"), "run_dir=b")
+    again = train(*bucket, *TINY, *on(tmp_path / "cache"), "run_dir=c")
+    weights = folder.summary()["state_sha256"]
+    assert [run.summary()["state_sha256"] for run in (first, again)] == [weights] * 2, first.output
+    # Two photos were asked for already, when the ETL's pixels were compared.
+    assert first.summary()["samples_by_source"] == {"local": 0, "etl": 102, "cache": 38}
+    assert again.summary()["samples_by_source"] == {"local": 0, "etl": 102, "cache": 72}
+    start = "ETL imagenet-train keeps decoded photos: its pod may take 0.01 GB together, which is room for 100 % of"
+    assert f"{start} the 36 training photos, and have " in first.output
+    assert "have 36 in 0.0 GB" in again.output
+    assert "72 of the 102 samples of ETLs (71 %) were made from them since this run began" in again.output
+
+
+def test_a_folder_that_pods_of_this_machine_cannot_use(train: Train, small_folder: Path) -> None:
+    Path("file").write_text("x")
+    run = train("data=aistore", "data.endpoint=embedded", f"data.embedded_root={small_folder}", *on(Path("file")))
+    assert run.code == 2 and "file/decoded-photos: File exists; name a folder that can be written to." in run.output
+
+
+def test_an_etl_that_keeps_none_is_left_alone(
+    train: Train, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EmbeddedAIS(tmp_path / "ais", imagefolder=small_folder) as server:
+        monkeypatch.setenv("AIS_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("AIS_AUTHN_TOKEN", server.token)
+        client, said = make_client(Access(server.endpoint, server.token)), list[str]()
+        plain = EtlSettings(num_workers=1)
+        for recipe in RECIPES:
+            ensure(client, f"imagenet-{recipe}", recipe, plain, said.append)
+        reuse = ["data=aistore", *TINY, "train.epochs=1", "data.etl.manage=reuse", *on(tmp_path / "cache")]
+        run = train(*reuse)
+        assert run.code == 0 and run.summary()["samples_by_source"] == {"local": 0, "etl": 51, "cache": 0}, run.output
+        assert "keeps no decoded photos: it was started without IMAGENET_AIS_CACHE_GB" in run.output
+        keeping = dataclasses.replace(plain, cache_gb=0.01, cache_dir=str(tmp_path / "cache"))
+        name, is_new = ensure(client, "imagenet-train", "train", keeping, said.append)
+        assert name.startswith("imagenet-train-") and is_new
+        assert (
+            f"keeps no decoded photos, or otherwise than this run wants it and is left alone; this run uses {name}"
+            in said[-1]
+        )
+        assert ensure(client, "imagenet-train", "train", keeping, said.append) == (name, False)
+        assert ensure(client, name, "train", plain, said.append) == (name, False)  # it makes the same samples
+        assert ensure(client, "imagenet-val", "val", keeping, said.append) == ("imagenet-val", False)
+
+
+def test_what_a_pod_tells() -> None:
+    assert PodFacts.of(b'{"cache":{"photos":3,"bytes":9,"limit":10,"hits":4,"problem":""}}') == PodFacts(3, 9, 10, 4)
+    assert PodFacts.of(b'{"cache":{"problem":"\\u001b[2J"}}').problem == " [2J"
+    for answer in (
+        b"",
+        b"[]",
+        b'{"cache":7}',
+        b'{"cache":{"problem":"","hits":"x"}}',
+        b'{"cache":{"problem":"","hits":[]}}',
+    ):
+        assert PodFacts.of(answer).problem == "it was started without IMAGENET_AIS_CACHE_GB"

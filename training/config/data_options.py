@@ -267,6 +267,15 @@ class DataConfig:
             "data.cache=decoded keeps the photos of a bucket in the ETL's pods, and data.transform=client asks none: "
             "use data.transform=etl, or leave it out.",
         )
+        require(
+            self.source != "aistore" or self.etl.comm_type == "hpush",
+            "data.cache=decoded keeps the photos of files that a pod reads, and with data.etl.comm_type=hpull it reads "
+            "none: use hpush.",
+        )
+        require(
+            self.source != "aistore" or self.endpoint == "embedded" or self.cache_dir[:1] in ("", "/"),
+            f"data.cache_dir={self.cache_dir} is a folder in the ETL's pods: its path begins with /.",
+        )
 
     def _check_parts(self) -> None:
         self.held_out.check()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from etl.spec import RECIPES, Spec
 from sources.batch import Counts
-from sources.decoded import CacheReport, open_cache, report
+from sources.decoded import CacheReport, beginning, open_cache, report
 from sources.errors import ConfigError
 from sources.folder import FolderReader
 from sources.manifest import Manifest
@@ -22,6 +22,7 @@ from sources.samples import SampleDataset, SyntheticDataset
 from sources.shared_memory import share
 from sources.source import Source, Specs
 from sources.splits import splits_of
+from training.config.data_options import DataConfig
 from training.config.schema import Config
 from training.processes.collectives import on_main
 from training.processes.world import World
@@ -100,9 +101,10 @@ def _imagefolder(config: Config, batch_size: int, world: World, say: Callable[[s
             f"{found[1].folder}/{val.name(int(empty[0]))} is empty, and {len(empty) - 1:,} more files of "
             f"{found[1].folder.name}/ are: replace or remove them. Each validation would end the run there."
         )
-    parts = [(part.folder, manifest) for part, manifest in zip(found, (train, val), strict=True)]
-    cached = data.cache == "decoded"
-    cache = open_cache(data.cache_dir, data.cache_gb, root, parts, say) if cached else None
+    cache = open_cache(data.cache_dir, data.cache_gb, root) if data.cache == "decoded" else None
+    if cache:
+        parts = [(part.folder, manifest) for part, manifest in zip(found, (train, val), strict=True)]
+        say(beginning(cache, data.cache_dir, parts))
     with _listener(config, world, say) as listener:
         both = []
         for recipe, part, manifest, spec in zip(RECIPES, found, (train, val), specs, strict=True):
@@ -118,6 +120,7 @@ def _imagefolder(config: Config, batch_size: int, world: World, say: Callable[[s
 def _bucket(config: Config, batch_size: int, world: World, say: Callable[[str], None]) -> Iterator[Data]:
     # Imported here, so that a folder needs no SDK.
     from aistore_data.dataset.open_bucket import BucketOptions, default_workers, open_bucket
+    from aistore_data.etls.kept import PodCaches
     from aistore_data.etls.lifecycle import EtlSettings
 
     data, etl = config.data, config.data.etl
@@ -125,6 +128,7 @@ def _bucket(config: Config, batch_size: int, world: World, say: Callable[[str], 
     settings = _same(EtlSettings, etl) | {
         "num_workers": etl.num_workers if isinstance(etl.num_workers, int) else auto,
         "dependencies": tuple(etl.dependencies),
+        **_pod_cache(data),
     }
     own = _same(BucketOptions, data, etl, config) | {
         "endpoint_option": "data.endpoint",
@@ -140,7 +144,22 @@ def _bucket(config: Config, batch_size: int, world: World, say: Callable[[str], 
         _listener(config, world, say) as listener,
         open_bucket(options, build_specs(config), once, world.is_main, say, listener.notices) as (train, val, about),
     ):
-        yield _data(train, val, train.remote.manifest, val.remote.manifest, about)
+        opened = _data(train, val, train.remote.manifest, val.remote.manifest, about)
+        if data.cache == "decoded" and world.is_main and train.remote.etl_name:
+            caches = PodCaches(train.remote)
+            for sentence in caches.beginning():
+                say(sentence)
+            opened = dataclasses.replace(opened, cache_report=caches.report)
+        yield opened
+
+
+def _pod_cache(data: DataConfig) -> dict[str, Any]:
+    """What the pods of the training ETL keep. Embedded pods keep it where a folder's photos are kept."""
+    if data.cache == "none":
+        return {}
+    embedded = data.endpoint == "embedded"
+    cache = open_cache(data.cache_dir, data.cache_gb, Path(data.embedded_root)) if embedded else None
+    return {"cache_gb": data.cache_gb, "cache_dir": cache.folder if cache else data.cache_dir}
 
 
 def _same(kind: type, *parts: Any) -> dict[str, Any]:
