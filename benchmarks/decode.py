@@ -11,6 +11,7 @@ bytes are the contract's: those of ``etl.transform`` by Pillow for the same key.
 import io
 import os
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -23,9 +24,12 @@ from benchmarks.peers import BATCH, RESIZE, SIZE, Job, Round, peers, probe
 from benchmarks.results import Row, Table, begin, parser, rows, why
 from etl import Key, Spec, transform
 from etl.crop import horizontal_flip, random_resized_crop_box
+from etl.decoded_cache import DecodedCache
+from etl.decoded_sample import keep, sample_from_cache
 from etl.sample import NATIVE_VARIABLE, decode, native, random_words
 
 BASELINE = "torchvision PIL, to float"
+KEPT = "etl.transform, native, decoded photo kept"
 REFERENCE = "etl.transform, Pillow"
 SPECS = {"train": Spec.train(SIZE), "val": Spec.val(SIZE, RESIZE)}
 TITLES = {"train": "A training sample from a JPEG's bytes", "val": "A validation sample from a JPEG's bytes"}
@@ -67,7 +71,24 @@ def ours(split: str, variable: str) -> Round:
     return run
 
 
-def table(split: str, paths: Sequence[Path], repeats: int) -> Table:
+def kept(split: str, jobs: Sequence[Job], folder: str) -> Round:
+    """From the photos' decoded pixels, which are in a cache in ``folder`` that is in memory."""
+    cache = DecodedCache(folder, 1 << 32)
+    for job in jobs:
+        keep(cache, job.index.to_bytes(16, "little"), job.data)
+
+    def run(jobs: Sequence[Job]) -> list[np.ndarray]:
+        os.environ[NATIVE_VARIABLE] = "1"
+        made = [np.empty((SIZE, SIZE, 3), np.uint8) for _ in jobs]
+        for job, out in zip(jobs, made, strict=True):
+            key = job.index.to_bytes(16, "little")
+            assert sample_from_cache(cache, key, SPECS[split], Key(0, 0, job.index), out)
+        return made
+
+    return run
+
+
+def table(split: str, paths: Sequence[Path], repeats: int, folder: str) -> Table:
     """CPU milliseconds per image of all ways to a sample of ``split``."""
     rounds: dict[str, Round] = {
         BASELINE: torchvision_pil(split, True),
@@ -75,11 +96,13 @@ def table(split: str, paths: Sequence[Path], repeats: int) -> Table:
         REFERENCE: ours(split, "0"),
     }
     failed: dict[str, str] = {}
+    jobs = jobs_of(paths, split)
     os.environ[NATIVE_VARIABLE] = "1"
     if native() is None:
         failed["etl.transform, native"] = "imagenet_ais_native is not installed"
     else:
         rounds["etl.transform, native"] = ours(split, "1")
+        rounds[KEPT] = kept(split, jobs, folder)
     for name, (package, make) in peers().items():
         try:
             run = make(split == "train")
@@ -88,7 +111,6 @@ def table(split: str, paths: Sequence[Path], repeats: int) -> Table:
             failed[name] = why(error, package)
         else:
             rounds[name] = run
-    jobs = jobs_of(paths, split)
     for run in rounds.values():  # imports, buffers, pipelines
         run(jobs[:BATCH])
     times: dict[str, list[float]] = defaultdict(list)
@@ -122,9 +144,9 @@ def main() -> int:
     result = begin(options)
     if module := native():
         print(f"native: libjpeg-turbo {module.LIBJPEG_TURBO}, {module.SIMD or 'scalar'}")
-    with photo_folder() as root:
+    with photo_folder() as root, tempfile.TemporaryDirectory() as folder:
         for split, repeats in (("train", options.repeats), ("val", options.val_repeats or options.repeats)):
-            result.add(table(split, sorted((root / split).rglob("*.JPEG"))[: options.images], repeats))
+            result.add(table(split, sorted((root / split).rglob("*.JPEG"))[: options.images], repeats, folder))
     return 0
 
 

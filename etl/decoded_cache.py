@@ -1,8 +1,8 @@
 """Decoded photos on a disk, which all processes of a machine share, so that a photo is decoded once.
 
 The cache is a folder ``decoded-photos`` with two files. ``pixels`` grows by a slot for each photo: its rows one after
-the other, each RGB padded by zeros to 8 bytes and followed by 8 bytes that check it. ``index`` is a hash table in
-memory that processes map: for the 16 bytes of a photo's key the slot's offset, the width and the height.
+the other, each RGB padded by zeros to 8 bytes and followed by 8 bytes that check it. ``index`` is a hash table that
+processes map into their memory: for the 16 bytes of a photo's key the slot's offset, the width and the height.
 
 Nothing is believed that is not checked. A row's check depends on the photo's key and size and on the row's place, so a
 slot that a killed process has left half written, a block that a disk has lost, and an entry of the index that points to

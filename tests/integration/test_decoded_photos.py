@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
@@ -23,6 +24,7 @@ from tests.conftest import TINY, Result, write_image
 
 Train = Callable[..., Result]
 
+FILES = ["old files"]
 GB = "data.cache_gb=0.01"
 
 
@@ -75,6 +77,20 @@ def test_workers_share_a_cache_on_another_file_system(
             (cache / FOLDER / name).unlink()
         (cache / FOLDER).rmdir()
         cache.rmdir()
+
+
+def test_a_run_that_is_killed_while_it_keeps_a_photo(fork_train: Train, small_folder: Path, tmp_path: Path) -> None:
+    words = [f"data.root={small_folder}", *TINY]
+    plain = fork_train(*words, "run_dir=a")
+    killed = fork_train(
+        *words, *on(tmp_path / "cache"), "run_dir=b", accident="a decoded photo half written", number=20, patches=FILES
+    )
+    assert killed.code == -signal.SIGKILL, killed.output
+    again = fork_train(*words, *on(tmp_path / "cache"), "run_dir=b", patches=FILES)
+    assert again.summary()["state_sha256"] == plain.summary()["state_sha256"], again.output
+    # Two writes made the index, so 17 photos were whole; the 18th is written again, in its place.
+    assert again.summary()["samples_by_source"]["cache"] == 51 + 17
+    assert DecodedCache(str(tmp_path / "cache"), 10**7).photos == 51
 
 
 def dataset(root: Path, cache: DecodedCache) -> SampleDataset:
