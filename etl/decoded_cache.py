@@ -12,12 +12,14 @@ is reserved under a lock of the operating system that ends with its process.
 Needs NumPy and the standard library alone, and travels to pods.
 """
 
+import errno
 import fcntl
 import mmap
 import os
 import stat
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,6 +45,10 @@ _BYTES_OF_A_PHOTO = 1 << 15
 
 _PROBES = 128
 
+_BEGIN_S, _KEEP_S, _COUNT_S = 60.0, 0.5, 0.002
+"""How long the lock is waited for. It is held for microseconds, and while the index is made; but a process may be
+suspended just then, and nobody shall wait for it."""
+
 _QUICK_BYTES = 1 << 23
 """So many bytes of a photo's rows are read from memory, and made into a sample, in a few milliseconds."""
 
@@ -66,7 +72,7 @@ class DecodedCache:
     def __init__(self, folder: str, limit: int) -> None:
         self.folder, self.limit = folder, limit
         self.full, self.problem = False, ""
-        self._thread, self._local = threading.Lock(), threading.local()
+        self._thread, self._local, self._hits = threading.Lock(), threading.local(), 0
         self._files: list[int] = []
         own = Path(folder, FOLDER)
         try:
@@ -74,8 +80,12 @@ class DecodedCache:
             _own_folder(own)
             self._index = self._open(own / "index")
             self._pixels = self._open(own / "pixels")
-            with self._locked():
+            with self._locked(_BEGIN_S):
                 self._begin(own)
+        except TimeoutError:
+            raise CacheError(
+                f"{own} is locked by a process that does not go on: end it, or name another folder"
+            ) from None
         except OSError as error:
             why = error.strerror or error
             raise CacheError(
@@ -111,10 +121,13 @@ class DecodedCache:
         return self._numbers()[3]
 
     def count_hit(self) -> None:
-        """Count a sample that was made from a kept photo."""
-        with self._locked():
+        """Count a sample that was made from a kept photo, now or with the next one."""
+        with self._thread:
+            self._hits += 1
+        with suppress(TimeoutError), self._locked(_COUNT_S):
             *numbers, hits = self._numbers()
-            self._set(*numbers, hits + 1)
+            self._set(*numbers, hits + self._hits)
+            self._hits = 0
 
     def require_room(self) -> None:
         """Raise CacheError where the disk has less room than the cache may still take."""
@@ -163,11 +176,11 @@ class DecodedCache:
         size = height * row_bytes(width)
         if not is_kept(width, height):
             return False
-        photo = self._reserve(key, width, height, size)
-        if photo is None:
-            return False
-        rows, done = packed(pixels, photo.seed).data.cast("B"), 0
         try:
+            photo = self._reserve(key, width, height, size)
+            if photo is None:
+                return False
+            rows, done = packed(pixels, photo.seed).data.cast("B"), 0
             while done < size:
                 done += os.pwrite(self._pixels, rows[done:], photo.offset + done)
         except OSError as error:
@@ -177,7 +190,7 @@ class DecodedCache:
 
     def _reserve(self, key: bytes, width: int, height: int, size: int) -> Photo | None:
         """A slot for the photo: that which it has, if it was damaged, or was being written by a killed process."""
-        with self._locked():
+        with self._locked(_KEEP_S):
             place, found = self._search(key)
             if found and found[1:] == (width, height):
                 return Photo.of(key, *found)
@@ -246,10 +259,20 @@ class DecodedCache:
         struct.pack_into(_NUMBERS, self._map, len(_MAGIC), *numbers)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Alone among the threads of this process and all processes."""
+    def _locked(self, wait_s: float) -> Iterator[None]:
+        """Alone among the threads of this process and all processes. Raises TimeoutError after ``wait_s``."""
+        end = time.monotonic() + wait_s
         with self._thread:
-            fcntl.flock(self._index, fcntl.LOCK_EX)
+            while True:
+                try:
+                    fcntl.flock(self._index, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise TimeoutError(
+                            errno.ETIMEDOUT, "another process holds its lock and does not go on"
+                        ) from None
+                    time.sleep(0.0005)
             try:
                 yield
             finally:

@@ -1,6 +1,7 @@
 """Decoded photos on a disk: the contract's bytes or a miss, whatever happens to the files; never more than the limit."""
 
 import errno
+import fcntl
 import inspect
 import io
 import os
@@ -179,6 +180,26 @@ def test_a_full_disk_ends_keeping_and_nothing_else(cache: DecodedCache) -> None:
     assert cache.full and cache.problem == "No space left on device"
     assert sample(cache, key_of(1), SPECS[1]) is None  # its slot was reserved
     assert sample(cache, key_of(0), SPECS[1]) is not None
+
+
+def test_a_process_that_is_suspended_with_the_lock_is_not_waited_for(
+    cache: DecodedCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_BEGIN_S", "_KEEP_S"):
+        monkeypatch.setattr(f"etl.decoded_cache.{name}", 0.01)
+    keep(cache, key_of(0), PHOTOS["PNG"])
+    with open(tmp_path / FOLDER / "index", "rb") as index:
+        fcntl.flock(index, fcntl.LOCK_EX)
+        cache.count_hit()
+        with pytest.raises(
+            CacheError, match="is locked by a process that does not go on: end it, or name another folder"
+        ):
+            DecodedCache(str(tmp_path), LIMIT)
+        assert not keep(cache, key_of(1), PHOTOS["4:2:0"])
+        assert sample(cache, key_of(0), SPECS[1]) is not None
+    assert cache.full and cache.problem == "another process holds its lock and does not go on" and cache.hits == 0
+    cache.count_hit()
+    assert cache.hits == 2 and cache.photos == 1
 
 
 def test_a_photo_that_is_not_in_memory_is_not_waited_for(cache: DecodedCache) -> None:
