@@ -30,6 +30,7 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark("decode", "--repeats 2 --val-repeats 1", "--repeats 1 --images 20"),
     Benchmark("augment", "--repeats 5", "--repeats 1 --images 20"),
+    Benchmark("cache", "--repeats 3", "--repeats 1 --images 100"),
     Benchmark("loader", "--repeats 3 --images 500"),
     Benchmark("bucket", "--repeats 1 --images 1000"),
     Benchmark("receive", "--repeats 3", "--repeats 1 --images 2048"),

@@ -24,10 +24,13 @@ from benchmarks.peers import BATCH, RESIZE, SIZE, Job, Round, peers, probe
 from benchmarks.results import Row, Table, begin, parser, rows, why
 from etl import Key, Spec, transform
 from etl.crop import horizontal_flip, random_resized_crop_box
+from etl.decoded_cache import DecodedCache
+from etl.decoded_sample import keep, sample_from_cache
 from etl.jpeg_index import JpegIndex, can_use
 from etl.sample import NATIVE_VARIABLE, decode, native, random_words
 
 BASELINE = "torchvision PIL, to float"
+KEPT = "etl.transform, native, decoded photo kept"
 REFERENCE = "etl.transform, Pillow"
 INDEXED = "etl.transform, native, index"
 SPECS = {"train": Spec.train(SIZE), "val": Spec.val(SIZE, RESIZE)}
@@ -84,6 +87,23 @@ def index_of(paths: Sequence[Path], folder: str) -> JpegIndex:
     return index
 
 
+def kept(split: str, jobs: Sequence[Job], folder: str) -> Round:
+    """From the photos' decoded pixels, which are in a cache in ``folder`` that is in memory."""
+    cache = DecodedCache(folder, 1 << 32)
+    for job in jobs:
+        keep(cache, job.index.to_bytes(16, "little"), job.data)
+
+    def run(jobs: Sequence[Job]) -> list[np.ndarray]:
+        os.environ[NATIVE_VARIABLE] = "1"
+        made = [np.empty((SIZE, SIZE, 3), np.uint8) for _ in jobs]
+        for job, out in zip(jobs, made, strict=True):
+            key = job.index.to_bytes(16, "little")
+            assert sample_from_cache(cache, key, SPECS[split], Key(0, 0, job.index), out)
+        return made
+
+    return run
+
+
 def table(split: str, paths: Sequence[Path], repeats: int, folder: str) -> Table:
     """CPU milliseconds per image of all ways to a sample of ``split``; ``folder``: an empty one, for an index."""
     rounds: dict[str, Round] = {
@@ -92,11 +112,13 @@ def table(split: str, paths: Sequence[Path], repeats: int, folder: str) -> Table
         REFERENCE: ours(split, "0"),
     }
     failed: dict[str, str] = {}
+    jobs = jobs_of(paths, split)
     os.environ[NATIVE_VARIABLE] = "1"
     if native() is None:
         failed["etl.transform, native"] = "imagenet_ais_native is not installed"
     else:
         rounds["etl.transform, native"] = ours(split, "1")
+        rounds[KEPT] = kept(split, jobs, folder)
     index = index_of(paths, folder) if can_use(native()) else None
     if index:
         rounds[INDEXED] = ours(split, "1", index)
@@ -110,7 +132,6 @@ def table(split: str, paths: Sequence[Path], repeats: int, folder: str) -> Table
             failed[name] = why(error, package)
         else:
             rounds[name] = run
-    jobs = jobs_of(paths, split)
     for run in rounds.values():  # imports, buffers, pipelines
         run(jobs[:BATCH])
     times: dict[str, list[float]] = defaultdict(list)

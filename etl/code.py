@@ -8,6 +8,7 @@ _FILES = (
     *("policies.py", "policy_tables.py", "strengths.py", "operations.py"),
     *("request.py", "server.py", "protocol.py", "files.py", "limits.py"),
     *("jpeg_index.py", "pod_index.py"),
+    *("decoded_rows.py", "decoded_cache.py", "decoded_sample.py", "pod_cache.py", "turns.py"),
 )
 _CODE_SHA256 = hashlib.sha256(b"".join(Path(__file__).with_name(name).read_bytes() for name in _FILES)).hexdigest()
 

@@ -50,6 +50,11 @@ def query_of(scope: Mapping[str, Any]) -> dict[str, str]:
     return query
 
 
+def is_of_aistore(file: str) -> bool:
+    """Whether a file lies as AIStore's do. Those of the embedded AIS are a user's own."""
+    return _OBJECTS in file
+
+
 def normal_path(fqn: str) -> str:
     """The file that ``etl_fqn`` names; it is encoded once more than the query."""
     return os.path.normpath("/" + unquote(fqn).lstrip("/"))

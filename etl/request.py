@@ -24,7 +24,6 @@ import numpy as np
 import PIL
 from PIL import Image, features
 
-from etl.jpeg_index import Entry
 from etl.sample import native, transform
 from etl.spec import POLICY_FIELDS, RECIPES, VERSION, Key, Spec, shown
 
@@ -132,11 +131,13 @@ def parse(etl_args: str, recipe: Literal["train", "val"]) -> Request:
         raise BadRequest(str(error)) from None
 
 
-def answer(data: bytes, request: Request, entry: Entry | None = None) -> bytes:
-    """The bytes that the request asks for; ``entry`` as in ``transform``. Raises CorruptSample for what is no image."""
-    if request.wire == "info":
-        return json.dumps(info(), separators=(",", ":")).encode()
-    pixels = transform(data, request.spec, request.key, entry=entry)
+def answer(data: bytes, request: Request) -> bytes:
+    """The bytes that the request asks for. Raises CorruptSample for data that are no image."""
+    return info_bytes() if request.wire == "info" else body(transform(data, request.spec, request.key), request)
+
+
+def body(pixels: np.ndarray, request: Request) -> bytes:
+    """A sample as the request wants it to travel."""
     return pixels.tobytes() if request.wire == "raw" else encode_jpeg(pixels, request.quality)
 
 
@@ -193,6 +194,11 @@ def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=2)
     return buffer.getvalue()
+
+
+def info_bytes(**more: Any) -> bytes:
+    """``info`` as an answer, with ``more`` in it."""
+    return json.dumps(info() | more, separators=(",", ":")).encode()
 
 
 def info() -> dict[str, Any]:

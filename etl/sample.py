@@ -63,10 +63,9 @@ def transform(
     out = np.empty((spec.size, spec.size, 3), np.uint8) if out is None else out
     if out.shape != (spec.size, spec.size, 3) or out.dtype != np.uint8 or not out.flags.c_contiguous:
         raise ValueError(f"out must be uint8 [{spec.size}, {spec.size}, 3] in C order, not {out.dtype} {out.shape}")
-    policy = spec.augment, spec.augment_ops, spec.jitter
-    words = random_words(key, words_needed(*policy)) if spec.recipe == "train" and key is not None else []
+    words = words_of(spec, key)
     if not _transform_natively(data, spec, words, out, entry):
-        out[...] = np.asarray(_transform(decode(data), spec, words))
+        out[...] = np.asarray(from_image(decode(data), spec, words))
     if spec.is_augmented:
         apply(out, operations(spec, words), native())
     return out
@@ -85,7 +84,15 @@ def operations(spec: Spec, words: Sequence[int]) -> list[Operation]:
     )
 
 
-def _transform(image: Image.Image, spec: Spec, words: list[int]) -> Image.Image:
+def words_of(spec: Spec, key: Key | None) -> list[int]:
+    """The random words of a sample of ``spec``; none for the val recipe."""
+    if spec.recipe == "val" or key is None:
+        return []
+    return random_words(key, words_needed(spec.augment, spec.augment_ops, spec.jitter))
+
+
+def from_image(image: Image.Image, spec: Spec, words: list[int]) -> Image.Image:
+    """The crop of a decoded photo, resized, by Pillow."""
     if spec.recipe == "val":
         full = resized_shape(*image.size, spec.resize)
         return resize(image, full, center_crop(*full, spec.size), spec.size, spec.interpolation)
@@ -152,13 +159,24 @@ def _transform_natively(data: bytes, spec: Spec, words: list[int], out: np.ndarr
         if entry:
             entry.refuse(data)
         return False
-    box, full, window, flip = (0, 0, *shape), (spec.size, spec.size), (0, 0, spec.size, spec.size), False
-    if spec.recipe == "train":
-        top, left, height, width = random_resized_crop_box(*shape, spec.scale, spec.ratio, words)
-        box, flip = (left, top, width, height), horizontal_flip(words)
-    else:
-        full = resized_shape(*shape, spec.resize)
-        window = (*center_crop(*full, spec.size), spec.size, spec.size)
+    box, full, window, flip = rectangles(shape, spec, words)
     geometry = box, full, window, spec.interpolation == "bicubic", flip
     done: bool = entry.resample(module, data, out, *geometry) if entry else module.resample(data, out, *geometry)
     return done
+
+
+Box = tuple[int, int, int, int]
+
+
+def rectangles(shape: tuple[int, int], spec: Spec, words: list[int]) -> tuple[Box, tuple[int, int], Box, bool]:
+    """How a photo of ``shape`` (width, height) becomes a sample: (box, full, window, flip).
+
+    ``box`` (left, top, width, height) of the photo is resized to ``full`` (width, height), ``window`` (left, top,
+    width, height) of that is the sample, mirrored if ``flip``.
+    """
+    if spec.recipe == "train":
+        top, left, height, width = random_resized_crop_box(*shape, spec.scale, spec.ratio, words)
+        size = spec.size, spec.size
+        return (left, top, width, height), size, (0, 0, *size), horizontal_flip(words)
+    full = resized_shape(*shape, spec.resize)
+    return (0, 0, *shape), full, (*center_crop(*full, spec.size), spec.size, spec.size), False

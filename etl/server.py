@@ -10,13 +10,12 @@ disk alone or a large photo, goes to threads. The SDK's application makes everyt
 arrived before it looks at the sockets again. Whatever else AIStore may ask goes to the SDK's application as it is:
 health, pipelines, objects that must be fetched from a target. Websockets are refused: an error would have no answer.
 
-What a request may make a pod read is in ``etl.files``, what it may make it hold in ``etl.limits``, and what it keeps of
-photos in ``etl.pod_index``.
+What a request may make a pod read is in ``etl.files``, what it may make it hold in ``etl.limits``, and what a pod keeps
+of photos in ``etl.pod_cache`` and ``etl.pod_index``.
 """
 
 import asyncio
 import json
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -30,10 +29,12 @@ import etl
 from etl.files import FileBytes, normal_path, query_of, read, read_cached
 from etl.jpeg_index import JpegIndex
 from etl.limits import BODY_S, Limits, Refused, Unread
+from etl.pod_cache import PodCache
 from etl.pod_index import open_pod_index
 from etl.protocol import Answer, label_header, take_connections
-from etl.request import BadRequest, answer, parse, proved
-from etl.sample import CorruptSample
+from etl.request import BadRequest, Request, body, info_bytes, parse, proved
+from etl.sample import CorruptSample, transform
+from etl.turns import Turns
 
 THREADS = 2
 """Threads of each process for what takes long."""
@@ -51,26 +52,61 @@ class ImageETL(FastAPIServer):
     recipe: Literal["train", "val"]
     app: Any
     index: JpegIndex | None = None
+    kept: PodCache | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self.index = open_pod_index(self.logger.warning)
+        self.kept = PodCache.of_environment()
         self.limits = Limits.of_environment()
         self.held = 0  # bytes of all bodies that have come and are not answered yet
         self.unread = Unread(self.limits.memory_bytes)
-        self._turns = _Turns()
+        self._turns = Turns()
         self._waiting = 0
         self._threads = ThreadPoolExecutor(THREADS)  # starts none before there is work
         self.app = _application(self, self.app)
 
     def transform(self, data: bytes | str, path: str, etl_args: str) -> bytes:
         """One sample. ``path`` differs by transport, so no pixel depends on it; bucket and name are in the proof."""
+        request = self._request(etl_args)
+        return proved(self._body(data, request), request, path, etl_args)
+
+    def _request(self, etl_args: str) -> Request:
         request = parse(etl_args, self.recipe)
         self.limits.check(request)
-        content = read(data, self.limits.object_bytes) if isinstance(data, str) else data
-        file = data if isinstance(data, str) else data.file if isinstance(data, FileBytes) else ""
-        entry = self.index.entry(file) if self.index and file else None
-        return proved(answer(content, request, entry), request, path, etl_args)
+        return request
+
+    def _body(self, data: bytes | str, request: Request) -> bytes:
+        """What is asked for, of an object's bytes, or of its file or what is kept of it."""
+        kept, file = self.kept, data if isinstance(data, str) and request.wire != "info" else ""
+        key = kept.key(file) if kept and file else None
+        pixels = kept.sample(key, request) if kept and key else None
+        if pixels is None:
+            content = read(data, self.limits.object_bytes) if isinstance(data, str) else data
+            if request.wire == "info":
+                return info_bytes(cache=kept.facts()) if kept else info_bytes()
+            source = data if isinstance(data, str) else data.file if isinstance(data, FileBytes) else ""
+            entry = self.index.entry(source) if self.index and source else None
+            pixels = transform(content, request.spec, request.key, entry=entry)
+            if kept and key:
+                kept.keep(file, key, content)
+        return body(pixels, request)
+
+    def _at_once(self, source: bytes | str, path: str, etl_args: str) -> Answer | None:
+        """The answer, if it can be made without waiting and in little time; None: in a thread."""
+        kept, key = self.kept, self.kept.key(source) if self.kept and isinstance(source, str) else None
+        if kept and key:
+            request = self._request(etl_args)
+            try:
+                pixels = kept.sample(key, request, wait=False) if request.wire != "info" else None
+            except BlockingIOError:
+                return None
+            if pixels is not None:
+                return 200, self.get_mime_type(), proved(body(pixels, request), request, path, etl_args)
+            if kept.keeps_more:  # which takes a whole decode
+                return None
+        data = self.quick(source)
+        return None if data is None else self._respond(data, path, etl_args)
 
     def quick(self, source: bytes | str) -> bytes | None:
         """The bytes of a photo of which a sample can be made at once, or None."""
@@ -91,14 +127,13 @@ class ImageETL(FastAPIServer):
 
         def turn() -> None:
             try:
-                data = self.quick(source)
-                if data is None:
+                answer = self._at_once(source, path, etl_args)
+                if answer is None:
                     made = loop.run_in_executor(self._threads, self._respond, source, path, etl_args)
                     made.add_done_callback(
                         lambda made: finish(self.refuse(error, path) if (error := made.exception()) else made.result())
                     )
                     return
-                answer = self._respond(data, path, etl_args)
             except Exception as error:
                 answer = self.refuse(error, path)
             finish(answer)
@@ -262,30 +297,3 @@ def _refusal(error: BaseException, path: str) -> tuple[int, str]:
     if isinstance(error, FileNotFoundError):
         return 404, f"Error processing object {path!r}: file not found at {error.filename or path!r}."
     return 500, f"Processing error: {error}"
-
-
-class _Turns:
-    """Calls functions in the event loop, first come, first served; between two of them it serves the sockets."""
-
-    _ROUNDS = 3
-    """Of the event loop: a new connection, its request, its answer. uvloop accepts one connection in each."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[Callable[[], None]] = deque()
-
-    def append(self, function: Callable[[], None]) -> None:
-        """Call ``function`` when it is its turn."""
-        self._waiting.append(function)
-        if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._next, self._ROUNDS)
-
-    def _next(self, rounds: int) -> None:
-        if rounds:
-            asyncio.get_running_loop().call_soon(self._next, rounds - 1)
-            return
-        try:
-            self._waiting[0]()
-        finally:
-            self._waiting.popleft()
-            if self._waiting:
-                asyncio.get_running_loop().call_soon(self._next, self._ROUNDS)

@@ -36,6 +36,8 @@ class Counts(NamedTuple):
     """Times that a storage node's breaker opened."""
     odd: int = 0
     """Samples of files that Pillow reads, but warns of."""
+    cache: int = 0
+    """Samples of ``local`` that were made of decoded photos that are kept."""
 
 
 class Filled(NamedTuple):

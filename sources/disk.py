@@ -100,7 +100,7 @@ def cache_file(key: str) -> Path:
 
     Raises RuntimeError for a user without a home folder.
     """
-    return _folder().expanduser() / hashlib.sha256(key.encode()).hexdigest()[:32]
+    return cache_folder() / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def read_cached(key: str, most: int = 1 << 30) -> bytes | None:
@@ -125,6 +125,11 @@ def write_cached(key: str, content: bytes) -> None:
         warnings.warn(
             f"{_folder()} cannot be written to: {error}. The next start takes as long as this one.", stacklevel=2
         )
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/imagenet-ais, or ~/.cache/imagenet-ais. Raises RuntimeError for a user without a home folder."""
+    return _folder().expanduser()
 
 
 def _folder() -> Path:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import CorruptSample, Key, Spec, decode, transform
+from etl.decoded_cache import DecodedCache
+from etl.decoded_sample import keep, sample_from_cache
 from etl.jpeg_index import Entry
 from etl.request import DEFAULT_QUALITY, encode_jpeg
 from sources.batch import Counts, Filled, Keys
@@ -33,11 +35,12 @@ class SampleDataset(Source):
     replace: bool = False
     notices: Notices | None = None
     index: SplitIndex | None = None
+    cache: DecodedCache | None = None
     made_here: bool = field(default=True, init=False)
 
     def __post_init__(self, spec: Spec | Specs) -> None:
         self.specs = Specs.of(spec)
-        self._odd = 0
+        self._odd = self._cached = 0
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -52,13 +55,13 @@ class SampleDataset(Source):
 
     def fill(self, keys: Keys, rows: NDArray[np.uint8]) -> Filled:
         """As ``Source``."""
-        self._odd, retries = 0, self.reader.retries
+        self._odd, self._cached, retries = 0, 0, self.reader.retries
         collect()
         found = [self._fill(row, *key) for row, key in zip(rows, keys, strict=True)]
         retries = self.reader.retries - retries
         replaced = tuple(substitution for substitution in found if substitution)
         self._tell_index()
-        counts = Counts(local=len(keys), retries=retries, replaced=len(replaced), odd=self._odd)
+        counts = Counts(len(keys), retries=retries, replaced=len(replaced), odd=self._odd, cache=self._cached)
         return Filled(self.manifest.labels[[key[1] for key in keys]], counts, replaced=replaced)
 
     def _tell_index(self) -> None:
@@ -73,8 +76,7 @@ class SampleDataset(Source):
         spec, reason, problem = self.specs.at(epoch), "", ""
         for by in itertools.chain([index], substitutes(self.manifest, index, self.seed)):
             try:
-                entry = self.index.entry(self.manifest.name(by)) if self.index else None
-                make(row, self.reader.read(by), spec, Key(self.seed, epoch, index, view), self.wire, entry)
+                self._make(row, by, spec, Key(self.seed, epoch, index, view))
             except CorruptSample as error:
                 collect()  # what Pillow has said of this file belongs to no other
                 problem = f"{self.locate(by)} is {error}"
@@ -82,9 +84,30 @@ class SampleDataset(Source):
                     raise DataError(f"{problem}. {advice(spec)}") from None
                 reason = reason or problem
             else:
-                self._odd += heard(self.locate, by, self.notices)
                 return Substitution(epoch, index, by, reason) if reason else None
         raise DataError(f"{problem}, and no other sample of its class can be read.")
+
+    def _make(self, row: NDArray[np.uint8], by: int, spec: Spec, key: Key) -> None:
+        """Make the sample of photo ``by``, from the decoded one if that is kept. Raises CorruptSample."""
+        photo_key = self.reader.content_key(by) if self.cache else None
+        if self.cache and photo_key and sample_from_cache(self.cache, photo_key, spec, key, row):
+            self._cached += 1
+            if self.wire != "raw":
+                row[:] = through_wire(row, self.wire)
+            return
+        data = self.reader.read(by)
+        make(row, data, spec, key, self.wire, self.index.entry(self.manifest.name(by)) if self.index else None)
+        odd = heard(self.locate, by, self.notices)
+        self._odd += odd
+        # An odd photo is told of each time that it is read. The second key: that the first is of what was read.
+        if self.cache and photo_key and not odd and not self.cache.full and self.reader.content_key(by) == photo_key:
+            keep(self.cache, photo_key, data)
+            collect()
+            if self.cache.problem and self.notices:
+                self.notices.says(
+                    f"no more decoded photos are kept in {shown(self.cache.folder)}: {self.cache.problem}. The run "
+                    "goes on, and decodes the others each time"
+                )
 
 
 class SyntheticDataset(Source):

@@ -246,6 +246,9 @@ def _summarise(run: Run, val_img_per_s: float = 0.0, evaluation: dict[str, Any] 
             name: value for name, value in progress.validation.items() if name in ("ema_acc1", "ema_mean_ap")
         }
         of_averages["ema_sha256"] = checkpoint.state_sha256(averages.model.state_dict())
+    cached = run.cache_report(counts) if run.cache_report else None
+    if cached:
+        run.console.say(cached.sentence)
     best = {"best_acc1": progress.best_acc1}
     if "mean_ap" in progress.validation:  # by which the best is chosen then
         best = {"mean_ap": progress.validation["mean_ap"], "best_mean_ap": progress.best_acc1}
@@ -256,7 +259,7 @@ def _summarise(run: Run, val_img_per_s: float = 0.0, evaluation: dict[str, Any] 
         samples_seen=seen,
         img_per_s=seen / progress.train_s if progress.train_s else val_img_per_s,
         state_sha256=checkpoint.state_sha256(run.state.model.state_dict()),
-        samples_by_source={"local": counts.local, "etl": counts.etl},
+        samples_by_source={"local": counts.local, "etl": counts.etl, **({"cache": cached.samples} if cached else {})},
         retries=counts.retries,
         fallbacks=counts.fallbacks,
         audits=counts.audits,

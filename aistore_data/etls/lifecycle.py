@@ -5,6 +5,7 @@ ETL that runs other code under our name belongs to somebody: it is left alone, a
 """
 
 import base64
+import hashlib
 import pickle
 import sys
 import time
@@ -24,6 +25,7 @@ from requests.exceptions import RequestException
 
 from aistore_data.client.access import server_message
 from etl.code import code_sha256
+from etl.pod_cache import FOLDER_VARIABLE, GB_VARIABLE
 from etl.pod_index import INDEX_VARIABLE
 from etl.request import CODE_VARIABLE
 from etl.server import ImageETL, TrainETL, ValETL, ship_by_value
@@ -52,6 +54,16 @@ class EtlSettings:
     image: str = ""
     index: str = "auto"
     """auto or off: whether pods that are started here keep a JPEG index, which changes no byte."""
+    cache_gb: float = 0.0
+    """GB of decoded photos that a pod of the training ETL keeps; 0: none."""
+    cache_dir: str = ""
+    """A folder in the pod; empty: its folder for temporary files."""
+
+    def cache_variables(self, recipe: Recipe) -> dict[str, str]:
+        """The environment of a pod that keeps decoded photos: training alone, which asks for its photos more often."""
+        if recipe == "val" or self.cache_gb == 0:
+            return {}
+        return {GB_VARIABLE: f"{self.cache_gb:.9g}", FOLDER_VARIABLE: self.cache_dir}
 
 
 def ensure(client: Client, name: str, recipe: Recipe, settings: EtlSettings, say: Say) -> tuple[str, bool]:
@@ -61,12 +73,15 @@ def ensure(client: Client, name: str, recipe: Recipe, settings: EtlSettings, say
     """
     if settings.manage == "reuse":
         return name, False
-    code = code_sha256()
+    code, variables = code_sha256(), settings.cache_variables(recipe)
     try:
-        stage, owner = _look(client, name, settings, say)
-        if stage and owner != code:
+        stage, environment = _look(client, name, settings, say)
+        owner = environment.get(CODE_VARIABLE, "")
+        if stage and (owner != code or not variables.items() <= environment.items()):
             what = "is stopped or broken" if owner == _NOBODY else "runs other code"
-            suffix = f"-{code[:8]}"
+            if owner == code:
+                what = "keeps no decoded photos, or otherwise than this run wants it"
+            suffix = f"-{_fingerprint(code, variables)[:8]}"
             ours = name if name.endswith(suffix) else f"{name[:23]}{suffix}"
             if ours != name:
                 say(f"ETL {name} {what} and is left alone; this run uses {ours}")
@@ -97,7 +112,8 @@ def repair(client: Client, name: str, recipe: Recipe, settings: EtlSettings, say
     """
     code = code_sha256()
     try:
-        stage, owner = _look(client, name, settings, say)
+        stage, environment = _look(client, name, settings, say)
+        owner = environment.get(CODE_VARIABLE, "")
         if stage and owner not in (code, _NOBODY):
             raise ClusterError(f"ETL {name} runs other code by now: somebody has replaced it.")
         if stage:
@@ -122,10 +138,15 @@ def stop(client: Client, name: str) -> None:
                 raise ClusterError(f"ETL {name} could not be stopped: {_said(error)}") from None
 
 
-def _look(client: Client, name: str, settings: EtlSettings, say: Say) -> tuple[str, str]:
-    """An ETL's stage, "" if there is none of this name, and the fingerprint of the code that it runs.
+def _fingerprint(code: str, variables: dict[str, str]) -> str:
+    """Of an ETL: that of its code, or of that and of what its pods keep."""
+    return hashlib.sha256(f"{code} {sorted(variables.items())}".encode()).hexdigest() if variables else code
 
-    One that is being started is waited for. The fingerprint is "" where the ETL runs, but has none, and ``_NOBODY``
+
+def _look(client: Client, name: str, settings: EtlSettings, say: Say) -> tuple[str, dict[str, str]]:
+    """An ETL's stage, "" if there is none of this name, and its environment, with the fingerprint of its code.
+
+    One that is being started is waited for. The fingerprint is missing where the ETL runs without, and ``_NOBODY``
     where the cluster cannot tell: it was stopped, or its nodes were, and the targets know it no longer.
     """
     end = time.monotonic() + settings.init_timeout_s
@@ -133,15 +154,14 @@ def _look(client: Client, name: str, settings: EtlSettings, say: Say) -> tuple[s
         say(f"ETL {name} is being started by somebody")
         time.sleep(2)
     if not stage:
-        return "", ""
+        return "", {}
     try:
         details = client.etl(name).view()
     except AISError as error:
         if error.status_code == 404:
-            return stage, _NOBODY
+            return stage, {CODE_VARIABLE: _NOBODY}
         raise
-    environment = details.init_msg.runtime.env or []
-    return stage, next((variable.value for variable in environment if variable.name == CODE_VARIABLE), "")
+    return stage, {variable.name: variable.value for variable in details.init_msg.runtime.env or []}
 
 
 def _stage(client: Client, name: str) -> str:
@@ -195,6 +215,7 @@ def _init(client: Client, name: str, recipe: Recipe, code: str, settings: EtlSet
         "direct_file_access": settings.comm_type == "hpush",
         CODE_VARIABLE: code,
         "NUM_WORKERS": str(settings.num_workers),
+        **settings.cache_variables(recipe),
     }
     if settings.index == "off":
         options[INDEX_VARIABLE] = "0"

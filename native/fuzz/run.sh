@@ -7,7 +7,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 seeds=$1 seconds=$2
 shift 2
 mkdir -p "$here/build/corpus"
-sources=$(ls "$here"/../src/*.c | grep -v -e augment -e module)
+sources=$(ls "$here"/../src/*.c | grep -v -e augment -e module -e kept)
 flags="-std=c11 -O2 -g -ffp-contract=off -fno-sanitize-recover=undefined -DHAVE_LIBJPEG_TURBO -I${LIBJPEG_TURBO:-/usr}/include"
 libraries="${LIBJPEG_TURBO:+-L$LIBJPEG_TURBO/lib} -ljpeg -lm"
 if command -v clang > /dev/null; then

@@ -3,6 +3,7 @@
 
 #include "augment_module.h"
 #include "index_module.h"
+#include "kept.h"
 #include "libjpeg.h"
 #include "markers.h"
 
@@ -86,7 +87,7 @@ static PyMethodDef methods[] = {{"size", size, METH_O, size_doc},
                                 {NULL, NULL, 0, NULL}};
 
 static int add_constants(PyObject *module) {
-    return add_augment(module) || add_index(module) ||
+    return add_augment(module) || add_index(module) || add_kept(module) ||
            PyModule_AddIntConstant(module, "SAMPLE_VERSION", SAMPLE_VERSION) ||
            PyModule_AddIntConstant(module, "REVISION", REVISION) ||
            PyModule_AddStringConstant(module, "SIMD", best_simd() == AVX2 ? "avx2" : "") ||

@@ -64,6 +64,18 @@ def _half_written(accident: Callable[[], None]) -> None:
     torch.save = save  # type: ignore[assignment]
 
 
+def _half_kept(accident: Callable[[], None]) -> None:
+    original = os.pwrite
+
+    def write(file: int, data: Any, place: int) -> int:
+        half = len(data) // 2
+        original(file, data[:half], place)
+        accident()
+        return half + original(file, data[half:], place + half)
+
+    os.pwrite = write  # type: ignore[assignment]
+
+
 def _moments() -> dict[str, Callable[[Callable[[], None]], None]]:
     from aistore_data.etls import lifecycle
     from training.engine.objective import Objective
@@ -73,6 +85,7 @@ def _moments() -> dict[str, Callable[[Callable[[], None]], None]]:
         "between steps": lambda accident: _before(Objective, "prepare", accident),
         "inside a step": lambda accident: _before(Objective, "loss", accident),
         "a checkpoint half written": _half_written,
+        "a decoded photo half written": _half_kept,
         "before a checkpoint is in place": lambda accident: _before(os, "fsync", accident),
         "before best.pt is in place": lambda accident: _before(Path, "hardlink_to", accident),
         "during validation": lambda accident: _before(Objective, "validation_loss", accident),
@@ -116,11 +129,19 @@ def _with_uploads_at_once() -> None:
     Mirror.push, push = lambda mirror, position: (push(mirror, position), mirror._wait()), Mirror.push  # type: ignore[method-assign, assignment, return-value]
 
 
+def _with_old_files() -> None:
+    """Files that a test has just made count as old to the cache of decoded photos."""
+    from etl import decoded_sample
+
+    decoded_sample.SETTLED_S = -60.0
+
+
 PATCHES: dict[str, Callable[[], None]] = {
     "without dropout": _without_dropout,
     "float64": _in_float64,
     "impatient": _impatient,
     "uploads at once": _with_uploads_at_once,
+    "old files": _with_old_files,
 }
 
 

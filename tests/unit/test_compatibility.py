@@ -44,7 +44,8 @@ FREE = {
     *("data.classes", "data.labels"),
     *("data.source", "data.root", "data.endpoint", "data.bucket", "data.val_bucket", "data.train_prefix"),
     *("data.val_prefix", "data.embedded_root", "data.embedded_layout", "data.transform", "data.local_share"),
-    *("data.workers", "data.prefetch", "data.index", "data.max_replaced", "data.patience_s", "data.audit_every"),
+    *("data.workers", "data.prefetch", "data.index", "data.cache", "data.cache_dir", "data.cache_gb"),
+    *("data.max_replaced", "data.patience_s", "data.audit_every"),
     *("data.train_samples", "data.val_samples", "data.on_corrupt"),  # see below
     *("data.augment_ops", "data.augment_magnitude", "data.augment_interpolation"),  # see below
     *("optim.betas", "optim.eps", "optim.alpha", "optim.warmup_start", "optim.min_lr"),  # see below

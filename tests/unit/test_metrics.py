@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms.functional import normalize, to_tensor
 
+from sources.text import format_duration
 from training.engine.numerics import seed_step
 from training.model.bundle import MEAN, STD, denormalise, normalise
-from sources.text import format_duration
 from training.report.metrics import Metrics, Sums, Tally
 
 

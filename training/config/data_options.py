@@ -159,6 +159,15 @@ class DataConfig:
         "auto|off: keep where each JPEG can be entered, so that later epochs decode its crop alone",
         choices=("auto", "off"),
     )
+    cache: str = free(
+        "none",
+        "none|decoded: keep decoded photos on a disk, so that later epochs cut their samples from them",
+        choices=("none", "decoded"),
+    )
+    cache_dir: str = free(
+        "", "cache=decoded: a folder on a local disk, in the ETL's pod for a bucket; empty: one that a line names"
+    )
+    cache_gb: float = free(0.0, "cache=decoded: GB of that disk, at most; all of ImageNet takes about 790", low=0)
     on_corrupt: str = option(
         "raise",
         "raise|replace: a training sample that is no image ends the run|is another one",
@@ -224,6 +233,7 @@ class DataConfig:
         self.etl.check()
         self.sides()
         self._check_parts()
+        self._check_cache()
         if self.source == "aistore" and self.endpoint == "embedded":
             require(
                 self.embedded_root != "",
@@ -244,6 +254,33 @@ class DataConfig:
             require(
                 len(getattr(self, name)) == 2, f"data.{name} takes two numbers, [low,high], not {getattr(self, name)}."
             )
+
+    def _check_cache(self) -> None:
+        if self.cache == "none":
+            return
+        require(
+            self.cache_gb > 0,
+            "data.cache=decoded needs data.cache_gb, the GB that decoded photos may take: data.cache_gb=N. All of "
+            "ImageNet takes about 790, and a part of it helps by its share.",
+        )
+        require(
+            self.source != "synthetic",
+            "data.cache=decoded keeps photos, and data=synthetic has none: leave it out.",
+        )
+        require(
+            self.source != "aistore" or self.transform != "client",
+            "data.cache=decoded keeps the photos of a bucket in the ETL's pods, and data.transform=client asks none: "
+            "use data.transform=etl, or leave it out.",
+        )
+        require(
+            self.source != "aistore" or self.etl.comm_type == "hpush",
+            "data.cache=decoded keeps the photos of files that a pod reads, and with data.etl.comm_type=hpull it reads "
+            "none: use hpush.",
+        )
+        require(
+            self.source != "aistore" or self.endpoint == "embedded" or self.cache_dir[:1] in ("", "/"),
+            f"data.cache_dir={self.cache_dir} is a folder in the ETL's pods: its path begins with /.",
+        )
 
     def _check_parts(self) -> None:
         self.held_out.check()

@@ -165,6 +165,7 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
         classes=bundle.classes,
         consumed=Consumed(config.data.fingerprint),
         stop=stop,
+        cache_report=data.cache_report,
         console=console,
         environment=describe_environment(config, device, world)
         | {

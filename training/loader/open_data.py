@@ -1,5 +1,6 @@
 """The data sources by name. Another source is one more line of ``OPENERS``; nothing downstream changes."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl.spec import RECIPES, Spec
+from sources.batch import Counts
+from sources.decoded import CacheReport, beginning, open_cache, report
 from sources.errors import ConfigError
 from sources.folder import FolderReader
 from sources.jpeg_index import open_index
@@ -20,6 +23,7 @@ from sources.samples import SampleDataset, SyntheticDataset
 from sources.shared_memory import share
 from sources.source import Source, Specs
 from sources.splits import splits_of
+from training.config.data_options import DataConfig
 from training.config.schema import Config
 from training.processes.collectives import on_main
 from training.processes.world import World
@@ -42,6 +46,8 @@ class Data:
     """Where a sample may have several classes, bool [sets, classes]: labels are its rows."""
     val_name: Callable[[int], str] = "sample {}".format
     """The name of a validation photo, below the folder or the prefix of its split."""
+    cache_report: Callable[[Counts], CacheReport] | None = None
+    """What became of the decoded photos that were kept, for the counts of a run; None where none are."""
 
 
 Opener = Callable[[Config, int, World, Callable[[str], None]], AbstractContextManager[Data]]
@@ -97,16 +103,20 @@ def _imagefolder(config: Config, batch_size: int, world: World, say: Callable[[s
             f"{found[1].folder.name}/ are: replace or remove them. Each validation would end the run there."
         )
     index = open_index(root, len(train) + len(val), say) if data.index == "auto" else None
+    cache = open_cache(data.cache_dir, data.cache_gb, root) if data.cache == "decoded" else None
+    if cache:
+        parts = [(part.folder, manifest) for part, manifest in zip(found, (train, val), strict=True)]
+        say(beginning(cache, data.cache_dir, parts))
     with _listener(config, world, say) as listener:
         both = []
         for recipe, part, manifest, spec in zip(RECIPES, found, (train, val), specs, strict=True):
             reader = FolderReader(part.folder, manifest, data.patience_s, listener.notices.waits)
             replace = recipe == "train" and data.on_corrupt == "replace"
             of_split = index.of(part.folder) if index else None
-            both.append(
-                SampleDataset(reader, manifest, spec, config.seed, data.wire, replace, listener.notices, of_split)
-            )
-        yield _data(both[0], both[1], train, val, {"source": str(root)})
+            more = data.wire, replace, listener.notices, of_split, cache
+            both.append(SampleDataset(reader, manifest, spec, config.seed, *more))
+        opened = _data(both[0], both[1], train, val, {"source": str(root)})
+        yield dataclasses.replace(opened, cache_report=partial(report, cache)) if cache else opened
     if index and world.is_main:
         index.report(say)
 
@@ -115,6 +125,7 @@ def _imagefolder(config: Config, batch_size: int, world: World, say: Callable[[s
 def _bucket(config: Config, batch_size: int, world: World, say: Callable[[str], None]) -> Iterator[Data]:
     # Imported here, so that a folder needs no SDK.
     from aistore_data.dataset.open_bucket import BucketOptions, default_workers, open_bucket
+    from aistore_data.etls.kept import PodCaches
     from aistore_data.etls.lifecycle import EtlSettings
 
     data, etl = config.data, config.data.etl
@@ -123,6 +134,7 @@ def _bucket(config: Config, batch_size: int, world: World, say: Callable[[str], 
         "num_workers": etl.num_workers if isinstance(etl.num_workers, int) else auto,
         "dependencies": tuple(etl.dependencies),
         "index": data.index,
+        **_pod_cache(data),
     }
     own = _same(BucketOptions, data, etl, config) | {
         "endpoint_option": "data.endpoint",
@@ -138,7 +150,22 @@ def _bucket(config: Config, batch_size: int, world: World, say: Callable[[str], 
         _listener(config, world, say) as listener,
         open_bucket(options, build_specs(config), once, world.is_main, say, listener.notices) as (train, val, about),
     ):
-        yield _data(train, val, train.remote.manifest, val.remote.manifest, about)
+        opened = _data(train, val, train.remote.manifest, val.remote.manifest, about)
+        if data.cache == "decoded" and world.is_main and train.remote.etl_name:
+            caches = PodCaches(train.remote)
+            for sentence in caches.beginning():
+                say(sentence)
+            opened = dataclasses.replace(opened, cache_report=caches.report)
+        yield opened
+
+
+def _pod_cache(data: DataConfig) -> dict[str, Any]:
+    """What the pods of the training ETL keep. Embedded pods keep it where a folder's photos are kept."""
+    if data.cache == "none":
+        return {}
+    embedded = data.endpoint == "embedded"
+    cache = open_cache(data.cache_dir, data.cache_gb, Path(data.embedded_root)) if embedded else None
+    return {"cache_gb": data.cache_gb, "cache_dir": cache.folder if cache else data.cache_dir}
 
 
 def _same(kind: type, *parts: Any) -> dict[str, Any]:

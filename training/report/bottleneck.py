@@ -24,6 +24,8 @@ def data_sentence(counts: Counts, latencies: Latencies, img_per_s: float, data_w
             parts.append(
                 f"{100 * made / total:.0f} % {what}" + (f" (p50 {p50:.0f} ms, p99 {p99:.0f} ms)" if p50 else "")
             )
+    if counts.cache:
+        parts.append(f"{100 * counts.cache / total:.0f} % from decoded photos that are kept")
     if counts.etl == 0 and data_wait < WAITING and not (counts.replaced or counts.retries or counts.odd):
         return ""
     trouble = {"retries": counts.retries, "fallbacks": counts.fallbacks, "replaced": counts.replaced}

@@ -4,6 +4,7 @@ Never of weights that are not finite, nor by a run that lost its lock.
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sources.batch import Counts
+from sources.decoded import CacheReport
 from sources.errors import UserError
 from training.config.schema import Config
 from training.engine.objective import Objective
@@ -52,6 +55,8 @@ class Run:
     profile: StepProfile = field(default_factory=StepProfile)
     saved: tuple[int, int] = (0, 0)
     """The position of the last checkpoint, or where this process began."""
+    cache_report: Callable[[Counts], CacheReport] | None = None
+    """As of the data."""
     attempted: tuple[int, int] = (0, 0)
     """The position at which a checkpoint was last to be written."""
 
