@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +12,36 @@ from etl import CorruptSample, Key, Spec, decode, transform
 from etl.request import DEFAULT_QUALITY, encode_jpeg
 from sources.batch import Counts, Filled, Keys
 from sources.errors import DataError, ObjectError
-from sources.folder import FolderReader
 from sources.manifest import Manifest
 from sources.notices import Notices, collect
 from sources.source import Source, Specs
 from sources.substitutes import Substitution, advice, substitutes
 
 
+class Reader(Protocol):
+    """Where the bytes of photos come from, such as ``sources.folder.FolderReader``."""
+
+    retries: int
+    """Attempts that faults have cost."""
+
+    def read(self, index: int) -> bytes:
+        """The photo of sample ``index``. Raises CorruptSample or DataError."""
+        ...
+
+    def locate(self, index: int) -> str:
+        """Where it lies, for messages."""
+        ...
+
+    def end(self) -> None:
+        """Let no process that has this reader wait any more."""
+        ...
+
+
 @dataclass(eq=False)
 class SampleDataset(Source):
     """Samples made here: bytes from ``reader``, pixels by ``etl.transform``."""
 
-    reader: FolderReader
+    reader: Reader
     manifest: Manifest
     spec: InitVar[Spec | Specs]
     seed: int
@@ -54,7 +73,8 @@ class SampleDataset(Source):
         retries = self.reader.retries - retries
         replaced = tuple(substitution for substitution in found if substitution)
         counts = Counts(local=len(keys), retries=retries, replaced=len(replaced), odd=self._odd)
-        return Filled(self.manifest.labels[[key[1] for key in keys]], counts, replaced=replaced)
+        labels = self.manifest.labels[[key[1] for key in keys]].astype(np.int64, copy=False)
+        return Filled(labels, counts, replaced=replaced)
 
     def _fill(self, row: NDArray[np.uint8], epoch: int, index: int, view: int = 0) -> Substitution | None:
         """Make a sample, or that which is taken in its place, with the key of the first."""

@@ -34,12 +34,13 @@ class Shard(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a photo lies: the path of its shard, where it begins there, its bytes, and two checksums.
+    """Where a photo lies: the path of its shard and its bytes, where it begins there, its bytes, and two checksums.
 
     ``header_sum`` is what the tar header before it says of itself, ``crc32`` that of the photo, 0 if nobody knows it.
     """
 
     path: str
+    shard_size: int
     offset: int
     size: int
     header_sum: int
@@ -47,7 +48,7 @@ class Place(NamedTuple):
 
 
 class Mapped:
-    """The bytes of an open file, to be read; a process that is given them maps the same pages.
+    """The ``size`` bytes of an open file, to be read; a process that is given them maps the same pages.
 
     The file need not have a name any more.
     """
@@ -98,13 +99,9 @@ class ShardManifest(Manifest):
 
     def place(self, index: int) -> Place:
         """Where sample ``index`` lies."""
-        shard, *numbers = (int(column[index]) for column in (self.columns.shard, *self._numbers))
-        return Place(f"{self.folder}/{self.shards[shard].name}", *numbers)
-
-    @property
-    def _numbers(self) -> tuple[NDArray[Any], ...]:
-        columns = self.columns
-        return columns.offsets_in, columns.sizes, columns.header_sums, columns.crc32
+        _, _, _, sizes, shard, offsets_in, header_sums, crc32 = self.columns
+        number, *others = (int(column[index]) for column in (shard, offsets_in, sizes, header_sums, crc32))
+        return Place(f"{self.folder}/{self.shards[number].name}", self.shards[number].size, *others)
 
     def sha256(self) -> str:
         """As ``Manifest``; kept, since those of a hundred million samples take seconds."""
@@ -117,6 +114,15 @@ class ShardManifest(Manifest):
     def named(self, classes: tuple[str, ...]) -> "ShardManifest":
         """The same samples, whose classes have these names."""
         return ShardManifest(self._parts[0], self.folder, classes)
+
+    def relabelled(self, numbers: NDArray[np.int64], classes: tuple[str, ...]) -> "ShardManifest":
+        """The same samples, each with the label ``numbers[label]``, in a new order of the classes."""
+        columns = self.columns._replace(labels=numbers[self.columns.labels])
+        return in_memory(columns, self.shards, self.folder, classes)
+
+    def used(self) -> list[Shard]:
+        """The shards that hold samples of this manifest, which may be a part."""
+        return [self.shards[number] for number in np.unique(self.columns.shard).tolist()]
 
     def problem(self) -> str:
         """What shows that the image is not as it was written; "" if nothing does. Reads all of it."""

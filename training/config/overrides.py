@@ -22,7 +22,7 @@ from training.config.schema import Config
 
 PATHS = (
     *("run_dir", "resume", "data.root", "data.classes", "data.labels", "data.embedded_root", "model.weights"),
-    *("eval.classes", "eval.labels"),
+    *("data.train_shards", "data.val_shards", "eval.classes", "eval.labels"),
 )
 """Options that may hold a path of this machine."""
 

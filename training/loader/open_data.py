@@ -1,8 +1,9 @@
 """The data sources by name. Another source is one more line of ``OPENERS``; nothing downstream changes."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from sources.errors import ConfigError
 from sources.folder import FolderReader
 from sources.manifest import Manifest
 from sources.notices import Listener
-from sources.samples import SampleDataset, SyntheticDataset
+from sources.samples import Reader, SampleDataset, SyntheticDataset
+from sources.shards.manifest import ShardManifest
+from sources.shards.reader import ShardReader
+from sources.shards.splits import ShardOptions, shard_splits
 from sources.shared_memory import share
 from sources.source import Source, Specs
 from sources.splits import splits_of
@@ -35,8 +39,10 @@ class Data:
     description: dict[str, Any]
     class_names: tuple[str, ...] = ()
     """In the order of their numbers; none for data=synthetic."""
-    train_labels: NDArray[np.int64] | None = None
-    """Of the training samples, int64 [n]; None for data=synthetic."""
+    train_labels: NDArray[Any] | None = None
+    """Of the training samples, integers [n]; None for data=synthetic."""
+    train_blocks: NDArray[Any] | None = None
+    """Of the training samples the shards that they lie in, integers [n], where data.order=blocks asks for them."""
     sets: NDArray[np.bool_] | None = None
     """Where a sample may have several classes, bool [sets, classes]: labels are its rows."""
     val_name: Callable[[int], str] = "sample {}".format
@@ -73,7 +79,8 @@ def build_specs(config: Config) -> tuple[Specs, Specs]:
     return Specs(first[1], tuple(later)), Specs(val)
 
 
-def _data(train: Source, val: Source, train_manifest: Manifest, val_manifest: Manifest, about: dict[str, Any]) -> Data:
+def _data(sources: tuple[Source, Source], splits: tuple[Manifest, Manifest], about: dict[str, Any]) -> Data:
+    train_manifest, val_manifest = splits
     manifests = {"train": train_manifest, "val": val_manifest}
     description = about | {
         name: {"samples": len(manifest), "sha256": manifest.sha256()}
@@ -82,7 +89,9 @@ def _data(train: Source, val: Source, train_manifest: Manifest, val_manifest: Ma
     }
     description["classes"] = len(train_manifest.classes)
     classes, labels = train_manifest.classes, train_manifest.labels
-    return Data(train, val, len(classes), description, classes, labels, val_manifest.sets, val_manifest.name)
+    return Data(
+        *sources, len(classes), description, classes, labels, sets=val_manifest.sets, val_name=val_manifest.name
+    )
 
 
 @contextmanager
@@ -96,12 +105,63 @@ def _imagefolder(config: Config, batch_size: int, world: World, say: Callable[[s
             f"{found[1].folder.name}/ are: replace or remove them. Each validation would end the run there."
         )
     with _listener(config, world, say) as listener:
-        both = []
-        for recipe, part, manifest, spec in zip(RECIPES, found, (train, val), specs, strict=True):
-            reader = FolderReader(part.folder, manifest, data.patience_s, listener.notices.waits)
-            replace = recipe == "train" and data.on_corrupt == "replace"
-            both.append(SampleDataset(reader, manifest, spec, config.seed, data.wire, replace, listener.notices))
-        yield _data(both[0], both[1], train, val, {"source": str(root)})
+        waits = listener.notices.waits
+        readers = [
+            FolderReader(part.folder, manifest, data.patience_s, waits)
+            for part, manifest in zip(found, (train, val), strict=True)
+        ]
+        both = _made_here(config, specs, (train, val), readers, listener)
+        yield _data(both, (train, val), {"source": str(root)})
+
+
+def _made_here(
+    config: Config,
+    specs: tuple[Specs, Specs],
+    manifests: tuple[Manifest, Manifest],
+    readers: Sequence[Reader],
+    listener: Listener,
+) -> tuple[SampleDataset, SampleDataset]:
+    """Both splits, whose samples this machine makes."""
+    data = config.data
+    train, val = (
+        SampleDataset(
+            reader,
+            manifest,
+            spec,
+            config.seed,
+            data.wire,
+            replace=recipe == "train" and data.on_corrupt == "replace",
+            notices=listener.notices,
+        )
+        for recipe, reader, manifest, spec in zip(RECIPES, readers, manifests, specs, strict=True)
+    )
+    return train, val
+
+
+@contextmanager
+def _shards(config: Config, batch_size: int, world: World, say: Callable[[str], None]) -> Iterator[Data]:
+    data, specs, trains = config.data, build_specs(config), config.mode == "train"
+    options = ShardOptions(data.root, data.train_shards, data.val_shards, data.label_field, data.classes, data.held_out)
+    mine: list[tuple[ShardManifest, ShardManifest]] = []
+    on_main(world, lambda: mine.append(shard_splits(options, say, trains)))  # which keeps the index for the others
+    train, val = mine[0] if mine else shard_splits(options, lambda text: None, trains)
+    if (empty := np.flatnonzero(val.sizes == 0)).size:
+        at = int(empty[0])
+        raise ConfigError(
+            f"{val.name(at)} in {val.place(at).path} is empty, and {len(empty) - 1:,} more of the validation are: make "
+            "the shard anew, with the photos or without them. Each validation would end the run there."
+        )
+    ahead = data.block_shards if data.order == "blocks" else 0
+    with _listener(config, world, say) as listener:
+        readers = [ShardReader(part, data.patience_s, listener.notices.waits, ahead) for part in (train, val)]
+        both = _made_here(config, specs, (train, val), readers, listener)
+        found = _data(both, (train, val), {"source": str(train.folder)})
+        if data.order == "blocks":
+            blocks = train.columns.shard
+            digest = hashlib.sha256(blocks.astype("<u8").tobytes()).hexdigest()
+            found = replace(found, train_blocks=blocks)
+            found.description["train"]["blocks"] = digest  # the manifest's hash says nothing of them
+        yield found
 
 
 @contextmanager
@@ -130,7 +190,7 @@ def _bucket(config: Config, batch_size: int, world: World, say: Callable[[str], 
         _listener(config, world, say) as listener,
         open_bucket(options, build_specs(config), once, world.is_main, say, listener.notices) as (train, val, about),
     ):
-        yield _data(train, val, train.remote.manifest, val.remote.manifest, about)
+        yield _data((train, val), (train.remote.manifest, val.remote.manifest), about)
 
 
 def _same(kind: type, *parts: Any) -> dict[str, Any]:
@@ -156,4 +216,9 @@ def _synthetic(config: Config, batch_size: int, world: World, say: Callable[[str
     )
 
 
-OPENERS: dict[str, Opener] = {"synthetic": _synthetic, "imagefolder": _imagefolder, "aistore": _bucket}
+OPENERS: dict[str, Opener] = {
+    "synthetic": _synthetic,
+    "imagefolder": _imagefolder,
+    "shards": _shards,
+    "aistore": _bucket,
+}
