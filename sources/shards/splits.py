@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sources.classes import in_order, read_classes, surprise, tell_missing
+from sources.classes import places_of, read_classes, surprise, tell_missing
 from sources.disk import shown
 from sources.errors import ConfigError
 from sources.folds import HeldOut
@@ -118,9 +118,7 @@ def _named(
         names = _of_numbers(options, max(most), where)
     elif options.classes and names is not None:
         order = read_classes(Path(options.classes), names)
-        numbers = {name: number for number, name in enumerate(order)}
-        in_order(train.part(np.zeros(len(train), np.bool_)).named(names), order, Path(options.classes), where)
-        places = np.array([numbers[name] for name in names], np.int64)
+        places = places_of(names, order, Path(options.classes), where)
         tell_missing(order, names, options.classes, where, say)
         train, val = (manifest.relabelled(places, order) for manifest in manifests)
         return train, val
