@@ -37,6 +37,9 @@ from sources.shards.listing import CLASSES, LIST
 from sources.shards.shard import read_shard
 from sources.walk import is_folder
 
+_PLAIN = re.compile(rb"(?:.*/|)[^./]+[.][^./]+", re.DOTALL)
+"""A name with one dot, behind its key."""
+
 
 class Photo(NamedTuple):
     """One to store: its file, the name of its member, its class number, its bytes."""
@@ -126,7 +129,7 @@ def _photos(folder: Path, manifest: Manifest) -> list[Photo]:
     for key in keys:
         taken[key] = taken.get(key, 0) + 1
     members = [
-        name if taken[key] == 1 and name.startswith(key + b".") else _renamed(name)
+        name if taken[key] == 1 and _PLAIN.fullmatch(name) else _renamed(name)
         for name, key in zip(names, keys, strict=True)
     ]
     renamed = [(name, member) for name, member in zip(names, members, strict=True) if name != member]
