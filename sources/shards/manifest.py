@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sources.manifest import Manifest
 from sources.shards.columns import Columns
 
-_MAGIC = b"imagenet-ais shards 1\n\0\0"
+_MAGIC = b"imagenet-ais shards 2\n\0\0"
 _ALIGNMENT = 64
 _MOST_HEADER = 1 << 30
 
@@ -84,6 +84,7 @@ class ShardManifest(Manifest):
             self.columns = Columns(**arrays)
             self.shards = tuple(Shard(*row) for row in header["shards"])
             self._digests = str(header["sha256"]), str(header["xxh3"])
+            self._counts = np.array(header["counts"], np.int64)
         except (TypeError, KeyError, OverflowError) as error:
             raise ValueError(f"its header is damaged: {error}") from None
         _, starts, labels, sizes = self.columns[:4]
@@ -107,6 +108,10 @@ class ShardManifest(Manifest):
         """As ``Manifest``; kept, since those of a hundred million samples take seconds."""
         return self._digests[0]
 
+    def counts(self) -> NDArray[np.int64]:
+        """As ``Manifest``; kept as well."""
+        return np.pad(self._counts, (0, max(0, len(self.classes) - len(self._counts))))
+
     def part(self, chosen: NDArray[np.bool_]) -> "ShardManifest":
         """As ``Manifest``."""
         return in_memory(self.columns.chosen(np.flatnonzero(chosen)), self.shards, self.folder, self.classes)
@@ -122,7 +127,9 @@ class ShardManifest(Manifest):
 
     def used(self) -> list[Shard]:
         """The shards that hold samples of this manifest, which may be a part."""
-        return [self.shards[number] for number in np.unique(self.columns.shard).tolist()]
+        is_used = np.zeros(len(self.shards), np.bool_)
+        is_used[self.columns.shard] = True
+        return [self.shards[number] for number in np.flatnonzero(is_used).tolist()]
 
     def problem(self) -> str:
         """What shows that the image is not as it was written; "" if nothing does. Reads all of it."""
@@ -155,6 +162,7 @@ def write_image(file: IO[bytes], columns: Columns, shards: Sequence[Shard]) -> N
         {
             "arrays": [[name, array.dtype.str, len(array)] for name, array in arrays.items()],
             "shards": shards,
+            "counts": np.bincount(columns.labels).tolist(),
             "sha256": plain.sha256(),
             "xxh3": digest.hexdigest(),
         }

@@ -100,7 +100,7 @@ def _named(
 ) -> tuple[ShardManifest, ShardManifest]:
     """Both splits with the names of their classes, which are numbers where nobody has names."""
     where = " and ".join(dict.fromkeys(shown(listing.folder) for listing in listings))
-    most = [int(manifest.labels.max(initial=-1)) for manifest in manifests]
+    most = [int(np.flatnonzero(manifest.counts()).max(initial=-1)) for manifest in manifests]
     known = [listing.classes() for listing in listings]
     if None not in known and known[0] != known[1]:
         raise ConfigError(

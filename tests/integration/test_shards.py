@@ -1,6 +1,8 @@
 """Training from tar shards: the same samples, order and weights as from the folder that they were made of."""
 
 import json
+import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.make_shards import main
+from sources.errors import ConfigError
 from tests.conftest import TINY, ForkedTrain, Result, Zygote, make_small_folder
 
 Train = Callable[..., Result]
@@ -86,3 +89,66 @@ def test_other_options_of_data_do_the_same_for_shards(
     shards = train(*TINY, "data=shards", *named, *words, "run_dir=shards", "train.epochs=1")
     assert folder.code == shards.code == 0, shards.output
     assert folder.fingerprints() == shards.fingerprints() and hashes(folder) == hashes(shards)
+
+
+def test_a_photo_that_is_overwritten_ends_the_run_or_is_replaced(train: Train, data: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(data / "shards", tmp_path / "shards"))
+    words = [*TINY, "data=shards", f"data.root={root}", "train.epochs=1"]
+    assert train(*words, "run_dir=before").code == 0
+    shard = root / "train" / "train-000002.tar"
+    other_bytes(shard, restore=True)
+    said = f"in {shard} is damaged, or overwritten in its shard: its CRC-32 is not the one that was indexed"
+    ended = train(*words, "run_dir=raise")
+    assert ended.code == 1 and said in ended.output, ended.output
+    replaced = train(*words, "run_dir=replace", "data.on_corrupt=replace")
+    assert replaced.code == 0 and replaced.summary()["replaced"] == 1, replaced.output
+
+
+def test_a_shard_that_was_written_to_is_named_when_a_run_goes_on(train: Train, data: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(data / "shards", tmp_path / "shards"))
+    words = [*TINY, "data=shards", f"data.root={root}"]
+    assert train(*words, "train.epochs=1").code == 0
+    shard = root / "train" / "train-000002.tar"
+    other_bytes(shard)
+    result = train(*words, "train.epochs=2")
+    assert result.code == 2 and f"changed since: {shard}" in result.output and "content of samples" in result.output
+    elsewhere = shutil.copytree(data / "shards", tmp_path / "elsewhere")
+    assert train(*words[:-1], f"data.root={elsewhere}", "train.epochs=2").code == 0
+
+
+def other_bytes(shard: Path, restore: bool = False) -> None:
+    """Change one byte in the middle of the first photo; ``restore``: as nobody notices by the time of change."""
+    status, content = shard.stat(), bytearray(shard.read_bytes())
+    content[512 + 200] ^= 1
+    shard.write_bytes(content)
+    os.utime(shard, ns=(5, status.st_mtime_ns if restore else status.st_mtime_ns + 1))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data.order=blocks"], "data.order=blocks is for tar shards, and data=imagefolder has none"),
+        (["data.train_shards=x.tar"], "data.train_shards=x.tar is for tar shards: add data=shards"),
+        (["data=shards"], "data.root is not set: give the folder that holds train/*.tar and val/*.tar"),
+        (["data=shards", "data.labels=x.csv"], "those of shards have their labels there: leave it out"),
+        (["data=shards", "data.order=blocks", "data.balance=classes"], "each say which samples follow each other"),
+    ],
+)
+def test_options_that_contradict_each_other(train: Train, words: list[str], said: str) -> None:
+    root = [] if words == ["data=shards"] else ["data.root=/data"]
+    with pytest.raises(ConfigError) as caught:
+        train(*root, *words)
+    assert said in str(caught.value)
+
+
+def test_evaluation_of_shards(train: Train, data: Path) -> None:
+    trained = train(*TINY, f"data.root={data / 'small'}", "run_dir=folder")
+    words = [
+        *TINY,
+        "mode=evaluate",
+        "run_dir=evaluated",
+        f"model.weights={trained.run_dir / 'checkpoints' / 'last.pt'}",
+    ]
+    result = train(*words, "data=shards", f"data.val_shards={data / 'shards' / 'val'}")
+    assert result.code == 0, result.output
+    assert result.summary()["acc1"] == trained.summary()["acc1"]

@@ -192,7 +192,9 @@ def test_webdataset_reads_them(small: Path, shards: Path) -> None:
 def test_wids_reads_them(small: Path, shards: Path, tmp_path: Path) -> None:
     wids = pytest.importorskip("wids", reason="wids is not installed: it comes with webdataset before 1.0")
     for split in ("train", "val"):
-        found = wids.ShardListDataset(str(shards / split / "index.json"), transformations=[], keep=True, cache_dir=str(tmp_path))
+        found = wids.ShardListDataset(
+            str(shards / split / "index.json"), transformations=[], keep=True, cache_dir=str(tmp_path)
+        )
         samples = [found[at] for at in range(len(found))]
         read = {s["__key__"]: (int(s[".cls"].read()), s[".jpg"].read()) for s in samples}
         assert read == rows_of(small, split) and len(found) == len(read)

@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sources.randomness import BALANCE, ORDER, stream
+from training.loader.permutation import Permutation
 from training.loader.ring import Wanted
+
+HELD = 1 << 25
+"""Samples of the largest data set whose order is sorted and held, in 16 bytes for each; of larger ones it is computed
+place by place. A fixed number, as the two orders differ."""
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
@@ -123,14 +128,16 @@ class TrainBatches:
                     else:
                         yield Wanted([(epoch, *self._view_at(place, order, repeats)) for place in positions], positions)
 
-    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def _order(self, epoch: int) -> tuple[np.ndarray | Permutation, np.ndarray | None]:
         if self.balance is not None:
             return balanced_order(self.balance, self.seed, epoch)
         if self.blocks is not None:
             return block_order(*self.blocks, self.seed, epoch), None
+        if self.length > HELD:
+            return Permutation(self.length, self.seed, epoch), None
         return epoch_order(self.length, self.seed, epoch), None
 
-    def _view_at(self, position: int, order: np.ndarray, repeats: np.ndarray | None) -> tuple[int, int]:
+    def _view_at(self, position: int, order: np.ndarray | Permutation, repeats: np.ndarray | None) -> tuple[int, int]:
         """(index, view) of a place in the epoch."""
         samples = self.global_batch_size // self.views
         batch, place = divmod(position, self.global_batch_size)
