@@ -157,7 +157,8 @@ def write_image(file: IO[bytes], columns: Columns, shards: Sequence[Shard]) -> N
     arrays = {name: _narrow(name, column) for name, column in columns._asdict().items()}
     digest = xxhash.xxh3_64()
     for array in arrays.values():
-        digest.update(_padded(array.tobytes()))
+        digest.update(array.data)
+        digest.update(_padding(array.nbytes))
     header = json.dumps(
         {
             "arrays": [[name, array.dtype.str, len(array)] for name, array in arrays.items()],
@@ -167,9 +168,11 @@ def write_image(file: IO[bytes], columns: Columns, shards: Sequence[Shard]) -> N
             "xxh3": digest.hexdigest(),
         }
     ).encode()
-    file.write(_padded(_MAGIC + len(header).to_bytes(8, "little") + header))
+    begin = _MAGIC + len(header).to_bytes(8, "little") + header
+    file.write(begin + _padding(len(begin)))
     for array in arrays.values():
-        file.write(_padded(array.tobytes()))
+        file.write(array.data)
+        file.write(_padding(array.nbytes))
 
 
 def _header(image: Mapped) -> tuple[dict[str, Any], int]:
@@ -194,13 +197,15 @@ def _narrow(name: str, column: NDArray[Any]) -> NDArray[Any]:
     """In the smallest type that holds all values; labels have a sign, as torch's numbers have."""
     most = int(column.max(initial=0))
     if name == "labels":
-        return column.astype(np.int16 if most < 1 << 15 else np.int32)
-    return column.astype(np.min_scalar_type(most))
+        kind: Any = np.int16 if most < 1 << 15 else np.int32
+    else:
+        kind = np.min_scalar_type(most)
+    return np.ascontiguousarray(column, kind)
 
 
 def _rounded(size: int) -> int:
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
-def _padded(data: bytes) -> bytes:
-    return data + bytes(_rounded(len(data)) - len(data))
+def _padding(size: int) -> bytes:
+    return bytes(_rounded(size) - size)
