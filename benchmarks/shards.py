@@ -11,6 +11,7 @@ of ``--samples`` samples with names like ImageNet's, its memory, and the order o
 
 import itertools
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -64,17 +65,19 @@ def shards(root: Path, workers: int, images: int) -> Iterator[Any]:
 
 def wids(root: Path, workers: int, images: int) -> Iterator[Any]:
     """Its random access by an index that it makes when a shard is opened, shuffled by a DataLoader."""
+    from PIL import Image
     from torch.utils.data import DataLoader, RandomSampler
     from wids import ShardListDataset
 
     torchvision = torchvision_transform()
 
     def sample(item: Any) -> Any:
-        return torchvision(item[".jpeg"].convert("RGB")), item[".cls"]
+        return torchvision(Image.open(item[".JPEG"]).convert("RGB")), int(item[".cls"].read())
 
     dataset = ShardListDataset(
-        str(root / "shards" / "train" / "index.json"), cache_dir=str(root / "wids"), keep=True, lru_size=16
-    )
+        str(root / "shards" / "train" / "index.json"), cache_dir=str(root / "wids"), keep=True, lru_size=16,
+        transformations=[],
+    )  # fmt: skip
     dataset.add_transform(sample)
     yield from DataLoader(dataset, BATCH, sampler=RandomSampler(dataset, num_samples=2 * images), num_workers=workers)
 
@@ -98,7 +101,7 @@ def copied(root: Path, copies: int) -> Path:
     for number, path in itertools.product(range(copies), sorted((root / "photos").rglob("*.JPEG"))):
         folder = root / "many" / path.name.split("_")[0]
         folder.mkdir(parents=True, exist_ok=True)
-        os.link(path, folder / f"{path.stem}-{number}.JPEG")
+        shutil.copyfile(path, folder / f"{path.stem}-{number}.JPEG")
     assert make_shards([str(root / "many"), str(root / "cold"), "--samples", "250", "--workers", "1"]) == 0
     return root / "cold" / "train"
 

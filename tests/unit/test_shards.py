@@ -1,7 +1,9 @@
 """Tar shards: where each photo lies, its label, the order of a manifest, and a sentence for what is wrong."""
 
+import bz2
 import gzip
 import io
+import lzma
 import pickle
 import tarfile
 import zlib
@@ -81,6 +83,10 @@ def test_files_that_are_no_shards_are_named(tmp_path: Path) -> None:
     contents = {
         "is empty": b"",
         "is compressed by gzip": gzip.compress(data),
+        "is compressed by bzip2": bz2.compress(data),
+        "is compressed by xz": lzma.compress(data),
+        "is compressed by zstd": b"\x28\xb5\x2f\xfd" + data,
+        "is compressed by lz4": b"\x04\x22\x4d\x18" + data,
         "is a zip": b"PK\3\4" + data,
         "is cut off": data[:1000],
         "without the blocks that end a tar": data[: 2 * (512 + 1024 + 512 + 512)],
