@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sources.disk import cause, shown
 from sources.errors import ConfigError
@@ -46,16 +47,21 @@ def read_classes(path: Path, known: Collection[str]) -> tuple[str, ...]:
 
 def in_order(manifest: Manifest, names: Sequence[str], path: Path, where: str) -> Manifest:
     """The samples with labels by the order of ``names``, which the file ``path`` gives. Raises ConfigError."""
+    places = places_of(manifest.classes, names, path, where)
+    return dataclasses.replace(manifest, labels=places[manifest.labels], classes=tuple(names))
+
+
+def places_of(classes: Sequence[str], names: Sequence[str], path: Path, where: str) -> NDArray[np.int64]:
+    """The number of each class in the order of ``names``, int64 [classes]; as ``in_order``."""
     numbers = {name: number for number, name in enumerate(names)}
-    unknown = [name for name in manifest.classes if name not in numbers]
+    unknown = [name for name in classes if name not in numbers]
     if unknown:
         more = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
         raise ConfigError(
             f"{shown(path)} does not name the class {unknown[0]!r}{more} of {where}: add it where it belongs, or "
             "remove its samples."
         )
-    places = np.array([numbers[name] for name in manifest.classes], np.int64)
-    return dataclasses.replace(manifest, labels=places[manifest.labels], classes=tuple(names))
+    return np.array([numbers[name] for name in classes], np.int64)
 
 
 def ordered(

@@ -1,6 +1,6 @@
 """The cache of decoded photos of a folder: where it lies, how much it will hold, and what became of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -22,8 +22,9 @@ _TYPICAL_BYTES = 600_000.0
 """Of a decoded photo of ImageNet, on average."""
 
 
-Splits = Sequence[tuple[Path, Manifest]]
-"""(folder, manifest) of each."""
+Photo = Path | IO[bytes]
+Splits = Sequence[tuple[Manifest, Callable[[int], Photo]]]
+"""Of each the manifest, and what gives the photo of a place in it."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def open_cache(cache_dir: str, gb: float, data: Path) -> DecodedCache:
 
 def beginning(cache: DecodedCache, cache_dir: str, splits: Splits) -> str:
     """The sentence at the start of a run on ``splits``: where photos are kept, and how many there is room for."""
-    total = sum(len(manifest) for _, manifest in splits)
-    photos = [folder / manifest.name(index) for folder, manifest in splits for index in _some(manifest, total)]
+    total = sum(len(manifest) for manifest, _ in splits)
+    photos = (photo(index) for manifest, photo in splits for index in _some(manifest, total))
     room = int((cache.limit - cache.size) / average_bytes(photos))
     enough = f"about {room:,} more" if room < total else "all"
     chosen = "" if cache_dir else " (data.cache_dir is empty)"
@@ -84,7 +85,7 @@ def share(part: float, whole: float) -> str:
     return f"{100 * part / max(whole, 1):.0f} %"
 
 
-def average_bytes(photos: Sequence[Path | IO[bytes]]) -> float:
+def average_bytes(photos: Iterable[Photo]) -> float:
     """Bytes that a photo takes in the cache, by the sizes in pixels of those of these photos that can be read."""
     sizes = []
     for photo in photos:

@@ -84,7 +84,7 @@ def replace_file(path: Path, content: bytes, folder: Path, mode: int = 0o600) ->
             raise
 
 
-def shown(path: str | os.PathLike[str]) -> str:
+def shown(path: str | bytes | os.PathLike[str]) -> str:
     """A path for a sentence: on one line, and printable whatever bytes it has."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

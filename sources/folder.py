@@ -80,6 +80,10 @@ class FolderReader:
         fits = status.st_size == self.manifest.sizes[index] and is_settled(status)
         return file_key(path, status) if fits else None
 
+    def stored(self, index: int) -> Path:
+        """The file of sample ``index``."""
+        return Path(self.root, self.manifest.name(index))
+
     def locate(self, index: int) -> str:
         """Where sample ``index`` lies, for messages."""
         return shown(f"{self.root}/{self.manifest.name(index)}")

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ from etl.request import DEFAULT_QUALITY, encode_jpeg
 from sources.batch import Counts, Filled, Keys
 from sources.disk import shown
 from sources.errors import DataError, ObjectError
-from sources.folder import FolderReader
 from sources.jpeg_index import SplitIndex
 from sources.manifest import Manifest
 from sources.notices import Notices, collect
@@ -23,11 +23,39 @@ from sources.source import Source, Specs
 from sources.substitutes import Substitution, advice, substitutes
 
 
+class Reader(Protocol):
+    """Where the bytes of photos come from, such as ``sources.folder.FolderReader``."""
+
+    retries: int
+    """Attempts that faults have cost."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of its samples."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """The photo of sample ``index``. Raises CorruptSample or DataError."""
+        ...
+
+    def content_key(self, index: int) -> bytes | None:
+        """16 bytes that no other content has, for decoded photos that are kept; None where that cannot be told."""
+        ...
+
+    def locate(self, index: int) -> str:
+        """Where it lies, for messages."""
+        ...
+
+    def end(self) -> None:
+        """Let no process that has this reader wait any more."""
+        ...
+
+
 @dataclass(eq=False)
 class SampleDataset(Source):
     """Samples made here: bytes from ``reader``, pixels by ``etl.transform``."""
 
-    reader: FolderReader
+    reader: Reader
     manifest: Manifest
     spec: InitVar[Spec | Specs]
     seed: int
@@ -62,7 +90,8 @@ class SampleDataset(Source):
         replaced = tuple(substitution for substitution in found if substitution)
         self._tell_index()
         counts = Counts(len(keys), retries=retries, replaced=len(replaced), odd=self._odd, cache=self._cached)
-        return Filled(self.manifest.labels[[key[1] for key in keys]], counts, replaced=replaced)
+        labels = self.manifest.labels[[key[1] for key in keys]].astype(np.int64, copy=False)
+        return Filled(labels, counts, replaced=replaced)
 
     def _tell_index(self) -> None:
         if self.index and self.index.file.problem and self.notices:

@@ -144,6 +144,7 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
         views=config.train.repeated_augmentation,
         start=run.state.position,
         balance=data.train_labels if config.data.balance == "classes" else None,
+        blocks=None if data.train_blocks is None else (data.train_blocks, config.data.block_shards),
     )
     prefetch, accumulate = config.data.prefetch, config.train.accumulate
     with open_loader(data.train, batches, workers, prefetch, run.device, accumulate) as loader:

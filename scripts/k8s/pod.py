@@ -41,8 +41,10 @@ def configuration_in_pod(config: Submission) -> Submission:
         inside.run_mirror == "" or inside.data.endpoint not in ("", "embedded"),
         f"run_mirror={inside.run_mirror} needs a cluster that the pods reach: set data.endpoint=http://HOST:PORT.",
     )
-    if inside.data.source == "imagefolder":
-        _check_root(inside.data.root, options)
+    if inside.data.source in ("imagefolder", "shards"):
+        for name in ("root", "train_shards", "val_shards"):
+            if path := getattr(inside.data, name):
+                _check_root(f"data.{name}", path, options)
     return inside
 
 
@@ -69,16 +71,16 @@ def _run_dir(run_dir: str, mount: str) -> str:
     return str(path)
 
 
-def _check_root(root: str, options: KubernetesConfig) -> None:
+def _check_root(name: str, root: str, options: KubernetesConfig) -> None:
     mounted = [options.data_mount] * bool(options.data_claim) + [options.runs_mount] * bool(options.runs_claim)
     if any(PurePosixPath(posixpath.normpath(root)).is_relative_to(mount) for mount in mounted):
         return
     require(
         options.data_claim == "",
-        f"data.root={root} does not lie in submit.k8s.data_mount={options.data_mount}, where the pods have "
+        f"{name}={root} does not lie in submit.k8s.data_mount={options.data_mount}, where the pods have "
         f"submit.k8s.data_claim={options.data_claim}.",
     )
     print(
-        f"note: the pods have data.root={root} only if the image holds it, since submit.k8s.data_claim is not set.",
+        f"note: the pods have {name}={root} only if the image holds it, since submit.k8s.data_claim is not set.",
         file=sys.stderr,
     )

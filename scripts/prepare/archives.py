@@ -8,7 +8,6 @@ import hashlib
 import io
 import os
 import tarfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -19,6 +18,7 @@ from aistore_data.upload.items import Photo, Split
 from sources.errors import ConfigError, DataError, UserError
 from sources.manifest import IMG_EXTENSIONS
 from sources.progress_bar import Progress
+from sources.shards.members import DAMAGED, Headers
 
 IDS_SHA256 = "930a31901625f2149f8bab016254025ad225daf9efafa3f00011daf6f5f919f9"
 """Of the classes in the order of the devkit's numbers, one a line."""
@@ -27,12 +27,6 @@ GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 
 DEVKIT_BYTES = 64 << 20
 """Of the devkit, unpacked, at most: ImageNet's has 3 MB."""
-
-_HEADER_BYTES = 1 << 20
-"""Of a tar's header with its extensions, at most: a name and a few attributes."""
-
-_DAMAGED = (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError, RecursionError)
-"""What a damaged tar makes Python's readers raise, beside OSError."""
 
 
 @contextmanager
@@ -112,27 +106,17 @@ def _training_photos(path: str, progress: Progress) -> Iterator[tuple[str, str, 
 def _members(path: str, start: int = 0, end: int | None = None) -> Iterator[tuple[str, Slice]]:
     """(file name, place) of the files of the tar that ``path`` holds from ``start`` to ``end``."""
     try:
-        with reading(path), _Headers(path) as file:
+        with reading(path), Headers(path) as file:
             whole = os.fstat(file.fileno()).st_size
             if end is not None and end > whole:
                 raise cut_short(path)
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # headers lie 100 KB apart
             file.seek(start)
             yield from _read_members(path, file, whole if end is None else end)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         if "unexpected end of data" in str(error):
             raise cut_short(path) from None
         raise DataError(f"{path} is not a tar, or a damaged one: {error}.") from None
-
-
-class _Headers(io.FileIO):
-    """A tar of which headers alone are read: what says that it is longer than a header is not believed."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Raises tarfile.ReadError for more bytes than a header has."""
-        if size is None or not 0 <= size <= _HEADER_BYTES:
-            raise tarfile.ReadError(f"a header that says that it has {size:,} bytes")
-        return super().read(size) or b""
 
 
 def _read_members(path: str, file: BinaryIO, end: int) -> Iterator[tuple[str, Slice]]:
@@ -173,7 +157,7 @@ def read_devkit(path: str | Path) -> list[str]:
                     raise ValueError(f"{member.name!r} is larger than the archive")
                 if member.name.endswith(f"/{GROUND_TRUTH}") and (file := tar.extractfile(member)):
                     return devkit_labels(file.read())
-    except (gzip.BadGzipFile, *_DAMAGED) as error:
+    except (gzip.BadGzipFile, *DAMAGED) as error:
         raise DataError(f"{path} cannot be read as ImageNet's devkit: {error}. Download it again.") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None

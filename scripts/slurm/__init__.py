@@ -73,7 +73,9 @@ def with_absolute_paths(config: Submission) -> Submission:
     config = deepcopy(config)
     data, model = config.data, config.model
     config.run_dir = str(Path(config.run_dir).absolute())
-    data.root = str(Path(data.root).absolute()) if data.root else ""
+    for name in ("root", "train_shards", "val_shards"):
+        if value := getattr(data, name):
+            setattr(data, name, str(Path(value).absolute()))
     data.endpoint = data.endpoint or (os.environ.get("AIS_ENDPOINT", "") if data.source == "aistore" else "")
     if Path(model.weights).is_file():
         model.weights = str(Path(model.weights).absolute())
@@ -155,7 +157,11 @@ def render(config: Submission, folder: Path) -> str:
     lines = [f"#SBATCH {option}" for option in [*_sbatch_options(options, config.run_dir), *options.extra]]
     srun_options = [f"--cpus-per-task={options.cpus_per_task}"]
     if options.container_image:
-        paths = dict.fromkeys(path for path in (str(CHECKOUT), config.run_dir, config.data.root) if path)
+        shards = [
+            re.split(r"[{*?\[]", path)[0].rpartition("/")[0]
+            for path in (config.data.train_shards, config.data.val_shards)
+        ]
+        paths = dict.fromkeys(path for path in (str(CHECKOUT), config.run_dir, config.data.root, *shards) if path)
         srun_options += [
             f"--container-image={options.container_image}",
             f"--container-mounts={','.join(f'{path}:{path}' for path in paths)}",

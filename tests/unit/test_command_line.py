@@ -125,7 +125,7 @@ def test_the_published_defaults_of_pytorch_examples() -> None:
         ("optim.warmup_start=0.2", "optim.warmup_start=0.2 must not be more than the peak, optim.lr=0.1."),
         ("optim.clip_norm=-1", "optim.clip_norm must be 0 or more, not -1"),
         ("model=resnet50", "model is a group of options: set model.name"),
-        ("data=bucket", "there is no data=bucket: choose one of aistore, imagefolder, synthetic."),
+        ("data=bucket", "there is no data=bucket: choose one of aistore, imagefolder, shards, synthetic."),
         ("experiment=none", "there is no experiment=none: choose one of"),
         ("resnet50", "'resnet50' is not of the form name=value"),
         ("data.workers=many", "data.workers must be auto or a number"),

@@ -41,7 +41,8 @@ def put(tree: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 FREE = {
     *("run_dir", "run_mirror", "resume", "mode", "device", "allow_changes", "threads", "meet_s"),
-    *("data.classes", "data.labels"),
+    *("data.classes", "data.labels", "data.train_shards", "data.val_shards", "data.label_field"),
+    "data.block_shards",  # without data.order=blocks
     *("data.source", "data.root", "data.endpoint", "data.bucket", "data.val_bucket", "data.train_prefix"),
     *("data.val_prefix", "data.embedded_root", "data.embedded_layout", "data.transform", "data.local_share"),
     *("data.workers", "data.prefetch", "data.index", "data.cache", "data.cache_dir", "data.cache_gb"),

@@ -18,6 +18,7 @@ from scripts.submission import Submission
 from tests.conftest import PROJECT
 from training.config.compose import register
 from training.config.options import options_of
+from training.config.overrides import quote_overrides
 from training.config.schema import Config
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -50,7 +51,7 @@ def test_commands(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         overrides = [re.sub(r"=([^\[\"',]*),.*", r"=\1", word) for word in overrides]  # the first of a sweep
         register(Submission if program == "scripts.submit" else Config)
         with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-            compose("config", overrides=overrides)
+            compose("config", overrides=quote_overrides(overrides))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -16,7 +16,7 @@ from etl.code import code_sha256
 from etl.request import CODE_VARIABLE
 from scripts.etl_specs import ETL, SPECS, updated
 from tests.conftest import PROJECT
-from training.config.data_options import EtlConfig
+from training.config.etl_options import EtlConfig
 
 # AIStore 5.0, ext/etl/api.go: ETLSpecMsg with InitMsgBase inline, RuntimeSpec, and the communication types.
 FIELDS = {

@@ -7,48 +7,8 @@ from etl.policies import MOST_LAYERS, MOST_MAGNITUDE, MOST_MAGNITUDE_OF_TIMM
 from etl.spec import AUGMENTS
 from sources.folds import HeldOut
 from sources.splits import SplitOptions
+from training.config.etl_options import EtlConfig
 from training.config.options import free, group, option, require, where
-
-
-@dataclass
-class EtlConfig:
-    """The two ETLs of data=aistore."""
-
-    train_name: str = option("imagenet-train", "name of the training ETL: 6 to 32 of a-z, 0-9 and -")
-    val_name: str = option("imagenet-val", "name of the validation ETL")
-    manage: str = option(
-        "auto",
-        "auto: start what is missing (an administrator's right)|reuse: only use what runs",
-        choices=("auto", "reuse"),
-    )
-    on_exit: str = option(
-        "auto",
-        "keep|stop what this run started; auto: stop on the embedded server, keep on a cluster",
-        choices=("auto", "keep", "stop"),
-    )
-    image: str = option(
-        "", "container image built from etl/Dockerfile; empty: the class is sent to AIStore's own image"
-    )
-    dependencies: list[str] = option(
-        [], "packages of the pod, NAME==VERSION; empty: NumPy and Pillow as installed here"
-    )
-    comm_type: str = option("hpush", "hpush|hpull: how a storage node talks to its pod", choices=("hpush", "hpull"))
-    num_workers: int | str = option("auto", "processes of each pod; auto: 4, or half of the CPUs embedded", low=1)
-    init_timeout_s: int = option(300, "seconds in which an ETL must have started", low=1)
-    deadline_s: float = option(2.0, "seconds after which a sample is made here instead", above=0)
-    adaptive_deadline: bool = option(True, "do so sooner where one storage node is much later than the others")
-
-    def check(self) -> None:
-        """Raise ConfigError for values that make no sense."""
-        for name in ("train_name", "val_name"):
-            value = getattr(self, name)
-            require(
-                re.fullmatch(r"[a-z0-9][-a-z0-9]{4,30}[a-z0-9]", value) is not None,
-                f"data.etl.{name}={value} is no name of an ETL: 6 to 32 of a-z, 0-9 and -, no - at the ends.",
-            )
-        for dependency in self.dependencies:
-            require("==" in dependency, f"data.etl.dependencies: {dependency} is not pinned: write NAME==VERSION.")
-        require(self.train_name != self.val_name, "data.etl.train_name and val_name must differ: they are two ETLs.")
 
 
 @dataclass
@@ -56,9 +16,26 @@ class DataConfig:
     """Where samples come from and what they look like."""
 
     source: str = free(
-        "imagefolder", "set by data=imagefolder|aistore|synthetic", choices=("imagefolder", "aistore", "synthetic")
+        "imagefolder",
+        "set by data=imagefolder|shards|aistore|synthetic",
+        choices=("imagefolder", "shards", "aistore", "synthetic"),
     )
-    root: str = free("", "imagefolder: the folder that holds train/ and val/, each with a folder for each class")
+    root: str = free(
+        "", "the folder that holds train/ and val/: imagefolder: with a folder for each class; shards: with tars"
+    )
+    train_shards: str = free(
+        "", "shards: the training tars, as …/train-{000000..001023}.tar, a folder, or a list in JSON; empty: root/train"
+    )
+    val_shards: str = free("", "shards: the validation tars, in the same way; empty: root/val")
+    label_field: str = free("", "shards: the field of each KEY.json that is the class number; empty: KEY.cls holds it")
+    order: str = option(
+        "global",
+        "global|blocks (data=shards: shards shuffled, samples within windows of block_shards): the order of an epoch",
+        choices=("global", "blocks"),
+    )
+    block_shards: int = option(
+        16, "order=blocks: shards of a window", low=1, changes_result=where("data.order", "blocks")
+    )
     val_split: float = option(
         0.0,
         "one folder without val/: share of the samples to hold out for the validation, by their names",
@@ -67,7 +44,7 @@ class DataConfig:
     )
     fold: str = option("", "one folder without val/: hold out fold K of N instead, as 0/5, by the samples' names")
     classes: str = free(
-        "", "a file with a class folder's name in each line, whose order the labels have; empty: sorted"
+        "", "a file with a class's name in each line, whose order the labels have; empty: folders' names, sorted"
     )
     labels: str = free(
         "", "imagefolder: a file with a photo's name and its class in each line, for a flat val/ or train/"
@@ -245,6 +222,7 @@ class DataConfig:
             require(
                 self.root != "", "data.root is not set: give the folder that holds train/ and val/, data.root=PATH."
             )
+        self._check_shards()
         require(
             self.augment != "ra_timm" or self.augment_magnitude <= MOST_MAGNITUDE_OF_TIMM,
             f"data.augment_magnitude={self.augment_magnitude} is too much: data.augment=ra_timm has magnitudes from 0 "
@@ -282,6 +260,27 @@ class DataConfig:
             f"data.cache_dir={self.cache_dir} is a folder in the ETL's pods: its path begins with /.",
         )
 
+    def _check_shards(self) -> None:
+        if self.source == "shards":
+            require(
+                self.root != "" or self.train_shards != "" or self.val_shards != "",
+                "data.root is not set: give the folder that holds train/*.tar and val/*.tar, data.root=PATH, or name "
+                "the tars by data.train_shards and data.val_shards.",
+            )
+        else:
+            for name in ("train_shards", "val_shards", "label_field"):
+                value = getattr(self, name)
+                require(value == "", f"data.{name}={value} is for tar shards: add data=shards, or leave it out.")
+        require(
+            self.order == "global" or self.source == "shards",
+            f"data.order={self.order} is for tar shards, and data={self.source} has none: leave it out.",
+        )
+        require(
+            self.order == "global" or self.balance == "none",
+            f"data.order={self.order} and data.balance={self.balance} each say which samples follow each other: leave "
+            "one of them out.",
+        )
+
     def _check_parts(self) -> None:
         self.held_out.check()
         require(
@@ -295,9 +294,9 @@ class DataConfig:
         )
 
         require(
-            self.labels == "" or self.source != "aistore",
-            f"data.labels={self.labels} is for the photos of a folder, and those of a bucket have their labels there: "
-            "leave it out.",
+            self.labels == "" or self.source not in ("aistore", "shards"),
+            f"data.labels={self.labels} is for the photos of a folder, and those of "
+            f"{'a bucket' if self.source == 'aistore' else 'shards'} have their labels there: leave it out.",
         )
         require(
             not self.multilabel or self.labels != "",

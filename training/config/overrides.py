@@ -22,8 +22,7 @@ from training.config.schema import Config
 
 PATHS = (
     *("run_dir", "resume", "data.root", "data.classes", "data.labels", "data.embedded_root", "model.weights"),
-    "data.cache_dir",
-    *("eval.classes", "eval.labels"),
+    *("data.cache_dir", "data.train_shards", "data.val_shards", "eval.classes", "eval.labels"),
 )
 """Options that may hold a path of this machine."""
 

@@ -1,9 +1,9 @@
 """The data sources by name. Another source is one more line of ``OPENERS``; nothing downstream changes."""
 
-import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,21 @@ from numpy.typing import NDArray
 
 from etl.spec import RECIPES, Spec
 from sources.batch import Counts
-from sources.decoded import CacheReport, beginning, open_cache, report
+from sources.decoded import CacheReport, open_cache
 from sources.errors import ConfigError
 from sources.folder import FolderReader
-from sources.jpeg_index import open_index
 from sources.manifest import Manifest
 from sources.notices import Listener
-from sources.samples import SampleDataset, SyntheticDataset
+from sources.samples import SyntheticDataset
+from sources.shards.manifest import ShardManifest
+from sources.shards.reader import ShardReader
+from sources.shards.splits import ShardOptions, shard_splits
 from sources.shared_memory import share
 from sources.source import Source, Specs
 from sources.splits import splits_of
 from training.config.data_options import DataConfig
 from training.config.schema import Config
+from training.loader.made_here import made_here, open_kept
 from training.processes.collectives import on_main
 from training.processes.world import World
 from training.report.output import put_error
@@ -40,8 +43,10 @@ class Data:
     description: dict[str, Any]
     class_names: tuple[str, ...] = ()
     """In the order of their numbers; none for data=synthetic."""
-    train_labels: NDArray[np.int64] | None = None
-    """Of the training samples, int64 [n]; None for data=synthetic."""
+    train_labels: NDArray[Any] | None = None
+    """Of the training samples, integers [n]; None for data=synthetic."""
+    train_blocks: NDArray[Any] | None = None
+    """Of the training samples the shards that they lie in, integers [n], where data.order=blocks asks for them."""
     sets: NDArray[np.bool_] | None = None
     """Where a sample may have several classes, bool [sets, classes]: labels are its rows."""
     val_name: Callable[[int], str] = "sample {}".format
@@ -80,7 +85,8 @@ def build_specs(config: Config) -> tuple[Specs, Specs]:
     return Specs(first[1], tuple(later)), Specs(val)
 
 
-def _data(train: Source, val: Source, train_manifest: Manifest, val_manifest: Manifest, about: dict[str, Any]) -> Data:
+def _data(sources: tuple[Source, Source], splits: tuple[Manifest, Manifest], about: dict[str, Any]) -> Data:
+    train_manifest, val_manifest = splits
     manifests = {"train": train_manifest, "val": val_manifest}
     description = about | {
         name: {"samples": len(manifest), "sha256": manifest.sha256()}
@@ -89,7 +95,9 @@ def _data(train: Source, val: Source, train_manifest: Manifest, val_manifest: Ma
     }
     description["classes"] = len(train_manifest.classes)
     classes, labels = train_manifest.classes, train_manifest.labels
-    return Data(train, val, len(classes), description, classes, labels, val_manifest.sets, val_manifest.name)
+    return Data(
+        *sources, len(classes), description, classes, labels, sets=val_manifest.sets, val_name=val_manifest.name
+    )
 
 
 @contextmanager
@@ -102,23 +110,47 @@ def _imagefolder(config: Config, batch_size: int, world: World, say: Callable[[s
             f"{found[1].folder}/{val.name(int(empty[0]))} is empty, and {len(empty) - 1:,} more files of "
             f"{found[1].folder.name}/ are: replace or remove them. Each validation would end the run there."
         )
-    index = open_index(root, len(train) + len(val), say) if data.index == "auto" else None
-    cache = open_cache(data.cache_dir, data.cache_gb, root) if data.cache == "decoded" else None
-    if cache:
-        parts = [(part.folder, manifest) for part, manifest in zip(found, (train, val), strict=True)]
-        say(beginning(cache, data.cache_dir, parts))
     with _listener(config, world, say) as listener:
-        both = []
-        for recipe, part, manifest, spec in zip(RECIPES, found, (train, val), specs, strict=True):
-            reader = FolderReader(part.folder, manifest, data.patience_s, listener.notices.waits)
-            replace = recipe == "train" and data.on_corrupt == "replace"
-            of_split = index.of(part.folder) if index else None
-            more = data.wire, replace, listener.notices, of_split, cache
-            both.append(SampleDataset(reader, manifest, spec, config.seed, *more))
-        opened = _data(both[0], both[1], train, val, {"source": str(root)})
-        yield dataclasses.replace(opened, cache_report=partial(report, cache)) if cache else opened
-    if index and world.is_main:
-        index.report(say)
+        waits = listener.notices.waits
+        readers = [
+            FolderReader(part.folder, manifest, data.patience_s, waits)
+            for part, manifest in zip(found, (train, val), strict=True)
+        ]
+        kept = open_kept(data, root, [(reader.manifest, reader.stored) for reader in readers], say)
+        both = made_here(config, specs, readers, listener.notices, kept, [part.folder for part in found])
+        yield replace(_data(both, (train, val), {"source": str(root)}), cache_report=kept.cache_report)
+    if world.is_main:
+        kept.end(say)
+
+
+@contextmanager
+def _shards(config: Config, batch_size: int, world: World, say: Callable[[str], None]) -> Iterator[Data]:
+    data, specs, trains = config.data, build_specs(config), config.mode == "train"
+    options = ShardOptions(data.root, data.train_shards, data.val_shards, data.label_field, data.classes, data.held_out)
+    mine: list[tuple[ShardManifest, ShardManifest]] = []
+    on_main(world, lambda: mine.append(shard_splits(options, say, trains)))  # which keeps the index for the others
+    train, val = mine[0] if mine else shard_splits(options, lambda text: None, trains)
+    if (empty := np.flatnonzero(val.sizes == 0)).size:
+        at = int(empty[0])
+        raise ConfigError(
+            f"{val.name(at)} in {val.place(at).path} is empty, and {len(empty) - 1:,} more of the validation are: make "
+            "the shard anew, with the photos or without them. Each validation would end the run there."
+        )
+    ahead = data.block_shards if data.order == "blocks" else 0
+    with _listener(config, world, say) as listener:
+        readers = [ShardReader(part, data.patience_s, listener.notices.waits, ahead) for part in (train, val)]
+        kept = open_kept(data, train.folder, [(reader.manifest, reader.stored) for reader in readers], say)
+        folders = [train.folder / recipe for recipe in RECIPES]
+        both = made_here(config, specs, readers, listener.notices, kept, folders)
+        found = replace(_data(both, (train, val), {"source": str(train.folder)}), cache_report=kept.cache_report)
+        if data.order == "blocks":
+            blocks = train.columns.shard
+            digest = hashlib.sha256(blocks.astype("<u8").tobytes()).hexdigest()
+            found = replace(found, train_blocks=blocks)
+            found.description["train"]["blocks"] = digest  # the manifest's hash says nothing of them
+        yield found
+    if world.is_main:
+        kept.end(say)
 
 
 @contextmanager
@@ -150,12 +182,12 @@ def _bucket(config: Config, batch_size: int, world: World, say: Callable[[str], 
         _listener(config, world, say) as listener,
         open_bucket(options, build_specs(config), once, world.is_main, say, listener.notices) as (train, val, about),
     ):
-        opened = _data(train, val, train.remote.manifest, val.remote.manifest, about)
+        opened = _data((train, val), (train.remote.manifest, val.remote.manifest), about)
         if data.cache == "decoded" and world.is_main and train.remote.etl_name:
             caches = PodCaches(train.remote)
             for sentence in caches.beginning():
                 say(sentence)
-            opened = dataclasses.replace(opened, cache_report=caches.report)
+            opened = replace(opened, cache_report=caches.report)
         yield opened
 
 
@@ -191,4 +223,9 @@ def _synthetic(config: Config, batch_size: int, world: World, say: Callable[[str
     )
 
 
-OPENERS: dict[str, Opener] = {"synthetic": _synthetic, "imagefolder": _imagefolder, "aistore": _bucket}
+OPENERS: dict[str, Opener] = {
+    "synthetic": _synthetic,
+    "imagefolder": _imagefolder,
+    "shards": _shards,
+    "aistore": _bucket,
+}

@@ -2,12 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sources.randomness import BALANCE, ORDER, stream
+from training.loader.permutation import Permutation
 from training.loader.ring import Wanted
+
+HELD = 1 << 25
+"""Samples of the largest data set whose order is sorted and held, in 16 bytes for each; of larger ones it is computed
+place by place. A fixed number, as the two orders differ."""
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
@@ -20,7 +26,7 @@ def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(keys, kind="stable")
 
 
-def balanced_order(labels: NDArray[np.int64], seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+def balanced_order(labels: NDArray[Any], seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     """(indices, repeats), int64 [length] each, of an epoch in which every class comes equally often.
 
     Of ``length`` places each of the C classes that there are gets length // C, and length mod C of them one more. A
@@ -43,6 +49,21 @@ def balanced_order(labels: NDArray[np.int64], seed: int, epoch: int) -> tuple[np
     return indices[shuffled], repeats[shuffled]
 
 
+def block_order(shards: NDArray[Any], window: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation of an epoch, int64 [length], whose neighbours lie in ``window`` shards.
+
+    ``shards``: of each sample the shard that it lies in, integers from 0 on. The shards are shuffled, and cut into
+    windows of ``window`` shards; the samples are shuffled within each. What is random are words of Philox4x64-10 with
+    key (seed, ORDER) and counter (0, 1, epoch, 0): one for each shard, one for each sample, each of which sorts as in
+    ``epoch_order``.
+    """
+    many = int(shards.max()) + 1
+    words = stream(seed, ORDER, (1, epoch, 0)).random_raw(many + len(shards))
+    places = np.empty(many, np.int64)
+    places[np.argsort(words[:many], kind="stable")] = np.arange(many) // window
+    return np.lexsort((words[many:], places[shards]))
+
+
 @dataclass(frozen=True)
 class TrainBatches:
     """The batches of one rank from (epoch, batches_done) to the end of the last epoch.
@@ -57,6 +78,8 @@ class TrainBatches:
 
     With ``balance``, the label of each sample, int64 [length], the order is ``balanced_order``. A sample that has come
     before in the epoch has further views, from R times its repeats on.
+
+    With ``blocks``, the shard of each sample and how many of them are a window, the order is ``block_order``.
     """
 
     length: int
@@ -69,7 +92,8 @@ class TrainBatches:
     accumulate: int = 1
     views: int = 1
     start: tuple[int, int] = (0, 0)
-    balance: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
+    balance: NDArray[Any] | None = field(default=None, compare=False, repr=False)
+    blocks: tuple[NDArray[Any], int] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         assert self.global_batch_size % (self.world_size * self.accumulate) == 0
@@ -104,12 +128,16 @@ class TrainBatches:
                     else:
                         yield Wanted([(epoch, *self._view_at(place, order, repeats)) for place in positions], positions)
 
-    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
-        if self.balance is None:
-            return epoch_order(self.length, self.seed, epoch), None
-        return balanced_order(self.balance, self.seed, epoch)
+    def _order(self, epoch: int) -> tuple[np.ndarray | Permutation, np.ndarray | None]:
+        if self.balance is not None:
+            return balanced_order(self.balance, self.seed, epoch)
+        if self.blocks is not None:
+            return block_order(*self.blocks, self.seed, epoch), None
+        if self.length > HELD:
+            return Permutation(self.length, self.seed, epoch), None
+        return epoch_order(self.length, self.seed, epoch), None
 
-    def _view_at(self, position: int, order: np.ndarray, repeats: np.ndarray | None) -> tuple[int, int]:
+    def _view_at(self, position: int, order: np.ndarray | Permutation, repeats: np.ndarray | None) -> tuple[int, int]:
         """(index, view) of a place in the epoch."""
         samples = self.global_batch_size // self.views
         batch, place = divmod(position, self.global_batch_size)

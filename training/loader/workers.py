@@ -10,7 +10,7 @@ START_METHOD = "forkserver"
 """Named, not the platform's default: forking a process that has threads or a GPU context is not safe."""
 
 
-_PRELOADED = {"aistore": ["aistore_data.dataset.remote"]}
+_PRELOADED = {"aistore": ["aistore_data.dataset.remote"], "shards": ["sources.shards.reader"]}
 """By data source, the modules that its workers need beside those that all need."""
 
 

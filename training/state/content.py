@@ -18,6 +18,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ from typing import Any
 import numpy as np
 
 from sources.errors import ObjectError, UserError
+from sources.folder import FolderReader
 from sources.manifest import Manifest
 from sources.samples import SampleDataset
+from sources.shards.manifest import ShardManifest
+from sources.shards.reader import ChangedError, read_member
 from sources.source import Source
 from training.config.schema import Config
 
@@ -58,7 +62,9 @@ def changes_of_content(before: dict[str, Any], now: dict[str, Any]) -> list[tupl
 
 
 def _describe(config: Config, split: Source) -> dict[str, Any]:
-    if isinstance(split, SampleDataset):
+    if isinstance(split, SampleDataset) and isinstance(split.manifest, ShardManifest):
+        return _of_shards(split.manifest) | _probe(split.manifest, partial(_member, split.manifest))
+    if isinstance(split, SampleDataset) and isinstance(split.reader, FolderReader):
         folder, manifest = Path(split.reader.root), split.manifest
         return _of_folder(folder, manifest) | _probe(manifest, lambda at: (folder / manifest.name(at)).read_bytes())
     if hasattr(split, "remote"):
@@ -82,6 +88,24 @@ def _of_folder(folder: Path, manifest: Manifest) -> dict[str, Any]:
     return {"place": place, "stamps": hashlib.sha256(times.tobytes()).hexdigest(), "newest": newest}
 
 
+def _of_shards(manifest: ShardManifest) -> dict[str, Any]:
+    """The times of change are those of the shards, as they were indexed."""
+    shards = manifest.used()
+    times = np.array([shard.mtime_ns for shard in shards], "<i8")
+    newest = [
+        [f"{manifest.folder}/{shards[at].name}".encode(errors="replace").decode(), int(times[at])]
+        for at in np.argsort(-times, kind="stable")[:_NAMED]
+    ]
+    place = [os.path.realpath(manifest.folder), "shards"]
+    return {"place": place, "stamps": hashlib.sha256(times.tobytes()).hexdigest(), "newest": newest}
+
+
+def _member(manifest: ShardManifest, index: int) -> bytes:
+    place = manifest.place(index)
+    with open(place.path, "rb", buffering=0) as file:
+        return read_member(file.fileno(), place)
+
+
 def _of_bucket(config: Config, remote: Any) -> dict[str, Any]:
     from aistore_data.client.access import object_path  # here, so that a folder needs no SDK
     from aistore_data.client.http_reader import HttpReader
@@ -101,6 +125,12 @@ def _probe(manifest: Manifest, read: Callable[[int], bytes]) -> dict[str, Any]:
     try:
         for number in range(count):
             digest.update(hashlib.sha256(read((2 * number + 1) * len(manifest) // (2 * count))).digest())
-    except (OSError, UserError, ObjectError, HTTPException):  # what cannot be read is told when it is needed
+    except (
+        OSError,
+        UserError,
+        ObjectError,
+        HTTPException,
+        ChangedError,
+    ):  # what cannot be read is told when it is needed
         return {}
     return {"probe": digest.hexdigest()}

@@ -1,0 +1,159 @@
+"""Training and validation samples in tar shards, as the options say, and the names of their classes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sources.classes import places_of, read_classes, surprise, tell_missing
+from sources.disk import shown
+from sources.errors import ConfigError
+from sources.folds import HeldOut
+from sources.shards.index import open_index
+from sources.shards.listing import CLASSES, INFO, Listing, shards_of
+from sources.shards.manifest import ShardManifest
+from sources.walk import is_folder
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """What the user says of the shards; the names are those of the options."""
+
+    root: str = ""
+    train_shards: str = ""
+    val_shards: str = ""
+    label_field: str = ""
+    classes: str = ""
+    held_out: HeldOut = HeldOut()
+
+
+def shard_splits(options: ShardOptions, say: Say, with_train: bool = True) -> tuple[ShardManifest, ShardManifest]:
+    """Training and validation; ``say`` hears warnings. Without ``with_train`` the first manifest is empty.
+
+    Raises ConfigError or DataError.
+    """
+    if options.held_out:
+        listing = _of_one(options)
+        whole = open_index(listing, options.label_field, say)
+        whole, _ = _named((whole, whole), (listing, listing), options, say, with_train)
+        parts = options.held_out.parts(whole, shown(listing.source), say, with_train)
+        assert isinstance(parts[0], ShardManifest) and isinstance(parts[1], ShardManifest)
+        return parts[0], parts[1]
+    listings = [_of_split(options, split) for split in (("train", "val") if with_train else ("val",))]
+    found = [open_index(listing, options.label_field, say) for listing in listings]
+    if not with_train:
+        found.insert(0, found[0].part(np.zeros(len(found[0]), np.bool_)))
+        listings.insert(0, listings[0])
+    return _named((found[0], found[1]), (listings[0], listings[1]), options, say, with_train)
+
+
+def _of_split(options: ShardOptions, split: str) -> Listing:
+    name = f"data.{split}_shards"
+    if given := getattr(options, f"{split}_shards"):
+        return shards_of(given, split, name)
+    if not options.root:
+        raise ConfigError(f"{name} is not set: name the tars, {name}='…/{split}-{{000000..000099}}.tar', or data.root.")
+    root = Path(options.root)
+    if (root / INFO).is_file():
+        return shards_of(str(root / INFO), split, "data.root")
+    if not is_folder(root / split):
+        raise ConfigError(
+            f"{shown(root / split)} is missing: data.root={options.root} must hold train/*.tar and val/*.tar. Where "
+            f"the shards lie elsewhere, name them by data.train_shards and data.val_shards{_for_training(split)}."
+        )
+    return shards_of(str(root / split), split, "data.root")
+
+
+def _for_training(split: str) -> str:
+    return "; data.val_split=0.1 holds out a tenth of train/ in the place of val/" if split == "val" else ""
+
+
+def _of_one(options: ShardOptions) -> Listing:
+    """The shards of which a part is held out."""
+    if options.val_shards:
+        raise ConfigError(
+            f"{options.held_out} divides the training shards in two, and data.val_shards={options.val_shards} names "
+            "another validation: leave one of them out."
+        )
+    if options.train_shards:
+        return shards_of(options.train_shards, "train", "data.train_shards")
+    root = Path(options.root)
+    if is_folder(root / "val"):
+        raise ConfigError(
+            f"{shown(root)} has a val/, and {options.held_out} divides one set of shards in two: leave it out, or name "
+            f"one of them, as data.train_shards={shown(root / 'train')}."
+        )
+    if is_folder(root / "train"):
+        return shards_of(str(root / "train"), "train", "data.root")
+    return shards_of(str(root), "train", "data.root")
+
+
+def _named(
+    manifests: tuple[ShardManifest, ShardManifest],
+    listings: tuple[Listing, Listing],
+    options: ShardOptions,
+    say: Say,
+    with_train: bool,
+) -> tuple[ShardManifest, ShardManifest]:
+    """Both splits with the names of their classes, which are numbers where nobody has names."""
+    where = " and ".join(dict.fromkeys(shown(listing.folder) for listing in listings))
+    most = [int(np.flatnonzero(manifest.counts()).max(initial=-1)) for manifest in manifests]
+    known = [listing.classes() for listing in listings]
+    if None not in known and known[0] != known[1]:
+        raise ConfigError(
+            f"{shown(listings[0].folder / CLASSES)} and {shown(listings[1].folder / CLASSES)} differ: both splits need "
+            "the same classes, in the same order."
+        )
+    names = known[0] or known[1]
+    if names is not None and max(most) >= len(names):
+        raise ConfigError(
+            f"{where} has labels to {max(most):,}, and {CLASSES} beside the shards {len(names):,} names: it must have "
+            f"one for each number, from 0 on."
+        )
+    train, val = manifests
+    if options.classes and names is None:
+        names = _of_numbers(options, max(most), where)
+    elif options.classes and names is not None:
+        order = read_classes(Path(options.classes), names)
+        places = places_of(names, order, Path(options.classes), where)
+        tell_missing(order, names, options.classes, where, say)
+        train, val = (manifest.relabelled(places, order) for manifest in manifests)
+        return train, val
+    elif names is not None and with_train and (warning := surprise(names, where)):
+        say(warning)
+    names = names or tuple(str(number) for number in range(max(most) + 1))
+    train, val = (manifest.named(names) for manifest in manifests)
+    if with_train and listings[0] != listings[1]:
+        _compare(train, val, listings, say)
+    return train, val
+
+
+def _of_numbers(options: ShardOptions, most: int, where: str) -> tuple[str, ...]:
+    """The names that a file gives to numbers."""
+    names = read_classes(Path(options.classes), ())
+    if most >= len(names):
+        raise ConfigError(
+            f"{shown(options.classes)} names {len(names):,} classes, and {where} has labels to {most:,}: name each "
+            "number, from 0 on, in a line."
+        )
+    return names
+
+
+def _compare(train: ShardManifest, val: ShardManifest, listings: tuple[Listing, Listing], say: Say) -> None:
+    """Raises ConfigError for a class that is validated and never trained on; warns of the opposite."""
+    counts, others = train.counts(), val.counts()
+    source, other = (shown(listing.source) for listing in listings)
+    if (unknown := np.flatnonzero((counts == 0) & (others > 0))).size:
+        more = f" (and {unknown.size - 1:,} more)" if unknown.size > 1 else ""
+        raise ConfigError(
+            f"{other} has photos of class {train.classes[unknown[0]]}{more}, and {source} has none: both splits need "
+            "the same classes. Remove these photos, or add some to train on."
+        )
+    if (lacking := np.flatnonzero((counts > 0) & (others == 0))).size:
+        say(
+            f"warning: {other} has no photo of {lacking.size:,} of the {np.count_nonzero(counts):,} classes, like "
+            f"{train.classes[lacking[0]]}: they are trained on and never validated"
+        )
