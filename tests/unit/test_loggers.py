@@ -131,13 +131,21 @@ def test_a_run_tells_its_loggers_what_metrics_jsonl_has(train: Any, small_folder
 
 
 def test_wandb_goes_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb", reason="wandb is in the extra loggers")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    wandb = pytest.importorskip("wandb", reason="wandb is in the extra loggers")
     monkeypatch.setattr(loggers, "CLOSE_S", 120.0)
+    rows = []
+    log = wandb.Run.log
+
+    def record(run: Any, row: dict[str, Any]) -> None:
+        rows.append((run.id, row["step"], row["train_step/loss"]))
+        log(run, row)
+
+    monkeypatch.setattr(wandb.Run, "log", record)
     for steps in ([1, 2], [2, 3]):
         assert attempt(tmp_path, steps, LogConfig(wandb="offline")) == []
-    files = sorted(tmp_path.glob("wandb/offline-run-*/run-id.wandb"))
-    assert len(files) >= 1
+    assert rows == [("id", step, 1.0) for step in (1, 2, 3)]
+    written = list(tmp_path.glob("wandb/offline-run-*/run-id.wandb"))
+    assert written and all(b"train_step/loss" in file.read_bytes() for file in written)
     assert json.loads((tmp_path / "loggers.json").read_text()) == {"wandb": {"run": "id", "train_step": 3}}
 
 
