@@ -1,6 +1,7 @@
 """How runs are doing, from their directories alone.
 
     python -m scripts.status RUN_DIR [RUN_DIR …]
+    python -m scripts.status runs --watch            again every 5 s, until ctrl-C
 
 Each argument is a run directory, or a folder of them, such as runs. Nothing is asked of the machines that run them. A
 row for each run:
@@ -28,12 +29,15 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sources.command_line import command
-from sources.errors import ConfigError
+from sources.command_line import answer, command
 from sources.text import format_duration, visible
 from training.report.output import put
 from training.run_dir.run_record import RunRecord, find
 
+WATCH_S = 5.0
+"""Between two tables of --watch."""
+_CLEARED = "\x1b[H\x1b[2J"
+"""Empties a terminal."""
 _TITLES = ("run", "state", "epoch", "acc@1", "img/s", "data wait", "restarts", "seen", "ETA")
 _LEFT = ("run", "state")
 _GAP = "  "
@@ -87,16 +91,26 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = command("scripts.status", __doc__)
     parser.add_argument("run", nargs="+", type=Path, help="the directory of a run, or a folder of them")
+    parser.add_argument("--watch", action="store_true", help=f"show them again every {WATCH_S:.0f} s, until ctrl-C")
     options = parser.parse_args(arguments)
-    try:
-        paths = [path for argument in options.run for path in find(argument)]
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+
+    def work() -> int:
+        _show(options.run)
+        while options.watch:
+            time.sleep(WATCH_S)
+            put(_CLEARED if sys.stdout.isatty() else "", end="" if sys.stdout.isatty() else "\n")
+            _show(options.run)
+        return 0
+
+    return answer(work, "", 0)
+
+
+def _show(arguments: Iterable[Path]) -> None:
+    """The table of the runs that there are now. Raises ConfigError."""
+    paths = [path for argument in arguments for path in find(argument)]
     now = time.time()
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     put(visible(table((row(RunRecord(path, now)) for path in paths), width)))
-    return 0
 
 
 if __name__ == "__main__":

@@ -235,6 +235,23 @@ def test_what_is_no_run_is_said(done: Path, tmp_path: Path, capsys: pytest.Captu
         assert output.out == "" and output.err.startswith(f"error: {path} is not the directory of a run")
 
 
+def test_watching_shows_runs_that_come_later(
+    done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            raise KeyboardInterrupt
+        shutil.copytree(done, done.with_name("later"))
+
+    monkeypatch.setattr(status.time, "sleep", sleep)
+    assert status.main([str(done.parent), "--watch"]) == 0
+    first, second = (table.splitlines() for table in capsys.readouterr().out.split("\n\n"))
+    assert len(first) == 2 and len(second) == 3 and "later" in second[1] and waits == [status.WATCH_S] * 2
+
+
 def test_a_narrow_terminal_shortens_the_name_alone() -> None:
     cells = ["runs/resnet50-2026-11-23", "running", "12.3/90", "70.12", "12,345", "12 %", "0", "3s", "10h44m"]
     wide = status.table([cells]).splitlines()

@@ -25,6 +25,7 @@ NAMES = {
 
 OPTIONAL = {
     "imagenet_ais_native": "built from native/",
+    "wids": "of webdataset before 1.0, which an environment of the benchmark's own has",
     "webdataset": "of aistore[pytorch], which the extra dev brings",
     "websockets": "of uvicorn[standard], which aistore[etl] brings",
 }
