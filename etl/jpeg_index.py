@@ -23,7 +23,7 @@ import os
 import stat
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from types import ModuleType
@@ -79,6 +79,7 @@ class JpegIndex:
 
     def __init__(self, path: str, photos: int, limit: int = _MOST_BYTES) -> None:
         self.path, self.problem = path, ""
+        self.on_problem: Callable[[str], None] | None = None  # hears it too
         self._photos, self._limit = photos, limit
         self._thread = threading.Lock()
         self._file, self.is_written = _open(path)
@@ -187,7 +188,9 @@ class JpegIndex:
         return places, renewed
 
     def _stop(self, why: str) -> None:
-        self.problem, self.is_written = self.problem or why, False
+        self.problem, self.is_written = why, False
+        if self.on_problem:
+            self.on_problem(why)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
