@@ -23,9 +23,10 @@ import os
 import stat
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -79,10 +80,13 @@ class JpegIndex:
 
     def __init__(self, path: str, photos: int, limit: int = _MOST_BYTES) -> None:
         self.path, self.problem = path, ""
+        self.on_problem: Callable[[str], None] | None = None  # hears it too
         self._photos, self._limit = photos, limit
         self._thread = threading.Lock()
         self._file, self.is_written = _open(path)
-        self._begin()
+        while not self._begin():
+            os.close(self._file)
+            self._file, self.is_written = _open(path)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return JpegIndex, (self.path, self._photos, self._limit)
@@ -160,18 +164,25 @@ class JpegIndex:
                 return start + number * _PLACE_BYTES, value if there else 0
         return -1, 0
 
-    def _begin(self) -> None:
-        """Read the file's beginning, or write it."""
+    def _begin(self) -> bool:
+        """Read the file's beginning, or write it; False where another file has its place, or is to have it."""
         with self._locked():
-            wanted = max(2 * self._photos, _FEWEST_PLACES)
+            if self.is_written and not self._is_in_place():
+                return False
             if not any(os.pread(self._file, _HEAD_BYTES, 0)):
-                self._start(wanted)
+                self._start(max(2 * self._photos, _FEWEST_PLACES))
             self._places, _ = self._head()
             if self._places < self._photos * 1.5 and self.is_written:
-                os.ftruncate(self._file, 0)
-                self._start(wanted)
-                self._places = wanted
+                Path(self.path).unlink()  # who has it open goes on with it
+                return False
             self._first_entry = _HEAD_BYTES + (self._places + _PROBES) * _PLACE_BYTES
+            return True
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file), os.stat(self.path))  # noqa: PTH116
+        except FileNotFoundError:
+            return False
 
     def _start(self, places: int) -> None:
         if not self.is_written:
@@ -187,7 +198,9 @@ class JpegIndex:
         return places, renewed
 
     def _stop(self, why: str) -> None:
-        self.problem, self.is_written = self.problem or why, False
+        self.problem, self.is_written = why, False
+        if self.on_problem:
+            self.on_problem(why)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

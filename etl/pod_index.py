@@ -36,4 +36,5 @@ def open_pod_index(warn: Callable[[str], None]) -> JpegIndex | None:
     except (OSError, IndexFileError) as error:
         warn(f"no JPEG index is kept, and crops take longer to decode: {error}")
         return None
+    index.on_problem = lambda why: warn(f"no more entries are written to the JPEG index {path}: {why}")
     return index

@@ -40,6 +40,15 @@ def test_runs_are_equal_with_it_and_without_it(train: Train, small_folder: Path)
             assert run.fingerprints() == first.fingerprints()
 
 
+def test_it_is_no_class_of_a_folder_that_is_divided(train: Train, small_folder: Path) -> None:
+    words = [*TINY, f"data.root={small_folder / 'train'}", "data.fold=0/3", "train.epochs=1"]
+    first = train(*words, "run_dir=first")
+    assert "26 photos have an entry" in first.output and (small_folder / "train" / NAME).is_file()
+    again = train(*words, "run_dir=again")
+    assert again.code == 0, again.output
+    assert again.summary()["state_sha256"] == first.summary()["state_sha256"]
+
+
 def test_a_file_of_another_kind_and_a_full_disk_end_no_run(
     train: Train, small_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ from websockets.sync.client import connect
 
 from aistore_data.etls.lifecycle import class_payload
 from etl.limits import Limits
+from etl.pod_index import INDEX_VARIABLE
 from etl.protocol import ObjectProtocol
 from etl.request import Request, answer, encode, proof, stated
 from etl.server import QUICK_BYTES, THREADS, TrainETL, ValETL
@@ -80,7 +81,7 @@ def pod() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIS_TARGET_URL", "http://127.0.0.1:9/v1/etl/_object/etl/secret")
         patch.setenv("ETL_DIRECT_FQN", "true")
-        patch.setattr(tempfile, "tempdir", str(MOUNTPATH))  # of what a pod keeps
+        patch.setenv(INDEX_VARIABLE, "0")
         patch.setenv("AIS_DIRECT_PUT_RETRIES", "0")  # of the SDK's requests to a target that is not there
         yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)

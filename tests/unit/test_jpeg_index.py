@@ -139,8 +139,11 @@ def test_a_file_of_another_kind_is_left_alone(path: str) -> None:
 
 def test_one_that_is_too_small_for_the_data_begins_anew(path: str, photos: dict[str, bytes]) -> None:
     check(JpegIndex(path, 4), photos)
-    assert JpegIndex(path, 80_000).tally().photos == 4
+    former = JpegIndex(path, 80_000)
+    assert former.tally().photos == 4
     assert JpegIndex(path, 90_000).tally().photos == 0
+    check(former, {"another": jpeg(5)})
+    assert former.tally().photos == 5 and JpegIndex(path, 90_000).tally().photos == 0
     check(JpegIndex(path, 90_000), photos)
     assert JpegIndex(path, 4).tally().photos == 4
 

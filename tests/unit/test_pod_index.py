@@ -34,8 +34,10 @@ def test_a_file_gets_an_entry_and_the_answers_stay(
     file = tmp_path / "@ais" / "photos" / "%ob" / "a.jpg"
     file.parent.mkdir(parents=True)
     with pod(), serving(alone) as start:
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-        server = TrainETL()
+        with monkeypatch.context() as patch:
+            patch.delenv(INDEX_VARIABLE)
+            patch.setattr(tempfile, "tempdir", str(tmp_path))
+            server = TrainETL()
         port = start(server)
         assert server.index is not None
         assert ask(port, None, DATA) == answer(DATA, REQUEST)
@@ -57,6 +59,13 @@ def test_a_pod_works_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path.touch()
     path.chmod(0o666)
     assert open_pod_index(said.append) is None and f"{path} belongs to somebody else, or others may" in said.pop()
+    path.unlink()
+    index = open_pod_index(said.append)
+    assert index is not None and not said
+    monkeypatch.setattr(index, "_limit", 100)
+    index.keep(1, bytes(200))
+    index.keep(2, bytes(200))
+    assert said.pop().startswith(f"no more entries are written to the JPEG index {path}: it has the ") and not said
     path.unlink()
     path.symlink_to("elsewhere")
     assert open_pod_index(said.append) is None and f"{path} is no file, as a JPEG index is" in said.pop()
