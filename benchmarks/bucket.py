@@ -37,7 +37,7 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
     from etl import Spec
     from sources.folder import FolderReader, scan_folder
     from sources.samples import SampleDataset
-    from training.loader.loader import Feed, open_loader
+    from training.loader.loader import BatchIterator, open_loader
     from training.loader.order import TrainBatches
 
     torch.set_num_threads(1)
@@ -91,7 +91,7 @@ def batches(kind: str, root: Path, access: Any, workers: int) -> Iterator[object
         )
     order = TrainBatches(len(manifest), BATCH, seed=0, epochs=1000)
     with open_loader(dataset, order, workers, PREFETCH, torch.device("cpu")) as loader:
-        yield from Feed(loader)
+        yield from BatchIterator(loader)
 
 
 def main() -> int:

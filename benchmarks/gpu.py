@@ -28,7 +28,7 @@ from training.config.schema import Config
 from training.config.train_options import ModelConfig, OptimConfig, TrainConfig
 from training.engine.loop import Clock, train_epoch
 from training.engine.numerics import set_numerics
-from training.loader.loader import Feed
+from training.loader.loader import BatchIterator
 from training.loader.order import TrainBatches
 from training.processes.world import World
 
@@ -44,7 +44,7 @@ def steps_of_the_trainer(config: Config, endpoint: str, device: torch.device, st
     train: Source = ready_samples(endpoint) if endpoint else data.train
     batches = TrainBatches(steps * config.train.batch_size, config.train.batch_size, 0, 1000)
     with open_run(config, data, train, batches, WORKERS if endpoint else 0, PREFETCH) as (run, loader):
-        feed = Feed(loader)
+        feed = BatchIterator(loader)
         while True:
             (_, begin_s), wait_s = now(device), feed.wait_s
             train_epoch(run, feed, Clock(run, feed))

@@ -93,7 +93,7 @@ def ours(
     from sources.folder import FolderReader, scan_folder
     from sources.samples import SampleDataset
     from sources.shared_memory import share
-    from training.loader.loader import Feed, open_loader
+    from training.loader.loader import BatchIterator, open_loader
     from training.loader.order import TrainBatches
     from training.loader.workers import start_worker_server
     from training.model.bundle import MEAN, STD, normalise
@@ -105,7 +105,7 @@ def ours(
     dataset = SampleDataset(FolderReader(root / "train", manifest), manifest, Spec.train(size), seed=0)
     order = TrainBatches(len(manifest), batch_size, seed=0, epochs=2 + images // len(manifest))
     with open_loader(dataset, order, workers, PREFETCH, torch.device("cpu")) as loader:
-        for batch in Feed(loader):
+        for batch in BatchIterator(loader):
             yield (normalise(batch.images, MEAN, STD, channels_last=True) if to_float else batch.images), batch.labels
 
 

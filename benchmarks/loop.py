@@ -32,7 +32,7 @@ from training.config.train_options import ModelConfig, TrainConfig
 from training.engine.build import assemble
 from training.engine.loop import Clock, train_epoch
 from training.engine.numerics import autocast
-from training.loader.loader import Feed, Loader, open_loader
+from training.loader.loader import BatchIterator, Loader, open_loader
 from training.loader.open_data import Data, open_data
 from training.loader.order import TrainBatches
 from training.model.bundle import MEAN, STD, normalise
@@ -150,7 +150,7 @@ def turns(config: Config, steps: int, count: int, device: torch.device, tiny: bo
     with open_run(config, data, data.train, batches, 0, 1) as (run, loader):
         run.train_model = models[0] or run.train_model
         taken = Turns(loader.batches, bare(config, steps, device, models[1]), steps, device)
-        feed = Feed(replace(loader, batches=cast(Any, taken)))
+        feed = BatchIterator(replace(loader, batches=cast(Any, taken)))
         train_epoch(run, feed, Clock(run, feed))
         taken.end_turn()
     times: dict[str, list[list[float]]] = {BARE: [], OURS: []}

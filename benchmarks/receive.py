@@ -49,12 +49,12 @@ def batches(kind: str, root: Path, ports: list[int]) -> Iterator[Any]:
 def _ours(endpoint: str) -> Iterator[Any]:
     import torch
 
-    from training.loader.loader import Feed, open_loader
+    from training.loader.loader import BatchIterator, open_loader
     from training.loader.order import TrainBatches
 
     order = TrainBatches(NAMES, BATCH, seed=0, epochs=1000)
     with open_loader(ready_samples(endpoint), order, 1, PREFETCH, torch.device("cpu")) as loader:
-        yield from Feed(loader)
+        yield from BatchIterator(loader)
 
 
 def ready_samples(endpoint: str) -> Any:

@@ -21,7 +21,7 @@ from training.config.data_options import DataConfig
 from training.config.schema import Config
 from training.config.train_options import ModelConfig, TrainConfig
 from training.engine.build import assemble
-from training.loader.fingerprint import PIXELS_OF_ONE_IN, Stream
+from training.loader.fingerprint import PIXELS_OF_ONE_IN, SampleFingerprint
 from training.loader.open_data import open_data
 from training.processes.preemption import StopFlag
 from training.processes.world import World
@@ -54,7 +54,7 @@ def main() -> int:
         for _ in range(options.repeats):
             per_image["training step"].append(1e3 * step()[1] / options.batch)
             for mode in PIXELS_OF_ONE_IN:
-                stream, start = Stream(mode), time.process_time()
+                stream, start = SampleFingerprint(mode), time.process_time()
                 for number in range(20):
                     positions = range(number * options.batch, (number + 1) * options.batch)
                     stream.add(batch._replace(positions=positions))

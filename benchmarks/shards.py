@@ -48,7 +48,7 @@ def shards(root: Path, workers: int, images: int) -> Iterator[Any]:
 
     from etl import Spec
     from sources.samples import SampleDataset
-    from training.loader.loader import Feed, open_loader
+    from training.loader.loader import BatchIterator, open_loader
     from training.loader.order import TrainBatches
     from training.loader.workers import start_worker_server
     from training.model.bundle import MEAN, STD, normalise
@@ -59,7 +59,7 @@ def shards(root: Path, workers: int, images: int) -> Iterator[Any]:
     dataset = SampleDataset(ShardReader(manifest), manifest, Spec.train(SIZE), seed=0)
     order = TrainBatches(len(manifest), BATCH, seed=0, epochs=2 + images // len(manifest))
     with open_loader(dataset, order, workers, PREFETCH, torch.device("cpu")) as loader:
-        for batch in Feed(loader):
+        for batch in BatchIterator(loader):
             yield normalise(batch.images, MEAN, STD, channels_last=True), batch.labels
 
 

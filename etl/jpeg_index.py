@@ -57,7 +57,7 @@ class IndexFileError(Exception):
     """A file that cannot be a JPEG index, in one sentence without a full stop. Takes one string."""
 
 
-class Tally(NamedTuple):
+class IntervalMetrics(NamedTuple):
     """What a JPEG index holds."""
 
     photos: int
@@ -123,7 +123,7 @@ class JpegIndex:
         except IndexFileError as error:  # somebody has changed it
             self._stop(str(error))
 
-    def tally(self) -> Tally:
+    def tally(self) -> IntervalMetrics:
         """What is in the file now. Raises OSError."""
         table = np.frombuffer(os.pread(self._file, self._first_entry - _HEAD_BYTES, _HEAD_BYTES), "<u8")
         values = table[1::2][table[: len(table) // 2 * 2 : 2] != 0]
@@ -131,7 +131,7 @@ class JpegIndex:
         made = lengths < _REFUSED
         refused = {why: int((lengths == _REFUSED + i).sum()) for i, why in enumerate(REASONS)}
         refused = {why: count for why, count in refused.items() if count}
-        return Tally(int(made.sum()), int(lengths[made].sum()), refused, self._head()[1])
+        return IntervalMetrics(int(made.sum()), int(lengths[made].sum()), refused, self._head()[1])
 
     def _keep(self, key: int, made: "bytes | Refusal") -> None:
         place, former = self._search(key)

@@ -101,12 +101,12 @@ class ObjectProtocol(HttpToolsProtocol):
         self._head_timer = self.loop.call_later(HEAD_S, self._refuse_head)
 
     def on_headers_complete(self) -> None:
-        """Its head has come."""
+        """Take note that the head of a request is complete."""
         self._end_head()
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing comes any more."""
+        """Clean up after the client has closed the connection."""
         self._end_head()
         super().connection_lost(exc)
 

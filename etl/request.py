@@ -67,7 +67,7 @@ class BadRequest(ValueError):  # noqa: N818  # the name of HTTP's status 400
 
 @dataclass(frozen=True)
 class Request:
-    """One sample to make."""
+    """What an ETL is asked for: one sample."""
 
     spec: Spec
     key: Key | None = None

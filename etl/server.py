@@ -177,7 +177,7 @@ class TrainETL(ImageETL):
 
 
 class ValETL(ImageETL):
-    """Resize and central crop."""
+    """An ETL of validation samples: resize and central crop."""
 
     recipe = "val"
 
@@ -283,7 +283,7 @@ class _Body:
         return b"".join(parts)
 
     def forget(self) -> None:
-        """The request is answered."""
+        """Give back the memory of the body after the request was answered."""
         self._server.held -= self._held
         self._held = 0
 

@@ -107,7 +107,7 @@ def part_in_weights(a: Record, b: Record) -> str | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m scripts.compare_runs", description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="the directory of a run")
     parser.add_argument("other", type=Path, help="that of another")

@@ -27,7 +27,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Cell:
-    """A photo of a sheet."""
+    """One photo of a contact sheet."""
 
     pixels: np.ndarray
     """uint8 [H, W, 3]."""

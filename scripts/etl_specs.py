@@ -28,7 +28,7 @@ def updated(text: str, image: str) -> str:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line and return the exit code."""
     parser = command("scripts.etl_specs", __doc__)
     parser.add_argument("--image", default="", help="name of the image; default: as it is")
     image = parser.parse_args().image

@@ -69,7 +69,7 @@ def shrunk_size(width: int, height: int, side: int) -> tuple[int, int]:
 
 
 def _shrunk(side: int, quality: int, name: str, data: bytes) -> tuple[bytes, list[str]]:
-    """As ``aistore_data.upload.transfer`` wants it."""
+    """Shrink a photo, in the form that ``aistore_data.upload.transfer`` calls."""
     return shrink(data, side, quality), []
 
 

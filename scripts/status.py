@@ -46,7 +46,7 @@ _NARROWEST = 7
 
 
 def row(run: RunRecord) -> list[str]:
-    """A run's cells, by ``_TITLES``."""
+    """Return the cells of a run's row, in the order of ``_TITLES``."""
     acc1 = run.summary.get("acc1", run.of_last("acc1", "val_epoch"))
     img_per_s = run.of_last("img_per_s", *run.kinds) or run.summary.get("img_per_s")
     data_wait = run.of_last("data_wait", *run.kinds)
@@ -88,7 +88,7 @@ def table(rows: Iterable[list[str]], width: int | None = None) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line and return the exit code."""
     parser = command("scripts.status", __doc__)
     parser.add_argument("run", nargs="+", type=Path, help="the directory of a run, or a folder of them")
     parser.add_argument("--watch", action="store_true", help=f"show them again every {WATCH_S:.0f} s, until ctrl-C")

@@ -87,7 +87,7 @@ def _check(config: Submission) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line and return the exit code."""
     own = [(name, default, text[2:]) for name, default, text in describe_options(Submission) if "submit." in name]
     epilog = f"options of the job (name=value; the default is shown):\n{table(own)}".replace("%", "%%")
     parser = command("scripts.submit", __doc__, epilog=epilog)

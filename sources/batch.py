@@ -91,7 +91,7 @@ class Latencies:
             self.counts[SOURCES.index(source)] += np.bincount(np.minimum(places, BINS - 1), minlength=BINS)
 
     def add(self, other: "Latencies") -> None:
-        """Those of somebody else."""
+        """Add the requests that another process has counted."""
         self.counts += other.counts
 
     def quantile(self, source: str, share: float) -> float:

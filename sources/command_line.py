@@ -15,7 +15,7 @@ STOPPED = 85
 
 
 def print_line(text: str) -> None:
-    """A line beside the result."""
+    """Print a line to stderr, beside the result."""
     print(visible(text), file=sys.stderr, flush=True)
 
 

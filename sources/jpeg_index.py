@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from etl.jpeg_index import VERSION, Entry, IndexFileError, JpegIndex, Tally, can_use
+from etl.jpeg_index import VERSION, Entry, IndexFileError, IntervalMetrics, JpegIndex, can_use
 from etl.sample import native
 from sources.disk import cache_file, cause, shown
 
@@ -18,7 +18,7 @@ class FolderIndex:
 
     root: Path
     file: JpegIndex
-    before: Tally
+    before: IntervalMetrics
     """What it held when it was opened."""
 
     def of(self, folder: Path) -> "SplitIndex":
@@ -80,7 +80,7 @@ def places(root: Path) -> list[Path]:
     return found
 
 
-def described(tally: Tally) -> str:
+def described(tally: IntervalMetrics) -> str:
     """What an index holds, in words."""
     text = f"{tally.photos:,} photos have an entry, {tally.size / max(tally.photos, 1):,.0f} bytes each"
     return text + "".join(f", {count:,} have none ({reason})" for reason, count in sorted(tally.refused.items()))

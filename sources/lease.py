@@ -61,7 +61,7 @@ class Lease(ABC):
 
     @abstractmethod
     def _entries(self) -> list[str]:
-        """The names of all entries."""
+        """List the names of all entries."""
 
     @abstractmethod
     def _read(self, name: str) -> tuple[str, object]:
@@ -73,7 +73,7 @@ class Lease(ABC):
 
     @abstractmethod
     def _touch(self) -> None:
-        """Renew our entry."""
+        """Renew the entry of this process."""
 
     @abstractmethod
     def _delete(self, name: str) -> None:

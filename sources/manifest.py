@@ -80,7 +80,7 @@ class Manifest:
         return self.names[start:end].tobytes().decode("utf-8", "surrogateescape")
 
     def names_of(self, indices: NDArray[np.int64]) -> list[str]:
-        """The names of many samples."""
+        """Return the names of many samples."""
         starts, ends = self.offsets[indices].tolist(), self.offsets[indices + 1].tolist()
         names = self.names.data
         return [str(names[start:end], "utf-8", "surrogateescape") for start, end in zip(starts, ends, strict=True)]

@@ -74,15 +74,15 @@ class SampleDataset(Source):
         return len(self.manifest)
 
     def locate(self, index: int) -> str:
-        """As ``Source``."""
+        """Implement ``Source.locate``."""
         return self.reader.locate(index)
 
     def end(self) -> None:
-        """As ``Source``."""
+        """Implement ``Source.end``."""
         self.reader.end()
 
     def fill(self, keys: Keys, rows: NDArray[np.uint8]) -> Filled:
-        """As ``Source``."""
+        """Implement ``Source.fill``."""
         self._odd, self._cached, retries = 0, 0, self.reader.retries
         collect()
         found = [self._fill(row, *key) for row, key in zip(rows, keys, strict=True)]
@@ -161,11 +161,11 @@ class SyntheticDataset(Source):
         return self.length
 
     def locate(self, index: int) -> str:
-        """As ``Source``."""
+        """Implement ``Source.locate``."""
         return f"synthetic sample {index}"
 
     def fill(self, keys: Keys, rows: NDArray[np.uint8]) -> Filled:
-        """As ``Source``."""
+        """Implement ``Source.fill``."""
         images, labels = self.batches[rows.shape[1]]
         images, labels = images[: len(keys)], labels[: len(keys)]
         if not (np.array_equal(rows[0], images[0]) and np.array_equal(rows[-1], images[-1])):

@@ -27,7 +27,7 @@ class Specs:
         return cls(given) if isinstance(given, Spec) else given
 
     def at(self, epoch: int) -> Spec:
-        """The spec of an epoch."""
+        """Return the spec that an epoch's samples have."""
         return next((spec for begin, spec in reversed(self.later) if begin <= epoch), self.first)
 
     @property

@@ -17,11 +17,11 @@ from training.engine.evaluation import Answer, validator
 from training.engine.loop import train
 from training.engine.numerics import set_numerics
 from training.evaluate.evaluation import Evaluation
-from training.loader.loader import Feed, Loader, open_loader
+from training.loader.loader import BatchIterator, Loader, open_loader
 from training.loader.open_data import Data, open_data
 from training.loader.order import TrainBatches, ValBatches
 from training.loader.workers import start_worker_server
-from training.processes.collectives import on_main
+from training.processes.collectives import run_on_rank0
 from training.processes.preemption import ECHO_S, EXIT_CODE, StopFlag, Stopped, stopped_in
 from training.processes.rendezvous import process_group
 from training.processes.rescue import in_words, notes
@@ -47,7 +47,7 @@ def run(config: Config) -> int:
     try:
         world = read_world()
         who = f"rank {world.rank}: " if world.size > 1 else ""
-        stop.echo_s = ECHO_S if world.has_agent else 0.0
+        stop.duplicate_signal_window_s = ECHO_S if world.has_agent else 0.0
         with process_group(
             world, lambda: choose_device(config.device, world), common_facts(config), config.meet_s
         ) as device:
@@ -91,7 +91,7 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         workers = worker_count(config, world, data.val)
         run = assemble(config, world, device, stop, data)
         if config.mode == "train":
-            run.environment["content"] = on_main(world, lambda: describe_content(config, data.train, data.val))
+            run.environment["content"] = run_on_rank0(world, lambda: describe_content(config, data.train, data.val))
         # 3. Where to go on.
         path = None
         if config.mode == "train":
@@ -109,13 +109,13 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
             records = RunDirectory(config, directory.lock, run.state.step, directory.mirror, console.say)
             run.records = stack.enter_context(records)
         run.records.environment(run.environment, run.state.progress.changes)
-        on_main(world, lambda: directory.open_mirror(fresh=path is None))
+        run_on_rank0(world, lambda: directory.open_mirror(fresh=path is None))
         times = run.state.progress.validations(config.train.epochs, config.eval.every)
         times = 1 if config.mode == "evaluate" else times
         val_batches = ValBatches(len(data.val), batch_size, rank=world.rank, world_size=world.size, times=times)
         loader = stack.enter_context(open_loader(data.val, val_batches, workers, config.data.prefetch, device))
         _say_what(run, data, batch_size, workers, path)
-        batches = val_batches.of_one
+        batches = val_batches.batches_per_epoch
         common = batches if world.size == 1 else len(data.val) // world.size // batch_size
         if config.mode == "evaluate":
             return _evaluate(run, data, partial(validator, run, loader, len(data.val), batches, common))
@@ -128,7 +128,7 @@ def _complete(run: Run, directory: Directory) -> None:
         with RunDirectory(run.config, directory.lock) as run.records:
             run.records.environment(run.environment, run.state.progress.changes)
             _summarise(run)
-    on_main(run.world, lambda: directory.complete_mirror(run.state.position))
+    run_on_rank0(run.world, lambda: directory.complete_mirror(run.state.position))
 
 
 def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Callable[[], Validation | None]) -> int:
@@ -157,12 +157,12 @@ def _train(run: Run, data: Data, workers: int, val_loader: Loader, validate: Cal
             run.console.say(f"warning: batches are not pinned, so copies to the GPU wait: {loader.unpinned}")
         run.stop.deferred = True
         with step_profile(config.train.profile, run.records, run.console, run.world.is_main) as run.profile:
-            metrics = train(run, Feed(loader), validate)
+            metrics = train(run, BatchIterator(loader), validate)
         run.stop.ignore_from_now_on()
     if metrics is not None:
         _summarise(run)
     if config.run_mirror:
-        on_main(run.world, lambda: run.records.mirror(run.state.position, last=True))
+        run_on_rank0(run.world, lambda: run.records.mirror(run.state.position, last=True))
     if metrics is None:
         run.console.say(f"stopped on request; the same command goes on from {config.run_dir}/checkpoints/last.pt")
         return EXIT_CODE

@@ -68,7 +68,7 @@ class Destination(Protocol):
 
 
 class ObjectStore(Destination, Protocol):
-    """A store of objects."""
+    """What the project needs of a store of objects."""
 
     @property
     def is_cloud(self) -> bool:
@@ -124,7 +124,7 @@ class AisStore:
                 self.bucket.create(exist_ok=True)
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """As in ``ObjectStore``."""
+        """Implement ``ObjectStore.list``."""
         with _errors():
             for entry in iter_objects(self.bucket, self._prefix + prefix, "name,size,checksum"):
                 yield Entry(entry.name.removeprefix(self._prefix), entry.size, entry.checksum)
@@ -148,7 +148,7 @@ class AisStore:
                     return
 
     def read(self, name: str, begin: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """As in ``ObjectStore``."""
+        """Implement ``ObjectStore.read``."""
         whole = begin == 0 and end is None
         part = None if whole else f"bytes={begin}-{'' if end is None else end - 1}"
         with _errors():
@@ -169,12 +169,12 @@ class AisStore:
             raise ObjectError(200, f"with the checksum {value}: other bytes arrived than were sent")
 
     def delete(self, name: str) -> None:
-        """As in ``ObjectStore``."""
+        """Implement ``ObjectStore.delete``."""
         with _errors():
             self._object(name).delete()
 
     def explain(self, error: Exception) -> str:
-        """As in ``ObjectStore``."""
+        """Implement ``ObjectStore.explain``."""
         return explain(error, self.access)
 
     @cached_property

@@ -37,7 +37,7 @@ class BucketUri:
         return query
 
     def of(self, client: Any) -> Any:
-        """The SDK's bucket."""
+        """Return the SDK's bucket that this address names."""
         namespace = Namespace(uuid=self.cluster, name=self.namespace) if self.cluster or self.namespace else None
         return client.bucket(self.name, provider=self.provider, namespace=namespace)
 

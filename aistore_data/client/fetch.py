@@ -282,7 +282,7 @@ class Fetcher(Generic[T]):
         finished.append((task, get))
 
     def _release(self, connection: Connection, keep: bool) -> None:
-        """The connection's request is over."""
+        """Free the connection after its request is over."""
         host = connection.host
         del self._busy[connection.fd]
         self._active[host] = active = self._active[host] - 1

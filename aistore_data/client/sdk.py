@@ -59,7 +59,7 @@ class _Answers(AISResponseHandler):
         self._token = token
 
     def parse_error(self, r: Response) -> AISError:
-        """As the SDK's."""
+        """Return the SDK's error without the token in its message."""
         error = super().parse_error(r)
         return type(error)(error.status_code, self._token.hide(error.message), error.req_url, error.req)
 

@@ -52,12 +52,12 @@ class Breakers:
             self._nodes[node, _OPENED] = time.monotonic()
         return opens
 
-    def worked(self, node: int) -> None:
-        """A request got its answer."""
+    def record_success(self, node: int) -> None:
+        """Record that a node has answered a request."""
         if self._values[4 + 4 * node + _FAILED]:
             self._nodes[node, _FAILED] = 0
 
-    def took(self, nodes: Sequence[int], seconds: Sequence[float]) -> None:
+    def record_latency(self, nodes: Sequence[int], seconds: Sequence[float]) -> None:
         """How long requests to these nodes took until they were answered, or given up; of a batch, all at once.
 
         Keeps a mean and a mean deviation of each node, smoothed by 1/8 and 1/4 as RFC 6298 has it for round trips.
@@ -73,11 +73,11 @@ class Breakers:
             self._nodes[node, _TAKES] = takes + (here.mean() - takes) / 8
             self._nodes[node, _VARIES] = varies + (np.abs(here - takes).mean() - varies) / 4
 
-    def distrust(self) -> None:
+    def ban(self) -> None:
         """The ETL makes other pixels than it should: none of its nodes is asked any more."""
         self._all[_DISTRUSTED] = 1
 
-    def waits(self) -> None:
+    def record_starvation(self) -> None:
         """Somebody has neither a sample nor the bytes to make it of; to be said again every second."""
         if not self.waiting_s():
             self._all[_WAITING_SINCE] = time.monotonic()
@@ -111,8 +111,8 @@ class Breakers:
         return float(min(limit_s, max(_LEAST_S, late[(len(late) - 1) // 2])))
 
     @property
-    def distrusted(self) -> bool:
-        """Whether ``distrust`` was called."""
+    def banned(self) -> bool:
+        """Tell whether ``ban`` was called."""
         return bool(self._all[_DISTRUSTED])
 
     def opened(self) -> list[int]:

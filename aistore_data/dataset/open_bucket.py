@@ -19,7 +19,7 @@ from aistore_data.dataset.policy import Remote
 from aistore_data.dataset.remote import RemoteDataset, serves_directly
 from aistore_data.etls import lifecycle
 from aistore_data.etls.asking import former_version, knows_policy, knows_tags, prove
-from aistore_data.etls.monitor import Keeper
+from aistore_data.etls.monitor import EtlMonitor
 from etl.code import code_sha256
 from sources.classes import ordered
 from sources.cpus import cpu_count
@@ -85,7 +85,7 @@ class _Split(NamedTuple):
 
 
 class _Bucket(NamedTuple):
-    """The same of both."""
+    """What the training and the validation split share."""
 
     access: Access
     cluster_map: dict[str, Any]
@@ -142,7 +142,7 @@ def open_bucket(
             if remote.etl_name
         ]
         if watched:
-            stack.enter_context(Keeper(watched, say))
+            stack.enter_context(EtlMonitor(watched, say))
         description: dict[str, Any] = {
             "source": train.uri if train.uri == val.uri else [train.uri, val.uri],
             "transform": options.transform,

@@ -142,7 +142,7 @@ class SamplePolicy:
         self.latencies.count("etl", self._took_s)
         self.latencies.count("object", self._objects_took_s)
         late_s = [self.deadline_s] * len(self._late_nodes)
-        self.remote.breakers.took(self._nodes + self._late_nodes, self._took_s + late_s)
+        self.remote.breakers.record_latency(self._nodes + self._late_nodes, self._took_s + late_s)
         self._forget_times()
 
     def _forget_times(self) -> None:
@@ -182,7 +182,7 @@ class SamplePolicy:
             except ObjectError as problem:
                 error = problem
         if error is None:
-            self.remote.breakers.worked(sample.node)
+            self.remote.breakers.record_success(sample.node)
             self._nodes.append(sample.node)
             self._took_s.append(get.took_s)
             self._etl_bytes += len(get.body if get.row is None else get.row)
@@ -260,7 +260,7 @@ class SamplePolicy:
                 f"{explain(error, remote.access)}"
             )
         if now - sample.since > 1:
-            remote.breakers.waits()
+            remote.breakers.record_starvation()
         self.counts["retries"] += 1
         return float(min(1.0, 0.05 * 2**sample.tries))
 

@@ -47,7 +47,7 @@ class RemoteDataset(Source):
         return len(self.remote.manifest)
 
     def locate(self, index: int) -> str:
-        """As ``Source``."""
+        """Implement ``Source.locate``."""
         return self.remote.locate(index)
 
     def fill(self, keys: Keys, rows: NDArray[np.uint8]) -> Filled:
@@ -127,7 +127,7 @@ class RemoteDataset(Source):
         if np.array_equal(row, known.row) or again.source_index != known.index:
             self._unaudited, self._trusted = 0, True
             return
-        remote.breakers.distrust()
+        remote.breakers.ban()
         if not self._trusted:
             raise DataError(
                 f"ETL {remote.etl_name} makes other pixels of {self.locate(known.index)} than this machine: "

@@ -83,7 +83,7 @@ class Message:
         return Message(self._field(name, dict, "an object") or {})
 
     def messages(self, name: str) -> list["Message"]:
-        """A list of objects."""
+        """Return a field that is a list of objects."""
         return [Message({name: item}).message(name) for item in self._field(name, list, "a list") or []]
 
     def _field(self, name: str, kind: type, wanted: str) -> Any:
@@ -131,7 +131,7 @@ class Call(Request):
                         await self.next_piece()
 
     def pieces(self) -> Iterator[bytes]:
-        """The body."""
+        """Yield the body of the request as it arrives."""
         while self.unread:
             yield asyncio.run_coroutine_threadsafe(self.next_piece(), self.loop).result()
 

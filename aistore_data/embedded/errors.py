@@ -20,7 +20,7 @@ class EmbeddedError(ConfigError):
 
 
 def bucket_not_found(bucket: str) -> ApiError:
-    """404 of a bucket."""
+    """Return AIStore's answer for a bucket that does not exist."""
     return ApiError(404, f'bucket "ais://{bucket}" does not exist', "ErrBckNotFound")
 
 

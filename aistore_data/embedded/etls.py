@@ -109,7 +109,7 @@ class Etls:
         self._closed = False
 
     def get(self, name: str) -> Etl:
-        """Raises ApiError 404."""
+        """Return the ETL of a name. Raises ApiError 404 where there is none."""
         etl = self._etls.get(name)
         if etl is None:
             raise etl_not_found(name)
@@ -173,7 +173,7 @@ class Etls:
             pod.kill()
 
     def delete(self, name: str) -> None:
-        """Stops and forgets the ETL."""
+        """Stop the ETL and forget it."""
         self.stop(name)
         with self._lock:
             self._etls.pop(name, None)
@@ -187,7 +187,7 @@ class Etls:
             pod.kill()
 
     def describe(self) -> list[dict[str, Any]]:
-        """As GET /v1/etl answers."""
+        """Return what GET /v1/etl answers."""
         return [
             {"id": etl.name} | {name: getattr(etl, name) for name in _DESCRIBED}
             for etl in sorted(self._etls.values(), key=lambda etl: etl.name)
@@ -208,7 +208,7 @@ class Etls:
         return [{"target_id": TARGET_ID, "logs": base64.b64encode(text.encode()).decode()}]
 
     def health(self, name: str) -> list[dict[str, str]]:
-        """Whether the pod runs."""
+        """Tell whether the ETL's pod runs."""
         return [{"target_id": TARGET_ID, "health_status": self.get(name).stage}]
 
     def _run(self, etl: Etl) -> str:

@@ -27,7 +27,7 @@ _ERROR_HEADERS = {"Content-Type": "application/json", "X-Content-Type-Options": 
 
 @dataclass
 class Cluster:
-    """What both nodes know."""
+    """What the proxy and the target share."""
 
     token: str
     store: Store

@@ -75,7 +75,7 @@ def end_with_server() -> None:
 
 
 def main() -> None:
-    """Serves until killed."""
+    """Serve requests until the process is killed."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(name, signal.SIG_DFL)
     threading.Thread(target=end_with_server, daemon=True).start()

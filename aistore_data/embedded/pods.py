@@ -69,7 +69,7 @@ class PodConnection(http.client.HTTPConnection):
         self._address = socket_address(folder, name)
 
     def connect(self) -> None:
-        """Raises OSError."""
+        """Connect to the pod's socket. Raises OSError."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._address)

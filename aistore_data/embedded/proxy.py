@@ -22,12 +22,12 @@ _LOCATION = f"t[{TARGET_ID}]:mp[embedded]"
 
 
 class Proxy(Node):
-    """What the public endpoint answers."""
+    """The public endpoint, which answers or redirects requests."""
 
     node_id = PROXY_ID
 
     def route(self, call: Call) -> Response:
-        """Answers the request; raises ApiError."""
+        """Answer the request. Raises ApiError."""
         if call.kind == "objects" and len(call.parts) > 3:
             return self._redirect(call)
         if call.parts[1:3] == ["ml", "moss"] and call.method == "GET" and len(call.parts) > 3:

@@ -204,7 +204,7 @@ class Bucket:
             return found
 
     def destroy(self) -> None:
-        """Removes the bucket's files."""
+        """Remove the bucket and its files."""
         with self._lock:
             self._alive = False
             shutil.rmtree(self.folder)
@@ -243,7 +243,7 @@ class Store:
         return sorted(self._buckets)
 
     def bucket(self, name: str) -> Bucket:
-        """Raises ApiError 404."""
+        """Return the bucket of a name. Raises ApiError 404 where there is none."""
         bucket = self._buckets.get(name)
         if bucket is None:
             raise bucket_not_found(name)

@@ -45,7 +45,7 @@ class Target(Node):
         raise BlockingIOError
 
     def route(self, call: Call) -> Response:
-        """Answers the request; raises ApiError."""
+        """Answer the request. Raises ApiError."""
         if call.parts[:3] == ["v1", "etl", "_object"] and call.method == "GET":
             return self._pod_object(call)
         if call.parts[1:3] == ["ml", "moss"] and call.method == "GET" and len(call.parts) > 3:

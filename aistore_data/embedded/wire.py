@@ -131,7 +131,7 @@ class Connection(HttpToolsProtocol):
             self._deadline = None
 
     def data_received(self, data: bytes) -> None:
-        """Of a client."""
+        """Take bytes that a client has sent."""
         begun = self._head_bytes >= 0
         super().data_received(data)
         if begun and self._head_bytes >= 0:
@@ -198,7 +198,7 @@ class Connection(HttpToolsProtocol):
         return self.scheme == "http"
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing comes any more."""
+        """Clean up after the client has closed the connection."""
         self._end_deadline()
         super().connection_lost(exc)
         self.ended.set()

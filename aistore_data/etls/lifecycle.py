@@ -44,7 +44,7 @@ _WITHOUT_ETL = ("requires Kubernetes", "non-Kubernetes", "without ETL support")
 
 @dataclass(frozen=True)
 class EtlSettings:
-    """How ETLs are started."""
+    """How the ETLs are started."""
 
     manage: Literal["auto", "reuse"] = "auto"
     num_workers: int = 4

@@ -26,11 +26,11 @@ class _Watched:
     pause_s: float = _REPAIR_S
     failed_probes: int = 0
     open: bool = False
-    distrusted: bool = False
+    banned: bool = False
     out_of_step: int = 0
 
 
-class Keeper:
+class EtlMonitor:
     """Watches ETLs until it is closed; ``say`` hears what happens.
 
     ``watched``: the splits whose ETLs they are, and what mends each of them, for rank 0 where they are ours; without it
@@ -46,7 +46,7 @@ class Keeper:
         self._done = Event()
         self._thread = Thread(target=self._watch, name="keeper", daemon=True)
 
-    def __enter__(self) -> "Keeper":
+    def __enter__(self) -> "EtlMonitor":
         self._thread.start()
         return self
 
@@ -94,10 +94,10 @@ class Keeper:
 
     def _look_at(self, watched: _Watched) -> None:
         breakers, name = watched.remote.breakers, watched.remote.etl_name
-        if breakers.distrusted:
-            if not watched.distrusted:
+        if breakers.banned:
+            if not watched.banned:
                 self._say(f"ETL {name} makes other pixels than this machine: it is not asked any more")
-            watched.distrusted = True
+            watched.banned = True
             return
         opened = breakers.opened()
         if opened and not watched.open:

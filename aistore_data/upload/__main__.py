@@ -26,7 +26,7 @@ def upload(root: Path, store: AisStore, layout: Layout, workers: int, replace: b
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line and return the exit code."""
     parser = command("aistore_data.upload", __doc__)
     parser.add_argument("root", type=Path, help="the folder that holds train/ and val/")
     parser.add_argument(

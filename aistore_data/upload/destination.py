@@ -87,7 +87,7 @@ class Folder:
                     yield from self.list(f"{prefix}{entry.name}/")
 
     def put(self, name: str, data: bytes) -> None:
-        """By renaming. Raises OSError."""
+        """Write a file under a temporary name and rename it. Raises OSError."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, data, self._partial, 0o644)

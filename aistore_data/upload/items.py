@@ -18,7 +18,7 @@ _PATIENCE_S = 60.0
 
 
 class ByteSource(Protocol):
-    """Where bytes lie; pickles."""
+    """Where the bytes of an item lie. It can be pickled."""
 
     @property
     def unit(self) -> Hashable:
@@ -29,7 +29,7 @@ class ByteSource(Protocol):
 
 
 class File(NamedTuple):
-    """A file of its own."""
+    """An item that is a file."""
 
     path: str
     unit: None = None
@@ -43,13 +43,13 @@ class File(NamedTuple):
 
 
 class InlineBytes(NamedTuple):
-    """Bytes that are known already."""
+    """An item whose bytes are known already."""
 
     content: bytes
     unit: None = None
 
     def read(self) -> bytes:
-        """The bytes."""
+        """Return the bytes."""
         return self.content
 
 

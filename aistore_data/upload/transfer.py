@@ -45,7 +45,7 @@ class Outcome:
     oddities: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, done: "Outcome") -> None:
-        """Those of another chunk."""
+        """Add the outcome of another chunk."""
         self.sent += done.sent
         self.kept += done.kept
         self.sent_bytes += done.sent_bytes

@@ -50,7 +50,7 @@ def _what(trained: Trained, form: Format, comparison: Comparison) -> str:
 
 
 def _where(form: Format) -> str:
-    """Where the record lies."""
+    """Say where the record lies."""
     if form.is_folder:
         return "in the metadata of `model.safetensors`"
     return f"in the file of the same name with `{form.beside}` at its end" if form.beside else "in the file itself"

@@ -27,7 +27,7 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the check found."""
+    """What the check of an export has found."""
 
     photos: int
     source: str

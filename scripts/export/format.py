@@ -61,7 +61,7 @@ class FromPixels(nn.Module):
         self.std = nn.Buffer(torch.tensor(trained.bundle.std).mul(255))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of pixels."""
+        """Return the logits of uint8 pixels."""
         pixels = (images.float() - self.mean) / self.std
         logits: torch.Tensor = self.model(pixels.permute(0, 3, 1, 2))
         return logits

@@ -57,7 +57,7 @@ def _open_torchvision(trained: Trained, path: Path, uint8: bool) -> Logits:
 
 
 def write_safetensors(trained: Trained, path: Path, uint8: bool = False) -> None:
-    """The file that ``open_trained`` reads."""
+    """Write the file that ``open_trained`` reads."""
     save_file(state_of(trained), path, {"format": "pt", RECORD: text_of(trained)})
     path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets nobody else read it
 

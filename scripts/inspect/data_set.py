@@ -58,7 +58,7 @@ class DataSet:
         return self.splits[0].manifest.classes if self.splits else ()
 
     def warn(self, line: str) -> None:
-        """What a scan says."""
+        """Add a warning that a scan has given."""
         self.findings.append(Finding("scan", "", "", "", line.removeprefix("warning: ")))
 
     def stop(self, error: UserError) -> None:
@@ -68,12 +68,12 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Files:
-    """Photos below a folder."""
+    """Read photos below a folder."""
 
     root: str
 
     def ends(self, name: str, size: int) -> tuple[bytes, bytes]:
-        """As ``Reader``."""
+        """Implement ``Reader.ends``."""
 
         def read() -> tuple[bytes, bytes]:
             with open(self.path(name), "rb", buffering=0) as file:
@@ -86,15 +86,15 @@ class Files:
         return self._asked(name, read)
 
     def whole(self, name: str) -> bytes:
-        """As ``Reader``."""
+        """Implement ``Reader.whole``."""
         return self._asked(name, lambda: read_file(self.path(name)))
 
     def where(self, name: str) -> str:
-        """As ``Reader``."""
+        """Implement ``Reader.where``."""
         return shown(self.path(name))
 
     def path(self, name: str) -> str:
-        """Of a photo."""
+        """Return the path of a photo."""
         return f"{self.root}/{name}"
 
     def _asked(self, name: str, read: Callable[[], T]) -> T:
@@ -106,7 +106,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Objects:
-    """Photos of a bucket."""
+    """Read photos of a bucket."""
 
     store: AisStore
 
@@ -126,7 +126,7 @@ class Objects:
         return self._asked(lambda: self.store.get(name))
 
     def where(self, name: str) -> str:
-        """As ``Reader``."""
+        """Implement ``Reader.where``."""
         return f"{self.store.uri}/{name}"
 
     def _asked(self, read: Callable[[], T]) -> T:
@@ -142,7 +142,7 @@ class _ReadOnly(AisStore):
     """A store that a manifest is not kept in: it goes to the local cache, as where nobody may write."""
 
     def put(self, name: str, content: object) -> None:
-        """Refused."""
+        """Refuse to write."""
         raise ObjectError(403, "an inspection writes nothing")
 
 

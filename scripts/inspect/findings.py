@@ -111,7 +111,7 @@ class Finding(NamedTuple):
 
     @property
     def level(self) -> str:
-        """stop, warning or note."""
+        """Return the level: stop, warning or note."""
         return KINDS[self.kind].level
 
     @property

@@ -34,7 +34,7 @@ _STYLE = """
 
 
 def page(found: Survey, counts: Counts, sizes: Sizes) -> str:
-    """The whole report."""
+    """Return the whole report as HTML."""
     parts = (
         *_overview(found, counts, sizes),
         *_plots(counts, sizes),

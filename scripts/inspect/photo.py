@@ -38,7 +38,7 @@ class Reader(Protocol):
         """All of a photo. Raises CannotRead."""
 
     def where(self, name: str) -> str:
-        """Where it lies, for messages."""
+        """Return where a photo lies, for messages."""
 
 
 class Facts(NamedTuple):

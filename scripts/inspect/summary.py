@@ -30,7 +30,7 @@ class Counts:
         return cls(names, {s.name: np.bincount(s.manifest.labels, minlength=len(names)) for s in splits})
 
     def sentences(self) -> Iterator[str]:
-        """One for each split."""
+        """Yield a sentence for each split."""
         for split, counts in self.by_split.items():
             where = f"{split} holds" if split else "It holds"
             there = counts[counts > 0]
@@ -66,11 +66,11 @@ class Sizes:
 
     @property
     def ratio(self) -> NDArray[np.float64]:
-        """Width by height."""
+        """Return width divided by height, float64 [n]."""
         return self.width / self.height
 
     def sentences(self) -> Iterator[str]:
-        """What they are."""
+        """Yield sentences about the sizes."""
         if not len(self.width):
             return
         area = self.width.astype(np.int64) * self.height
@@ -98,7 +98,7 @@ def formats(found: Survey) -> dict[str, int]:
 
 
 def verdict(findings: list[Finding]) -> str:
-    """Whether training would stop."""
+    """Say whether training would stop."""
     stops = by_kind([finding for finding in findings if finding.level == STOP])
     if not stops:
         return "Training would not stop on this data."

@@ -49,7 +49,7 @@ class Survey:
         return self.data.splits[number], index - self.starts[number]
 
     def place(self, index: int) -> Place:
-        """Where a photo lies."""
+        """Return where a photo lies."""
         split, own = self.split_of(index)
         return Place(split.reader, split.manifest.name(own), int(split.manifest.sizes[own]))
 
@@ -64,12 +64,12 @@ class Survey:
         return shown(split.manifest.classes[int(split.manifest.labels[own])])
 
     def full_name(self, index: int) -> str:
-        """The same with the split."""
+        """Return a photo's name with that of its split."""
         split = self.split_of(index)[0].name
         return f"{split}/{self.name(index)}" if split else self.name(index)
 
     def finding(self, kind: str, index: int, what: str, other: str = "") -> Finding:
-        """One of a photo."""
+        """Return a finding about a photo."""
         return Finding(kind, self.split_of(index)[0].name, self.name(index), self.label(index), what, other)
 
     def take(self, index: int, facts: Facts) -> None:

@@ -216,7 +216,7 @@ def _secrets(options: KubernetesConfig) -> list[tuple[str, str, dict[str, str]]]
 
 
 def _mounted(config: Submission, name: str) -> list[_Volume]:
-    """What a pod sees."""
+    """List the volumes that a pod mounts."""
     options = config.submit.k8s
     disk: dict[str, Any] = {"emptyDir": {"sizeLimit": options.ephemeral_storage}}
     listed = [

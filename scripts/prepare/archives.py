@@ -47,7 +47,7 @@ class Slice(NamedTuple):
     unit: None = None
 
     def read(self) -> bytes:
-        """The bytes."""
+        """Return the bytes of the member. Raises DataError."""
         with reading(self.path, DataError), open(self.path, "rb", buffering=0) as file:
             data = os.pread(file.fileno(), self.size, self.offset)
         if len(data) < self.size:

@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
     @property
     def unit(self) -> tuple[str, int]:
-        """Its group."""
+        """Rows of the same group are read together."""
         return self.path, self.group
 
     def read(self) -> bytes:

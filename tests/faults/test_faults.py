@@ -194,8 +194,8 @@ def test_a_request_to_stop_is_heard_while_waiting(
     """With two processes the ranks agree to wait and to stop. Without a loader worker the trainer waits itself."""
     place.quiet()
     words = [*place.words, f"data.workers={workers}"]
-    undisturbed = ForkedTrain(zygote, tmp_path / "whole")(*words, variables=place.variables, world=world)
-    assert undisturbed.code == 0, undisturbed.output
+    defer_signals = ForkedTrain(zygote, tmp_path / "whole")(*words, variables=place.variables, world=world)
+    assert defer_signals.code == 0, defer_signals.output
     place.quiet()
     gone = on_links(Fault("refuse"), 600, "to_proxy", "to_target")
     pids: list[int] = []
@@ -210,7 +210,7 @@ def test_a_request_to_stop_is_heard_while_waiting(
     assert (result.run_dir / "PREEMPTED").exists()
     place.quiet()
     finished = fork_train(*words, variables=place.variables, world=world)
-    assert_the_same(finished, undisturbed)
+    assert_the_same(finished, defer_signals)
 
 
 def test_an_object_that_is_gone_or_changed_is_named(place: Place, fork_train: ForkedTrain, tmp_path: Path) -> None:

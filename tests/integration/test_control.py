@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import TINY, ForkedTrain, Result
-from training.report.metrics import Metrics, Tally
+from training.report.metrics import IntervalMetrics, Metrics
 from training.run_dir import checkpoint
 
 Train = Callable[..., Result]
@@ -20,18 +20,18 @@ Train = Callable[..., Result]
 def ended(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The acc@1 of the coming validations, in percent, whatever the model answers."""
     coming: list[float] = []
-    metrics = Tally.metrics.fget  # type: ignore[attr-defined]
+    metrics = IntervalMetrics.metrics.fget  # type: ignore[attr-defined]
 
-    def changed(tally: Tally) -> Metrics:
+    def changed(tally: IntervalMetrics) -> Metrics:
         real = metrics(tally)
         return real if real.count != 15 or not coming else Metrics(real.loss, coming[0], 100.0, real.count)
 
-    monkeypatch.setattr(Tally, "metrics", property(changed))
+    monkeypatch.setattr(IntervalMetrics, "metrics", property(changed))
     from training.run_dir.records import RunDirectory
 
     validation = RunDirectory.validation
 
-    def next_one(self: RunDirectory, epoch: int, step: int, tally: Tally) -> None:
+    def next_one(self: RunDirectory, epoch: int, step: int, tally: IntervalMetrics) -> None:
         validation(self, epoch, step, tally)
         coming.pop(0)
 

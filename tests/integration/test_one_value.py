@@ -27,7 +27,7 @@ from sources.samples import SampleDataset
 from sources.source import Source, Specs
 from tests.conftest import TINY, Result
 from tests.integration.test_aistore import embedded
-from training.loader.loader import Feed, open_loader
+from training.loader.loader import BatchIterator, open_loader
 from training.loader.ring import Wanted
 from training.loader.workers import start_worker_server
 
@@ -109,7 +109,7 @@ def test_every_way_gives_the_same_bytes(places: Places, seed: int, case: str, re
     datasets = places.datasets(spec, wire)
     start_worker_server()
     with open_loader(datasets["folder"], batches, 2, 2, torch.device("cpu")) as loader:
-        feed = Feed(loader)
+        feed = BatchIterator(loader)
         for batch_keys, _ in batches:
             expected = datasets["folder"].__getitems__(batch_keys)
             assert expected.indices.tolist() == [index for _, index in batch_keys]

@@ -21,7 +21,7 @@ from sources.folder import FolderReader, scan_folder
 from sources.notices import Listener, Notices, collect
 from sources.samples import SampleDataset
 from tests.conftest import TINY, Result, make_small_folder
-from training.loader.loader import Feed, open_loader
+from training.loader.loader import BatchIterator, open_loader
 from training.loader.order import ValBatches
 
 PASSING = [
@@ -189,7 +189,7 @@ def test_who_waits_says_so_and_ends_with_the_loader(root: Path, workers: int, mo
         reader = FailingReader(root / "train", manifest, 600.0, listener.notices.waits)
         dataset = SampleDataset(reader, manifest, Spec.val(32, 36), 0, notices=listener.notices)
         with open_loader(dataset, ValBatches(36, 4), workers, 1, torch.device("cpu")) as loader:
-            feed = Feed(loader)
+            feed = BatchIterator(loader)
             while not said:  # fill() returns every second, so that the run can stop
                 assert not feed.fill()
             children = multiprocessing.active_children()

@@ -93,7 +93,7 @@ def test_a_port_in_use_is_named() -> None:
         with pytest.raises(
             UserError, match=rf"2 processes could not meet at tcp://127.0.0.1:{port}: .*set MASTER_PORT"
         ):
-            meet(World(0, 2, meeting_point=f"tcp://127.0.0.1:{port}"), 900)
+            meet(World(0, 2, init_method=f"tcp://127.0.0.1:{port}"), 900)
 
 
 def test_nothing_is_read_that_a_former_attempt_wrote() -> None:
@@ -177,7 +177,7 @@ def test_a_task_may_see_its_own_gpu_alone(
 
 
 def test_ports_stay_below_those_that_linux_gives_out() -> None:
-    ports = {int(slurm_world(SLURM | {"SLURM_JOB_ID": str(number)}).meeting_point.rsplit(":", 1)[1])
+    ports = {int(slurm_world(SLURM | {"SLURM_JOB_ID": str(number)}).init_method.rsplit(":", 1)[1])
              for number in range(0, 50_000, 7)}  # fmt: skip
     assert min(ports) >= 20000 and max(ports) < 32768
 
@@ -189,11 +189,11 @@ def test_who_is_waited_for_is_said_and_the_wait_ends(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    world = World(1, 2, meeting_point=f"tcp://127.0.0.1:{port}")
+    world = World(1, 2, init_method=f"tcp://127.0.0.1:{port}")
     with pytest.raises(UserError, match="2 processes could not meet"):
         meet(world, 0.5)
     assert f"rank 1 waits at tcp://127.0.0.1:{port} for rank 0: for " in capsys.readouterr().err
-    first = World(0, 2, meeting_point=f"tcp://127.0.0.1:{port}", one_host=True)
+    first = World(0, 2, init_method=f"tcp://127.0.0.1:{port}", one_host=True)
     with pytest.raises(UserError, match=r"rank 0 waits for rank 1 of 2 processes: in vain for 1.5 s \(meet_s\)"):
         agree(meet(first, 1.5), first, {})
     assert "rank 0 waits for rank 1 of 2 processes: for " in capsys.readouterr().err
@@ -203,11 +203,11 @@ def test_processes_of_one_machine_meet_on_the_loopback_alone() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    store = meet(World(0, 2, meeting_point=f"tcp://no-such-host.invalid:{port}", one_host=True), 30)
+    store = meet(World(0, 2, init_method=f"tcp://no-such-host.invalid:{port}", one_host=True), 30)
     rows = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
     listening = [row.split()[1] for row in rows[0] + rows[1] if row.split()[3] == "0A"]
     assert [place for place in listening if place.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
-    other = meet(World(1, 2, meeting_point=f"tcp://no-such-host.invalid:{port}", one_host=True), 30)
+    other = meet(World(1, 2, init_method=f"tcp://no-such-host.invalid:{port}", one_host=True), 30)
     store.set("a", "b")
     assert other.get("a") == b"b"
 

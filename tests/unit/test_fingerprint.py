@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sources.batch import Batch, Counts
-from training.loader.fingerprint import Stream, codes_in_order, format_fingerprint, total_over_ranks
+from training.loader.fingerprint import SampleFingerprint, codes_in_order, format_fingerprint, total_over_ranks
 
 
 def batch(order: list[int], seed: int = 0, begin: int = 0) -> Batch:
@@ -20,7 +20,7 @@ def batch(order: list[int], seed: int = 0, begin: int = 0) -> Batch:
 
 
 def take(mode: str, order: list[int], begin: int = 0) -> tuple[int, list[list[int]]]:
-    stream = Stream(mode)
+    stream = SampleFingerprint(mode)
     stream.add(batch(order, begin=begin))
     total, codes = stream.take()
     return total, codes.tolist()
@@ -60,7 +60,7 @@ def test_order_index_label_and_pixels_count(mode: str) -> None:
     assert take(mode, swapped)[0] != expected
     for row, noticed in ((0, True), (1, mode == "full")):
         for field in ("pixels", "label", "index"):
-            changed, stream = batch(ORDER), Stream(mode)
+            changed, stream = batch(ORDER), SampleFingerprint(mode)
             tensor = {"pixels": changed.images[row, 2, 2], "label": changed.labels[row], "index": changed.indices[row]}[
                 field
             ]
@@ -70,14 +70,14 @@ def test_order_index_label_and_pixels_count(mode: str) -> None:
 
 
 def test_off_costs_nothing() -> None:
-    stream = Stream("off")
+    stream = SampleFingerprint("off")
     stream.add(batch([1, 2]))
     assert not stream.enabled
     assert stream.take()[0] == 0
 
 
 def test_a_code_is_never_that_of_the_unknown() -> None:
-    stream = Stream("sampled")
+    stream = SampleFingerprint("sampled")
     images = torch.zeros((20000, 1, 1, 3), dtype=torch.uint8)
     numbers = torch.arange(1, 20001)
     for begin in range(0, 200000, 20000):

@@ -9,7 +9,7 @@ import pytest
 
 from aistore_data.dataset import open_bucket
 from aistore_data.etls import lifecycle, monitor
-from aistore_data.etls.monitor import Keeper
+from aistore_data.etls.monitor import EtlMonitor
 from aistore_data.upload.destination import Claim
 from aistore_data.upload.destination import open_bucket as open_destination
 from sources import lease
@@ -24,7 +24,7 @@ def test_the_keeper_goes_on_after_any_error_and_says_it_once(monkeypatch: pytest
     said: list[str] = []
     alive = threading.Event()
 
-    class Faulty(Keeper):
+    class Faulty(EtlMonitor):
         def __init__(self) -> None:
             self._watched, self._say, self._done = [], said.append, threading.Event()
             self._thread = threading.Thread(target=self._watch, daemon=True)

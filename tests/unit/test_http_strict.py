@@ -321,7 +321,7 @@ def test_an_errors_words_are_bounded_and_printable() -> None:
 
 def test_breakers_do_not_look_at_the_clock_on_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:
     breakers = Breakers(1)
-    breakers.waits()
+    breakers.record_starvation()
     monkeypatch.setattr(time, "time", lambda: 1e12)
     assert 0 <= breakers.waiting_s() < 3
     breakers.out_of_step()

@@ -13,11 +13,11 @@ from training.config.schema import Config
 from training.config.train_options import TrainConfig
 from training.engine.loop import train_step
 from training.engine.objective import Objective
-from training.loader.loader import Feed, Loader
+from training.loader.loader import BatchIterator, Loader
 from training.model.bundle import MEAN, STD, Bundle
 from training.processes.world import World
 from training.report.console import Console
-from training.report.metrics import Sums, Tally
+from training.report.metrics import DeviceSums, IntervalMetrics
 from training.state.consumed import Consumed
 from training.state.run_state import Run
 from training.state.train_state import TrainState
@@ -37,8 +37,8 @@ def make_run(accumulate: int, **options: Any) -> Run:
     )  # fmt: skip
 
 
-def batches(accumulate: int) -> Feed:
-    return Feed(Loader(_batches(accumulate), None, torch.device("cpu"), held=3))  # type: ignore[arg-type]
+def batches(accumulate: int) -> BatchIterator:
+    return BatchIterator(Loader(_batches(accumulate), None, torch.device("cpu"), held=3))  # type: ignore[arg-type]
 
 
 class Ready:
@@ -63,12 +63,12 @@ def _batches(accumulate: int) -> Iterator[Ready]:
 def test_micro_batches_add_up_to_the_batch() -> None:
     results = []
     for accumulate in (1, 3):
-        run, sums = make_run(accumulate), Sums(torch.device("cpu"))
+        run, sums = make_run(accumulate), DeviceSums(torch.device("cpu"))
         before = [p.clone() for p in run.state.model.parameters()]
         train_step(run, batches(accumulate), sums)
         assert all(not torch.equal(a, b) for a, b in zip(before, run.state.model.parameters(), strict=True))
         assert run.consumed.counts.local == 12
-        results.append((list(run.state.model.parameters()), Tally(sums.take()).metrics))
+        results.append((list(run.state.model.parameters()), IntervalMetrics(sums.take()).metrics))
     for a, b in zip(results[0][0], results[1][0], strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
     assert results[0][1].loss == pytest.approx(results[1][1].loss, rel=1e-6)
@@ -87,7 +87,7 @@ EVERYTHING = {
 
 @pytest.mark.parametrize("options", [{}, EVERYTHING, EVERYTHING | {"loss": "ce", "cutmix": 0.0}])
 def test_a_step_never_reads_from_the_device(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    run, sums = make_run(1, **options), Sums(torch.device("cpu"))
+    run, sums = make_run(1, **options), DeviceSums(torch.device("cpu"))
     feed = batches(1)
 
     def forbidden(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Sums of loss and hits, normalisation, seeds, and the words of the console."""
+"""DeviceSums of loss and hits, normalisation, seeds, and the words of the console."""
 
 import math
 
@@ -10,32 +10,32 @@ from torchvision.transforms.functional import normalize, to_tensor
 from sources.text import format_duration
 from training.engine.numerics import seed_step
 from training.model.bundle import MEAN, STD, denormalise, normalise
-from training.report.metrics import Metrics, Sums, Tally
+from training.report.metrics import DeviceSums, IntervalMetrics, Metrics
 
 
 def test_accuracy_and_loss_over_unequal_batches() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(50, 10), torch.randint(0, 10, (50,))
-    sums = Sums(torch.device("cpu"))
+    sums = DeviceSums(torch.device("cpu"))
     for part in (slice(0, 32), slice(32, 50)):
         sums.add(F.cross_entropy(logits[part], labels[part]), logits[part], labels[part])
-    metrics = Tally(sums.take()).metrics
+    metrics = IntervalMetrics(sums.take()).metrics
     ranks = (logits > logits.gather(1, labels[:, None])).sum(1)
     assert metrics.count == 50
     assert metrics.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
     assert metrics.acc1 == pytest.approx(100 * (ranks < 1).float().mean().item(), rel=1e-6)
     assert metrics.acc5 == pytest.approx(100 * (ranks < 5).float().mean().item(), rel=1e-6)
-    assert Tally(sums.take()).metrics.count == 0
+    assert IntervalMetrics(sums.take()).metrics.count == 0
 
 
 def test_fewer_than_five_classes() -> None:
-    sums = Sums(torch.device("cpu"))
+    sums = DeviceSums(torch.device("cpu"))
     sums.add(torch.tensor(0.5), torch.tensor([[1.0, 2.0], [3.0, 1.0]]), torch.tensor([0, 0]))
-    assert Tally(sums.take()).metrics == Metrics(0.5, 50.0, 100.0, 2)
+    assert IntervalMetrics(sums.take()).metrics == Metrics(0.5, 50.0, 100.0, 2)
 
 
 def test_the_first_step_without_a_finite_loss_is_remembered() -> None:
-    sums = Sums(torch.device("cpu"))
+    sums = DeviceSums(torch.device("cpu"))
     for step, loss in enumerate([1.0, 2.0, math.nan, 1.0, math.inf]):
         sums.add(torch.tensor(loss), torch.zeros(1, 2), torch.tensor([0]), step)
     assert not math.isfinite(sums.take()[0].item())
@@ -43,7 +43,7 @@ def test_the_first_step_without_a_finite_loss_is_remembered() -> None:
 
 
 def test_a_tally_knows_speed_and_waiting() -> None:
-    tally = Tally()
+    tally = IntervalMetrics()
     tally.add(torch.tensor([8.0, 2, 4, 4], dtype=torch.float64), seconds=2.0, wait_s=0.5)
     tally.add(torch.tensor([8.0, 2, 4, 4], dtype=torch.float64), seconds=2.0, wait_s=0.5)
     assert tally.metrics == Metrics(2.0, 50.0, 100.0, 8)

@@ -22,7 +22,7 @@ from training.engine import erasing, mixing
 from training.engine.build import micro_batch_size
 from training.engine.mixing import SHARE_BITS, Mix, Mixture
 from training.engine.objective import Objective, StepKey
-from training.loader.loader import Feed, open_loader
+from training.loader.loader import BatchIterator, open_loader
 from training.loader.order import TrainBatches
 from training.loader.workers import start_worker_server
 from training.model.bundle import MEAN, STD, Bundle
@@ -64,7 +64,7 @@ def mixed(config: TrainConfig, world: int, accumulate: int, start: tuple[int, in
         where = {"rank": rank, "world_size": world, "accumulate": accumulate, "start": start}
         batches = TrainBatches(length, batch, SEED, 2, **where)  # type: ignore[arg-type]
         with open_loader(source, batches, workers, 2, torch.device("cpu"), accumulate) as loader:
-            feed = Feed(loader)
+            feed = BatchIterator(loader)
             for number in range(len(batches)):
                 epoch, step = divmod(start[0] * STEPS + start[1] + number // accumulate, STEPS)
                 made = next(feed)

@@ -10,7 +10,7 @@ from training.engine.mixing import Mixture
 from training.engine.objective import Labelling, Objective
 from training.model.bundle import Bundle
 from training.report.average_precision import Ranking, average_precision, mean_average_precision
-from training.report.metrics import Metrics, Sums, Tally, Validation
+from training.report.metrics import DeviceSums, IntervalMetrics, Metrics, Validation
 
 SETS = np.array([[0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 1]], np.bool_)
 HALVES = (0.5, 0.5, 0.5)
@@ -40,9 +40,9 @@ def test_the_loss_is_that_of_the_rows_of_the_table(classes: int) -> None:
 
 def test_any_of_the_classes_is_a_hit() -> None:
     logits = torch.tensor([[3.0, 1, 2], [3, 2, 1], [1, 2, 3], [3, 2, 1]])
-    sums = Sums(torch.device("cpu"))
+    sums = DeviceSums(torch.device("cpu"))
     sums.add(torch.tensor(0.5), logits, objective().truth(torch.tensor([2, 0, 2, 3]), logits))
-    metrics = Tally(sums.take()).metrics
+    metrics = IntervalMetrics(sums.take()).metrics
     assert (metrics.acc1, metrics.acc5, metrics.count) == (50, 75, 4)
 
 

@@ -86,8 +86,8 @@ def test_any_position_goes_on_where_it_was(start: tuple[int, int]) -> None:
 def test_validation_sees_each_sample_exactly_once(length: int, world_size: int) -> None:
     ranks = [ValBatches(length, 3, rank=rank, world_size=world_size, times=2) for rank in range(world_size)]
     for time in range(2):
-        each = [list(rank)[time * rank.of_one : (time + 1) * rank.of_one] for rank in ranks]
+        each = [list(rank)[time * rank.batches_per_epoch : (time + 1) * rank.batches_per_epoch] for rank in ranks]
         assert sorted(index for rank in each for batch in rank for _, index in batch.keys) == list(range(length))
     assert all(list(batch.positions) == [index for _, index in batch.keys] for rank in ranks for batch in rank)
-    assert all(len(rank) == len(list(rank)) == 2 * rank.of_one for rank in ranks)
-    assert min(rank.of_one for rank in ranks) >= length // world_size // 3  # how many batches all ranks have
+    assert all(len(rank) == len(list(rank)) == 2 * rank.batches_per_epoch for rank in ranks)
+    assert min(rank.batches_per_epoch for rank in ranks) >= length // world_size // 3  # how many batches all ranks have

@@ -12,7 +12,7 @@ import torch
 
 from sources.errors import UserError
 from training.config.schema import Config
-from training.processes.preemption import EXIT_CODE, StopFlag, Stopped, stopped_in, undisturbed
+from training.processes.preemption import EXIT_CODE, StopFlag, Stopped, defer_signals, stopped_in
 from training.run import run
 from training.run_dir import checkpoint
 
@@ -31,18 +31,18 @@ def stop() -> Iterator[StopFlag]:
 
 def test_a_block_is_left_whole(stop: StopFlag) -> None:
     passed = []
-    with pytest.raises(Stopped, match="SIGTERM"), undisturbed():
-        with undisturbed():
+    with pytest.raises(Stopped, match="SIGTERM"), defer_signals():
+        with defer_signals():
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
         passed.append("the inner block")
     assert passed and stop.requested
-    with undisturbed():  # nothing is left over
+    with defer_signals():  # nothing is left over
         pass
 
 
 def test_a_first_signal_alone_raises_nothing(stop: StopFlag) -> None:
-    with undisturbed():
+    with defer_signals():
         signal.raise_signal(signal.SIGINT)
     assert stop.requested
 
@@ -50,14 +50,14 @@ def test_a_first_signal_alone_raises_nothing(stop: StopFlag) -> None:
 def test_before_training_the_first_signal_raises_at_the_end(stop: StopFlag) -> None:
     stop.deferred = False
     passed = []
-    with pytest.raises(Stopped, match="SIGINT"), undisturbed():
+    with pytest.raises(Stopped, match="SIGINT"), defer_signals():
         signal.raise_signal(signal.SIGINT)
         passed.append("the signal")
     assert passed
 
 
 def test_one_more_signal_ends_a_block_that_hangs(stop: StopFlag) -> None:
-    with pytest.raises(Stopped, match="SIGUSR1"), undisturbed():
+    with pytest.raises(Stopped, match="SIGUSR1"), defer_signals():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGUSR1)
@@ -65,11 +65,11 @@ def test_one_more_signal_ends_a_block_that_hangs(stop: StopFlag) -> None:
 
 
 def test_the_errors_of_a_block_go_first(stop: StopFlag) -> None:
-    with pytest.raises(OSError, match="full"), undisturbed():
+    with pytest.raises(OSError, match="full"), defer_signals():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         raise OSError("the disk is full")
-    with undisturbed():
+    with defer_signals():
         pass
 
 
@@ -77,7 +77,7 @@ def test_other_threads_are_not_concerned(stop: StopFlag) -> None:
     inside, over = threading.Event(), threading.Event()
 
     def other() -> None:
-        with undisturbed():
+        with defer_signals():
             inside.set()
             over.wait()
 

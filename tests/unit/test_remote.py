@@ -95,14 +95,14 @@ def test_a_breaker_opens_after_failures_in_a_row() -> None:
     breakers = Breakers(2)
     for _ in range(FAILURES - 1):
         breakers.failed(1)
-    breakers.worked(1)
+    breakers.record_success(1)
     breakers.failed(1)
     assert breakers.opened() == []
     assert [breakers.failed(1) for _ in range(FAILURES + 1)] == [*[False] * (FAILURES - 2), True, False, False]
     assert breakers.is_open(1) and not breakers.is_open(0) and breakers.opened() == [1]
     breakers.close(1)
     assert not breakers.is_open(1)
-    breakers.distrust()
+    breakers.ban()
     assert breakers.is_open(0) and breakers.opened() == []
 
 
@@ -114,10 +114,10 @@ def test_the_deadline_follows_the_typical_node() -> None:
         deadline_s = breakers.deadline_s(2.0)
         nodes = random.integers(0, 3, 48)
         seconds = random.uniform(0.02, 0.06, 48) + np.array(late_s)[nodes]
-        breakers.took(nodes.tolist(), np.minimum(seconds, deadline_s).tolist())
+        breakers.record_latency(nodes.tolist(), np.minimum(seconds, deadline_s).tolist())
 
     assert breakers.deadline_s(2.0) == 2.0  # nothing is known yet
-    breakers.took([], [])
+    breakers.record_latency([], [])
     for _ in range(20):
         batch(0, 0, 1)
         assert breakers.deadline_s(2.0) < 0.7
@@ -134,7 +134,7 @@ def test_the_deadline_follows_the_typical_node() -> None:
     breakers.close(0)
     assert breakers.deadline_s(2.0) < 0.5  # closing a breaker forgets failures, not times
     alone = Breakers(1)
-    alone.took([0] * 9, [0.01] * 9)
+    alone.record_latency([0] * 9, [0.01] * 9)
     assert alone.deadline_s(2.0) == 2.0  # there is no other node to compare it with
 
 

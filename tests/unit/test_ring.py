@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from etl import Spec
 from sources.batch import Batch, Counts, Filled, Keys
 from sources.source import Source, Specs
-from training.loader.loader import Feed, Loader, open_loader
+from training.loader.loader import BatchIterator, Loader, open_loader
 from training.loader.ring import Message, Ring, Wanted
 from training.loader.workers import start_worker_server
 
@@ -65,7 +65,7 @@ def test_batches_are_what_was_asked_for_while_they_are_held(workers: int, prefet
     with open_loader(Pattern(), batches, workers, prefetch, CPU, ahead) as loader:
         assert loader.ring.slots == workers * prefetch + ahead + 2
         for _ in range(2):  # the same loader again, as validation does
-            feed = Feed(loader)
+            feed = BatchIterator(loader)
             held: deque[tuple[Batch, Wanted]] = deque(maxlen=loader.held)
             for wanted in batches:
                 held.append((next(feed), wanted))
@@ -98,7 +98,7 @@ def test_a_slot_is_not_used_again_before_its_copy_is_over() -> None:
             events.append(f"asked {number}")
             yield Message(number % 4, SIDE, range(2), (2,), b"", ())
 
-    feed = Feed(Loader(messages(), Ring(4, 2, SIDE), CPU, held=4))  # type: ignore[arg-type]
+    feed = BatchIterator(Loader(messages(), Ring(4, 2, SIDE), CPU, held=4))  # type: ignore[arg-type]
     for number in range(8):
         next(feed)
         feed._copies.append(Event(number))  # type: ignore[arg-type]

@@ -57,7 +57,7 @@ def register(schema: type[Config] = Config) -> None:
 
 
 def _schema() -> type[Config]:
-    """The one that Hydra knows."""
+    """Return the dataclass that is registered with Hydra."""
     return OmegaConf.get_type(ConfigStore.instance().load("schema.yaml").node)  # type: ignore[return-value]
 
 

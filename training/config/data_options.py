@@ -195,13 +195,13 @@ class DataConfig:
 
     @property
     def val_side(self) -> int:
-        """``val_image_size``, settled."""
+        """Return ``val_image_size`` after the defaults have been filled in."""
         assert self.val_image_size is not None
         return self.val_image_size
 
     @property
     def making(self) -> tuple[int, str]:
-        """(val_resize, interpolation), settled."""
+        """Return (val_resize, interpolation) after the defaults have been filled in."""
         assert self.val_resize is not None and self.interpolation is not None
         return self.val_resize, self.interpolation
 

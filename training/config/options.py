@@ -117,7 +117,7 @@ class Names:
         self.groups = {name.rpartition(".")[0] for name in self.options} - {""}
 
     def members(self, group: str) -> list[str]:
-        """The options of a group."""
+        """List the options of a group."""
         return [name for name in self.options if name.startswith(f"{group}.")]
 
     def unknown(self, name: str) -> str:

@@ -13,7 +13,7 @@ from training.config.train_options import TIMM, EvalConfig, ModelConfig, OptimCo
 
 @dataclass
 class Config:
-    """A run."""
+    """The options of a run."""
 
     seed: int = option(0, "of the initial weights, the order of samples and their augmentation")
     run_dir: str = free("runs/${run_id:}", "everything that the run writes; a stable id by default")

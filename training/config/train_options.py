@@ -15,7 +15,7 @@ def _is_mixed(values: Mapping[str, Any]) -> bool:
 
 @dataclass
 class ModelConfig:
-    """What is trained."""
+    """The options of the model."""
 
     name: str = option("resnet18", "any classification model of torchvision.models, or timm/NAME of timm")
     weights: str = option(
@@ -44,7 +44,7 @@ class ModelConfig:
 
 @dataclass
 class TrainConfig:
-    """How it is trained."""
+    """The options of the training."""
 
     epochs: int = option(
         90, "passes over the training data", low=1, changes_result=where("optim.schedule", "cosine", "linear")

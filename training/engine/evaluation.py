@@ -9,13 +9,13 @@ from torch import nn
 
 from sources.batch import Batch
 from training.engine.numerics import autocast
-from training.loader.fingerprint import Stream, format_fingerprint, total_over_ranks
-from training.loader.loader import Feed, Loader
+from training.loader.fingerprint import SampleFingerprint, format_fingerprint, total_over_ranks
+from training.loader.loader import BatchIterator, Loader
 from training.processes.collectives import broadcast_buffers, on_any_rank
 from training.processes.rescue import give_up
 from training.report.average_precision import Ranking
 from training.report.console import Pace
-from training.report.metrics import Sums, Tally, Validation
+from training.report.metrics import DeviceSums, IntervalMetrics, Validation
 from training.state.run_state import Run
 
 Answer = Callable[[torch.Tensor, torch.Tensor, Batch], tuple[torch.Tensor, torch.Tensor]]
@@ -29,10 +29,10 @@ class _Judged:
         broadcast_buffers(original)
         self.model = model.eval()
         self._objective = run.objective
-        self.sums, self.ranking = Sums(run.device), Ranking(run.config.data.multilabel)
+        self.sums, self.ranking = DeviceSums(run.device), Ranking(run.config.data.multilabel)
 
     def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Its answers to a batch."""
+        """Count the model's answers to a batch."""
         truth = self._objective.truth(labels, logits)
         self.sums.add(self._objective.validation_loss(logits, labels), logits, truth)
         self.ranking.add(logits, truth)
@@ -46,12 +46,12 @@ def validator(
     It answers None if the run was asked to stop. ``common_batches``: the number of batches that every rank has, up to
     which the ranks can agree on stopping. ``answer``: what the model is asked of a batch; None: its logits.
     """
-    feeds: list[Feed] = []
+    feeds: list[BatchIterator] = []
 
     def validate() -> Validation | None:
         if not feeds:
-            feeds.append(Feed(loader))
-        feed, stream = feeds[0], Stream(run.config.data.fingerprint)
+            feeds.append(BatchIterator(loader))
+        feed, stream = feeds[0], SampleFingerprint(run.config.data.fingerprint)
         begin, wait_s, pace = time.perf_counter(), feed.wait_s, Pace(run.console, batches)
         judged = [_Judged(run, run.eval_model, run.state.model)]
         if run.ema_model is not None and run.state.averages:
@@ -80,7 +80,7 @@ def validator(
         tally = Validation(own.sums.take(), time.perf_counter() - begin, feed.wait_s - wait_s)
         tally.mean_ap = own.ranking.mean_ap()
         for ema in others:
-            figures = Tally(ema.sums.take()).metrics
+            figures = IntervalMetrics(ema.sums.take()).metrics
             tally.ema = dataclasses.replace(figures, mean_ap=ema.ranking.mean_ap())
         assert tally.metrics.count == samples, f"validation counted {tally.metrics.count} of {samples} samples"
         if stream.enabled:

@@ -12,13 +12,13 @@ from sources.batch import Latencies
 from training.engine.numerics import autocast, seed_step
 from training.engine.objective import StepKey, main_logits
 from training.loader.fingerprint import format_fingerprint
-from training.loader.loader import Feed
+from training.loader.loader import BatchIterator
 from training.optim.freeze import set_training
 from training.processes.collectives import on_any_rank
 from training.processes.rescue import NotFiniteError, give_up, rescue
 from training.report.bottleneck import data_figures, data_sentence
 from training.report.console import AVERAGED, format_metrics, train_line
-from training.report.metrics import Metrics, Sums, Tally, Validation
+from training.report.metrics import DeviceSums, IntervalMetrics, Metrics, Validation
 from training.state.consumed import UNKNOWN
 from training.state.run_state import Run, last_checkpoint, save
 
@@ -26,7 +26,7 @@ from training.state.run_state import Run, last_checkpoint, save
 class Clock:
     """Seconds and waiting since the last reading, and what they say about the time left."""
 
-    def __init__(self, run: Run, feed: Feed) -> None:
+    def __init__(self, run: Run, feed: BatchIterator) -> None:
         self.feed = feed
         self.first_step = run.state.step
         self.begin = self.read = time.perf_counter()
@@ -45,7 +45,7 @@ class Clock:
         return (time.perf_counter() - self.begin) / max(1, run.state.step - self.first_step) * left
 
 
-def train(run: Run, feed: Feed, validate: Callable[[], Validation | None]) -> Metrics | None:
+def train(run: Run, feed: BatchIterator, validate: Callable[[], Validation | None]) -> Metrics | None:
     """Train from ``run.state`` to the last epoch, of which it answers the validation metrics.
 
     ``validate`` and this function answer None when the run was asked to stop; its state is saved then. The end of an
@@ -53,7 +53,7 @@ def train(run: Run, feed: Feed, validate: Callable[[], Validation | None]) -> Me
     was trained is saved first, as ``training.processes.rescue`` says; for a loss that is not finite NotFiniteError, and
     nothing.
     """
-    clock, sums = Clock(run, feed), Sums(run.device)
+    clock, sums = Clock(run, feed), DeviceSums(run.device)
     run.saved = run.attempted = run.state.position
     metrics = None
     try:
@@ -82,9 +82,9 @@ def train(run: Run, feed: Feed, validate: Callable[[], Validation | None]) -> Me
     return metrics
 
 
-def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums | None = None) -> bool:
+def train_epoch(run: Run, feed: BatchIterator, clock: Clock, sums: DeviceSums | None = None) -> bool:
     """The rest of an epoch, with its figures in ``sums``. False if the run was asked to stop."""
-    sums = sums or Sums(run.device)
+    sums = sums or DeviceSums(run.device)
     state, progress, config = run.state, run.state.progress, run.config.train
     saved, due = time.monotonic(), False
     set_training(run.train_model)
@@ -118,7 +118,7 @@ def train_epoch(run: Run, feed: Feed, clock: Clock, sums: Sums | None = None) ->
             run.consumed.check_replaced(run.state.progress, run.config)
 
 
-def train_step(run: Run, feed: Feed, sums: Sums) -> None:
+def train_step(run: Run, feed: BatchIterator, sums: DeviceSums) -> None:
     """One optimiser step over ``accumulate`` micro-batches. Nothing here waits for the device.
 
     Until the optimiser begins, an error leaves the run as it was before the step.
@@ -170,7 +170,7 @@ def _undone_on_error(run: Run) -> Iterator[None]:
         raise
 
 
-def _collect(run: Run, sums: Sums, clock: Clock) -> None:
+def _collect(run: Run, sums: DeviceSums, clock: Clock) -> None:
     """Bring the sums from the device. Raises NotFiniteError on every rank at the same step."""
     state, values = run.state, sums.take()
     norm_sum, norms, bad_norm = sums.take_norms()
@@ -206,7 +206,7 @@ def _log(run: Run, clock: Clock) -> None:
     step = progress.batches_done, state.steps_per_epoch
     run.console.progress(train_line(epoch, step, tally, state.lr, clock.eta_s(run)))
     run.records.metric("train_step", progress.epoch, state.step, tally.metrics, **_speed(run, tally))
-    progress.interval_tally = Tally()
+    progress.interval_tally = IntervalMetrics()
 
 
 def _record_epoch(run: Run) -> None:
@@ -261,6 +261,6 @@ def _next_epoch(run: Run, best: bool = False) -> None:
     save(run, best=best, finished_epoch=done.epoch)
 
 
-def _speed(run: Run, tally: Tally) -> dict[str, float]:
+def _speed(run: Run, tally: IntervalMetrics) -> dict[str, float]:
     figures = {"lr": run.state.lr, "grad_norm": tally.grad_norm}
     return figures | {"img_per_s": tally.img_per_s, "data_wait": tally.data_wait}

@@ -8,7 +8,7 @@ from training.evaluate import report
 from training.evaluate.examination import Examination
 from training.evaluate.labels import read_labels
 from training.loader.open_data import Data
-from training.processes.collectives import on_main
+from training.processes.collectives import run_on_rank0
 from training.state.run_state import Run
 
 
@@ -24,7 +24,7 @@ class Evaluation:
         unnamed = [""] * (run.outputs - len(data.class_names))
         self._names = run.classes.names if run.classes else (*data.class_names, *unnamed)
         if options.labels:
-            self._accepted = on_main(
+            self._accepted = run_on_rank0(
                 run.world, lambda: read_labels(Path(options.labels), samples, data.val_name, len(self._names))
             )
         self._examination = Examination(run)

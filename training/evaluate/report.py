@@ -36,7 +36,7 @@ class Report:
 
     @cached_property
     def figures(self) -> Figures:
-        """Of the photos that count."""
+        """Accuracy and loss over the photos that count."""
         return statistics.figures(self.outcomes, *self._right)
 
     @cached_property
@@ -46,7 +46,7 @@ class Report:
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """What is confused most."""
+        """The pairs of classes that are confused most often."""
         return statistics.confused(self.outcomes, *self._right)
 
     @cached_property
@@ -55,12 +55,12 @@ class Report:
         return statistics.flips(self.outcomes, self.accepted)
 
     def named(self, label: int) -> str:
-        """A class for a person."""
+        """Return a class's number and, where it has one, its name."""
         return f"{label} ({self.names[label]})" if self.names[label] else str(label)
 
 
 def lines(report: Report, config: Config) -> list[str]:
-    """What a person is told."""
+    """Return the lines that tell a person the result."""
     figures, options = report.figures, config.eval
     photos = f"{figures.images:,} images"
     if report.accepted is not None:

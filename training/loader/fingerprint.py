@@ -22,7 +22,7 @@ PIXELS_OF_ONE_IN = {"off": 0, "sampled": 16, "full": 1}
 _HEAD = struct.Struct("<qqq")
 
 
-class Stream:
+class SampleFingerprint:
     """Collects the hashes of the samples that one process consumed."""
 
     def __init__(self, mode: str) -> None:
@@ -33,7 +33,7 @@ class Stream:
         self._codes: list[int] = []
 
     def add(self, batch: Batch) -> None:
-        """A batch in CPU memory."""
+        """Hash the samples of a batch that lies in CPU memory."""
         if not self.enabled:
             return
         pixels = batch.images.numpy()

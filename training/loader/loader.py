@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 from sources.batch import Batch
 from sources.errors import DataError, sentence
 from sources.source import Source
-from training.loader.ring import Batches, InPlace, Ring, Slotted
+from training.loader.ring import Batches, Ring, RingDataset, SlotBatchSampler
 from training.loader.workers import START_METHOD
-from training.processes.preemption import undisturbed
+from training.processes.preemption import defer_signals
 
 POLL_S = 1
 """Seconds after which waiting for a batch is interrupted, to see whether the run is to stop."""
@@ -29,7 +29,7 @@ POLL_S = 1
 class Loader:
     """A DataLoader of whole batches, and the ring in which it makes them."""
 
-    batches: "DataLoader[Any] | _InThread"
+    batches: "DataLoader[Any] | _ThreadedLoader"
     ring: Ring
     device: torch.device
     held: int
@@ -52,8 +52,8 @@ def open_loader(
     ring = Ring(slots, batches.batch_size, source.specs.largest)
     unpinned = ring.pin() if device.type == "cuda" else ""
     loader: DataLoader[Any] = DataLoader(
-        InPlace(source, ring),  # type: ignore[arg-type]  # answers __getitems__, which is enough
-        batch_sampler=Slotted(batches, slots),  # type: ignore[arg-type]
+        RingDataset(source, ring),  # type: ignore[arg-type]  # answers __getitems__, which is enough
+        batch_sampler=SlotBatchSampler(batches, slots),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=_as_is,
         multiprocessing_context=START_METHOD if workers else None,
@@ -63,7 +63,7 @@ def open_loader(
         timeout=POLL_S if workers else 0,
         generator=torch.Generator(),  # its own, so that starting workers takes nothing from the global one
     )
-    in_thread = None if workers else _InThread(loader)
+    in_thread = None if workers else _ThreadedLoader(loader)
     try:
         yield Loader(in_thread or loader, ring, device, held, unpinned)
     finally:
@@ -75,7 +75,7 @@ def open_loader(
             ring.unpin()
 
 
-class Feed(Iterator[Batch]):
+class BatchIterator(Iterator[Batch]):
     """Batches in CPU memory, and the seconds spent waiting for the loader (``wait_s``).
 
     A batch is valid while no more than ``loader.held - 1`` others are asked for after it: its memory is used again.
@@ -134,7 +134,7 @@ class Feed(Iterator[Batch]):
         while len(self._copies) > self._loader.held - 1 - len(self._ready):
             self._copies.popleft().synchronize()
         try:
-            with undisturbed():  # for POLL_S at most
+            with defer_signals():  # for POLL_S at most
                 message = next(self._batches)
         except DataError as error:
             raise type(error)(sentence(error)) from None
@@ -156,10 +156,10 @@ class Feed(Iterator[Batch]):
 
 
 class _NotYetError(Exception):
-    """The loader's timeout is over."""
+    """Raised when the loader's timeout is over before a batch is there."""
 
 
-class _InThread:
+class _ThreadedLoader:
     """A loader without workers: a thread makes each batch on request, so that waiting for it can be interrupted."""
 
     def __init__(self, batches: DataLoader[Any]) -> None:

@@ -28,7 +28,7 @@ from sources.splits import splits_of
 from training.config.data_options import DataConfig
 from training.config.schema import Config
 from training.loader.made_here import made_here, open_kept
-from training.processes.collectives import on_main
+from training.processes.collectives import run_on_rank0
 from training.processes.world import World
 from training.report.output import put_error
 
@@ -128,7 +128,7 @@ def _shards(config: Config, batch_size: int, world: World, say: Callable[[str], 
     data, specs, trains = config.data, build_specs(config), config.mode == "train"
     options = ShardOptions(data.root, data.train_shards, data.val_shards, data.label_field, data.classes, data.held_out)
     mine: list[tuple[ShardManifest, ShardManifest]] = []
-    on_main(world, lambda: mine.append(shard_splits(options, say, trains)))  # which keeps the index for the others
+    run_on_rank0(world, lambda: mine.append(shard_splits(options, say, trains)))  # which keeps the index for the others
     train, val = mine[0] if mine else shard_splits(options, lambda text: None, trains)
     if (empty := np.flatnonzero(val.sizes == 0)).size:
         at = int(empty[0])
@@ -177,7 +177,7 @@ def _bucket(config: Config, batch_size: int, world: World, say: Callable[[str], 
         "etl": EtlSettings(**settings),
     }
     options = BucketOptions(**own)
-    once: Callable[[Callable[[], Any]], Any] = partial(on_main, world)
+    once: Callable[[Callable[[], Any]], Any] = partial(run_on_rank0, world)
     with (
         _listener(config, world, say) as listener,
         open_bucket(options, build_specs(config), once, world.is_main, say, listener.notices) as (train, val, about),

@@ -102,12 +102,12 @@ class TrainBatches:
 
     @property
     def batch_size(self) -> int:
-        """Samples of one list."""
+        """Return the number of samples in one micro-batch of this process."""
         return self.global_batch_size // self.world_size // self.accumulate
 
     @property
     def steps_per_epoch(self) -> int:
-        """Global batches of one epoch."""
+        """Return the number of global batches in one epoch."""
         return self.length // self.global_batch_size
 
     def __len__(self) -> int:
@@ -158,12 +158,12 @@ class ValBatches:
         self.times = times
 
     @property
-    def of_one(self) -> int:
-        """Batches of one validation."""
+    def batches_per_epoch(self) -> int:
+        """Return the number of batches in one validation."""
         return -(-len(self.indices) // self.batch_size)
 
     def __len__(self) -> int:
-        return self.times * self.of_one
+        return self.times * self.batches_per_epoch
 
     def __iter__(self) -> Iterator[Wanted]:
         for _ in range(self.times):

@@ -24,7 +24,7 @@ class Batches(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Samples of the largest."""
+        """Return the number of samples in the largest batch."""
         ...
 
     def __iter__(self) -> Iterator[Wanted]: ...
@@ -51,12 +51,12 @@ class Ring:
 
     @property
     def slots(self) -> int:
-        """Batches that it holds."""
+        """Return how many batches the ring holds."""
         return self._parts[0]
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Return the bytes of memory that the ring takes."""
         return self._parts[3].size
 
     def rows(self, slot: int, length: int, side: int) -> torch.Tensor:
@@ -69,7 +69,7 @@ class Ring:
         return "" if int(code) == 0 else f"cudaHostRegister of {self.size / 1e6:.0f} MB answers {code}"
 
     def unpin(self) -> None:
-        """Before the memory goes."""
+        """Unregister the memory from CUDA. Call it before the memory is freed."""
         torch.cuda.cudart().cudaHostUnregister(self.images.data_ptr())  # type: ignore[no-untyped-call]
 
 
@@ -84,14 +84,14 @@ class Message(NamedTuple):
     replaced: tuple[Substitution, ...]
 
     def batch(self, ring: Ring) -> Batch:
-        """The batch, where it lies."""
+        """Return the batch as views of the ring's memory."""
         slot, n = self.slot, len(self.positions)
         images, labels, indices = ring.rows(slot, n, self.side), ring.labels[slot, :n], ring.indices[slot, :n]
         return Batch(images, labels, indices, Counts(*self.counts), self.latencies, self.replaced, self.positions)
 
 
 @dataclass
-class Slotted:
+class SlotBatchSampler:
     """``batches``, each with the slot that it is to fill: one after the other, and then from the first again."""
 
     batches: Batches
@@ -106,7 +106,7 @@ class Slotted:
 
 
 @dataclass(frozen=True)
-class InPlace:
+class RingDataset:
     """A source whose batches are made in a ring."""
 
     source: Source

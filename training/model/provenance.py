@@ -60,7 +60,7 @@ class Provenance:
 
     @property
     def figures(self) -> str:
-        """The last validation, in words."""
+        """Describe the last validation in words."""
         if self.acc1 is None or not self.validated_epoch:
             return "not validated"
         acc5 = "" if self.acc5 is None else f", acc@5 {self.acc5:.2f} %"

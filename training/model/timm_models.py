@@ -138,7 +138,7 @@ def making(name: str, val_image_size: int) -> tuple[int, str]:
 
 
 def classes_of_weights(config: ModelConfig) -> tuple[int, tuple[str, ...]]:
-    """As ``Builder`` has it."""
+    """Implement ``Builder.classes_of_weights``."""
     given = _open(config)
     return recorded_classes(given) if given is not None else (get_pretrained_cfg(_plain(config)).num_classes, ())
 

@@ -176,7 +176,7 @@ def evaluated(config: ModelConfig, given: Weights | None) -> tuple[str, Preproce
 
 
 def classes_of_weights(config: ModelConfig) -> tuple[int, tuple[str, ...]]:
-    """As ``Builder`` has it."""
+    """Implement ``Builder.classes_of_weights``."""
     given = open_weights(config)
     if given is not None:
         return recorded_classes(given)

@@ -194,7 +194,7 @@ def _preprocessing(size: Any, resize: Any, interpolation: Any) -> Preprocessing:
 
 
 def _spec(images: Preprocessing) -> Spec:
-    """Raises ValueError."""
+    """Return the spec of a validation sample. Raises ValueError for sizes that make no sense."""
     return Spec.of("val", size=images.image_size, resize=images.resize, interpolation=images.interpolation)
 
 

@@ -33,7 +33,7 @@ _LISTED = 5
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file holds."""
+    """The tensors that were found in a file, and what else it says of them."""
 
     path: Path
     tensors: dict[str, torch.Tensor]

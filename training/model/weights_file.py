@@ -48,7 +48,7 @@ class Inert:
         return self
 
     def __call__(self, *_: object, **__: object) -> "Inert":
-        """A call to nothing."""
+        """Accept any call that a pickle makes, and do nothing."""
         return self
 
 

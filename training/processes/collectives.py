@@ -49,7 +49,7 @@ def broadcast_buffers(model: torch.nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
-def on_main(world: World, function: Callable[[], Result]) -> Result:
+def run_on_rank0(world: World, function: Callable[[], Result]) -> Result:
     """Rank 0 calls ``function``; all ranks get its result, or raise the UserError that it raised."""
     outcome: Any = None
     if world.is_main:
@@ -57,7 +57,7 @@ def on_main(world: World, function: Callable[[], Result]) -> Result:
             outcome = function()
         except UserError as error:
             outcome = error
-    outcome = from_main(outcome)
+    outcome = broadcast_from_rank0(outcome)
     if isinstance(outcome, UserError):
         if world.is_main:
             raise outcome
@@ -65,7 +65,7 @@ def on_main(world: World, function: Callable[[], Result]) -> Result:
     return outcome
 
 
-def from_main(value: Any) -> Any:
+def broadcast_from_rank0(value: Any) -> Any:
     """Rank 0's value, on every rank."""
     if not dist.is_initialized():
         return value

@@ -59,7 +59,7 @@ def stopped_in(error: BaseException) -> Stopped | None:
 
 
 class _Block:
-    """The outermost ``undisturbed`` block that the main thread is in."""
+    """The outermost ``defer_signals`` block that the main thread is in."""
 
     entered = False
     reason = ""
@@ -69,7 +69,7 @@ class _Block:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """Raise Stopped at the block's end, not in it; one more signal raises it there all the same.
 
     For calls that share locks with threads and return soon. ``queue`` and ``threading`` have those in Python: an
@@ -99,7 +99,7 @@ class StopFlag:
     """Remembers a request to stop until the loop gets to it.
 
     While ``deferred``, the first signal sets ``requested`` and a second one raises Stopped at once; otherwise, before
-    and after training, the first one does. Within ``echo_s`` seconds a signal is taken for the echo of the first one.
+    and after training, the first one does. Within ``duplicate_signal_window_s`` seconds a signal is taken for the echo of the first one.
     """
 
     late = ""
@@ -108,7 +108,7 @@ class StopFlag:
     def __init__(self) -> None:
         self.requested = False
         self.deferred = False
-        self.echo_s = 0.0
+        self.duplicate_signal_window_s = 0.0
         self._first = 0.0
         self._saved = False
         _Block.raised, StopFlag.late = None, ""
@@ -132,7 +132,7 @@ class StopFlag:
         now = time.monotonic()
         if not self.requested:
             self._first = now
-        again, self.requested = self.requested and now - self._first >= self.echo_s, True
+        again, self.requested = self.requested and now - self._first >= self.duplicate_signal_window_s, True
         if again or not self.deferred:
             if _Block.raised is not None:  # the run cleans up
                 if now - _Block.raised > CLEAN_UP_S:

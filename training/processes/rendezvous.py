@@ -73,8 +73,8 @@ def meet(world: World, limit_s: float) -> Any:
     Waits in pieces of a second, so that signals are heard. Raises UserError after ``limit_s``.
     """
     host, port = _address(world)
-    where = f"{host}:{port} (MASTER_ADDR and MASTER_PORT)" if world.meeting_point == "env://" else world.meeting_point
-    by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and world.meeting_point == "env://"
+    where = f"{host}:{port} (MASTER_ADDR and MASTER_PORT)" if world.init_method == "env://" else world.init_method
+    by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and world.init_method == "env://"
     serves = world.is_main and not by_agent
     waiting = _Waiting(f"rank {world.rank} waits at {where} for {'torchrun' if by_agent else 'rank 0'}", limit_s)
     while True:
@@ -140,10 +140,10 @@ class _Waiting:
 
 def _address(world: World) -> tuple[str, int]:
     """Host and port of the meeting point. Raises ConfigError."""
-    if world.meeting_point == "env://":
+    if world.init_method == "env://":
         host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
     else:
-        host, _, port = world.meeting_point.removeprefix("tcp://").rpartition(":")
+        host, _, port = world.init_method.removeprefix("tcp://").rpartition(":")
     if not host or not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) < 65536:
         raise ConfigError(
             f"WORLD_SIZE={world.size}, but MASTER_ADDR={host} and MASTER_PORT={port} do not say where the processes "

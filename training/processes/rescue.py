@@ -13,7 +13,7 @@ from typing import NoReturn
 import torch
 
 from sources.errors import UserError, chain
-from training.processes.collectives import from_main, is_lost_peer
+from training.processes.collectives import broadcast_from_rank0, is_lost_peer
 from training.processes.preemption import stopped_in
 from training.state.consumed import UNKNOWN
 from training.state.run_state import Run, last_checkpoint, last_path, save
@@ -97,7 +97,7 @@ def give_up(run: Run, lost: Exception | None) -> NoReturn:
 
     ``lost``: why, on the ranks that know.
     """
-    said = from_main(_save(run) if run.config.mode == "train" else "")
+    said = broadcast_from_rank0(_save(run) if run.config.mode == "train" else "")
     if lost is None:
         raise SystemExit(UserError.exit_code)  # the rank that knows says why
     if said:

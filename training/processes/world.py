@@ -21,7 +21,7 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    meeting_point: str = "env://"
+    init_method: str = "env://"
     has_agent: bool = False
     """Whether torchrun watches over this process, and passes signals on to it."""
     one_host: bool = False
@@ -64,7 +64,7 @@ def slurm_world(env: Mapping[str, str]) -> World:
         size=int(env["SLURM_STEP_NUM_TASKS"]),
         local_rank=int(env["SLURM_LOCALID"]),
         local_size=tasks[int(env["SLURM_NODEID"])],
-        meeting_point=f"tcp://{host}:{port}",
+        init_method=f"tcp://{host}:{port}",
         one_host=len(tasks) == 1,
         from_slurm=True,
     )

@@ -8,7 +8,7 @@ from sources.text import format_duration, visible
 from training.report.output import put
 
 if TYPE_CHECKING:
-    from training.report.metrics import Metrics, Tally
+    from training.report.metrics import IntervalMetrics, Metrics
 
 
 AVERAGED = {"model": "", "ema": " (averaged weights)"}
@@ -27,7 +27,7 @@ class Console:
         self._dirty = False
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line."""
         if self.enabled:
             put(("\r\x1b[K" if self._dirty else "") + visible(text))
             self._dirty = False
@@ -66,7 +66,7 @@ class Pace:
         self._console.progress(f"validation  batch {batches:,}/{self._batches:,}  ETA {format_duration(left_s)}")
 
 
-def train_line(epoch: tuple[int, int], step: tuple[int, int], tally: "Tally", lr: float, eta_s: float) -> str:
+def train_line(epoch: tuple[int, int], step: tuple[int, int], tally: "IntervalMetrics", lr: float, eta_s: float) -> str:
     """The progress line of training, in the words of pytorch/examples' log.
 
     ``epoch`` and ``step``: how many are done or begun, of how many.

@@ -34,12 +34,12 @@ class Metrics:
 
     @property
     def headline(self) -> str:
-        """The same with its name."""
+        """Return the figure that decides, with its name, such as "acc@1 76.13"."""
         return f"acc@1 {self.acc1:.2f}" if self.mean_ap is None else f"mAP {self.mean_ap:.2f}"
 
 
-class Sums:
-    """Sums of loss, top-1 hits, top-5 hits and samples, float64 [4] on the device: adding never waits for it."""
+class DeviceSums:
+    """DeviceSums of loss, top-1 hits, top-5 hits and samples, float64 [4] on the device: adding never waits for it."""
 
     def __init__(self, device: torch.device) -> None:
         self._values = torch.zeros(4, dtype=torch.float64, device=device)
@@ -91,8 +91,8 @@ class Sums:
 
 
 @dataclass
-class Tally:
-    """Sums over an interval or an epoch, with its seconds and those of them spent waiting for data."""
+class IntervalMetrics:
+    """DeviceSums over an interval or an epoch, with its seconds and those of them spent waiting for data."""
 
     sums: torch.Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
     seconds: float = 0.0
@@ -104,7 +104,7 @@ class Tally:
     norms: int = 0
 
     def add_norms(self, total: float, count: int) -> None:
-        """The norms of further steps."""
+        """Add the norms of the gradients of further steps."""
         self.norm_sum += total
         self.norms += count
 
@@ -114,7 +114,7 @@ class Tally:
         return self.norm_sum / max(1, self.norms)
 
     def add(self, sums: torch.Tensor, seconds: float, wait_s: float) -> None:
-        """Another part of it."""
+        """Add the sums of another part of the interval."""
         self.sums = self.sums + sums
         self.seconds += seconds
         self.wait_s += wait_s
@@ -138,7 +138,7 @@ class Tally:
 
 
 @dataclass
-class Validation(Tally):
+class Validation(IntervalMetrics):
     """Of the model, and of its averaged weights, where there are any."""
 
     ema: Metrics | None = None

@@ -20,7 +20,7 @@ class StepProfile:
         self._torchs = torchs
 
     def step(self) -> None:
-        """A step is done."""
+        """Tell the profiler that a step is done."""
         if self._torchs is not None:
             self._torchs.step()
 

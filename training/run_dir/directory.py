@@ -12,7 +12,7 @@ import torch
 from sources.errors import UserError
 from sources.lease import FolderLease
 from training.config.schema import Config
-from training.processes.collectives import from_main, on_main, sum_over_ranks
+from training.processes.collectives import broadcast_from_rank0, run_on_rank0, sum_over_ranks
 from training.processes.preemption import StopFlag
 from training.processes.world import World
 from training.report.console import Console
@@ -53,7 +53,7 @@ def take_directory(config: Config, world: World, console: Console, stack: ExitSt
     ``stop`` is asked as soon as another run has taken the directory over.
     Raises UserError where it is in use, not ours, not writable, or not shared by all nodes, or the mirror fails.
     """
-    config.run_dir = from_main(own_directory(config.run_dir) if world.is_main else "")
+    config.run_dir = broadcast_from_rank0(own_directory(config.run_dir) if world.is_main else "")
     lock, mirror = None, None
     if world.is_main:
         lock = FolderLease(Path(config.run_dir), "run_dir", console.say, on_loss=stop.request)
@@ -62,7 +62,7 @@ def take_directory(config: Config, world: World, console: Console, stack: ExitSt
 
             mirror = Mirror(config, console.say, stop.request)
     directory = Directory(stack, lock, mirror)
-    on_main(world, lambda: _take(config, directory))
+    run_on_rank0(world, lambda: _take(config, directory))
     _require_shared(config, world, lock)
     return directory
 
@@ -79,7 +79,7 @@ def _require_shared(config: Config, world: World, lock: FolderLease | None) -> N
     """Raise UserError on a rank that does not see rank 0's file in the run directory, and end the others."""
     if world.size == 1 or config.run_mirror:
         return
-    name = from_main(lock.path.name if lock else "")
+    name = broadcast_from_rank0(lock.path.name if lock else "")
     end = time.monotonic() + SHARED_WITHIN_S
     while not (seen := any(path.name == name for path in Path(config.run_dir).glob("*"))) and time.monotonic() < end:
         time.sleep(0.5)

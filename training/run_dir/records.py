@@ -23,7 +23,7 @@ from sources.text import shell_word
 from training.config.files import load_file
 from training.config.options import flatten, literal
 from training.config.schema import Config
-from training.processes.preemption import undisturbed
+from training.processes.preemption import defer_signals
 from training.report.board import Board, NoBoard
 from training.report.loggers import About, Loggers
 from training.report.metrics import Metrics, Validation
@@ -76,7 +76,7 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
         self._metrics.close()
         self._stream.close()
         self._loggers.close(int(kind is not None))
-        with _writing(self.path / "tensorboard"), undisturbed():
+        with _writing(self.path / "tensorboard"), defer_signals():
             self._board.close()
 
     def environment(self, content: dict[str, Any], changes: list[dict[str, Any]]) -> None:
@@ -95,19 +95,19 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
         line |= {"attempt": self.attempt, "time": time.time()}
         with _writing(self.path / "metrics.jsonl"):
             _write_all(self._metrics, json.dumps(line).encode() + b"\n")
-        with _writing(self.path / "tensorboard"), undisturbed():
+        with _writing(self.path / "tensorboard"), defer_signals():
             self._board.scalars(kind, values, step)
         self._loggers.send(kind, step, values)
 
     def validation(self, epoch: int, step: int, tally: Validation) -> None:
-        """The line of a validation."""
+        """Append the line of a validation to metrics.jsonl."""
         speed = {"img_per_s": tally.img_per_s, "data_wait": tally.data_wait}
         speed |= {} if tally.mean_ap is None else {"mean_ap": tally.mean_ap}
         self.metric("val_epoch", epoch, step, tally.metrics, **speed, **tally.ema_figures)
 
     def images(self, tag: str, images: torch.Tensor, step: int) -> None:
         """A grid of images float [n, 3, H, W] in [0, 1], on any device, for TensorBoard."""
-        with _writing(self.path / "tensorboard"), undisturbed():
+        with _writing(self.path / "tensorboard"), defer_signals():
             self._board.images(tag, images, step)
 
     def stream(self, position: int, codes: torch.Tensor) -> None:
@@ -169,7 +169,7 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
         """
         if not self._mirror:
             return
-        with _writing(self.path / "tensorboard"), undisturbed():
+        with _writing(self.path / "tensorboard"), defer_signals():
             self._board.flush()  # writes what it holds back
         if last:
             self._mirror.finish(position)

@@ -12,7 +12,7 @@ import torch
 from sources.batch import Counts
 from training.config.options import with_present_names
 from training.config.train_options import TIMM
-from training.report.metrics import Tally
+from training.report.metrics import IntervalMetrics
 from training.state.progress import Progress
 
 FORMAT = 2
@@ -34,7 +34,7 @@ def migrated(state: dict[str, Any]) -> dict[str, Any]:
     values = dataclasses.asdict(Progress()) | {"scaler": {}, "steps_per_epoch": None, "format": FORMAT} | state
     for name in ("epoch_tally", "interval_tally"):
         if isinstance(values[name], dict):
-            values[name] = dataclasses.asdict(Tally()) | values[name]
+            values[name] = dataclasses.asdict(IntervalMetrics()) | values[name]
     for name in ("counts", "counts_before"):
         if isinstance(values[name], list | tuple):  # a version that counted less knows of none
             values[name] = [*values[name], *[0] * (len(Counts()) - len(values[name]))]

@@ -6,7 +6,7 @@ from sources.batch import Batch, Counts, Latencies
 from sources.errors import UserError
 from sources.substitutes import Substitution
 from training.config.schema import Config
-from training.loader.fingerprint import Stream, codes_in_order, total_over_ranks
+from training.loader.fingerprint import SampleFingerprint, codes_in_order, total_over_ranks
 from training.processes.collectives import gather_objects, sum_over_ranks
 from training.run_dir.records import Records
 from training.state.progress import Progress
@@ -20,7 +20,7 @@ class Consumed:
 
     def __init__(self, fingerprint: str) -> None:
         """``fingerprint``: which hashes are taken, as data.fingerprint says."""
-        self.stream = Stream(fingerprint)
+        self.stream = SampleFingerprint(fingerprint)
         self.counts = Counts()
         self.latencies = Latencies()
         """Of this rank's requests since the beginning of the epoch."""
@@ -29,7 +29,7 @@ class Consumed:
         """Why a sample had to be replaced, if one had to since this process began."""
 
     def count(self, batch: Batch) -> None:
-        """Where another batch came from."""
+        """Add where the samples of another batch came from."""
         self.counts = Counts(*(a + b for a, b in zip(self.counts, batch.counts, strict=True)))
         if batch.latencies:
             self.latencies.add(Latencies.from_bytes(batch.latencies))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sources.batch import Counts
-from training.report.metrics import Tally
+from training.report.metrics import IntervalMetrics
 
 
 @dataclass
@@ -29,15 +29,16 @@ class Progress:
     stream_total: int = 0
     changes: list[dict[str, Any]] = field(default_factory=list)
     validation: dict[str, Any] = field(default_factory=dict)
-    epoch_tally: Tally = field(default_factory=Tally)
-    interval_tally: Tally = field(default_factory=Tally)
+    epoch_tally: IntervalMetrics = field(default_factory=IntervalMetrics)
+    interval_tally: IntervalMetrics = field(default_factory=IntervalMetrics)
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> "Progress":
         """From the entries of a checkpoint."""
         fields = {item.name: state[item.name] for item in dataclasses.fields(cls)}
         for name in ("epoch_tally", "interval_tally"):
-            fields[name] = Tally(**{item.name: fields[name][item.name] for item in dataclasses.fields(Tally)})
+            known = {item.name: fields[name][item.name] for item in dataclasses.fields(IntervalMetrics)}
+            fields[name] = IntervalMetrics(**known)
         return cls(**fields)
 
     def validated(self, epochs: int, every: int) -> bool:

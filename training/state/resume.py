@@ -12,7 +12,7 @@ from training.model.class_order import order_warning
 from training.model.torchvision_models import names_of_weights
 from training.model.weights import Weights, load_weights
 from training.optim.schedule import FALLING, learning_rate_factor
-from training.processes.collectives import on_main
+from training.processes.collectives import run_on_rank0
 from training.processes.world import World
 from training.run_dir import checkpoint
 from training.state import compatibility
@@ -27,14 +27,14 @@ def resume(config: Config, world: World, train_state: TrainState, environment: d
     ``environment`` is that of this process; what the checkpoint knows of the model takes its place in it.
     """
     found: list[dict[str, Any]] = []  # on rank 0, which has read it to know that it can be
-    path = on_main(world, lambda: _find(config, found))
+    path = run_on_rank0(world, lambda: _find(config, found))
     if path is None:
         return None
     if not config.run_mirror:
         state = found[0] if found else checkpoint.load(path)
     else:  # the machines share no disk: rank 0 alone has it
-        state = on_main(world, lambda: found[0])
-    changes = on_main(world, lambda: _accept_changes(config, environment, path, state, say))
+        state = run_on_rank0(world, lambda: found[0])
+    changes = run_on_rank0(world, lambda: _accept_changes(config, environment, path, state, say))
     load_weights(train_state.model, state["model"], f"the checkpoint {path}", config.model.name)
     if train_state.averages:
         averaged = state.get("ema", state["model"])
