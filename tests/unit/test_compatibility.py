@@ -56,7 +56,7 @@ FREE = {
     *("train.bce_threshold", "train.mix_prob", "train.mix_switch", "train.ema_every", "eval.ema"),  # see below
     "model.head",  # with model.weights alone
 }
-"""Besides ``data.etl``: what may change when a run of the default configuration goes on."""
+"""Besides ``data.etl`` and ``log``: what may change when a run of the default configuration goes on."""
 
 OPTIONS = [name for name, _, _ in describe_options()]
 
@@ -68,7 +68,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_is_free_or_decides(name: str) -> None:
     """Every option is compared; a new one counts as deciding the result until it is said to be free."""
-    free = name in FREE or name.startswith("data.etl.")
+    free = name in FREE or name.startswith(("data.etl.", "log."))
     for value in ("something else", None, 5, [1]):
         if value != getattr_path(name):
             assert changes(side(), put(side(), f"config.{name}", value)) == ([] if free else [name])
@@ -94,7 +94,7 @@ def test_an_option_that_the_checkpoint_does_not_know_counts_as_its_default(name:
         inner = inner[part]
     del inner[last]
     assert changes(older, side()) == []
-    free = name in FREE or name.startswith("data.etl.")
+    free = name in FREE or name.startswith(("data.etl.", "log."))
     assert changes(older, put(side(), f"config.{name}", "new")) == ([] if free else [name])
 
 

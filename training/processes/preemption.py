@@ -99,7 +99,8 @@ class StopFlag:
     """Remembers a request to stop until the loop gets to it.
 
     While ``deferred``, the first signal sets ``requested`` and a second one raises Stopped at once; otherwise, before
-    and after training, the first one does. Within ``duplicate_signal_window_s`` seconds a signal is taken for the echo of the first one.
+    and after training, the first one does. A signal that comes within ``duplicate_signal_window_s`` seconds of the
+    first one is taken for its echo.
     """
 
     late = ""
