@@ -16,7 +16,7 @@ from sources.manifest import Manifest
 from sources.shards import index
 from sources.shards.index import open_index
 from sources.shards.listing import Listing, shards_of
-from sources.shards.manifest import ShardManifest
+from sources.shards.manifest import ShardManifest, write_image
 from sources.shards.reader import ShardReader
 from sources.shards.splits import ShardOptions, shard_splits
 from tests.unit.test_shards import PHOTO, tar_of
@@ -94,6 +94,24 @@ def test_a_kept_index_that_is_damaged_is_made_anew(root: Path) -> None:
         assert names(opened(root, said)[0]) == expected
         assert [line for line in said if f"{kept} cannot be used, as " in line], bad[:80]
     assert kept.read_bytes() == good
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("shard", [0, 1, 1, 9], "names shards that there are not"),
+        ("starts", [0, 9, 3, 21, 28], "names are not one after the other"),
+        ("starts", [0, 7, 14, 21, 30], "names are not one after the other"),
+    ],
+)
+def test_an_index_that_contradicts_itself_is_made_anew(root: Path, column: str, values: list[int], said: str) -> None:
+    first, problem = opened(root)[0], list[str]()
+    wrong = first.columns._replace(**{column: np.array(values, np.int64)})
+    [kept] = (root / "train" / index.FOLDER).iterdir()
+    kept.unlink()  # of which the pages are mapped
+    with open(kept, "wb") as file:
+        write_image(file, wrong, first.shards)
+    assert read_all(opened(root, problem)[0]) == [b"x/1", b"x/3", b"y/0", b"y/2"] and said in problem[0]
 
 
 def test_what_was_read_is_kept_when_a_later_shard_is_bad(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
