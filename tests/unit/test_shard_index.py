@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from etl.sample import CorruptSample
-from sources.errors import ConfigError, DataError, UserError
+from sources.errors import ConfigError, DataError, UnreachableError, UserError
 from sources.folds import HeldOut
 from sources.manifest import Manifest
 from sources.shards import index
@@ -254,16 +254,17 @@ def test_a_photo_that_is_overwritten_in_place_is_a_corrupt_sample(root: Path) ->
     assert reader.locate(0) == f"x/1.jpg in {path}"
 
 
-def test_a_disk_that_comes_back_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_comes_back_is_waited_for(root: Path) -> None:
     waited: list[str] = []
-    hidden = root.rename(root.with_name("gone"))
-    manifest = shard_splits(ShardOptions(str(hidden)), print)[0]
+    manifest, elsewhere = opened(root)[0], root.with_name("elsewhere")
 
     def back(path: str, why: str) -> None:
         waited.append(why)
-        root.rename(hidden)
+        elsewhere.rename(root)
 
-    hidden.rename(root)
+    root.rename(elsewhere)
+    said = refused(lambda: ShardReader(manifest).read(0), UnreachableError)
+    assert "a-0.tar could not be read for 0 s (data.patience_s): No such file or directory" in said
     assert ShardReader(manifest, 60, back).read(0) == b"x/1" and waited == ["No such file or directory"]
 
 
