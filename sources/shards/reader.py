@@ -107,8 +107,7 @@ def read_member(fd: int, place: Place) -> bytes:
     size = os.fstat(fd).st_size
     if size != place.shard_size:
         raise ChangedError(f"it has {size:,} bytes and had {place.shard_size:,}")
-    block = os.pread(fd, BLOCK + place.size, place.offset - BLOCK)
-    header, data = block[:BLOCK], block[BLOCK:]
+    header, data = os.pread(fd, BLOCK, place.offset - BLOCK), os.pread(fd, place.size, place.offset)
     if len(data) != place.size or header[_SUM].strip(b" \0") != b"%06o" % place.header_sum:
         raise ChangedError(f"another member lies at byte {place.offset:,}")
     return data
