@@ -138,6 +138,11 @@ class ShardManifest(Manifest):
             begin = _header(image)[1]
             if xxhash.xxh3_64_hexdigest(whole[begin:]) != self._digests[1]:
                 return "its checksum is wrong"
+        names, starts, labels = self.columns[:3]
+        if int(starts[0]) != 0 or int(starts[-1]) != len(names) or not bool((starts[1:] > starts[:-1]).all()):
+            return "its names are not one after the other"
+        if labels.min(initial=0) < 0 or not np.array_equal(np.bincount(labels), self._counts):
+            return "it has other labels than it counts"
         if len(self) and int(self.columns.shard.max()) >= len(self.shards):
             return "it names shards that there are not"
         return ""

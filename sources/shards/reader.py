@@ -1,5 +1,6 @@
 """Photos read from the middle of tar shards, each compared with what the index says of it."""
 
+import errno
 import io
 import os
 import zlib
@@ -55,14 +56,14 @@ class ShardReader:
                 self.on_wait(place.path, cause(error))
 
         def missing_s() -> float:  # where all of the folder is missing, its disk may return
-            return MISSING_S if self.manifest.folder.is_dir() else self.patience_s
+            return MISSING_S if self._is_there() else self.patience_s
 
         try:
             ended = self._ended.buffer
             data = patiently(lambda: self._read(place), self.patience_s, waits, missing_s, lambda: ended[0] == 1)
         except OSError as error:
             where, why = shown(place.path), cause(error)
-            if error.errno in TRANSIENT:
+            if error.errno in TRANSIENT or (error.errno == errno.ENOENT and not self._is_there()):
                 why = f"could not be read for {self.patience_s:g} s (data.patience_s): {why}"
                 raise UnreachableError(f"{where} {why}.") from None
             raise DataError(
@@ -102,6 +103,13 @@ class ShardReader:
         """Where sample ``index`` lies, for messages."""
         return f"{shown(self.manifest.name(index))} in {shown(self.manifest.place(index).path)}"
 
+    def _is_there(self) -> bool:
+        try:
+            with os.scandir(self.manifest.folder) as listing:
+                return next(listing, None) is not None  # where a disk was mounted there may be an empty folder
+        except OSError:
+            return False
+
     def _read(self, place: Place) -> bytes:
         with open(place.path, "rb", buffering=0) as file:
             if self.ahead and place.path not in self._asked:
@@ -122,8 +130,7 @@ def read_member(fd: int, place: Place) -> bytes:
     size = os.fstat(fd).st_size
     if size != place.shard_size:
         raise ChangedError(f"it has {size:,} bytes and had {place.shard_size:,}")
-    block = os.pread(fd, BLOCK + place.size, place.offset - BLOCK)
-    header, data = block[:BLOCK], block[BLOCK:]
+    header, data = os.pread(fd, BLOCK, place.offset - BLOCK), os.pread(fd, place.size, place.offset)
     if len(data) != place.size or header[_SUM].strip(b" \0") != b"%06o" % place.header_sum:
         raise ChangedError(f"another member lies at byte {place.offset:,}")
     return data

@@ -113,26 +113,27 @@ def _named(
             f"{where} has labels to {max(most):,}, and {CLASSES} beside the shards {len(names):,} names: it must have "
             f"one for each number, from 0 on."
         )
-    train, val = manifests
-    if options.classes and names is None:
+    if names is None:
         names = _of_numbers(options, max(most), where)
-    elif options.classes and names is not None:
+        train, val = (manifest.named(names) for manifest in manifests)
+    elif options.classes:
         order = read_classes(Path(options.classes), names)
         places = places_of(names, order, Path(options.classes), where)
         tell_missing(order, names, options.classes, where, say)
         train, val = (manifest.relabelled(places, order) for manifest in manifests)
-        return train, val
-    elif names is not None and with_train and (warning := surprise(names, where)):
-        say(warning)
-    names = names or tuple(str(number) for number in range(max(most) + 1))
-    train, val = (manifest.named(names) for manifest in manifests)
+    else:
+        if with_train and (warning := surprise(names, where)):
+            say(warning)
+        train, val = (manifest.named(names) for manifest in manifests)
     if with_train and listings[0] != listings[1]:
         _compare(train, val, listings, say)
     return train, val
 
 
 def _of_numbers(options: ShardOptions, most: int, where: str) -> tuple[str, ...]:
-    """The names that a file gives to numbers."""
+    """The names that a file gives to numbers, or the numbers themselves."""
+    if not options.classes:
+        return tuple(str(number) for number in range(most + 1))
     names = read_classes(Path(options.classes), ())
     if most >= len(names):
         raise ConfigError(

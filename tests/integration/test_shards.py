@@ -152,3 +152,11 @@ def test_evaluation_of_shards(train: Train, data: Path) -> None:
     result = train(*words, "data=shards", f"data.val_shards={data / 'shards' / 'val'}")
     assert result.code == 0, result.output
     assert result.summary()["acc1"] == trained.summary()["acc1"]
+
+
+def test_blocks_of_other_shards_are_another_order(train: Train, data: Path, tmp_path: Path) -> None:
+    assert main([str(data / "small"), str(tmp_path / "other"), "--samples", "5", "--workers", "1"]) == 0
+    words = [*TINY, "data=shards", "data.order=blocks", "data.block_shards=2"]
+    assert train(*words, f"data.root={data / 'shards'}", "train.epochs=1").code == 0
+    result = train(*words, f"data.root={tmp_path / 'other'}")
+    assert result.code == 2 and "data set train.blocks: " in result.output, result.output

@@ -438,6 +438,10 @@ def test_data_that_no_claim_holds_are_named(capsys: pytest.CaptureFixture[str]) 
         ([*ON_CPUS, "run_dir=."], "does not lie in"),
         ([*ON_CPUS, "run_dir=/runs/x", "submit.k8s.runs_mount=runs"], "does not lie in submit.k8s.runs_mount=runs"),
         ([*ON_CPUS, "data.root=/imagenet"], "data.root=/imagenet does not lie in submit.k8s.data_mount=/data"),
+        (
+            [*ON_CPUS, "data=shards", "data.root=", "data.val_shards=/data/v.tar", "data.train_shards=/wds/{0..9}.tar"],
+            "data.train_shards=/wds/{0..9}.tar does not lie in submit.k8s.data_mount=/data",
+        ),
         ([*ON_CPUS, "submit.mem=lots"], "submit.mem=lots is not an amount of memory such as 200G"),
         ([*ON_CPUS, "submit.mem=0G"], "submit.mem=0G is not an amount"),
         ([*ON_CPUS, "submit.k8s.ephemeral_storage=lots"], "submit.k8s.ephemeral_storage=lots is not an amount such as"),

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from etl.sample import CorruptSample
-from sources.errors import ConfigError, DataError, UserError
+from sources.errors import ConfigError, DataError, UnreachableError, UserError
 from sources.folds import HeldOut
 from sources.manifest import Manifest
 from sources.shards import index
 from sources.shards.index import open_index
 from sources.shards.listing import Listing, shards_of
-from sources.shards.manifest import ShardManifest
+from sources.shards.manifest import ShardManifest, write_image
 from sources.shards.reader import ShardReader
 from sources.shards.splits import ShardOptions, shard_splits
 from tests.unit.test_shards import PHOTO, tar_of
@@ -94,6 +94,24 @@ def test_a_kept_index_that_is_damaged_is_made_anew(root: Path) -> None:
         assert names(opened(root, said)[0]) == expected
         assert [line for line in said if f"{kept} cannot be used, as " in line], bad[:80]
     assert kept.read_bytes() == good
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("shard", [0, 1, 1, 9], "names shards that there are not"),
+        ("starts", [0, 9, 3, 21, 28], "names are not one after the other"),
+        ("starts", [0, 7, 14, 21, 30], "names are not one after the other"),
+    ],
+)
+def test_an_index_that_contradicts_itself_is_made_anew(root: Path, column: str, values: list[int], said: str) -> None:
+    first, problem = opened(root)[0], list[str]()
+    wrong = first.columns._replace(**{column: np.array(values, np.int64)})
+    [kept] = (root / "train" / index.FOLDER).iterdir()
+    kept.unlink()  # of which the pages are mapped
+    with open(kept, "wb") as file:
+        write_image(file, wrong, first.shards)
+    assert read_all(opened(root, problem)[0]) == [b"x/1", b"x/3", b"y/0", b"y/2"] and said in problem[0]
 
 
 def test_what_was_read_is_kept_when_a_later_shard_is_bad(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,16 +254,17 @@ def test_a_photo_that_is_overwritten_in_place_is_a_corrupt_sample(root: Path) ->
     assert reader.locate(0) == f"x/1.jpg in {path}"
 
 
-def test_a_disk_that_comes_back_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_comes_back_is_waited_for(root: Path) -> None:
     waited: list[str] = []
-    hidden = root.rename(root.with_name("gone"))
-    manifest = shard_splits(ShardOptions(str(hidden)), print)[0]
+    manifest, elsewhere = opened(root)[0], root.with_name("elsewhere")
 
     def back(path: str, why: str) -> None:
         waited.append(why)
-        root.rename(hidden)
+        elsewhere.rename(root)
 
-    hidden.rename(root)
+    root.rename(elsewhere)
+    said = refused(lambda: ShardReader(manifest).read(0), UnreachableError)
+    assert "a-0.tar could not be read for 0 s (data.patience_s): No such file or directory" in said
     assert ShardReader(manifest, 60, back).read(0) == b"x/1" and waited == ["No such file or directory"]
 
 

@@ -96,6 +96,18 @@ def test_the_python_that_submits_is_the_one_that_runs_unless_a_setup_or_an_image
     ]
 
 
+def test_the_folders_of_shards_are_mounted_and_patterns_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = Submission()
+    config.data.train_shards, config.data.val_shards = "wds/train-{000..146}.tar", "/val/*.tar"
+    config.submit.container_image = "/images/train.sqsh"
+    config = slurm.with_absolute_paths(config)
+    assert config.data.train_shards == f"{tmp_path}/wds/train-{{000..146}}.tar"
+    assert f",{tmp_path}/wds:{tmp_path}/wds,/val:/val" in slurm.render(config, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [
