@@ -274,9 +274,11 @@ def test_the_command_has_a_sentence_for_what_is_wrong(tmp_path: Path, capsys: py
     folder = write_run(tmp_path / "run", WHOLE)
     assert report.main([str(folder), "--out", str(tmp_path / "none/page.html")]) == 1
     assert "Choose another place with --out." in capsys.readouterr().err
-    (folder / "per_class.csv").write_text("class,name\n1,x\n")
-    assert report.main([str(folder)]) == 1
-    assert "has a table of an evaluation that is damaged" in capsys.readouterr().err
+    for name, content in {"per_class.csv": "class,name\n1,x\n", "environment.json": '{"data": []}'}.items():
+        (folder / name).write_text(content)
+        assert report.main([str(folder)]) == 1
+        assert f"error: {folder} holds a record or a table that is damaged" in capsys.readouterr().err
+        (folder / name).unlink()
 
 
 def test_without_bokeh_the_page_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,6 +294,10 @@ def test_with_bokeh_each_chart_has_its_place(tmp_path: Path) -> None:
     drawn = {element["id"] for element in read.all("div") if element.get("class") == "plot"}
     data = re.search(r'<script type="application/json" id="plots">(.*)</script>', content)
     assert data is not None and "<" not in data[1]
+    kinds = re.findall(
+        r'"name": "GlyphRenderer", "id": "\w+", "attributes": \{"name": "training", "tags": \["loss-0"\]', data[1]
+    )
+    assert len(kinds) == 3, "a band, points and a line, which the box of the legend hides"
     [item] = json.loads(data[1])["items"]
     assert set(item["roots"].values()) == drawn >= {"plot-loss", "plot-accuracy", "plot-norm", "plot-classes-1"}
 

@@ -51,13 +51,16 @@ def page(paths: Sequence[Path], *, live: bool = False) -> str:
 
 
 def _subject(path: Path, name: str) -> Subject:
-    record = RunRecord(path, time.time())
     try:
+        record = RunRecord(path, time.time())
         return Subject(name, record, read_history(record), read_answers(record))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {cause(error)}.") from None
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path} has a table of an evaluation that is damaged ({error}): evaluate again.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} holds a record or a table that is damaged ({type(error).__name__}: {error}): fetch the run again, "
+            "or evaluate again."
+        ) from None
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
