@@ -136,6 +136,7 @@ class Result:
 TINY = [
     *("data.image_size=32", "data.val_image_size=32", "data.val_resize=36", "data.workers=0", "threads=1"),
     *("train.batch_size=12", "train.epochs=2", "optim.lr=0.01", "train.log_every=2", "model.name=shufflenet_v2_x0_5"),
+    "log.report=false",
 ]
 """Overrides that make a run of ``small_folder`` take a second: checkpoints of 3 MB, a model with running statistics."""
 

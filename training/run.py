@@ -125,7 +125,7 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
 def _complete(run: Run, directory: Directory) -> None:
     """What a run lacks that was killed after its last checkpoint: the summary, and its mirror's end."""
     if directory.lock and not (directory.lock.folder / "summary.json").exists():
-        with RunDirectory(run.config, directory.lock) as run.records:
+        with RunDirectory(run.config, directory.lock, say=run.console.say) as run.records:
             run.records.environment(run.environment, run.state.progress.changes)
             _summarise(run)
     run_on_rank0(run.world, lambda: directory.complete_mirror(run.state.position))

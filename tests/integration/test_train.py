@@ -30,7 +30,6 @@ def test_a_run_leaves_its_records_and_nothing_else(train_py: Train, small_folder
 
     names = {re.sub(r"events\.out\..*", "events", name) for name in files(result.run_dir.parent)}
     expected = ["config.yaml", "environment.json", "metrics.jsonl", "stream.bin", "summary.json"]
-    expected += ["report.html"]
     expected += ["tensorboard/events", "checkpoints/last.pt", "checkpoints/best.pt", "checkpoints/epoch-0001.pt"]
     assert names == {f"run/{name}" for name in expected}
 

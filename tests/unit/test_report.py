@@ -248,6 +248,7 @@ def test_an_evaluation_shows_what_is_surely_wrong(tmp_path: Path) -> None:
     assert places == sorted(places) and "cat/1.jpg" not in read.words, "the surest first, and none that is right"
     assert len(read.all("img")) == 1, "nothing outside of the evaluated folder is shown"
     assert "0 (</script><b>cat), taken for 1 (dog) with 80.0 %" in read.words
+    assert "Curves" not in read.words and "Speed" not in read.words, "which an evaluation does not have"
     assert "with a 95 % interval from 15.00 to 85.00 %" in read.words and not read.all("b")
 
 
@@ -273,9 +274,11 @@ def test_the_command_has_a_sentence_for_what_is_wrong(tmp_path: Path, capsys: py
     folder = write_run(tmp_path / "run", WHOLE)
     assert report.main([str(folder), "--out", str(tmp_path / "none/page.html")]) == 1
     assert "Choose another place with --out." in capsys.readouterr().err
-    (folder / "per_class.csv").write_text("class,name\n1,x\n")
-    assert report.main([str(folder)]) == 1
-    assert "has a table of an evaluation that is damaged" in capsys.readouterr().err
+    for name, content in {"per_class.csv": "class,name\n1,x\n", "environment.json": '{"data": []}'}.items():
+        (folder / name).write_text(content)
+        assert report.main([str(folder)]) == 1
+        assert f"error: {folder} holds a record or a table that is damaged" in capsys.readouterr().err
+        (folder / name).unlink()
 
 
 def test_without_bokeh_the_page_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,15 +294,19 @@ def test_with_bokeh_each_chart_has_its_place(tmp_path: Path) -> None:
     drawn = {element["id"] for element in read.all("div") if element.get("class") == "plot"}
     data = re.search(r'<script type="application/json" id="plots">(.*)</script>', content)
     assert data is not None and "<" not in data[1]
+    kinds = re.findall(
+        r'"name": "GlyphRenderer", "id": "\w+", "attributes": \{"name": "training", "tags": \["loss-0"\]', data[1]
+    )
+    assert len(kinds) == 3, "a band, points and a line, which the box of the legend hides"
     [item] = json.loads(data[1])["items"]
     assert set(item["roots"].values()) == drawn >= {"plot-loss", "plot-accuracy", "plot-norm", "plot-classes-1"}
 
 
 def test_a_run_writes_its_page(train: Any, small_folder: Path) -> None:
-    done: Result = train(f"data.root={small_folder}", *TINY)
+    done: Result = train(f"data.root={small_folder}", *TINY, "log.report=true")
     assert done.code == 0 and "  report         run/report.html\n" in done.output
     assert "Done after 2 of 2 epochs" in check_rules((done.run_dir / "report.html").read_text()).words
-    off: Result = train(f"data.root={small_folder}", *TINY, "log.report=false", "log.tensorboard=false", "run_dir=off")
+    off: Result = train(f"data.root={small_folder}", *TINY, "log.tensorboard=false", "run_dir=off")
     assert off.code == 0 and "report" not in off.output and "tensorboard" not in off.output
     assert not (off.run_dir / "report.html").exists() and not (off.run_dir / "tensorboard").exists()
 
@@ -311,6 +318,6 @@ def test_a_page_that_cannot_be_made_ends_no_run(
         raise RuntimeError("no page")
 
     monkeypatch.setattr("training.report.page.run_page.page", fail)
-    done: Result = train(f"data.root={small_folder}", *TINY)
+    done: Result = train(f"data.root={small_folder}", *TINY, "log.report=true")
     assert done.code == 0 and "done: acc@1" in done.output
     assert "warning: report.html was not written (RuntimeError: no page); python -m scripts.report run" in done.output

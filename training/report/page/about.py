@@ -4,10 +4,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from training.config.options import flatten, with_present_names
 from training.report import html
 from training.report.html import text
-from training.report.page.recipe import differing, named_in
+from training.report.page.recipe import differing, named_in, recorded_options
 from training.report.page.subject import Subject
 from training.run_dir.files import MARK
 
@@ -27,18 +26,23 @@ def recipes(subjects: Sequence[Subject]) -> Iterator[str]:
 
 
 def _side_by_side(subjects: Sequence[Subject]) -> Iterator[str]:
-    sides = [flatten(with_present_names(subject.record.config)) for subject in subjects]
-    names = dict.fromkeys(name for side in sides for name in side)
+    sides = [recorded_options(subject.record.config) for subject in subjects]
     rows = [
-        (name, *(_short(side.get(name, "")) for side in sides))
-        for name in names
-        if name != "run_dir" and any(side.get(name) != sides[0].get(name) for side in sides)
+        (name, *(_short(side[name]) for side in sides))
+        for name in sides[0]
+        if name != "run_dir" and any(side[name] != sides[0][name] for side in sides)
     ]
     if rows:
         heads = ("option", *(subject.name for subject in subjects))
-        yield html.table(heads, rows, label="Options in which the runs differ")
+        yield _foldable("Options in which the runs differ", heads, rows)
     else:
         yield "<p>The runs have the same options.</p>"
+
+
+def _foldable(summary: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that is open if it is short."""
+    is_open = " open" if len(rows) <= _OPEN else ""
+    return f"<details{is_open}><summary>{text(summary)}</summary>{html.table(heads, rows, label=summary)}</details>"
 
 
 def _against_recipe(subject: Subject) -> Iterator[str]:
@@ -65,16 +69,12 @@ def _against_recipe(subject: Subject) -> Iterator[str]:
         yield f"<p><strong>{text(judged)}</strong>{text(but)}</p>"
     if found:
         rows = [(row.name, _short(row.recipe), _short(row.run), "yes" if row.changes_result else "no") for row in found]
-        shown = html.table(("option", against, "this run", "changes the result"), rows, label=f"Beside {against}")
-        summary = f"{len(rows)} options that are not those of {text(against)}"
-        is_open = " open" if len(rows) <= _OPEN else ""
-        yield f"<details{is_open}><summary>{summary}</summary>{shown}</details>"
+        summary = f"Options that are not those of {against}: {len(rows)}"
+        yield _foldable(summary, ("option", against, "this run", "changes the result"), rows)
     else:
         yield f"<p>All options are those of {text(against)}.</p>"
-    values = flatten(with_present_names(record.config))
-    rows_of_all = [(option, _short(value)) for option, value in values.items() if option not in ("defaults", "hydra")]
-    yield "<details><summary>All options</summary>"
-    yield html.table(("option", "value"), rows_of_all, label="All options") + "</details>"
+    all_rows = [(option, _short(value)) for option, value in recorded_options(record.config).items()]
+    yield _foldable("All options", ("option", "value"), all_rows)
 
 
 def machines(subjects: Sequence[Subject]) -> Iterator[str]:

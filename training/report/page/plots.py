@@ -153,16 +153,19 @@ class Plots:
             columns["word"] = [chart.categories[int(value)] for value in one.mean]
         tags = ["time", *(["noisy"] if one.is_noisy else [])]
         source = self._models.ColumnDataSource(columns, tags=tags)
-        name = f"{chart.key}-{number}"
-        look = {"x": "x", "source": source, "color": colour, "tags": [name]}
+        look = {"x": "x", "source": source, "color": colour}
+        drawn = []  # what the box of the legend shows and hides; the line is the last
         if one.is_noisy and len(one.mean) > 1:
-            figure.varea(y1="low", y2="high", fill_alpha=0.13, **look)
+            drawn.append(figure.varea(y1="low", y2="high", fill_alpha=0.13, **look))
         if chart.categories:
-            return figure.scatter(y="y", marker="square", size=7, name=one.name, **look)
-        line = figure.line(y="y", line_width=2, line_dash=dash, name=one.name, **look)
-        if len(one.mean) <= 40:
-            figure.scatter(y="y", size=5, **look)
-        return line
+            drawn.append(figure.scatter(y="y", marker="square", size=7, **look))
+        else:
+            if len(one.mean) <= 40:
+                drawn.append(figure.scatter(y="y", size=5, **look))
+            drawn.append(figure.line(y="y", line_width=2, line_dash=dash, **look))
+        for renderer in drawn:
+            renderer.name, renderer.tags = one.name, [f"{chart.key}-{number}"]
+        return drawn[-1]
 
     def _hover(self, figure: Any, lines: list[Any], tooltips: Any, formatters: Any, mode: str = "vline") -> None:
         hover = self._models.HoverTool(renderers=lines, tooltips=tooltips, formatters=formatters, mode=mode)

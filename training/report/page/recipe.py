@@ -77,10 +77,9 @@ def read_recipe(name: str) -> Recipe | None:
 
 def differing(recipe: Recipe, config: Mapping[str, Any]) -> list[Differing]:
     """What a recorded configuration has otherwise; options that it does not know are at their default in it."""
-    known = {item.name: item for item in options_of(Config)}
-    values = flatten(dataclasses.asdict(_build(Config, {}))) | flatten(with_present_names(config))
-    found = []
-    for name, item in known.items():
+    values, found = recorded_options(config), []
+    for item in options_of(Config):
+        name = item.name
         before, now = recipe.options[name], values[name]
         if name not in _OF_THE_PLACE and before != now:
             says = item.changes_result
@@ -89,6 +88,13 @@ def differing(recipe: Recipe, config: Mapping[str, Any]) -> list[Differing]:
                 continue  # what the run has settled where nothing was said
             found.append(Differing(name, format_value(before), format_value(now), changes))
     return found
+
+
+def recorded_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a recorded configuration by their dotted names; one that it does not know is at its default."""
+    defaults = flatten(dataclasses.asdict(_build(Config, {})))
+    recorded = flatten(with_present_names(config))
+    return {name: recorded.get(name, default) for name, default in defaults.items()}
 
 
 def _sentences(comment: str, word: str) -> str:

@@ -51,13 +51,16 @@ def page(paths: Sequence[Path], *, live: bool = False) -> str:
 
 
 def _subject(path: Path, name: str) -> Subject:
-    record = RunRecord(path, time.time())
     try:
+        record = RunRecord(path, time.time())
         return Subject(name, record, read_history(record), read_answers(record))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {cause(error)}.") from None
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path} has a table of an evaluation that is damaged ({error}): evaluate again.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} holds a record or a table that is damaged ({type(error).__name__}: {error}): fetch the run again, "
+            "or evaluate again."
+        ) from None
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -81,9 +84,8 @@ def _overview(subjects: Sequence[Subject]) -> Iterator[str]:
         rows = [[subject.name, *subject.cards.values()] for subject in subjects]
         yield html.table(heads, rows, numbers=len(heads) - 1, label="The runs side by side")
         return
-    cards = "".join(
-        f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in subjects[0].cards.items()
-    )
+    known = {name: value for name, value in subjects[0].cards.items() if value != "-"}
+    cards = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in known.items())
     yield f'<dl class="cards">{cards}</dl>'
 
 
@@ -97,18 +99,16 @@ class _Drawn:
     """The charts of the runs, with their words, legends and tables; drawn where Bokeh is installed."""
 
     def __init__(self, subjects: Sequence[Subject]) -> None:
-        self._subjects = subjects
-        histories = [subject.history for subject in subjects]
-        self._charts = charts([subject.name for subject in subjects], histories)
-        self._looks = plots.colours(self._charts, len(subjects))
+        self._subjects = [subject for subject in subjects if not subject.is_evaluation]
+        histories = [subject.history for subject in self._subjects]
+        self._charts = charts([subject.name for subject in self._subjects], histories)
+        self._looks = plots.colours(self._charts, len(self._subjects))
         self.plots = plots.Plots(histories, self._looks) if plots.has_bokeh() else None
 
     def curves(self) -> Iterator[str]:
-        """The sections of curves, of speed, and of faults."""
+        """The sections of curves, of speed, and of faults; none for evaluations alone."""
         if not self._charts:
-            trains = any(subject.record.epochs for subject in self._subjects)
-            if trains:
-                yield "<h2>Curves</h2><p>No step has been recorded yet.</p>"
+            yield "<h2>Curves</h2><p>No step has been recorded yet.</p>" if self._subjects else ""
             return
         yield "<h2>Curves</h2>"
         if self.plots is None:
