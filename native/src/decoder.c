@@ -117,29 +117,6 @@ static void extend_edges(const Plane *plane, int mcu_row, int columns) {
     }
 }
 
-/* Of MCUs of a row in the file: the entry from which they are read, and the bytes up to the entry behind them. */
-typedef struct {
-    size_t entry, from, size;
-} Part;
-
-static Part part_of(const Decoder *decoder, int row, int first, int end) {
-    const Index *index = &decoder->index;
-    size_t before = (size_t)row * index->per_row, entry = before + (size_t)first / index->step;
-    size_t behind = before + ((size_t)end + index->step - 1) / index->step;
-    size_t from = (size_t)(index->starts[entry].position / 8), stop = decoder->coded_size;
-    if (behind < index->count && index->starts[behind].position / 8 + 2 < stop) /* of its byte, which may be FF 00 */
-        stop = (size_t)(index->starts[behind].position / 8) + 2;
-    return (Part){entry, from, stop - from};
-}
-
-/* Finds where the second scan begins: behind about half of the MCUs, at an entry or one MCU further. */
-static void find_middle(Decoder *decoder) {
-    int first = decoder->first_mcu, end = decoder->end_mcu, step = (int)decoder->index.step;
-    int middle = ((first + end) / 2 + step / 2) / step * step;
-    middle += (middle - first) % 2;
-    decoder->middle_mcu = middle > first && middle < end ? middle : end;
-}
-
 /* Memory for the largest parts. */
 static int make_parts(Decoder *decoder) {
     size_t interval = decoder->tables.restart_interval, segments = interval ? (size_t)decoder->grid.mcus / interval + 3 : 1;
@@ -147,7 +124,7 @@ static int make_parts(Decoder *decoder) {
     for (int i = 0; i < 2 && bounds[i] < decoder->end_mcu; i++) {
         size_t most = 0;
         for (int row = decoder->next_row; row < decoder->end_row; row++) {
-            size_t size = part_of(decoder, row, bounds[i], bounds[i + 1]).size;
+            size_t size = part_of(&decoder->index, row, bounds[i], bounds[i + 1], decoder->coded_size).size;
             if (size > most) most = size;
         }
         if (!make_room(&decoder->entropy[i], most, segments)) return 0;
@@ -158,7 +135,7 @@ static int make_parts(Decoder *decoder) {
 /* Lets a scan go to MCU `first` of row `row`, to read up to MCU `end`. */
 static int begin_part(Decoder *decoder, int which, int row, int first, int end) {
     const Index *index = &decoder->index;
-    Part part = part_of(decoder, row, first, end);
+    Part part = part_of(index, row, first, end, decoder->coded_size);
     Start start = index->starts[part.entry];
     size_t column = part.entry % index->per_row * index->step, interval = decoder->tables.restart_interval;
     size_t mcu = (size_t)row * (size_t)decoder->grid.mcus + column;
@@ -263,7 +240,7 @@ static Outcome open_scan(Decoder *decoder, Simd simd, Indexing *indexing) {
     const Tables *tables = &decoder->tables;
     decoder->middle_mcu = decoder->end_mcu;
     if (decoder->index.count) {
-        find_middle(decoder);
+        decoder->middle_mcu = middle_of(&decoder->index, decoder->first_mcu, decoder->end_mcu);
         if (!make_parts(decoder)) return NO_MEMORY;
         for (int i = 0; i < (decoder->middle_mcu < decoder->end_mcu ? 2 : 1); i++)
             make_scan(&decoder->scan[i], tables, &decoder->entropy[i], simd);

@@ -76,6 +76,21 @@ Fit read_index(Index *index, const uint8_t *bytes, size_t length, const uint8_t 
     return BROKEN;
 }
 
+Part part_of(const Index *index, int row, int first, int end, size_t size) {
+    size_t before = (size_t)row * index->per_row, entry = before + (size_t)first / index->step;
+    size_t behind = before + ((size_t)end + index->step - 1) / index->step;
+    size_t from = (size_t)(index->starts[entry].position / 8), stop = size;
+    if (behind < index->count && index->starts[behind].position / 8 + 2 < stop) /* of its byte, which may be FF 00 */
+        stop = (size_t)(index->starts[behind].position / 8) + 2;
+    return (Part){entry, from, stop - from};
+}
+
+int middle_of(const Index *index, int first, int end) {
+    int step = (int)index->step, middle = ((first + end) / 2 + step / 2) / step * step;
+    middle += (middle - first) % 2;
+    return middle > first && middle < end ? middle : end;
+}
+
 int make_notes(Notes *notes, const Grid *grid, size_t step) {
     size_t mcus = (size_t)grid->mcus, per_row = entries_of_row(mcus, step);
     *notes = (Notes){.mcus = mcus, .step = (mcus + per_row - 1) / per_row};

@@ -36,6 +36,17 @@ typedef enum { FITS, CUT_SHORT, OTHER_VERSION, BROKEN, OTHER_FILE, NO_ROOM } Fit
 Fit read_index(Index *index, const uint8_t *bytes, size_t length, const uint8_t *data, size_t size, const Frame *frame,
                const Grid *grid);
 
+/* Of MCUs [first, end) of a row in the file: the entry from which they are read, and the bytes up to the entry behind them, of the
+ * `size` bytes of entropy-coded data. */
+typedef struct {
+    size_t entry, from, size;
+} Part;
+
+Part part_of(const Index *index, int row, int first, int end, size_t size);
+
+/* Behind about half of these MCUs, and an even number of them, an entry or the MCU behind one; `end` where there is none. */
+int middle_of(const Index *index, int first, int end);
+
 /* Why a photo has no index. */
 typedef enum { HAS_INDEX, OTHER_KIND, FAULTY_SCAN } NoIndex;
 
