@@ -267,7 +267,7 @@ class DataConfig:
                 "data.root is not set: give the folder that holds train/*.tar and val/*.tar, data.root=PATH, or name "
                 "the tars by data.train_shards and data.val_shards.",
             )
-        else:
+        elif self.source != "synthetic":  # which has no use for any place
             for name in ("train_shards", "val_shards", "label_field"):
                 value = getattr(self, name)
                 require(value == "", f"data.{name}={value} is for tar shards: add data=shards, or leave it out.")
