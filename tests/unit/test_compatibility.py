@@ -52,6 +52,7 @@ FREE = {
     *("optim.betas", "optim.eps", "optim.alpha", "optim.warmup_start", "optim.min_lr"),  # see below
     *("train.stop_after", "train.profile", "eval.every"),
     *("eval.flip", "eval.classes", "eval.labels", "eval.predictions", "eval.compare_precision"),  # of evaluations
+    *("log.tensorboard", "log.wandb", "log.mlflow", "log.report"),
     *("train.epochs", "train.checkpoint_every", "train.checkpoint_every_s", "train.keep", "train.log_every"),
     *("train.bce_threshold", "train.mix_prob", "train.mix_switch", "train.ema_every", "eval.ema"),  # see below
     "model.head",  # with model.weights alone
