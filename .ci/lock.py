@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,6 +77,9 @@ def pins(text: str) -> list[str]:
 def write(name: str, packages: list[dict]) -> None:
     """The requirements file of these packages."""
     text = HEADERS[name]
+    names = Counter(package["name"] for package in packages)
+    if several := [package for package, count in names.items() if count > 1]:
+        sys.exit(f"{name}: several versions of {', '.join(several)} fit: add a line NAME==VERSION that chooses one.")
     for package in packages:
         marker = package.get("marker", "")
         if any(f"sys_platform == '{other}'" in marker for other in ("win32", "emscripten")):

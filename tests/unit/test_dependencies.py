@@ -102,3 +102,9 @@ def test_pinned_versions_lie_in_the_ranges() -> None:
         pin = pins.get(canonicalize_name(requirement.name))
         assert pin is not None, f"{requirement.name} is not pinned"
         assert requirement.specifier.contains(pin, prereleases=True), f"{requirement} does not hold {pin}"
+
+
+def test_every_package_is_installed() -> None:
+    listed = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent for name in listed for path in (PROJECT / name.split(".")[0]).rglob("*.py")}
+    assert set(listed) == {".".join(folder.relative_to(PROJECT).parts) for folder in folders}
