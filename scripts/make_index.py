@@ -16,7 +16,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from aistore_data.upload.transfer import begin_worker
 from etl.jpeg_index import JpegIndex, can_use
 from etl.sample import native
 from sources.command_line import add_workers, command, exit_code
@@ -24,6 +23,7 @@ from sources.disk import cause, read_file, shown
 from sources.errors import ConfigError, DataError, UserError
 from sources.jpeg_index import FolderIndex, described, open_index, renewed_words
 from sources.misplaced import require_root
+from sources.processes import begin_worker
 from sources.progress_bar import Progress
 from sources.walk import Oddities, images_below
 

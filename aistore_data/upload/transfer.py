@@ -1,9 +1,6 @@
 """Put items into a folder or a bucket by several processes; what is there already is not written again."""
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,6 +13,7 @@ from aistore_data.bucket.store import Destination, Entry
 from aistore_data.upload.destination import GOES_ON, SPLITS, present, put
 from aistore_data.upload.items import Item
 from sources.errors import ConfigError, UserError
+from sources.processes import begin_worker
 from sources.progress_bar import Progress
 
 Transform = Callable[[str, bytes], tuple[bytes, list[str]]]
@@ -167,21 +165,6 @@ def _start(destination: Destination, replace: bool, transform: Transform | None)
     global _task
     _task = (destination, replace, transform)
     begin_worker()
-
-
-def begin_worker() -> None:
-    """This process leaves ctrl-C to its parent, and ends with it. Its pool ends it by SIGTERM, if another has died."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
-    # Who started this process may have blocked SIGTERM, and from Python 3.12 on the pool would wait forever.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _do(chunk: Sequence[Planned]) -> Outcome:

@@ -4,7 +4,7 @@ import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 
-from training.processes.preemption import signals_blocked
+from sources.processes import signals_blocked
 
 START_METHOD = "forkserver"
 """Named, not the platform's default: forking a process that has threads or a GPU context is not safe."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from sources.errors import chain
+from sources.processes import SIGNALS
 
 EXIT_CODE = 85
 """Stopped on request, with everything saved that is needed to go on."""
@@ -25,22 +26,6 @@ ECHO_S = 5.0
 
 CLEAN_UP_S = 10.0
 """After Stopped was raised further signals are not heard for so long; then one ends the process at once."""
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-
-
-@contextmanager
-def signals_blocked() -> Iterator[None]:
-    """Block the signals that ask the run to stop. Processes started meanwhile, and theirs, never see one.
-
-    A terminal and SLURM send a signal to the whole group, but stopping is the trainer's business: it ends the others.
-    What arrives here meanwhile is delivered afterwards.
-    """
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 class Stopped(BaseException):
@@ -91,7 +76,7 @@ def defer_signals() -> Iterator[None]:
 
 def silence() -> None:
     """Ignore the signals that ask to stop, when nothing is left to do but to exit."""
-    for name in _SIGNALS:
+    for name in SIGNALS:
         signal.signal(name, signal.SIG_IGN)
 
 
@@ -113,7 +98,7 @@ class StopFlag:
         self._first = 0.0
         self._saved = False
         _Block.raised, StopFlag.late = None, ""
-        for name in _SIGNALS:
+        for name in SIGNALS:
             if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN:
                 signal.signal(name, self._handle)
 
