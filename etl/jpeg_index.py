@@ -74,22 +74,22 @@ class JpegIndex:
     """The file ``path``, which is made if it is missing, for about ``photos`` photos and at most ``limit`` bytes.
 
     One that has too few places for them begins anew. Raises OSError, and IndexFileError for a file of another kind.
-    Pickles as its arguments. Where it cannot be written to, it is only read; ``problem`` turns into the reason when
-    that begins later.
+    Pickles as its arguments. Where it cannot be written to, or is not ``made``, it is only read; ``problem`` turns into
+    the reason when that begins later.
     """
 
-    def __init__(self, path: str, photos: int, limit: int = _MOST_BYTES) -> None:
+    def __init__(self, path: str, photos: int, limit: int = _MOST_BYTES, made: bool = True) -> None:
         self.path, self.problem = path, ""
         self.on_problem: Callable[[str], None] | None = None  # hears it too
-        self._photos, self._limit = photos, limit
+        self._photos, self._limit, self._made = photos, limit, made
         self._thread = threading.Lock()
-        self._file, self.is_written = _open(path)
+        self._file, self.is_written = _open(path, made)
         while not self._begin():
             os.close(self._file)
-            self._file, self.is_written = _open(path)
+            self._file, self.is_written = _open(path, made)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return JpegIndex, (self.path, self._photos, self._limit)
+        return JpegIndex, (self.path, self._photos, self._limit, self._made)
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
@@ -268,12 +268,12 @@ def can_use(native: ModuleType | None) -> bool:
     return getattr(native, "INDEX_VERSION", 0) == VERSION
 
 
-def _open(path: str) -> tuple[int, bool]:
-    """(descriptor, whether it can be written to). Raises OSError, and IndexFileError for what is no file."""
+def _open(path: str, made: bool) -> tuple[int, bool]:
+    """(descriptor, whether it is written to). Raises OSError, and IndexFileError for what is no file."""
     flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    is_written = True
+    is_written = made
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
+        file = os.open(path, (os.O_RDWR | os.O_CREAT if made else os.O_RDONLY) | flags, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise IndexFileError(f"{path} is no file, as a JPEG index is: remove it") from None

@@ -47,25 +47,27 @@ class SplitIndex:
         return self.file.entry(self.prefix + name)
 
 
-def open_index(root: Path, photos: int, say: Callable[[str], None]) -> FolderIndex | None:
+def open_index(root: Path, photos: int, say: Callable[[str], None], made: bool = True) -> FolderIndex | None:
     """The JPEG index of a folder with about so many photos; None, and a warning, where none can be had.
 
     It lies in the folder, where that can be written to or has one already, else in the user's cache. None without a
-    word where the native module is missing, or older.
+    word where the native module is missing, or older. Not ``made``: one that is there is read and not written to.
     """
     if not can_use(native()):
         return None
     problem = ""
     for path in places(root):
         try:
-            file = JpegIndex(str(path), photos)
+            file = JpegIndex(str(path), photos, made=made)
             return FolderIndex(root, file, file.tally())
         except IndexFileError as error:
             problem = str(error)
             break
         except OSError as error:
-            problem = f"{shown(path)} cannot be written: {cause(error)}"
-    say(f"warning: no JPEG index is used, and crops take longer to decode: {problem}")
+            if made or not isinstance(error, FileNotFoundError):
+                problem = f"{shown(path)} cannot be {'written' if made else 'read'}: {cause(error)}"
+    if problem:
+        say(f"warning: no JPEG index is used, and crops take longer to decode: {problem}")
     return None
 
 

@@ -13,8 +13,10 @@ from sources.jpeg_index import FolderIndex, open_index
 from sources.notices import Notices
 from sources.samples import Reader, SampleDataset
 from sources.source import Specs
-from training.config.data_options import DataConfig
 from training.config.schema import Config
+
+_GAINS_EPOCHS = 3
+"""From so many epochs on a JPEG index saves more time than the first epoch takes to make it (docs/jpeg-index.md)."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,14 @@ class Kept:
             self.jpeg_index.report(say)
 
 
-def open_kept(data: DataConfig, root: Path, splits: Splits, say: Callable[[str], None]) -> Kept:
-    """Open the JPEG index and the decoded photos of the data in ``root``, as far as the options want them."""
-    total = sum(len(manifest) for manifest, _ in splits)
-    jpeg_index = open_index(root, total, say) if data.index == "auto" else None
+def open_kept(config: Config, root: Path, splits: Splits, say: Callable[[str], None]) -> Kept:
+    """Open the JPEG index and the decoded photos of the data in ``root``, as far as the options want them.
+
+    A run that is too short to gain from a JPEG index makes none, and uses one that is there.
+    """
+    data, total = config.data, sum(len(manifest) for manifest, _ in splits)
+    gains = config.mode == "train" and config.train.epochs >= _GAINS_EPOCHS
+    jpeg_index = open_index(root, total, say, made=gains) if data.index == "auto" else None
     cache = open_cache(data.cache_dir, data.cache_gb, root) if data.cache == "decoded" else None
     if cache:
         say(beginning(cache, data.cache_dir, splits))

@@ -116,7 +116,7 @@ def _imagefolder(config: Config, batch_size: int, world: World, say: Callable[[s
             FolderReader(part.folder, manifest, data.patience_s, waits)
             for part, manifest in zip(found, (train, val), strict=True)
         ]
-        kept = open_kept(data, root, [(reader.manifest, reader.stored) for reader in readers], say)
+        kept = open_kept(config, root, [(reader.manifest, reader.stored) for reader in readers], say)
         both = made_here(config, specs, readers, listener.notices, kept, [part.folder for part in found])
         yield replace(_data(both, (train, val), {"source": str(root)}), cache_report=kept.cache_report)
     if world.is_main:
@@ -139,7 +139,7 @@ def _shards(config: Config, batch_size: int, world: World, say: Callable[[str], 
     ahead = data.block_shards if data.order == "blocks" else 0
     with _listener(config, world, say) as listener:
         readers = [ShardReader(part, data.patience_s, listener.notices.waits, ahead) for part in (train, val)]
-        kept = open_kept(data, train.folder, [(reader.manifest, reader.stored) for reader in readers], say)
+        kept = open_kept(config, train.folder, [(reader.manifest, reader.stored) for reader in readers], say)
         folders = [train.folder / recipe for recipe in RECIPES]
         both = made_here(config, specs, readers, listener.notices, kept, folders)
         found = replace(_data(both, (train, val), {"source": str(train.folder)}), cache_report=kept.cache_report)
