@@ -1,0 +1,97 @@
+"""Training from tar shards in a bucket: the same samples, order and weights as from the folder and from local shards."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aistore_data.bucket.store import AisStore
+from aistore_data.client.access import Access
+from aistore_data.embedded import EmbeddedAIS
+from scripts.make_shards import main
+from tests.conftest import TINY, ForkedTrain, Result, Zygote, make_small_folder
+
+RUN = [*TINY, "train.checkpoint_every=1"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small folder, and shards of it in ``shards``."""
+    root = tmp_path_factory.mktemp("data")
+    make_small_folder(root / "small")
+    assert main([str(root / "small"), str(root / "shards"), "--samples", "7", "--workers", "1"]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAIS]:
+    with EmbeddedAIS(tmp_path_factory.mktemp("ais")) as server:
+        yield server
+
+
+def bucket_of(server: EmbeddedAIS, name: str, root: Path) -> AisStore:
+    """A new bucket with the files below ``root``."""
+    store = AisStore(f"ais://{name}", Access(server.endpoint, server.token))
+    store.create()
+    for path in sorted(root.rglob("*.*")):
+        if path.is_file() and ".imagenet-ais" not in path.parts:
+            store.put(str(path.relative_to(root)), path.read_bytes())
+    return store
+
+
+def words(server: EmbeddedAIS, store: AisStore, transform: str = "client") -> list[str]:
+    place = [f"data.endpoint={server.endpoint}", f"data.bucket={store.uri}"]
+    return ["data=aistore", *place, "data.layout=shards", f"data.transform={transform}"]
+
+
+def hashes(result: Result) -> dict[str, str]:
+    environment = json.loads((result.run_dir / "environment.json").read_text())
+    return {split: environment["data"][split]["sha256"] for split in ("train", "val")}
+
+
+@pytest.fixture(scope="module")
+def whole(zygote: Zygote, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A run of the folder."""
+    result = ForkedTrain(zygote, tmp_path_factory.mktemp("whole") / "cwd")(*RUN, f"data.root={data / 'small'}")
+    assert result.code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def store(server: EmbeddedAIS, data: Path) -> AisStore:
+    """A bucket with the shards."""
+    return bucket_of(server, "shards", data / "shards")
+
+
+def same(result: Result, whole: Result) -> None:
+    assert result.code == 0, result.output
+    assert hashes(result) == hashes(whole) and result.fingerprints() == whole.fingerprints()
+    assert result.summary()["state_sha256"] == whole.summary()["state_sha256"]
+
+
+def test_a_run_is_that_of_the_folder_also_when_it_was_killed_inside_an_epoch(
+    fork_train: ForkedTrain, server: EmbeddedAIS, store: AisStore, whole: Result
+) -> None:
+    token = {"AIS_AUTHN_TOKEN": server.token}
+    killed = fork_train(
+        *RUN, *words(server, store), "data.workers=1", variables=token, accident="between steps", number=5
+    )
+    assert killed.code == -signal.SIGKILL, killed.output
+    rest = fork_train(*RUN, *words(server, store), variables=token)
+    assert "going on from" in rest.output
+    same(rest, whole)
+    assert rest.summary()["samples_by_source"]["etl"] == 0 == rest.summary()["retries"]
+
+
+def test_two_processes_see_the_samples_of_one_and_local_shards_go_on(
+    fork_train: ForkedTrain, server: EmbeddedAIS, store: AisStore, data: Path, whole: Result
+) -> None:
+    token = {"AIS_AUTHN_TOKEN": server.token}
+    killed = fork_train(*RUN, *words(server, store), variables=token, accident="between steps", number=2)
+    assert killed.code == -signal.SIGKILL, killed.output
+    several = fork_train(*RUN, *words(server, store), "train.epochs=1", world=2, variables=token)
+    assert several.code == 0, several.output
+    rest = fork_train(*RUN, "data=shards", f"data.root={data / 'shards'}")
+    assert rest.code == 0 and rest.fingerprints() == whole.fingerprints(), rest.output
