@@ -14,6 +14,7 @@ from aistore_data.bucket.listing import object_problem
 from aistore_data.client.access import object_path
 from aistore_data.client.answer import Get
 from aistore_data.client.http_reader import HttpReader
+from etl.request import At
 from sources.manifest import Manifest
 from sources.shards.manifest import Place, ShardManifest
 from sources.shards.members import BLOCK
@@ -33,6 +34,21 @@ def objects_of(manifest: Manifest, indices: Iterable[int]) -> list[str]:
 def object_of(manifest: Manifest, index: int) -> str:
     """The name of the object in which a sample lies."""
     return objects_of(manifest, [index])[0]
+
+
+def some_objects(manifest: Manifest, most: int) -> list[str]:
+    """The names of up to ``most`` objects that hold samples."""
+    if isinstance(manifest, ShardManifest):
+        return [shard.name for shard in manifest.used()[:most]]
+    return [manifest.name(index) for index in range(min(len(manifest), most))]
+
+
+def at_of(manifest: Manifest, index: int) -> tuple[()] | At:
+    """Where in its object a sample lies, as a request to an ETL says it; of an object that is the photo nothing."""
+    if not isinstance(manifest, ShardManifest):
+        return ()
+    place = manifest.place(index)
+    return place.offset, place.size, place.header_sum, place.crc32
 
 
 def asking(manifest: Manifest, index: int) -> dict[str, Any]:

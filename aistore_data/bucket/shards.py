@@ -46,8 +46,10 @@ class Listed(NamedTuple):
     """Objects that are photos of their own."""
 
 
-def read_shards(store: ObjectStore, prefix: str, label_field: str, say: Callable[[str], None]) -> Found:
-    """The samples below ``prefix`` of a bucket, and the names of their classes where the bucket has them.
+def read_shards(
+    store: ObjectStore, prefix: str, label_field: str, say: Callable[[str], None]
+) -> tuple[Found, frozenset[str]]:
+    """The samples below ``prefix`` of a bucket and their classes' names, and the shards that AIStore keeps in parts.
 
     ``say`` hears what is done about a kept index that cannot be used, and of photos that are left out. Raises
     NoImagesError where there are no shards, DataError that names shard and member, and what the store raises.
@@ -72,7 +74,8 @@ def read_shards(store: ObjectStore, prefix: str, label_field: str, say: Callable
         read, keep = partial(_read, store, label_field, listed.entries), partial(_keep, store, prefix, label_field)
         manifest = build_index(former, shards, read, keep)
     names = read_class_names(store, prefix + CLASSES) or None
-    return Found(manifest, names, where, where)
+    in_parts = frozenset(entry.name for entry in listed.entries.values() if entry.in_parts)
+    return Found(manifest, names, where, where), in_parts
 
 
 def _list(store: ObjectStore, prefix: str) -> Listed:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from aistore_data.bucket.listing import NoImagesError, read_manifest
 from aistore_data.bucket.shards import read_shards
@@ -63,10 +63,20 @@ class BucketOptions:
         return self.endpoint == "embedded"
 
 
-def splits_of(options: BucketOptions, access: Access, say: Callable[[str], None]) -> tuple[Manifest, Manifest]:
-    """The training and validation samples, whose classes have the same numbers; without ``train`` the first are none.
+class Splits(NamedTuple):
+    """The training and validation samples, whose classes have the same numbers; where none are trained on, the first
+    manifest is empty."""
 
-    ``say`` hears what is told of kept manifests, and warnings. Raises ClusterError, ConfigError or DataError.
+    train: Manifest
+    val: Manifest
+    in_parts: frozenset[str] = frozenset()
+    """The shards that AIStore keeps in several files, of which an ETL sees the first alone."""
+
+
+def splits_of(options: BucketOptions, access: Access, say: Callable[[str], None]) -> Splits:
+    """As the options say; ``say`` hears what is told of kept manifests, and warnings.
+
+    Raises ClusterError, ConfigError or DataError.
     """
     uri = options.bucket
     return (_in_shards if options.layout == "shards" else _in_objects)(
@@ -74,9 +84,7 @@ def splits_of(options: BucketOptions, access: Access, say: Callable[[str], None]
     )
 
 
-def _in_objects(
-    options: BucketOptions, access: Access, uri: str, val_uri: str, say: Callable[[str], None]
-) -> tuple[Manifest, Manifest]:
+def _in_objects(options: BucketOptions, access: Access, uri: str, val_uri: str, say: Callable[[str], None]) -> Splits:
     """The training and validation samples, each of which is an object."""
 
     def read(of: str, prefix: str, classes: tuple[str, ...]) -> Manifest:
@@ -94,25 +102,34 @@ def _in_objects(
             raise
         val = read(val_uri, options.val_prefix, ())
         train = Manifest.build([], val.classes)
-    return ordered((train, val), options.classes, uri if uri == val_uri else f"{uri} and {val_uri}", say)
+    where = uri if uri == val_uri else f"{uri} and {val_uri}"
+    return Splits(*ordered((train, val), options.classes, where, say))
 
 
-def _in_shards(
-    options: BucketOptions, access: Access, uri: str, val_uri: str, say: Callable[[str], None]
-) -> tuple[Manifest, Manifest]:
+def _in_shards(options: BucketOptions, access: Access, uri: str, val_uri: str, say: Callable[[str], None]) -> Splits:
     """The training and validation samples, which are members of tar shards."""
 
+    in_parts: set[str] = set()
+
     def read(of: str, prefix: str) -> Found:
-        return _read(access, of, lambda store: read_shards(store, prefix, options.label_field, say))
+        found, parted = _read(access, of, lambda store: read_shards(store, prefix, options.label_field, say))
+        in_parts.update(parted)
+        if parted and options.transform != "client":
+            say(
+                f"{found.where}: AIStore keeps {len(parted):,} shards in parts, as they were uploaded, like "
+                f"{min(parted)}. An ETL sees the first part alone: this machine makes their samples. Put them again "
+                "whole (docs/shards.md)"
+            )
+        return found
 
     if options.held_out:
         found = read(uri, options.train_prefix)
         whole, _ = named((found, found), options.classes, say, options.train)
-        return options.held_out.parts(whole, found.where, say, options.train)
+        return Splits(*options.held_out.parts(whole, found.where, say, options.train), frozenset(in_parts))
     splits = [read(uri, options.train_prefix)] if options.train else []
     splits.append(read(val_uri, options.val_prefix))
     train = splits[0] if options.train else splits[0].without_samples()
-    return named((train, splits[-1]), options.classes, say, options.train)
+    return Splits(*named((train, splits[-1]), options.classes, say, options.train), frozenset(in_parts))
 
 
 def _read(access: Access, uri: str, read: Callable[[AisStore], T]) -> T:

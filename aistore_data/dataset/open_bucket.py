@@ -16,7 +16,7 @@ from aistore_data.dataset.bucket_splits import BucketOptions, splits_of
 from aistore_data.dataset.policy import Remote
 from aistore_data.dataset.remote import RemoteDataset, serves_directly
 from aistore_data.etls import lifecycle
-from aistore_data.etls.asking import former_version, knows_policy, knows_tags, prove
+from aistore_data.etls.asking import former_version, knows_policy, knows_shards, knows_tags, prove
 from aistore_data.etls.monitor import EtlMonitor
 from etl.code import code_sha256
 from sources.cpus import cpu_count
@@ -55,6 +55,7 @@ class _Bucket(NamedTuple):
     cluster_map: dict[str, Any]
     direct: bool
     splits: tuple[_Split, _Split]
+    in_parts: frozenset[str]
     images: tuple[_Image, _Image] | None = None
     """Of shards, in the place of the splits' manifests."""
 
@@ -114,6 +115,7 @@ def open_bucket(
                 replace=options.replace and recipe == "train",
                 tags=split.tags,
                 notices=notices,
+                in_parts=bucket.in_parts,
             )
             for split, manifest, spec, recipe in zip(
                 bucket.splits, bucket.manifests(), specs, lifecycle.RECIPES, strict=True
@@ -160,13 +162,13 @@ def _prepare(
     reader = HttpReader(access)
     uri, val_uri = options.bucket, options.val_bucket or options.bucket
     where = uri if uri == val_uri else f"{uri} and {val_uri}"
-    train, val = splits_of(options, access, say)
+    train, val, in_parts = splits_of(options, access, say)
     splits = (_Split(uri, train), _Split(val_uri, val))
     direct = serves_directly(access, *splits[not len(train)][:2], Placement(found, access.endpoint))
     what = "samples in tar shards" if options.layout == "shards" else "objects"
     say(f"{where}: {len(train):,} training and {len(val):,} validation {what}, {len(train.classes)} classes")
     if options.transform == "client":
-        return _Bucket(access, found, direct, splits)
+        return _Bucket(access, found, direct, splits, in_parts)
 
     def started(number: int) -> _Split:
         split, recipe, begin = splits[number], lifecycle.RECIPES[number], time.monotonic()
@@ -176,11 +178,17 @@ def _prepare(
         if is_new and (options.on_exit == "stop" or (options.on_exit == "auto" and options.embedded)):
             stack.callback(_stop_etl, client, name, access, say)
         spec = specs[number].at(0)
+        if options.layout == "shards" and not knows_shards(reader, *split[:2], name):
+            say(
+                f"ETL {name} runs the code of a former version, which does not know tar shards: this machine makes the "
+                f"{recipe} samples. {_HOW_TO_START_ONE}"
+            )
+            return split
         if not knows_policy(reader, *split[:2], name, spec):
             say(f"{former_version(name, spec)}: this machine makes the training samples. {_HOW_TO_START_ONE}")
             return split
         tags = knows_tags(reader, *split[:2], name)
-        compared = prove(reader, *split[:2], name, spec, len(found.get("tmap", {})), tags)
+        compared = prove(reader, *split[:2], name, spec, len(found.get("tmap", {})), tags, in_parts)
         took = f"started in {time.monotonic() - begin:.1f} s" if is_new else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
         if not tags:
@@ -190,7 +198,7 @@ def _prepare(
             )
         return split._replace(etl_name=name, tags=tags)
 
-    return _Bucket(access, found, direct, (started(0), started(1)))
+    return _Bucket(access, found, direct, (started(0), started(1)), in_parts)
 
 
 _HOW_TO_START_ONE = (

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from aistore_data.bucket.photos import asking, how_to_look, object_of, photo_in, shard_problem
+from aistore_data.bucket.photos import asking, at_of, how_to_look, object_of, photo_in, shard_problem
 from aistore_data.bucket.uri import parse_bucket
 from aistore_data.client.access import Access, object_path
 from aistore_data.client.answer import Get
@@ -78,6 +78,8 @@ class Remote:
     tags: bool = False
     """Whether the ETL proves what its answers are answers to; one of an earlier version does not."""
     notices: Notices | None = None
+    in_parts: frozenset[str] = frozenset()
+    """Objects that AIStore keeps in several files, of which an ETL sees the first alone: they are read here."""
 
     def locate(self, index: int) -> str:
         """Where sample ``index`` lies, for messages."""
@@ -87,7 +89,8 @@ class Remote:
 
 def etl_paths(remote: Remote, spec: Spec) -> EtlPaths:
     """Of the requests to the ETL of ``remote`` for samples of ``spec``."""
-    return EtlPaths(remote.uri, remote.etl_name, spec, remote.seed, remote.wire, remote.tags)
+    in_shards = isinstance(remote.manifest, ShardManifest)
+    return EtlPaths(remote.uri, remote.etl_name, spec, remote.seed, remote.wire, remote.tags, in_shards)
 
 
 def uname(uri: str) -> str:
@@ -167,7 +170,8 @@ class SamplePolicy:
             path = object_path(remote.uri, object_of(remote.manifest, index))
             get = Get(path, host, RAW_TIMEOUT_S, **asking(remote.manifest, index))
         else:
-            path, stated = self.paths.ask(sample.name, sample.epoch, sample.index, sample.view)
+            at = at_of(remote.manifest, sample.index)
+            path, stated = self.paths.ask(sample.name, sample.epoch, sample.index, sample.view, at)
             row = None if self._is_jpeg else sample.row.data.cast("B")
             get = Get(path, host, self.deadline_s, row, stated, self._largest_jpeg)
         if sample.doubts:

@@ -75,11 +75,12 @@ class RemoteDataset(Source):
     def _samples(self, rows: Any, keys: Keys, names: list[str], nodes: list[int]) -> list[Sample]:
         remote, hosts = self.remote, self.remote.placement.hosts
         usual: Literal["etl", "local"] = "etl" if remote.etl_name else "local"
-        looked_at = usual == "etl" and (remote.local_share > 0 or _UNSAFE.search("\n".join(names)) is not None)
+        unusual = remote.local_share > 0 or not remote.in_parts.isdisjoint(names) or _UNSAFE.search("\n".join(names))
+        looked_at = usual == "etl" and unusual
         samples = []
         for row, key, name, node in zip(rows, keys, names, nodes, strict=True):
             epoch, index, view = (*key, 0)[:3]
-            here = looked_at and (self._is_made_here(epoch, index) or _UNSAFE.search(name))
+            here = looked_at and (self._is_made_here(epoch, index) or name in remote.in_parts or _UNSAFE.search(name))
             samples.append(Sample(row, epoch, index, name, node, hosts[node], "local" if here else usual, view))
         return samples
 

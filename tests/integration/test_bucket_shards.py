@@ -85,6 +85,22 @@ def test_a_run_is_that_of_the_folder_also_when_it_was_killed_inside_an_epoch(
     assert rest.summary()["samples_by_source"]["etl"] == 0 == rest.summary()["retries"]
 
 
+@pytest.mark.parametrize("transform", ["etl", "hybrid"])
+def test_the_etl_makes_the_samples_of_a_run(
+    fork_train: ForkedTrain, server: EmbeddedAIS, store: AisStore, whole: Result, transform: str
+) -> None:
+    token = {"AIS_AUTHN_TOKEN": server.token}
+    run = [*RUN, *words(server, store, transform), "data.etl.num_workers=1", "data.audit_every=8"]
+    killed = fork_train(*run, "data.workers=1", variables=token, accident="between steps", number=5)
+    assert killed.code == -signal.SIGKILL, killed.output
+    rest = fork_train(*run, "data.workers=1", variables=token)
+    assert "samples equal those made here" in rest.output
+    same(rest, whole)
+    summary = rest.summary()
+    assert summary["fallbacks"] == 0 == summary["retries"] and summary["samples_by_source"]["etl"] > 0
+    assert (summary["samples_by_source"]["local"] > 0) == (transform == "hybrid")
+
+
 def test_two_processes_see_the_samples_of_one_and_local_shards_go_on(
     fork_train: ForkedTrain, server: EmbeddedAIS, store: AisStore, data: Path, whole: Result
 ) -> None:

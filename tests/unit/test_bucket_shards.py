@@ -1,4 +1,4 @@
-"""Tar shards in a bucket: their index, and photos read by ranges, while somebody changes them or answers break."""
+"""Tar shards in a bucket: their index, photos read by ranges, and samples of an ETL, while shards change and answers break."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,18 +13,24 @@ from aistore_data.bucket import shards
 from aistore_data.bucket.layout import index_name
 from aistore_data.bucket.listing import read_manifest
 from aistore_data.bucket.shards import read_shards
-from aistore_data.bucket.store import AisStore
+from aistore_data.bucket.store import AisStore, Entry
 from aistore_data.client.access import Access
+from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.placement import Placement
-from aistore_data.client.sdk import connect
+from aistore_data.client.sdk import connect, make_client
 from aistore_data.dataset import policy
 from aistore_data.dataset.breaker import Breakers
 from aistore_data.dataset.policy import Remote
 from aistore_data.dataset.remote import RemoteDataset
 from aistore_data.embedded import EmbeddedAIS
+from aistore_data.etls.asking import knows_shards, knows_tags, prove
+from aistore_data.etls.kept import PodCaches
+from aistore_data.etls.lifecycle import EtlSettings, ensure
+from aistore_data.etls.monitor import EtlMonitor
 from etl.spec import Spec
 from scripts.make_shards import main
-from sources.errors import DataError, ObjectError, UserError
+from sources.batch import Counts
+from sources.errors import ClusterError, DataError, ObjectError, UserError
 from sources.samples import SampleDataset
 from sources.shards.manifest import ShardManifest, in_memory
 from sources.shards.reader import ShardReader
@@ -75,7 +81,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def opened(store: AisStore, said: list[str] | None = None) -> ShardManifest:
-    found = read_shards(store, "train/", "", (said if said is not None else []).append)
+    found, _ = read_shards(store, "train/", "", (said if said is not None else []).append)
     return named((found, found), "", print, True)[0]
 
 
@@ -306,3 +312,101 @@ def test_shards_of_a_folder_without_names_of_classes_have_numbers(
     shutil.copytree(folder / "train", tmp_path / "train")
     store.put("train/classes.json", b"{}")
     assert "train/classes.json is no list of class names" in refused(lambda: opened(store), UserError)
+
+
+@pytest.fixture(scope="module")
+def etl(server: EmbeddedAIS) -> Iterator[str]:
+    """A running ETL of training samples; its name."""
+    name, _ = ensure(
+        make_client(Access(server.endpoint, server.token)), "imagenet-train", "train", EtlSettings(num_workers=1), print
+    )
+    yield name
+
+
+def remote(store: AisStore, etl: str, **options: Any) -> RemoteDataset:
+    return dataset(store, opened(store), etl_name=etl, tags=True, deadline_s=20.0, **options)
+
+
+def made(source: RemoteDataset) -> tuple[np.ndarray, Counts]:
+    rows = np.zeros((len(KEYS), 32, 32, 3), np.uint8)
+    return rows, source.fill(KEYS, rows).counts
+
+
+def test_the_etl_makes_the_samples_of_local_shards(store: AisStore, folder: Path, etl: str) -> None:
+    rows, counts = made(remote(store, etl, audit_every=8))
+    assert np.array_equal(rows, local(folder))
+    assert (counts.etl, counts.local, counts.audits, counts.fallbacks, counts.retries) == (36, 0, 1, 0, 0)
+    rows, counts = made(remote(store, etl, local_share=0.5))
+    assert np.array_equal(rows, local(folder)) and counts.etl + counts.local == 36 and counts.etl and counts.local
+
+
+def test_the_etl_is_proved_and_watched(store: AisStore, etl: str) -> None:
+    source, reader = remote(store, etl), HttpReader(store.access)
+    manifest = source.remote.manifest
+    assert knows_shards(reader, store.uri, manifest, etl) and knows_tags(reader, store.uri, manifest, etl)
+    assert prove(reader, store.uri, manifest, etl, SPEC, 1, True) == 2
+    assert prove(reader, store.uri, manifest, etl, SPEC, 1, True, {shard.name for shard in manifest.shards}) == 0
+    monitor = EtlMonitor([(source.remote, None)], print)
+    assert monitor._works(source.remote, 0) and len(monitor._get(source.remote, 0) or b"") == 1
+    caches = PodCaches(source.remote)
+    assert any("IMAGENET_AIS_CACHE_GB" in line for line in caches.beginning()) and caches._average_bytes() > 0
+
+
+def test_an_etl_of_a_former_version_is_not_asked(store: AisStore, links: list[Link], etl: str) -> None:
+    reader = HttpReader(replace(store.access, endpoint=f"http://{links[0].host}"))
+    links[1].gate.fault = Fault("status", "etl_args=.*%22at%22", code=400)
+    assert not knows_shards(reader, store.uri, opened(store), etl)
+    links[1].gate.fault = Fault("status", "etl_args=.*%22at%22", code=500)
+    with pytest.raises(ClusterError, match="train-00000.*injected"):
+        knows_shards(reader, store.uri, opened(store), etl)
+
+
+def test_an_etl_that_fails_costs_no_sample(store: AisStore, folder: Path, links: list[Link], etl: str) -> None:
+    access = replace(store.access, endpoint=f"http://{links[0].host}")
+    for fault in (Fault("status", "etl_name="), Fault("cut", "etl_name="), Fault("alter", "etl_name=")):
+        source = remote(store, etl, access=access, audit_every=1)
+        links[1].gate.fault = fault
+        rows, counts = made(source)
+        links[1].gate.fault = None
+        assert np.array_equal(rows, local(folder)) and counts.fallbacks + counts.local > 0
+
+
+def test_shards_in_parts_are_read_here(
+    store: AisStore,
+    folder: Path,
+    etl: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = AisStore.list
+
+    def listed(self: AisStore, prefix: str) -> Iterator[Entry]:
+        for entry in real(self, prefix):
+            yield entry._replace(in_parts=entry.name.endswith("2.tar"))
+
+    monkeypatch.setattr(AisStore, "list", listed)
+    _, in_parts = read_shards(store, "train/", "", print)
+    assert in_parts == {"train/train-000002.tar"}
+    rows, counts = made(remote(store, etl, in_parts=in_parts))
+    assert np.array_equal(rows, local(folder))
+    assert (counts.etl, counts.local, counts.fallbacks) == (36 - 7, 7, 0)
+
+
+def test_a_shard_that_is_overwritten_is_no_sample_and_no_fault_of_the_etl(
+    store: AisStore,
+    folder: Path,
+    etl: str,
+) -> None:
+    source, whole = remote(store, etl), local(folder)
+    put_changed(store, folder, flip)
+    assert "its CRC-32 is not the one that was indexed" in refused(lambda: pixels(source))
+    replaced = remote(store, etl, replace=True)
+    put_changed(store, folder, lambda content: content)
+    replaced = replace(replaced.remote, manifest=opened(store))
+    put_changed(store, folder, flip)
+    rows = np.zeros_like(whole)
+    [other] = RemoteDataset(replaced).fill(KEYS, rows).replaced
+    others = [at for at in range(36) if at != other.sample]
+    assert np.array_equal(rows[others], whole[others]) and not replaced.breakers.opened()
+    put_changed(store, folder, move)
+    text = refused(lambda: pixels(source))
+    assert text.startswith(f"{store.uri}/train/train-000002.tar was changed since it was indexed: another member lies")

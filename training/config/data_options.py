@@ -289,11 +289,6 @@ class DataConfig:
             f"data.layout={self.layout} is for samples in a bucket, and data={self.source} has none: leave it out.",
         )
         require(
-            not (self.source == "aistore" and self.in_shards and self.transform != "client"),
-            f"data.layout=shards is read by this machine alone, and not by data.transform={self.transform}: use "
-            "data.transform=client.",
-        )
-        require(
             not (self.source == "aistore" and self.in_shards and self.endpoint == "embedded"),
             "data.layout=shards reads tar shards of a bucket, and data.endpoint=embedded serves a folder of photos: "
             "use data=shards for tars on this machine.",
