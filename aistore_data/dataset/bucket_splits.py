@@ -116,9 +116,9 @@ def _in_shards(options: BucketOptions, access: Access, uri: str, val_uri: str, s
         in_parts.update(parted)
         if parted and options.transform != "client":
             say(
-                f"{found.where}: AIStore keeps {len(parted):,} shards in parts, as they were uploaded, like "
-                f"{min(parted)}. An ETL sees the first part alone: this machine makes their samples. Put them again "
-                "whole (docs/shards.md)"
+                f"{found.where}: AIStore keeps {len(parted):,} of its {len(found.manifest.shards):,} shards in parts, "
+                f"as they were uploaded, like {min(parted)}. An ETL sees the first part alone: this machine makes "
+                "their samples. Put them again whole (docs/shards.md)"
             )
         return found
 
