@@ -64,7 +64,7 @@ def whole(place: Place, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory
     "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.long) for name in FAULTS]
 )
 def test_the_stream_stays_the_same(place: Place, whole: Result, fork_train: ForkedTrain, name: str, seed: int) -> None:
-    endure(place, place.words, whole, fork_train, name, seed)
+    print(endure(place, place.words, whole, fork_train, name, seed))
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +94,8 @@ def test_the_stream_of_tar_shards_stays_the_same(
     endure(place, in_shards, whole, fork_train, name, seed)
 
 
-def endure(place: Place, words: list[str], whole: Result, fork_train: ForkedTrain, name: str, seed: int) -> None:
-    """A run to which the fault happens ends as ``whole`` did."""
+def endure(place: Place, words: list[str], whole: Result, fork_train: ForkedTrain, name: str, seed: int) -> str:
+    """A run to which the fault happens ends as ``whole`` did; the line that tells of it."""
     place.quiet()
     if FAULTS[name] in (kill_pods, kill_workers, freeze_pods):
         place.processes()
@@ -107,11 +107,12 @@ def endure(place: Place, words: list[str], whole: Result, fork_train: ForkedTrai
     summary = result.summary()
     seen = [line for line in result.output.splitlines() if line.startswith(("ETL ", "the cluster"))]
     seen = [line for line in seen if not any(part in line for part in USUAL)]
-    print(f"FAULT {name} | {'; '.join(seen)} | {wait:.1f} s | {summary['fallbacks']} | {summary['retries']}")
+    line = f"FAULT {name} | {'; '.join(seen)} | {wait:.1f} s | {summary['fallbacks']} | {summary['retries']}"
     assert wait < STALL_S + WITHOUT_OBJECTS.get(name, 0), result.output
     done = summary["fallbacks"] + summary["retries"] > 0
     harmless = ("target ten times slower", "proxy hangs", "proxy restarts")
     assert done or name in harmless, f"nothing has happened\n{result.output}"
+    return line
 
 
 def test_a_suspended_run_blames_nobody(place: Place, whole: Result, fork_train: ForkedTrain) -> None:
