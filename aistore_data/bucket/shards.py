@@ -22,7 +22,7 @@ from sources.manifest import IMG_EXTENSIONS, checksum_digest
 from sources.progress_bar import Progress
 from sources.shards.columns import Columns
 from sources.shards.index import build_index, rows_of
-from sources.shards.listing import CLASSES
+from sources.shards.listing import CLASSES, LIST, counts_in
 from sources.shards.manifest import Shard, ShardManifest, in_memory, of_bytes
 from sources.shards.members import BLOCK, MAKE_SHARDS, Headers
 from sources.shards.shard import Rows, read_open_shard
@@ -67,12 +67,20 @@ def read_shards(
     for shard in shards:
         if shard.size == 0:
             raise DataError(f"{store.uri}/{shard.name} is empty: upload it again, or remove it.")
+    counts = _counts(store, prefix, {shard.name for shard in shards})
     former = _kept(store, prefix, label_field, shards, say)
     if former and former.shards == tuple(shards):
         manifest = former
     else:
         read, keep = partial(_read, store, label_field, listed.entries), partial(_keep, store, prefix, label_field)
         manifest = build_index(former, shards, read, keep)
+    held = np.bincount(manifest.columns.shard, minlength=len(shards)).tolist()
+    for shard, holds in zip(manifest.shards, held, strict=True):
+        if (count := counts.get(shard.name, holds)) != holds:
+            raise DataError(
+                f"{store.uri}/{shard.name} holds {holds:,} photos, and {store.uri}/{prefix}{LIST} says {count:,}: "
+                "upload the shard again, or the list that belongs to it."
+            )
     names = read_class_names(store, prefix + CLASSES) or None
     in_parts = frozenset(entry.name for entry in listed.entries.values() if entry.in_parts)
     return Found(manifest, names, where, where), in_parts
@@ -90,6 +98,35 @@ def _list(store: ObjectStore, prefix: str) -> Listed:
             progress.add(1)
     entries.sort(key=lambda entry: entry.name.encode("utf-8", "surrogateescape"))
     return Listed({Shard(e.name, e.size, checksum_digest(e.checksum)): e for e in entries}, images)
+
+
+def _counts(store: ObjectStore, prefix: str, there: set[str]) -> dict[str, int]:
+    """How many photos each shard has by wids' list beside them; none where there is no list, or one of other places.
+
+    Raises DataError unless it lists the shards that are there.
+    """
+    where = f"{store.uri}/{prefix}{LIST}"
+    content = read_object(store, prefix + LIST, _SPARE_BYTES)
+    if content is None:
+        return {}
+    try:
+        listed = counts_in(content)
+    except ValueError:
+        raise DataError(
+            f"{where} is no list of shards: wids' has shardlist with url and nsamples of each. Upload it again, or "
+            "remove it."
+        ) from None
+    if any(":" in name or name.startswith(("/", "..")) for name in listed):
+        return {}
+    counts = {prefix + name: count for name, count in listed.items()}
+    for name in sorted(counts.keys() ^ there):
+        how = "lists it" if name in counts else "does not list it"
+        missing = "is missing" if name in counts else "is there"
+        raise DataError(
+            f"{store.uri}/{name} {missing}, and {where} {how}: upload the shards again, or the list that belongs to "
+            "them."
+        )
+    return counts
 
 
 def _kept(

@@ -66,7 +66,7 @@ def store(
     store = AisStore(f"ais://b{abs(hash(request.node.nodeid))}", Access(server.endpoint, server.token))
     store.create()
     for path in (folder / "train").iterdir():
-        if path.is_file():
+        if path.is_file() and path.name != "index.json":
             store.put(f"train/{path.name}", path.read_bytes())
     return store
 
@@ -202,6 +202,26 @@ def test_no_shards_and_both_layouts(store: AisStore, folder: Path) -> None:
     assert f"{store.uri}/val holds no tar shards" in refused(lambda: read_shards(store, "val/", "", print), UserError)
     store.put("train/a.tar", b"")
     assert "train/a.tar is empty: upload it again" in refused(lambda: opened(store))
+
+
+def test_the_list_beside_the_shards_is_compared(store: AisStore, folder: Path, read: list[str]) -> None:
+    text = (folder / "train" / "index.json").read_text()
+    store.put("train/index.json", text.encode())
+    assert len(opened(store)) == 36
+    store.put("train/index.json", text.replace('"nsamples": 1', '"nsamples": 2').encode())
+    assert " holds 1 photos, and " in refused(lambda: opened(store)) and len(read) == 6
+    store.put("train/index.json", text.encode())
+    store.delete("train/train-000004.tar")
+    said = (
+        f"{store.uri}/train/train-000004.tar is missing, and {store.uri}/train/index.json lists it: upload the shards"
+    )
+    assert said in refused(lambda: opened(store)) and len(read) == 6
+    put = (folder / "train" / "train-000004.tar").read_bytes()
+    store.put("train/train-000004.tar", put)
+    store.put("train/x.tar", put)
+    assert f"train/x.tar is there, and {store.uri}/train/index.json does not list it" in refused(lambda: opened(store))
+    store.put("train/index.json", b"[]")
+    assert "train/index.json is no list of shards" in refused(lambda: opened(store))
 
 
 def test_a_shard_that_was_changed_while_it_was_read(
