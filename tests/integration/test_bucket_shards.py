@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -111,3 +111,53 @@ def test_two_processes_see_the_samples_of_one_and_local_shards_go_on(
     assert several.code == 0, several.output
     rest = fork_train(*RUN, "data=shards", f"data.root={data / 'shards'}")
     assert rest.code == 0 and rest.fingerprints() == whole.fingerprints(), rest.output
+
+
+@pytest.mark.parametrize("options", [["data.order=blocks", "data.block_shards=2"], ["data.val_split=0.3"]])
+def test_options_of_data_do_what_they_do_for_local_shards(
+    train: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    server: EmbeddedAIS,
+    store: AisStore,
+    data: Path,
+    options: list[str],
+) -> None:
+    monkeypatch.setenv("AIS_AUTHN_TOKEN", server.token)
+    places = (
+        [f"data.root={data / 'shards'}"]
+        if "blocks" in options[0]
+        else [f"data.train_shards={data / 'shards' / 'train'}"]
+    )
+    local = train(*TINY, "data=shards", *places, *options, "run_dir=local", "train.epochs=1")
+    remote = train(*TINY, *words(server, store), *options, "run_dir=remote", "train.epochs=1")
+    assert local.code == remote.code == 0, remote.output
+    assert hashes(local) == hashes(remote) and local.fingerprints() == remote.fingerprints()
+    further = train(*TINY, *words(server, store), *options, "run_dir=local", "train.epochs=2")
+    assert further.code == 0 and "going on from" in further.output, further.output
+
+
+def test_a_run_does_not_go_on_silently_with_other_shards(
+    train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, server: EmbeddedAIS, data: Path
+) -> None:
+    monkeypatch.setenv("AIS_AUTHN_TOKEN", server.token)
+    store = bucket_of(server, "changing", data / "shards")
+    assert train(*TINY, *words(server, store), "train.epochs=1").code == 0
+    content = bytearray(store.get("train/train-000002.tar"))
+    content[512 + 200] ^= 1
+    store.put("train/train-000002.tar", bytes(content))
+    result = train(*TINY, *words(server, store))
+    assert result.code == 2 and "files in ais://changing" in result.output, result.output
+
+
+def test_evaluation_reads_the_validation_alone(
+    train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, server: EmbeddedAIS, data: Path
+) -> None:
+    monkeypatch.setenv("AIS_AUTHN_TOKEN", server.token)
+    trained = train(*TINY, "data=shards", f"data.root={data / 'shards'}", "run_dir=trained")
+    store = bucket_of(server, "val-alone", data / "shards")
+    for number in range(6):
+        store.delete(f"train/train-{number:06d}.tar")
+    weights = f"model.weights={trained.run_dir / 'checkpoints' / 'last.pt'}"
+    result = train(*TINY, *words(server, store), "mode=evaluate", "run_dir=evaluated", weights)
+    assert result.code == 0, result.output
+    assert result.summary()["acc1"] == trained.summary()["acc1"]

@@ -283,7 +283,8 @@ class DataConfig:
             names = ("train_shards", "val_shards") if self.in_shards else ("train_shards", "val_shards", "label_field")
             for name in names:
                 value = getattr(self, name)
-                require(value == "", f"data.{name}={value} is for tar shards: add data=shards, or leave it out.")
+                wanted = "data.layout=shards" if self.source == "aistore" and name == "label_field" else "data=shards"
+                require(value == "", f"data.{name}={value} is for tar shards: add {wanted}, or leave it out.")
         require(
             self.layout == "objects" or self.source == "aistore",
             f"data.layout={self.layout} is for samples in a bucket, and data={self.source} has none: leave it out.",
