@@ -18,14 +18,14 @@ from aistore_data.bucket.listing import NoImagesError, read_class_names, read_ob
 from aistore_data.bucket.store import Entry, ObjectStore
 from sources.disk import read_cached, write_cached
 from sources.errors import DataError, ObjectError
-from sources.manifest import IMG_EXTENSIONS, checksum_digest
+from sources.manifest import IMG_EXTENSIONS, Manifest, checksum_digest
 from sources.progress_bar import Progress
 from sources.shards.columns import Columns
 from sources.shards.index import build_index, rows_of
 from sources.shards.listing import CLASSES, LIST, counts_in
 from sources.shards.manifest import Shard, ShardManifest, in_memory, of_bytes
 from sources.shards.members import BLOCK, MAKE_SHARDS, Headers
-from sources.shards.shard import Rows, read_open_shard
+from sources.shards.shard import MOST_CLASSES, Rows, read_open_shard
 from sources.shards.splits import Found
 
 _NOWHERE = Path()
@@ -143,17 +143,28 @@ def _kept(
         if content:
             try:
                 manifest = of_bytes(content, _NOWHERE, ())
-                if problem := manifest.problem() or _outside(manifest):
+                if problem := _problem(manifest):
                     raise ValueError(problem)
                 found.append(manifest)
-            except ValueError as error:
+            except (ValueError, TypeError, OverflowError, IndexError) as error:
                 say(f"the index that is kept of {store.uri}/{prefix} cannot be used, as {error}: it is made anew")
     return max(found, key=lambda manifest: len(now.intersection(manifest.shards)), default=None)
 
 
-def _outside(manifest: ShardManifest) -> str:
-    columns = manifest.columns
-    sizes = np.array([shard.size for shard in manifest.shards], np.int64)[columns.shard]
+def _problem(manifest: ShardManifest) -> str:
+    """What shows that a kept index is not as one is made; "" if nothing does. Whoever wrote it may mean ill."""
+    columns, shards = manifest.columns, manifest.shards
+    if not all(type(s.name) is str and type(s.size) is int and type(s.stamp) is int for s in shards):
+        return "its list of shards is damaged"
+    if columns.samples == 0 or min(int(column.min()) for column in columns[1:]) < 0:
+        return "it has no samples, or negative numbers"
+    if int(columns.labels.max()) >= MOST_CLASSES or int(columns.shard.max()) >= len(shards):
+        return "it has labels, or shards, that there are not"
+    if problem := manifest.problem():
+        return problem
+    if Manifest.sha256(manifest) != manifest.sha256() or columns.ordered() is not columns:
+        return "its hash or its order is not that of its samples"
+    sizes = np.array([shard.size for shard in shards], np.int64)[columns.shard]
     begins = columns.offsets_in.astype(np.int64)
     inside = (begins >= BLOCK) & (columns.sizes <= sizes) & (begins <= sizes - columns.sizes.astype(np.int64))
     return "" if bool(inside.all()) else "it has photos that lie outside their shards"

@@ -157,21 +157,31 @@ def test_an_index_is_kept_in_the_bucket_and_of_what_changed_alone_made_anew(
 def test_an_index_that_is_damaged_or_contradicts_itself_is_made_anew(store: AisStore, read: list[str]) -> None:
     first, name = opened(store), index_name("train/", "")
     good = first.to_bytes()
-    outside = first.columns._replace(offsets_in=np.full(36, 1 << 40))
-    negative = first.columns._replace(offsets_in=np.full(36, 0))
+    number = np.arange(36)
+
+    def image(**columns: Any) -> bytes:
+        return in_memory(first.columns._replace(**columns), first.shards, Path(), ()).to_bytes()
+
+    digest = first.sha256().encode()
     for bad, said in (
         (b"x" * 200, "of another version"),
         (good[:-64], "damaged"),
-        (in_memory(outside, first.shards, Path(), ()).to_bytes(), "photos that lie outside their shards"),
-        (in_memory(negative, first.shards, Path(), ()).to_bytes(), "photos that lie outside their shards"),
+        (image(offsets_in=np.full(36, 1 << 40)), "photos that lie outside their shards"),
+        (image(offsets_in=np.full(36, 0)), "photos that lie outside their shards"),
+        (image(shard=np.full(36, 99)), "labels, or shards, that there are not"),
+        (image(labels=number + 10**6), "labels, or shards, that there are not"),
+        (first.columns.chosen(number[::-1]), "its hash or its order is not that of its samples"),
+        (good.replace(digest, b"0" * 64), "its hash or its order is not that of its samples"),
+        (good.replace(b'"train/train-000002.tar"', b"[1234567890123456789]   "), "damaged"),
     ):
+        bad = bad if isinstance(bad, bytes) else in_memory(bad, first.shards, Path(), ()).to_bytes()
         store.put(name, bad)
         told: list[str] = []
         assert opened(store, told).sha256() == first.sha256()
         assert any(f"{store.uri}/train/ cannot be used, as " in line for line in told), told
         assert said in told[0] or said == "damaged"
         assert store.get(name) == good
-    assert len(read) == 6 * 5
+    assert len(read) == 6 * 10
 
 
 def test_an_index_of_a_read_only_bucket_lies_in_the_cache(
