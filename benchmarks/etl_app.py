@@ -64,8 +64,8 @@ def _server() -> Any:
     def transform(server: Any, data: Any, path: str, etl_args: str) -> bytes:
         return ready or TrainETL.transform(server, data, path, etl_args)
 
-    def quick(server: Any, source: Any) -> bytes | None:
-        return ready or TrainETL.quick(server, source)
+    def quick(server: Any, source: Any, at: Any = None) -> bytes | None:
+        return ready or TrainETL.quick(server, source, at)
 
     sdk = os.environ[KIND] == "sdk"
     overrides = {"recipe": "train", "transform": clocks.around(transform)}

@@ -10,12 +10,14 @@ keeps the very object there that the request names:
 import os
 import re
 import stat
+import zlib
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from etl.request import BadRequest, looks_pulled
+from etl.request import TAR_BLOCK, At, BadRequest, looks_pulled
+from etl.sample import CorruptSample
 
 FILE_OF_SCOPE = "embedded_ais.file"
 """Key of an ASGI scope, where no client can write: ``etl_fqn`` as the embedded AIS has checked it. Its files lie as it
@@ -27,7 +29,7 @@ _SLASHES = re.compile("/{2,}")
 
 
 class FileBytes(bytes):
-    """The content of a file that knows where that lies."""
+    """A photo that was read from a file, or found in a tar shard, and knows where it lies; "": in no file."""
 
     file = ""
 
@@ -94,8 +96,9 @@ def _is_short_form(folder: str, asked: str, name: str) -> bool:
     return name in (f".x{sha256(whole).hexdigest()}", f".x{sha256(long).hexdigest()}")
 
 
-def read(path: str, limit: int, wait: bool = True) -> bytes:
-    """The bytes of a regular file. Raises BadRequest for anything else, and for more than ``limit`` bytes; OSError.
+def read(path: str, limit: int, wait: bool = True, at: At | None = None) -> bytes:
+    """The photo in a regular file, or ``at`` a place in it. Raises BadRequest for anything else, and for more than
+    ``limit`` bytes; OSError; CorruptSample as ``member``.
 
     Not ``wait``: by preadv2's RWF_NOWAIT, which raises BlockingIOError where a disk would have to be waited for.
     """
@@ -107,27 +110,49 @@ def read(path: str, limit: int, wait: bool = True) -> bytes:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise BadRequest("etl_fqn is no regular file")
-        if status.st_size > limit:
-            raise BadRequest(f"the object has {status.st_size} bytes, and this ETL reads {limit} at most")
+        size = at[1] if at else status.st_size
+        if size > limit:
+            raise BadRequest(f"the object has {size} bytes, and this ETL reads {limit} at most")
+        begin = 0
+        if at:
+            begin, size = at[0] - TAR_BLOCK, max(0, min(size + TAR_BLOCK, status.st_size - at[0] + TAR_BLOCK))
+        data: bytes | bytearray
         if wait:
-            return os.read(file, status.st_size)
-        data = bytearray(status.st_size)
-        if os.preadv(file, [data], 0, os.RWF_NOWAIT) < len(data):
-            raise BlockingIOError
-        content = FileBytes(data)
-        content.file = path
+            data = os.pread(file, size, begin)
+        else:
+            data = bytearray(size)
+            if os.preadv(file, [data], begin, os.RWF_NOWAIT) < size:
+                raise BlockingIOError
+        content = member(data, at) if at else FileBytes(data)
+        content.file = f"{path}:{at[0]}" if at else path
         return content
     finally:
         os.close(file)
 
 
-def read_cached(path: str, limit: int) -> bytes | None:
+def in_shard(shard: bytes, at: At) -> "FileBytes":
+    """The photo ``at`` a place in a tar shard. Raises CorruptSample as ``member``."""
+    return member(shard[at[0] - TAR_BLOCK : at[0] + at[1]], at)
+
+
+def member(data: bytes | bytearray, at: At) -> "FileBytes":
+    """The photo behind its header. Raises CorruptSample for another member than ``at`` says, or a part of it."""
+    _, size, header_sum, crc32 = at
+    photo = FileBytes(data[TAR_BLOCK:])
+    if len(photo) != size or data[148:156].strip(b" \0") != b"%06o" % header_sum:
+        raise CorruptSample("in a shard in which another member lies at its place")
+    if crc32 and zlib.crc32(photo) != crc32:
+        raise CorruptSample("damaged: its CRC-32 is another one")
+    return photo
+
+
+def read_cached(path: str, limit: int, at: At | None = None) -> bytes | None:
     """The bytes of a file that can be had without waiting for a disk, or None.
 
     None also for files of more than ``limit`` bytes, for systems and file systems that cannot tell, and for whatever
     cannot be read.
     """
     try:
-        return read(path, limit, wait=False)
+        return read(path, limit, wait=False, at=at)
     except (OSError, BadRequest, AttributeError):  # told by whoever reads it; AttributeError: no RWF_NOWAIT here
         return None

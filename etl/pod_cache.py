@@ -16,7 +16,7 @@ import numpy as np
 from etl.decoded_cache import CacheError, DecodedCache
 from etl.decoded_sample import file_key, is_settled, keep, sample_from_cache
 from etl.files import is_of_aistore
-from etl.request import Request
+from etl.request import At, Request
 
 GB_VARIABLE, FOLDER_VARIABLE = "IMAGENET_AIS_CACHE_GB", "IMAGENET_AIS_CACHE_DIR"
 
@@ -53,8 +53,10 @@ class PodCache:
         """Whether there may be room for another photo."""
         return self._cache is not None and not self._cache.full
 
-    def key(self, file: str) -> bytes | None:
-        """What tells the file's content from any other; None where that cannot be told, or nothing is kept.
+    def key(self, file: str, at: At | None = None) -> bytes | None:
+        """What tells the file's content, or what lies ``at`` a place in it, from any other.
+
+        None where that cannot be told, or nothing is kept.
 
         AIStore writes each version of an object to a new file, and changes the inode whenever it notes that an object
         was read. So changes of the inode count for other files alone.
@@ -67,7 +69,7 @@ class PodCache:
             return None
         changes = not is_of_aistore(file)
         told = stat.S_ISREG(status.st_mode) and is_settled(status, changes)
-        return file_key(file, status, changes) if told else None
+        return file_key(f"{file}:{at[0]}" if at else file, status, changes) if told else None
 
     def sample(self, key: bytes, request: Request, wait: bool = True) -> np.ndarray | None:
         """The pixels that are asked for; None where the photo is not kept. ``wait`` as in ``DecodedCache.rows``."""
@@ -78,9 +80,9 @@ class PodCache:
         self._cache.count_hit()
         return out
 
-    def keep(self, file: str, key: bytes, content: bytes) -> None:
+    def keep(self, file: str, key: bytes, content: bytes, at: At | None = None) -> None:
         """Keep a photo, if its file still has the ``key`` that it had before it was read."""
-        if self._cache is not None and not self._cache.full and self.key(file) == key:
+        if self._cache is not None and not self._cache.full and self.key(file, at) == key:
             keep(self._cache, key, content)
 
     def facts(self) -> dict[str, Any]:

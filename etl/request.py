@@ -7,6 +7,8 @@ C-order bytes), ``jpeg`` (for a person and for thin links; lossy) and ``info`` (
 
 A request with ``"tag"``, a number that its client chooses for the sample, has a proof after its ``raw`` or ``jpeg``:
 16 bytes that nobody can take for those of another request. A storage node passes an ETL's body on, not its headers.
+
+A request with ``"at"`` is for a photo in an object that is a tar shard; what lies there must be what it says.
 Needs NumPy and Pillow, nothing else.
 """
 
@@ -38,6 +40,9 @@ PROOF_BYTES = 16
 LABEL = "imagenet-sample"
 """Header of such an answer: the tag, and bucket and object. It arrives where a storage node redirects to the ETL."""
 
+TAR_BLOCK = 512
+"""Bytes of the header before a photo in a tar."""
+
 _PROVED_BYTES = 64
 """Of the content, at each of its ends."""
 
@@ -56,9 +61,13 @@ _FIELDS: dict[str, type] = {
         for name in Spec.__dataclass_fields__
         if name in _DEFAULTS
     },
-    **{"wire": str, "quality": int, "tag": int},
+    **{"wire": str, "quality": int, "at": list, "tag": int},
 }
 """By name their types in JSON."""
+
+
+At = tuple[int, int, int, int]
+"""Of a photo in a tar shard: where it begins, its bytes, the checksum in the header before it, its CRC-32 or 0."""
 
 
 class BadRequest(ValueError):  # noqa: N818  # the name of HTTP's status 400
@@ -75,6 +84,8 @@ class Request:
     quality: int = DEFAULT_QUALITY
     tag: int | None = None
     """Chosen by the client: the answer then has a proof."""
+    at: At | None = None
+    """Where in the object, a tar shard, the photo lies; None: the object is the photo."""
 
 
 def encode(request: Request) -> str:
@@ -92,6 +103,8 @@ def encode(request: Request) -> str:
     fields["wire"] = request.wire
     if request.wire == "jpeg" and request.quality != DEFAULT_QUALITY:
         fields["quality"] = request.quality
+    if request.at is not None:
+        fields["at"] = request.at
     if request.tag is not None:
         fields["tag"] = request.tag
     return json.dumps(fields, separators=(",", ":"))
@@ -117,6 +130,11 @@ def parse(etl_args: str, recipe: Literal["train", "val"]) -> Request:
     tag = fields.get("tag")
     if tag is not None and not 0 <= tag < 1 << 63:
         raise BadRequest(f"tag must be from 0 to 2^63 - 1, not {shown(tag)}")
+    at = tuple(fields["at"]) if "at" in fields else None
+    if at is not None and not (
+        len(at) == 4 and all(type(number) is int and 0 <= number < 1 << 62 for number in at) and at[0] >= TAR_BLOCK
+    ):
+        raise BadRequest(f"at takes offset, bytes, header's checksum and CRC-32, not {shown(at)}")
     defaults = _defaults(recipe, fields.get("size", RECIPES[recipe]["size"]))
     for name in POLICY_FIELDS:
         if name in fields and name not in defaults:
@@ -126,7 +144,7 @@ def parse(etl_args: str, recipe: Literal["train", "val"]) -> Request:
     try:
         names = ("seed", "epoch", "index", "view")
         key = Key(*(fields.get(name, 0) for name in names)) if recipe == "train" else None
-        return Request(Spec.of(recipe, **given), key, wire, quality, tag)
+        return Request(Spec.of(recipe, **given), key, wire, quality, tag, at)
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise BadRequest(str(error)) from None
 

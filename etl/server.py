@@ -26,13 +26,13 @@ from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import etl
-from etl.files import FileBytes, normal_path, query_of, read, read_cached
+from etl.files import FileBytes, in_shard, normal_path, query_of, read, read_cached
 from etl.jpeg_index import JpegIndex
 from etl.limits import BODY_S, Limits, Refused, Unread
 from etl.pod_cache import PodCache
 from etl.pod_index import open_pod_index
 from etl.protocol import Answer, label_header, take_connections
-from etl.request import BadRequest, Request, body, info_bytes, parse, proved
+from etl.request import At, BadRequest, Request, body, info_bytes, parse, proved
 from etl.sample import CorruptSample, transform
 from etl.turns import Turns
 
@@ -78,25 +78,29 @@ class ImageETL(FastAPIServer):
 
     def _body(self, data: bytes | str, request: Request) -> bytes:
         """What is asked for, of an object's bytes, or of its file or what is kept of it."""
-        kept, file = self.kept, data if isinstance(data, str) and request.wire != "info" else ""
-        key = kept.key(file) if kept and file else None
+        kept, at = self.kept, request.at
+        if request.wire == "info":
+            return info_bytes(cache=kept.facts()) if kept else info_bytes()
+        file = data if isinstance(data, str) else ""
+        key = kept.key(file, at) if kept and file else None
         pixels = kept.sample(key, request) if kept and key else None
         if pixels is None:
-            content = read(data, self.limits.object_bytes) if isinstance(data, str) else data
-            if request.wire == "info":
-                return info_bytes(cache=kept.facts()) if kept else info_bytes()
-            source = data if isinstance(data, str) else data.file if isinstance(data, FileBytes) else ""
+            content = read(data, self.limits.object_bytes, at=at) if isinstance(data, str) else data
+            if at and not isinstance(content, FileBytes):
+                content = in_shard(content, at)
+            source = content.file if isinstance(content, FileBytes) else ""
             entry = self.index.entry(source) if self.index and source else None
             pixels = transform(content, request.spec, request.key, entry=entry)
             if kept and key:
-                kept.keep(file, key, content)
+                kept.keep(file, key, content, at)
         return body(pixels, request)
 
     def _at_once(self, source: bytes | str, path: str, etl_args: str) -> Answer | None:
         """The answer, if it can be made without waiting and in little time; None: in a thread."""
-        kept, key = self.kept, self.kept.key(source) if self.kept and isinstance(source, str) else None
-        if kept and key:
-            request = self._request(etl_args)
+        kept, request = self.kept, self._request(etl_args) if self.kept or '"at"' in etl_args else None
+        at = request.at if request and request.wire != "info" else None
+        key = kept.key(source, at) if kept and isinstance(source, str) else None
+        if kept and key and request:
             try:
                 pixels = kept.sample(key, request, wait=False) if request.wire != "info" else None
             except BlockingIOError:
@@ -105,12 +109,15 @@ class ImageETL(FastAPIServer):
                 return 200, self.get_mime_type(), proved(body(pixels, request), request, path, etl_args)
             if kept.keeps_more:  # which takes a whole decode
                 return None
-        data = self.quick(source)
+        data = self.quick(source, at)
         return None if data is None else self._respond(data, path, etl_args)
 
-    def quick(self, source: bytes | str) -> bytes | None:
+    def quick(self, source: bytes | str, at: At | None = None) -> bytes | None:
         """The bytes of a photo of which a sample can be made at once, or None."""
-        data = source if isinstance(source, bytes) else read_cached(source, QUICK_BYTES)
+        if isinstance(source, str):
+            data = read_cached(source, QUICK_BYTES, at)
+        else:
+            data = in_shard(source, at) if at else source
         return data if data is not None and len(data) <= QUICK_BYTES and data.startswith(b"\xff\xd8") else None
 
     def ask(self, source: bytes | str, path: str, etl_args: str, tell: Callable[[Answer], None]) -> None:

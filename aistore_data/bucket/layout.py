@@ -4,8 +4,12 @@
 ``train/0000353.jpg`` beside ``train/0000353.cls`` with the class number as text; numbered in the manifest's order,
 zero-padded, extensions kept. Both have the class names in ``.imagenet-ais/train/classes.json``. A folder and the
 buckets that were uploaded from it have the same manifests, names apart.
+
+Tar shards lie below the prefix of their split, ``train/train-000000.tar``, with the class names beside them in
+``train/classes.json``.
 """
 
+import hashlib
 from typing import Literal
 
 from sources.manifest import Manifest
@@ -27,6 +31,11 @@ def classes_name(prefix: str) -> str:
 def manifest_name(prefix: str) -> str:
     """The object that keeps the manifest of the split below ``prefix``."""
     return f"{METADATA_PREFIX}{prefix}manifest.npz"
+
+
+def index_name(prefix: str, label_field: str) -> str:
+    """The object that keeps the index of the tar shards below ``prefix``, whose labels ``label_field`` names."""
+    return f"{METADATA_PREFIX}{prefix}shards-{hashlib.sha256(label_field.encode()).hexdigest()[:8]}.index"
 
 
 def pair_names(manifest: Manifest) -> list[tuple[str, str]]:

@@ -30,6 +30,8 @@ _COMPUTABLE = ("md5", "sha256", "sha512")
 _SPARE_BYTES = 1 << 24
 """Of a kept manifest beyond what the listing lets expect, and of the list of class names."""
 
+_SHARDS_INSTEAD = " It holds tar shards, which data.layout=shards reads."
+
 
 class NoImagesError(ClusterError):
     """There is a bucket, and nothing in it that could be a sample."""
@@ -53,6 +55,7 @@ def read_manifest(
         raise NoImagesError(
             f"{uri}/{prefix} holds no images ({', '.join(IMG_EXTENSIONS)}): upload them with "
             f"python -m aistore_data.upload FOLDER {shell_word(uri)}, or check data.bucket and the prefixes."
+            f"{_SHARDS_INSTEAD if any(name.endswith('.tar') for name in sizes) else ''}"
         )
     _refuse_apple_double(store, images, sizes)
     images.sort(key=str.encode)
@@ -110,7 +113,7 @@ def _refuse_apple_double(store: ObjectStore, images: list[str], sizes: dict[str,
     """Raises ClusterError for what macOS keeps beside photos: each of these objects would end an epoch."""
     uri, named = store.uri, [name for name in images if name.rpartition("/")[2].startswith("._")]
     for name in named[:_LOOKS]:
-        if (_object(store, name, sizes[name]) or b"").startswith(APPLE_DOUBLE):
+        if (read_object(store, name, sizes[name]) or b"").startswith(APPLE_DOUBLE):
             raise ClusterError(
                 f"{uri}/{name} is no photo but what macOS keeps beside one, and {len(named) - 1:,} more objects have "
                 f"names that begin with '._'. Delete such files from the folder (find FOLDER -name '._*' -delete), and "
@@ -125,7 +128,7 @@ def _kept(store: ObjectStore, prefix: str, images: list[str], say: Callable[[str
     """
     most = _SPARE_BYTES + 2 * sum(4 * len(name) + 48 for name in images)
     found = []
-    for content in (_object(store, manifest_name(prefix), most), read_cached(f"{store.uri}/{prefix}", most)):
+    for content in (read_object(store, manifest_name(prefix), most), read_cached(f"{store.uri}/{prefix}", most)):
         if content:
             try:
                 former = content[:_HASH].decode("ascii", "replace")
@@ -149,7 +152,7 @@ def _folder_names(prefix: str, images: list[str]) -> list[str]:
     return [name[len(prefix) :].partition("/")[0] for name in images]
 
 
-def _object(store: ObjectStore, name: str, most: int) -> bytes | None:
+def read_object(store: ObjectStore, name: str, most: int) -> bytes | None:
     """An object that need not exist; None also for one of over ``most`` bytes."""
     try:
         return store.get(name, most)
@@ -192,7 +195,7 @@ def _pairs(
     if len(texts) < len(images):
         raise ClusterError(f"{uri}: the answer broke off after {len(texts):,} of {len(images):,} labels. Try again.")
     # Without class names it is somebody else's upload: the classes go by number.
-    names = classes or _class_names(store, prefix)
+    names = classes or read_class_names(store, classes_name(prefix))
     labels = []
     for name, text in zip(images, texts, strict=True):
         number = text.decode("utf-8", "replace").strip()
@@ -203,15 +206,13 @@ def _pairs(
     return labels, names or tuple(str(number) for number in range(max(labels) + 1))
 
 
-def _class_names(store: ObjectStore, prefix: str) -> tuple[str, ...]:
-    """Of the classes of pairs; none where the bucket does not have them. Raises ClusterError for what is no list."""
+def read_class_names(store: ObjectStore, name: str) -> tuple[str, ...]:
+    """The list in an object; none where the bucket does not have it. Raises ClusterError for what is no list."""
     with suppress(ValueError):
-        names = class_names(_object(store, classes_name(prefix), _SPARE_BYTES) or b"[]")
+        names = class_names(read_object(store, name, _SPARE_BYTES) or b"[]")
         if len(set(names)) == len(names):
             return names
-    raise ClusterError(
-        f"{store.uri}/{classes_name(prefix)} is no list of class names, each once: upload the data again."
-    )
+    raise ClusterError(f"{store.uri}/{name} is no list of class names, each once: upload the data again.")
 
 
 def object_problem(manifest: Manifest, index: int, get: Get) -> str:

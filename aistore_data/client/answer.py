@@ -38,7 +38,9 @@ class Get:
     most: int = MOST_BYTES
     """Bytes of the body at most, without the proof; where there is no row."""
     check: "Callable[[Get], str] | None" = None
-    """What shows that an answer 200 is that to another request, or ""."""
+    """What shows that an answer is that to another request, or ""; of one that is not refused."""
+    part: tuple[int, int] | None = None
+    """The first byte of the object that is wanted and the one behind the last; the answer is then 206 and not 200."""
     fresh: bool = False
     """Whether it takes new connections, on which nothing has been before."""
     follow: bool = True
@@ -75,7 +77,7 @@ class Answer:
 
     __slots__ = (
         *("chunks", "get", "head", "interim", "keep", "label", "lead", "left", "proof", "received", "rest", "room"),
-        *("seen", "status", "surplus", "to_close", "total"),
+        *("seen", "status", "surplus", "to_close", "total", "wanted"),
     )
 
     def __init__(self) -> None:
@@ -85,13 +87,14 @@ class Answer:
     def expect(self, get: Get) -> None:
         """What comes from now on is the answer to ``get``."""
         self.get = get
+        self.wanted = 200 if get.part is None else 206
         self.keep = self.surplus = self.to_close = False
         self.head: Head | None = None
         self.label: bytes | None = None
         self.chunks: Chunks | None = None
         self.rest = self.proof = b""
         self.status = self.interim = 0
-        self.received = 0  # bytes of the body, with the proof, of which an answer 200 has ``total`` at most
+        self.received = 0  # bytes of the body, with the proof, of which the answer has ``total`` at most
         self.left = 0  # bytes to the end of the body, or of the chunk
         self.room = 0 if get.row is None else len(get.row)
         self.total = (get.most if get.row is None else self.room) + (0 if get.stated is None else PROOF_BYTES)
@@ -99,7 +102,7 @@ class Answer:
     def problem(self, token: Token) -> ObjectError | None:
         """What is wrong with the complete answer, without the token."""
         get = self.get
-        if self.status != 200:
+        if self.status != self.wanted:
             return ObjectError(self.status, token.hide(server_message(bytes(get.body))))
         if get.row is not None and self.received != self.total:
             return ObjectError(200, f"the answer ended after {self.received} of {self.total} bytes")
@@ -135,7 +138,7 @@ class Answer:
     def _see(self, text: bytes) -> None:
         """Note how an answer began; two that began alike are probably followed by a third one."""
         head = self.head
-        if head is None or self.status != 200 or self.label is not None or self.interim or not self.left:
+        if head is None or self.status != self.wanted or self.label is not None or self.interim or not self.left:
             return
         lead = Lead(text, head, self.total, min(self.left, self.room), self.left)
         self.lead = lead if lead == self.seen else None
@@ -198,6 +201,8 @@ class Answer:
             return
         self.head, self.status, self.keep = head, head.status, head.keep
         self.get.headers = head.headers
+        if head.status == 200 and self.wanted == 206:
+            raise out_of_step("the answer is the whole object, and not the part that was asked for")
         if head.chunked:
             self.chunks = Chunks(head.status)
             return
@@ -206,26 +211,26 @@ class Answer:
             raise ObjectError(self.status, "the answer does not say how long it is")
         self.keep = self.keep and not self.to_close
         self.left = _ERROR_BYTES + 1 if head.length is None else head.length
-        if self.status == 200:
+        if self.status == self.wanted:
             if self.get.row is not None and head.length != self.total:
                 raise out_of_step(f"the answer is of {head.length} bytes, not of {self.total}")
             self._allow(self.left)
 
     def _allow(self, length: int) -> None:
         """Raises ObjectError for a body of so many bytes, or more, if that is more than it may have."""
-        if length > self.total and self.status == 200:
+        if length > self.total and self.status == self.wanted:
             raise out_of_step(f"the answer is longer than the expected {self.total} bytes")
 
     def _is_enough(self) -> bool:
         """Whether the rest is not wanted: an error has been told at length."""
-        if self.status == 200 or self.received < _ERROR_BYTES:
+        if self.status == self.wanted or self.received < _ERROR_BYTES:
             return False
         self.keep = False
         return True
 
     def _keep(self, piece: memoryview) -> None:
         get = self.get
-        if self.status != 200 or get.row is None:
+        if self.status != self.wanted or get.row is None:
             get.body += piece
             self.received += len(piece)
             return

@@ -54,9 +54,10 @@ class Connection(Answer):
         self.redirects = redirects
         if not self.tail or token != self.token:
             authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-            self.token = token  # and all that comes after the path
-            self.tail = f" HTTP/1.1\r\nHost: {self.host}\r\n{authorization}Accept-Encoding: identity\r\n\r\n"
-        self.unsent = f"GET {get.path}{self.tail}".encode()
+            self.token = token  # and all that comes after the line of the path
+            self.tail = f"Host: {self.host}\r\n{authorization}Accept-Encoding: identity\r\n\r\n"
+        wanted = "" if get.part is None else f"Range: bytes={get.part[0]}-{get.part[1] - 1}\r\n"
+        self.unsent = f"GET {get.path} HTTP/1.1\r\n{wanted}{self.tail}".encode()
         self.heard = False
         self.drained = False  # whether nothing more was there to be received, so that epoll tells of what comes
 
@@ -143,7 +144,7 @@ class Connection(Answer):
     def _receive(self, scratch: memoryview) -> bool:
         """Receive once. Whether the answer is complete."""
         start, row = len(self.rest), self.get.row
-        if row is not None and self.left > 0 and self.status == 200 and self.received < self.room:
+        if row is not None and self.left > 0 and self.status == self.wanted and self.received < self.room:
             # Content that belongs in the row goes there, what comes after it is looked at.
             direct = row[self.received : self.received + self.left]
             if self.tls:  # cannot receive into two places
@@ -185,11 +186,11 @@ class Connection(Answer):
             self.lead = self.seen = None
             surplus = after[: max(0, count - size - len(place))]
             return self._take(memoryview(b"".join((before, place, surplus))[:count]))
-        self.head, self.status, self.keep = lead.head, 200, lead.head.keep
+        self.head, self.status, self.keep = lead.head, lead.head.status, lead.head.keep
         self.get.headers = lead.head.headers
         self.left = lead.left
         if lead.head.chunked:
-            self.chunks = Chunks(200, begun=True)
+            self.chunks = Chunks(lead.head.status, begun=True)
         return self._have_in_place(count - size, len(place), after) if count > size else False
 
 

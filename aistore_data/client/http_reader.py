@@ -30,12 +30,18 @@ class HttpReader:
     def __reduce__(self) -> tuple[type, tuple[Access]]:
         return HttpReader, (self.access,)
 
-    def get(self, path: str, most: int = MOST_BYTES, check: Callable[[Get], str] | None = None) -> bytes:
-        """The body of a GET, of ``most`` bytes at most; ``check`` as in ``Get``.
+    def get(
+        self,
+        path: str,
+        most: int = MOST_BYTES,
+        check: Callable[[Get], str] | None = None,
+        part: tuple[int, int] | None = None,
+    ) -> bytes:
+        """The body of a GET, of ``most`` bytes at most; ``check`` and ``part`` as in ``Get``.
 
-        Raises ObjectError for an answer other than 200, and for one that is not HTTP; OSError if there is none.
+        Raises ObjectError for a refusal, and for an answer that is not HTTP; OSError if there is none.
         """
-        return bytes(self._ask(path, most=most, check=check).body)
+        return bytes(self._ask(path, most=most, check=check, part=part).body)
 
     def get_into(self, path: str, row: memoryview, stated: bytes | None = None) -> None:
         """The body of a GET into ``row``, which it must fill exactly; errors as ``get``, and ObjectError otherwise.

@@ -3,74 +3,38 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aistore_data.bucket.listing import NoImagesError, read_manifest
-from aistore_data.bucket.store import AisStore
 from aistore_data.client.access import Access
 from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect, explain, make_client
 from aistore_data.dataset.breaker import Breakers
+from aistore_data.dataset.bucket_splits import BucketOptions, splits_of
 from aistore_data.dataset.policy import Remote
 from aistore_data.dataset.remote import RemoteDataset, serves_directly
 from aistore_data.etls import lifecycle
-from aistore_data.etls.asking import former_version, knows_policy, knows_tags, prove
+from aistore_data.etls.asking import former_version, knows_policy, knows_shards, knows_tags, prove
 from aistore_data.etls.monitor import EtlMonitor
 from etl.code import code_sha256
-from sources.classes import ordered
 from sources.cpus import cpu_count
 from sources.disk import scratch_folder
-from sources.errors import ClusterError, ObjectError
-from sources.folds import HeldOut
+from sources.errors import ClusterError
 from sources.manifest import Manifest
 from sources.misplaced import require_split
 from sources.notices import Notices
+from sources.shards.manifest import ShardManifest, of_bytes
 from sources.shared_memory import share
 from sources.source import Specs
-from sources.text import shell_word
 
 
-@dataclass(frozen=True)
-class BucketOptions:
-    """What the user chose of a bucket and its ETLs; the names are those of the options."""
+class _Image(NamedTuple):
+    """A manifest of shards as it travels to other ranks: in this process it is mapped memory."""
 
-    endpoint: str
-    """The proxy's address; "embedded": a server on this machine; "": that of AIS_ENDPOINT."""
-    endpoint_option: str
-    """The option's whole name, for messages."""
-    bucket: str
-    val_bucket: str
-    train_prefix: str
-    val_prefix: str
-    embedded_root: Path
-    embedded_layout: str
-    train: bool
-    """Whether training samples are needed."""
-    seed: int
-    transform: str
-    local_share: float
-    wire: str
-    replace: bool
-    patience_s: float
-    audit_every: int
-    deadline_s: float
-    adaptive_deadline: bool
-    etl_names: tuple[str, str]
-    etl: lifecycle.EtlSettings
-    on_exit: str
-    held_out: HeldOut = HeldOut()
-    """What of the training objects is the validation, in the place of those below ``val_prefix``."""
-    classes: str = ""
-    """A file that gives the order of the classes."""
-
-    @property
-    def embedded(self) -> bool:
-        """Whether the cluster is a server on this machine, for this run alone."""
-        return self.endpoint == "embedded"
+    content: bytes
+    classes: tuple[str, ...]
 
 
 class _Split(NamedTuple):
@@ -91,6 +55,26 @@ class _Bucket(NamedTuple):
     cluster_map: dict[str, Any]
     direct: bool
     splits: tuple[_Split, _Split]
+    in_parts: frozenset[str]
+    images: tuple[_Image, _Image] | None = None
+    """Of shards, in the place of the splits' manifests."""
+
+    def manifests(self) -> list[Manifest]:
+        """Those of the splits, in memory that loader workers share."""
+        if self.images:
+            return [of_bytes(image.content, Path(), image.classes) for image in self.images]
+        return [share(split.manifest) for split in self.splits]
+
+    def packed(self) -> "_Bucket":
+        """The same, to be sent to other processes."""
+        found = [split.manifest for split in self.splits]
+        if not all(isinstance(manifest, ShardManifest) for manifest in found):
+            return self
+        images = _Image(found[0].to_bytes(), found[0].classes), _Image(found[1].to_bytes(), found[1].classes)
+        empty = Manifest.build([], ())
+        return self._replace(
+            splits=(self.splits[0]._replace(manifest=empty), self.splits[1]._replace(manifest=empty)), images=images
+        )
 
 
 @contextmanager
@@ -109,13 +93,13 @@ def open_bucket(
     or ETL that cannot be used.
     """
     with ExitStack() as stack:
-        bucket: _Bucket = run_once(lambda: _prepare(options, specs, stack, say))
+        bucket: _Bucket = run_once(lambda: _prepare(options, specs, stack, say).packed())
         placement = Placement(bucket.cluster_map, bucket.access.endpoint)
         train, val = (
             Remote(
                 bucket.access,
                 split.uri,
-                share(split.manifest),
+                manifest,
                 placement,
                 Breakers(len(placement.hosts)),
                 spec,
@@ -131,8 +115,11 @@ def open_bucket(
                 replace=options.replace and recipe == "train",
                 tags=split.tags,
                 notices=notices,
+                in_parts=bucket.in_parts,
             )
-            for split, spec, recipe in zip(bucket.splits, specs, lifecycle.RECIPES, strict=True)
+            for split, manifest, spec, recipe in zip(
+                bucket.splits, bucket.manifests(), specs, lifecycle.RECIPES, strict=True
+            )
         )
         mends = is_main and options.etl.manage == "auto"
         repair = partial(lifecycle.repair, make_client(bucket.access))
@@ -174,25 +161,14 @@ def _prepare(
     client = make_client(access)
     reader = HttpReader(access)
     uri, val_uri = options.bucket, options.val_bucket or options.bucket
-    try:
-        train = _manifest(access, uri, options.train_prefix, (), say)
-        if options.held_out:
-            where, skip = f"{uri}/{options.train_prefix}", len(options.train_prefix.encode())
-            train, val = options.held_out.parts(train, where, say, options.train, skip)
-        else:
-            val = _manifest(access, val_uri, options.val_prefix, train.classes, say)
-    except NoImagesError:
-        if options.train or options.held_out:
-            raise
-        val = _manifest(access, val_uri, options.val_prefix, (), say)
-        train = Manifest.build([], val.classes)
     where = uri if uri == val_uri else f"{uri} and {val_uri}"
-    train, val = ordered((train, val), options.classes, where, say)
+    train, val, in_parts = splits_of(options, access, say)
     splits = (_Split(uri, train), _Split(val_uri, val))
     direct = serves_directly(access, *splits[not len(train)][:2], Placement(found, access.endpoint))
-    say(f"{where}: {len(train):,} training and {len(val):,} validation objects, {len(train.classes)} classes")
+    what = "samples in tar shards" if options.layout == "shards" else "objects"
+    say(f"{where}: {len(train):,} training and {len(val):,} validation {what}, {len(train.classes)} classes")
     if options.transform == "client":
-        return _Bucket(access, found, direct, splits)
+        return _Bucket(access, found, direct, splits, in_parts)
 
     def started(number: int) -> _Split:
         split, recipe, begin = splits[number], lifecycle.RECIPES[number], time.monotonic()
@@ -202,11 +178,17 @@ def _prepare(
         if is_new and (options.on_exit == "stop" or (options.on_exit == "auto" and options.embedded)):
             stack.callback(_stop_etl, client, name, access, say)
         spec = specs[number].at(0)
+        if options.layout == "shards" and not knows_shards(reader, *split[:2], name):
+            say(
+                f"ETL {name} runs the code of a former version, which does not know tar shards: this machine makes the "
+                f"{recipe} samples. {_HOW_TO_START_ONE}"
+            )
+            return split
         if not knows_policy(reader, *split[:2], name, spec):
             say(f"{former_version(name, spec)}: this machine makes the training samples. {_HOW_TO_START_ONE}")
             return split
         tags = knows_tags(reader, *split[:2], name)
-        compared = prove(reader, *split[:2], name, spec, len(found.get("tmap", {})), tags)
+        compared = prove(reader, *split[:2], name, spec, len(found.get("tmap", {})), tags, in_parts)
         took = f"started in {time.monotonic() - begin:.1f} s" if is_new else "attached"
         say(f"ETL {name}: {took}; {compared} samples equal those made here")
         if not tags:
@@ -216,7 +198,7 @@ def _prepare(
             )
         return split._replace(etl_name=name, tags=tags)
 
-    return _Bucket(access, found, direct, (started(0), started(1)))
+    return _Bucket(access, found, direct, (started(0), started(1)), in_parts)
 
 
 _HOW_TO_START_ONE = (
@@ -232,23 +214,6 @@ def _stop_etl(client: Any, name: str, access: Access, say: Callable[[str], None]
     except (ClusterError, OSError) as error:  # also those of requests
         said = explain(error, access) if isinstance(error, OSError) else error
         say(f"ETL {name} could not be stopped: {said}")
-
-
-def _manifest(access: Access, uri: str, prefix: str, classes: tuple[str, ...], say: Callable[[str], None]) -> Manifest:
-    """As ``read_manifest``, of a bucket that exists and may be read, or ClusterError."""
-    store = AisStore(uri, access)
-    hint = f" Check its address; python -m aistore_data.upload FOLDER {shell_word(uri)} makes it."
-    if store.is_cloud:
-        hint = " Check its address, and that the cluster has this provider's backend and its credentials."
-    try:
-        store.head()
-        hint = ""
-        return read_manifest(store, prefix, classes, say)
-    except (ObjectError, OSError) as error:
-        missing = isinstance(error, ObjectError) and error.status not in (401, 403)
-        raise ClusterError(
-            f"{uri} cannot be read on {access.endpoint}: {store.explain(error)}{hint if missing else ''}"
-        ) from None
 
 
 def default_workers(embedded: bool) -> int:

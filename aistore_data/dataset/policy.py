@@ -15,10 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 
-from aistore_data.bucket.listing import object_problem
+from aistore_data.bucket.photos import asking, at_of, how_to_look, object_of, photo_in, shard_problem
 from aistore_data.bucket.uri import parse_bucket
 from aistore_data.client.access import Access, object_path
 from aistore_data.client.answer import Get
@@ -30,19 +29,23 @@ from aistore_data.etls.asking import EtlPaths
 from etl.sample import CorruptSample
 from etl.spec import Key, Spec
 from sources.batch import Latencies
+from sources.disk import shown
 from sources.errors import DataError, ObjectError, UnreachableError
 from sources.manifest import Manifest
 from sources.notices import Notices, collect
 from sources.samples import from_wire, heard, make
+from sources.shards.manifest import ShardManifest
 from sources.source import Specs
 from sources.substitutes import advice, substitutes
-from sources.text import shell_word
 
 RAW_TIMEOUT_S = 5.0
 """Seconds for the bytes of an object."""
 
 _TRIES = 2
 """Requests to the ETL for one sample, if the first one fails at once: a connection that was reset is no broken ETL."""
+
+GONE_S = 5.0
+"""Seconds after which a shard that is missing counts as gone: while AIStore moves it there is a second without it."""
 
 _DOUBTS = 4
 """Answers, all but the first on new connections, that must agree that an object is another one by now."""
@@ -75,15 +78,19 @@ class Remote:
     tags: bool = False
     """Whether the ETL proves what its answers are answers to; one of an earlier version does not."""
     notices: Notices | None = None
+    in_parts: frozenset[str] = frozenset()
+    """Objects that AIStore keeps in several files, of which an ETL sees the first alone: they are read here."""
 
     def locate(self, index: int) -> str:
         """Where sample ``index`` lies, for messages."""
-        return f"{self.uri}/{self.manifest.name(index)}"
+        inside = f"{shown(self.manifest.name(index))} in " if isinstance(self.manifest, ShardManifest) else ""
+        return f"{inside}{self.uri}/{object_of(self.manifest, index)}"
 
 
 def etl_paths(remote: Remote, spec: Spec) -> EtlPaths:
     """Of the requests to the ETL of ``remote`` for samples of ``spec``."""
-    return EtlPaths(remote.uri, remote.etl_name, spec, remote.seed, remote.wire, remote.tags)
+    in_shards = isinstance(remote.manifest, ShardManifest)
+    return EtlPaths(remote.uri, remote.etl_name, spec, remote.seed, remote.wire, remote.tags, in_shards)
 
 
 def uname(uri: str) -> str:
@@ -159,11 +166,12 @@ class SamplePolicy:
         host = remote.placement.hosts[sample.node] if direct else self.fetcher.proxy
         if sample.stage == "local":
             host = host if sample.source_index == sample.index else self.fetcher.proxy
-            get = Get(object_path(remote.uri, remote.manifest.name(sample.source_index)), host, RAW_TIMEOUT_S)
-            get.most = int(remote.manifest.sizes[sample.source_index])
-            get.check = partial(object_problem, remote.manifest, sample.source_index)
+            index = sample.source_index
+            path = object_path(remote.uri, object_of(remote.manifest, index))
+            get = Get(path, host, RAW_TIMEOUT_S, **asking(remote.manifest, index))
         else:
-            path, stated = self.paths.ask(sample.name, sample.epoch, sample.index, sample.view)
+            at = at_of(remote.manifest, sample.index)
+            path, stated = self.paths.ask(sample.name, sample.epoch, sample.index, sample.view, at)
             row = None if self._is_jpeg else sample.row.data.cast("B")
             get = Get(path, host, self.deadline_s, row, stated, self._largest_jpeg)
         if sample.doubts:
@@ -215,12 +223,14 @@ class SamplePolicy:
             listed = get.check is not None and get.check(get) == error.message
             words = error.message if listed else f"did not come as it was listed: {error.message}"
             return self._doubt(sample, get, words)
+        if isinstance(remote.manifest, ShardManifest) and getattr(error, "status", 0) == 416:
+            return self._doubt(sample, get, "")
         if error is not None:
             return self._wait(sample, get, error)
         self._objects_took_s.append(get.took_s)
         try:
             key = Key(remote.seed, sample.epoch, sample.index, sample.view)
-            make(sample.row, bytes(get.body), self.spec, key, remote.wire)
+            make(sample.row, photo_in(remote.manifest, get.body), self.spec, key, remote.wire)
         except CorruptSample as error:
             return self._substitute(sample, f"is {error}")
         self.counts["odd"] += heard(remote.locate, sample.source_index, remote.notices)
@@ -234,6 +244,11 @@ class SamplePolicy:
         if sample.doubts < _DOUBTS:
             self.counts["retries"] += 1
             return 0.05
+        manifest = self.remote.manifest
+        if isinstance(manifest, ShardManifest):
+            if changed := shard_problem(manifest, sample.source_index, get):
+                raise self._changed(sample, f"was changed since it was indexed: {changed}")
+            return self._substitute(sample, problem)
         length, listed = get.headers.get("content-length", ""), int(self.remote.manifest.sizes[sample.source_index])
         if length.isdecimal() and int(length) > listed:  # none of it was received
             problem = f"has {length} bytes, and had {listed} when it was listed: somebody has replaced it"
@@ -252,7 +267,11 @@ class SamplePolicy:
         lasting = status == 403 or (status == 401 and not remote.access.token_file)  # a file may get another token yet
         if lasting or isinstance(error, ssl.SSLCertVerificationError):
             raise DataError(f"{remote.locate(sample.source_index)} cannot be read: {explain(error, remote.access)}")
-        if status == 404 and "does not exist" in str(error) and self._all_targets_are_there():
+        gone = status == 404 and "does not exist" in str(error) and self._all_targets_are_there()
+        if gone and isinstance(remote.manifest, ShardManifest):
+            if now - sample.since > min(GONE_S, remote.patience_s):
+                raise self._changed(sample, "does not exist any more, and did when it was listed")
+        elif gone:
             return self._substitute(sample, "does not exist any more, and did when it was listed")
         if now - sample.since > remote.patience_s:
             raise UnreachableError(
@@ -263,6 +282,14 @@ class SamplePolicy:
             remote.breakers.record_starvation()
         self.counts["retries"] += 1
         return float(min(1.0, 0.05 * 2**sample.tries))
+
+    def _changed(self, sample: Sample, how: str) -> DataError:
+        """The error for a shard that is gone or another one: no sample of it can be believed, nor replaced."""
+        where = f"{self.remote.uri}/{object_of(self.remote.manifest, sample.source_index)}"
+        return DataError(
+            f"{where} {how}. Upload it again as it was, or start the same command again: it indexes what is there, and "
+            "goes on where the data are the same."
+        )
 
     def _all_targets_are_there(self) -> bool:
         """Whether the cluster has the storage nodes that it had at the start; else what is missing may come back."""
@@ -275,7 +302,7 @@ class SamplePolicy:
         remote = self.remote
         collect()  # what Pillow has said of this object belongs to no other
         where = self.remote.locate(sample.source_index)
-        look = f"ais get {shell_word(where)} - | file -"
+        look = how_to_look(remote.uri, remote.access.endpoint, remote.manifest, sample.source_index)
         if not remote.replace:
             raise DataError(f"{where} {problem}. Look at it with: {look}. {advice(self.spec)}")
         if sample.others is None:

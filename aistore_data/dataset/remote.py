@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from aistore_data.client.access import Access, object_path
+from aistore_data.bucket.photos import object_of, objects_of, read_photo
+from aistore_data.client.access import Access
 from aistore_data.client.fetch import Fetcher
 from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.placement import Placement, splitmix64
@@ -54,7 +55,7 @@ class RemoteDataset(Source):
         """As ``Source``. Raises DataError that names the object, UnreachableError when patience is over."""
         remote, spec = self.remote, self.specs.at(keys[0][0])
         indices = np.array([key[1] for key in keys], np.int64)
-        names = remote.manifest.names_of(indices)
+        names = objects_of(remote.manifest, indices.tolist())
         nodes = remote.placement.numbers_of([self._bucket + name for name in names])
         samples = self._samples(rows, keys, names, nodes)
         collect()
@@ -68,16 +69,18 @@ class RemoteDataset(Source):
             Substitution(s.epoch, s.index, s.source_index, s.reason) for s in samples if s.source_index != s.index
         )
         policy.counts["replaced"] = len(replaced)
-        return Filled(remote.manifest.labels[indices], Counts(**policy.counts), policy.latencies.to_bytes(), replaced)
+        labels = remote.manifest.labels[indices].astype(np.int64, copy=False)
+        return Filled(labels, Counts(**policy.counts), policy.latencies.to_bytes(), replaced)
 
     def _samples(self, rows: Any, keys: Keys, names: list[str], nodes: list[int]) -> list[Sample]:
         remote, hosts = self.remote, self.remote.placement.hosts
         usual: Literal["etl", "local"] = "etl" if remote.etl_name else "local"
-        looked_at = usual == "etl" and (remote.local_share > 0 or _UNSAFE.search("\n".join(names)) is not None)
+        unusual = remote.local_share > 0 or not remote.in_parts.isdisjoint(names) or _UNSAFE.search("\n".join(names))
+        looked_at = usual == "etl" and unusual
         samples = []
         for row, key, name, node in zip(rows, keys, names, nodes, strict=True):
             epoch, index, view = (*key, 0)[:3]
-            here = looked_at and (self._is_made_here(epoch, index) or _UNSAFE.search(name))
+            here = looked_at and (self._is_made_here(epoch, index) or name in remote.in_parts or _UNSAFE.search(name))
             samples.append(Sample(row, epoch, index, name, node, hosts[node], "local" if here else usual, view))
         return samples
 
@@ -143,11 +146,10 @@ class RemoteDataset(Source):
 
 def serves_directly(access: Access, uri: str, manifest: Manifest, placement: Placement) -> bool:
     """Whether the node that should hold a sample gives it without a redirect: with AuthN, AIStore 5.0's does not."""
-    name = manifest.name(0)
-    node = placement.hosts[placement.numbers_of([uname(uri) + name])[0]]
+    node = placement.hosts[placement.numbers_of([uname(uri) + object_of(manifest, 0)])[0]]
     there = replace(access, endpoint=f"{urlsplit(access.endpoint).scheme}://{node}", read_timeout_s=RAW_TIMEOUT_S)
     try:
-        HttpReader(there).get(object_path(uri, name))
+        read_photo(HttpReader(there), uri, manifest, 0)
     except (ObjectError, OSError):
         return False
     return True

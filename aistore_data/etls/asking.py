@@ -8,17 +8,23 @@ from urllib.parse import quote, quote_plus
 import numpy as np
 import PIL
 
+from aistore_data.bucket.photos import at_of, object_of, read_photo
 from aistore_data.bucket.uri import parse_bucket
 from aistore_data.client.access import object_path, printable
 from aistore_data.client.http_reader import HttpReader
 from etl.code import code_sha256
-from etl.request import Request, Wire, encode, stated
+from etl.request import TAR_BLOCK, At, Request, Wire, encode, stated
 from etl.sample import CorruptSample, transform
 from etl.spec import POLICY_FIELDS, Key, Spec
 from sources.errors import ClusterError, ObjectError
 from sources.manifest import Manifest
+from sources.shards.manifest import ShardManifest
 
-_VARIES = re.compile(r'(?<="epoch":)0(?=,"index":0,)|(?<="epoch":0,"index":)0(?=,)|(?<="tag":)0(?=}$)')
+_AT = (0, 0, 0, 0)
+_VARIES = re.compile(
+    r'(?<="epoch":)0(?=,"index":0,)|(?<="epoch":0,"index":)0(?=,)|(?<="tag":)0(?=}$)'
+    r'|(?<="at":\[)0(?=,0,0,0\])|(?<="at":\[0,)0(?=,0,0\])|(?<="at":\[0,0,)0(?=,0\])|(?<="at":\[0,0,0,)0(?=\])'
+)
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 """Names that are the same when they are quoted, as most are."""
@@ -34,11 +40,16 @@ _COMPARED, _COMPARED_WITH_POLICY = 2, 16
 
 
 class EtlPaths:
-    """Requests for samples of a split, tagged with the sample's index if ``tags``. What they share is written once."""
+    """Requests for samples of a split, tagged with the sample's index if ``tags``. What they share is written once.
 
-    def __init__(self, uri: str, etl_name: str, spec: Spec, seed: int, wire: str, tags: bool) -> None:
-        key = Key(seed, 0, 0) if spec.recipe == "train" else None
-        parts = _VARIES.split(encode(Request(spec, key, cast(Wire, wire), tag=0 if tags else None)))
+    ``in_shards``: each says where in its object the sample lies.
+    """
+
+    def __init__(
+        self, uri: str, etl_name: str, spec: Spec, seed: int, wire: str, tags: bool, in_shards: bool = False
+    ) -> None:
+        key, at = Key(seed, 0, 0) if spec.recipe == "train" else None, _AT if in_shards else None
+        parts = _VARIES.split(encode(Request(spec, key, cast(Wire, wire), tag=0 if tags else None, at=at)))
         self._folder, _, query = object_path(uri, "", etl_name=etl_name, etl_args="").partition("?")
         first_view, others = parts, [*parts[:2], ',"view":', *parts[2:]] if key else parts
         # A request that names no view is for the first one.
@@ -49,10 +60,15 @@ class EtlPaths:
         self._bucket = f"{parse_bucket(uri).name}/"
         self._has_key, self._tags = key is not None, tags
 
-    def ask(self, name: str, epoch: int, index: int, view: int = 0) -> tuple[str, bytes | None]:
-        """``path`` and ``stated`` of a ``Get``: as ``object_path`` gives the one, and ``etl.request`` the other."""
+    def ask(
+        self, name: str, epoch: int, index: int, view: int = 0, at: tuple[()] | At = ()
+    ) -> tuple[str, bytes | None]:
+        """``path`` and ``stated`` of a ``Get``: as ``object_path`` gives the one, and ``etl.request`` the other.
+
+        ``name``: the object; ``at``: where in it the sample lies.
+        """
         key = ((epoch, index, view) if view else (epoch, index)) if self._has_key else ()
-        values, further = key + ((index,) if self._tags else ()), view > 0
+        values, further = (*key, *at, index) if self._tags else (*key, *at), view > 0
         path = f"{self._folder}{name if _PLAIN(name) else quote(name)}?{self._queries[further] % values}"
         return path, stated(self._bucket + name, self._arguments[further] % values) if self._tags else None
 
@@ -67,6 +83,14 @@ def knows_tags(reader: HttpReader, uri: str, manifest: Manifest, name: str) -> b
     Raises ClusterError if it does not answer.
     """
     return _knows(reader, uri, manifest, name, {"tag": 0})
+
+
+def knows_shards(reader: HttpReader, uri: str, manifest: Manifest, name: str) -> bool:
+    """Whether ETL ``name`` makes samples of photos in tar shards; one of an earlier version does not.
+
+    Raises ClusterError if it does not answer.
+    """
+    return _knows(reader, uri, manifest, name, {"at": (TAR_BLOCK, 0, 0, 0)})
 
 
 def knows_policy(reader: HttpReader, uri: str, manifest: Manifest, name: str, spec: Spec) -> bool:
@@ -89,23 +113,30 @@ def former_version(name: str, spec: Spec) -> str:
 def _knows(reader: HttpReader, uri: str, manifest: Manifest, name: str, fields: dict[str, Any]) -> bool:
     """Whether an ETL takes these fields of a request."""
     arguments = json.dumps({"wire": "info"} | fields, separators=(",", ":"))
-    path = object_path(uri, manifest.name(0), etl_name=name, etl_args=arguments)
+    path = object_path(uri, object_of(manifest, 0), etl_name=name, etl_args=arguments)
     try:
         reader.get(path, _INFO_BYTES)
     except ObjectError as error:
         if error.status == 400:  # an unknown field
             return False
-        raise _unanswered(name, f"{uri}/{manifest.name(0)}", error) from None
+        raise _unanswered(name, f"{uri}/{object_of(manifest, 0)}", error) from None
     return True
 
 
 def prove(
-    reader: HttpReader, uri: str, manifest: Manifest, name: str, spec: Spec, targets: int, tags: bool = False
+    reader: HttpReader,
+    uri: str,
+    manifest: Manifest,
+    name: str,
+    spec: Spec,
+    targets: int,
+    tags: bool = False,
+    skip: frozenset[str] = frozenset(),
 ) -> int:
     """Compare the ETL's samples with those made here, on objects of every target; answers how many were compared.
 
     ``targets``: how many there are; 0 if this token may not know, and then wherever some samples turn out to lie.
-    ``tags``: whether it ``knows_tags``, and so must prove its answers.
+    ``tags``: whether it ``knows_tags``, and so must prove its answers. ``skip``: objects that it is not asked about.
     Raises ClusterError that names the versions on both sides if a byte differs.
     """
     hosts: set[str] = set()
@@ -113,17 +144,21 @@ def prove(
     for index in np.linspace(0, len(manifest) - 1, min(len(manifest), _PLACES)).astype(int).tolist():
         if compared >= enough and len(hosts) >= (targets or _PLACES):
             break
-        object_name = manifest.name(index)
+        object_name = object_of(manifest, index)
+        if object_name in skip:
+            continue
         object_ = object_path(uri, object_name)
         host = reader.host_of(object_)
         if host in hosts and compared >= enough:
             continue
         hosts.add(host)
         row = bytearray(spec.size * spec.size * 3)
-        path, statement = EtlPaths(uri, name, spec, compared, "raw", tags).ask(object_name, 3, index)
+        path, statement = EtlPaths(uri, name, spec, compared, "raw", tags, isinstance(manifest, ShardManifest)).ask(
+            object_name, 3, index, at=at_of(manifest, index)
+        )
         key = Key(compared, 3, index) if spec.recipe == "train" else None
         try:
-            here = transform(reader.get(object_), spec, key).tobytes()
+            here = transform(read_photo(reader, uri, manifest, index), spec, key).tobytes()
             reader.get_into(path, memoryview(row), statement)
         except CorruptSample:
             continue  # training will say so when it comes to this object

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from aistore_data.bucket.photos import read_photo, some_objects
 from aistore_data.client.access import object_path, printable
 from aistore_data.client.http_reader import HttpReader
 from aistore_data.dataset.policy import Remote, uname
@@ -50,7 +51,7 @@ class PodCaches:
 
     def __init__(self, remote: Remote) -> None:
         self._remote, self._reader = remote, HttpReader(remote.access)
-        names = [remote.manifest.name(index) for index in range(min(len(remote.manifest), _NAMES))]
+        names = some_objects(remote.manifest, _NAMES)
         numbers = remote.placement.numbers_of([uname(remote.uri) + name for name in names])
         hosts = remote.placement.hosts
         self._names = {hosts[number]: name for number, name in zip(numbers, names, strict=True)}
@@ -84,7 +85,7 @@ class PodCaches:
         manifest, photos = self._remote.manifest, []
         for index in np.linspace(0, len(manifest) - 1, min(len(manifest), _LOOKED_AT)).astype(int).tolist():
             try:
-                photos.append(io.BytesIO(self._reader.get(object_path(self._remote.uri, manifest.name(index)))))
+                photos.append(io.BytesIO(read_photo(self._reader, self._remote.uri, manifest, index)))
             except (ObjectError, OSError):  # training will say so
                 continue
         return average_bytes(photos)

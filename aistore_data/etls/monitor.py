@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event, Thread
 
+from aistore_data.bucket.photos import some_objects
 from aistore_data.client.access import object_path
 from aistore_data.client.http_reader import HttpReader
 from aistore_data.dataset.policy import Remote, uname
 from etl.code import code_sha256
 from sources.errors import ClusterError, ObjectError
+from sources.shards.manifest import ShardManifest
 
 PERIOD_S = 1.0
 _PROBE_S = 2.0
@@ -124,12 +126,12 @@ class EtlMonitor:
 
     def _get(self, remote: Remote, node: int, **query: str) -> bytes | None:
         """What a GET of an object on this node is answered; None for an error."""
-        manifest = remote.manifest
         prefix, placement = uname(remote.uri), remote.placement
-        names = (manifest.name(index) for index in range(min(len(manifest), 1000)))
-        name = next((name for name in names if placement.numbers_of([prefix + name]) == [node]), manifest.name(0))
+        names = some_objects(remote.manifest, 1000)
+        name = next((name for name in names if placement.numbers_of([prefix + name]) == [node]), names[0])
+        part = (0, 1) if isinstance(remote.manifest, ShardManifest) and not query else None
         try:
-            return self._reader.get(object_path(remote.uri, name, **query))
+            return self._reader.get(object_path(remote.uri, name, **query), part=part)
         except (ObjectError, OSError, ClusterError):  # the token's file may be gone, too
             return None
 

@@ -48,34 +48,58 @@ def open_index(listing: Listing, label_field: str, say: Callable[[str], None], w
     if former and former.shards == tuple(shards):
         _check_counts(listing, shards, former.columns)
         return former
+    counts = dict(zip(listing.names, listing.counts, strict=True))
+
+    def read(new: Sequence[Shard]) -> Iterator[Rows]:
+        for shard, rows in zip(new, rows_of(new, partial(_rows, label_field, listing.folder), workers), strict=True):
+            _check_count(listing, shard, counts[shard.name], len(rows))
+            yield rows
+
+    def keep(columns: Columns, shards: Sequence[Shard], complete: bool) -> ShardManifest:
+        return _keep(places, columns, shards, listing.folder) or in_memory(columns, shards, listing.folder, ())
+
+    return build_index(former, shards, read, keep)
+
+
+def build_index(
+    former: ShardManifest | None,
+    shards: Sequence[Shard],
+    read: Callable[[Sequence[Shard]], Iterator[Rows]],
+    keep: Callable[[Columns, Sequence[Shard], bool], ShardManifest],
+) -> ShardManifest:
+    """The index of ``shards``: what ``former`` knows of them, and what ``read`` answers of the others, in their order.
+
+    ``keep`` makes the manifest and keeps it; it is told whether that is complete. One that is not is kept when ``read``
+    raises after some shards.
+    """
     done = _unchanged(former, shards)
     known = {shard for shard, _ in done}
     new = [shard for shard in shards if shard not in known]
-    counts = dict(zip(listing.names, listing.counts, strict=True))
     try:
-        for shard, rows in _read(listing.folder, new, label_field, workers):
-            _check_count(listing, shard, counts[shard.name], len(rows))
+        for shard, rows in zip(new, read(new), strict=True):
             done.append((shard, Columns.of_shard(rows, 0)))
     except BaseException:
         if len(done) > len(known):
-            _keep(places, *_joined(done), listing.folder)
+            keep(*_joined(done), False)
         raise
-    columns, shards = _joined(done)
-    return _keep(places, columns, shards, listing.folder) or in_memory(columns, shards, listing.folder, ())
+    return keep(*_joined(done), True)
 
 
-def _read(folder: Path, shards: Sequence[Shard], label_field: str, workers: int) -> Iterator[tuple[Shard, Rows]]:
+def rows_of(shards: Sequence[Shard], work: Callable[[Shard], Rows], workers: int = 0) -> Iterator[Rows]:
+    """What ``work`` reads of each shard, in their order, with a bar, and for much in several processes.
+
+    ``workers``: how many at most; 0: as many as there are CPUs.
+    """
     size = sum(shard.size for shard in shards)
     most = min(workers or cpu_count(), len(shards)) if size > _SMALL else 1
-    paths = [f"{folder}/{shard.name}" for shard in shards]
     with Progress("shards read for their index", len(shards)) as progress:
-        answers = in_processes(partial(_rows, label_field), paths, most, "read shards")
-        for shard, rows in zip(shards, answers, strict=True):
+        for shard, rows in zip(shards, in_processes(work, shards, most, "read shards"), strict=True):
             progress.add(1, shard.size)
-            yield shard, rows
+            yield rows
 
 
-def _rows(label_field: str, path: str) -> Rows:
+def _rows(label_field: str, folder: Path, shard: Shard) -> Rows:
+    path = f"{folder}/{shard.name}"
     try:
         return read_shard(path, label_field)
     except OSError as error:

@@ -140,6 +140,14 @@ def _in_list(path: Path, split: str) -> Listing:
     return _listing([os.path.join(path.parent, url) for url, _ in found], [count for _, count in found], str(path))  # noqa: PTH118
 
 
+def counts_in(text: bytes) -> dict[str, int]:
+    """The shards of wids' list, relative to it, and how many samples each has. Raises ValueError for anything else."""
+    try:
+        return {os.path.normpath(url): count for url, count in _wids(json.loads(text))}
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
 def _wids(content: dict[str, Any]) -> Iterator[tuple[str, int]]:
     base = content.get("base", "")
     for item in content["shardlist"]:

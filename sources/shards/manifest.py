@@ -26,11 +26,14 @@ _MOST_HEADER = 1 << 30
 
 
 class Shard(NamedTuple):
-    """A shard as it was read: its path below the manifest's folder, its bytes, and its time of change."""
+    """A shard as it was read: its path below the manifest's folder, its bytes, and what tells it from a later one.
+
+    ``stamp`` is a file's time of change in ns, or of an object in a bucket a number made of its checksum, 0 for none.
+    """
 
     name: str
     size: int
-    mtime_ns: int
+    stamp: int
 
 
 class Place(NamedTuple):
@@ -104,6 +107,14 @@ class ShardManifest(Manifest):
         number, *others = (int(column[index]) for column in (shard, offsets_in, sizes, header_sums, crc32))
         return Place(f"{self.folder}/{self.shards[number].name}", self.shards[number].size, *others)
 
+    def shard_of(self, index: int) -> Shard:
+        """The shard in which sample ``index`` lies."""
+        return self.shards[int(self.columns.shard[index])]
+
+    def to_bytes(self) -> bytes:
+        """The image, which ``of_bytes`` takes; without the names of the classes."""
+        return bytes(self._parts[0].buffer)
+
     def sha256(self) -> str:
         """As ``Manifest``; kept, since those of a hundred million samples take seconds."""
         return self._digests[0]
@@ -146,6 +157,14 @@ class ShardManifest(Manifest):
         if len(self) and int(self.columns.shard.max()) >= len(self.shards):
             return "it names shards that there are not"
         return ""
+
+
+def of_bytes(content: bytes, folder: Path, classes: tuple[str, ...]) -> ShardManifest:
+    """The inverse of ``ShardManifest.to_bytes``. Raises ValueError for anything else."""
+    fd = os.memfd_create("imagenet-ais")
+    with open(os.dup(fd), "wb") as file:
+        file.write(content or b"\0")
+    return ShardManifest(Mapped(fd), folder, classes)
 
 
 def in_memory(columns: Columns, shards: Sequence[Shard], folder: Path, classes: tuple[str, ...]) -> ShardManifest:

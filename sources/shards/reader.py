@@ -131,6 +131,11 @@ def read_member(fd: int, place: Place) -> bytes:
     if size != place.shard_size:
         raise ChangedError(f"it has {size:,} bytes and had {place.shard_size:,}")
     header, data = os.pread(fd, BLOCK, place.offset - BLOCK), os.pread(fd, place.size, place.offset)
-    if len(data) != place.size or header[_SUM].strip(b" \0") != b"%06o" % place.header_sum:
+    if len(data) != place.size or not is_header_of(header, place):
         raise ChangedError(f"another member lies at byte {place.offset:,}")
     return data
+
+
+def is_header_of(header: bytes | bytearray, place: Place) -> bool:
+    """Whether the bytes of a tar header are those of the member at ``place``, by the checksum that they hold."""
+    return header[_SUM].strip(b" \0") == b"%06o" % place.header_sum

@@ -52,32 +52,37 @@ def read_shard(path: str, label_field: str = "") -> Rows:
 
     Raises DataError that names the shard and the member for what is no shard of photos with labels, and OSError.
     """
+    with Headers(path) as file:
+        return read_open_shard(file, path, label_field)
+
+
+def read_open_shard(file: Headers, path: str, label_field: str = "") -> Rows:
+    """As ``read_shard``, of an open file; ``path`` is where the shard lies, for messages."""
     photos: dict[bytes, Member] = {}
     labels: dict[bytes, tuple[int, bytes]] = {}
     fields: dict[bytes, tuple[int, bytes]] = {}
     seen: set[bytes] = set()
     sums: list[int] = []
-    with Headers(path) as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        for member in members_of(path, file):
-            _refuse_way_out(path, member.name)
-            match = _KEY.fullmatch(member.name)
-            if match is None or _META.match(member.name):
-                continue
-            key, kind = match[1], match[2].lower()
-            if (member.name if kind in _KINDS else key + b"." + kind) in seen:
-                raise _at(path, member.name, f"is there twice: {MAKE_ANEW}")
-            seen.add(member.name if kind in _KINDS else key + b"." + kind)
-            if kind in _KINDS:
-                if key in photos:
-                    raise _at(path, member.name, f"and {shown(photos[key].name)} are two photos of one key: remove one")
-                photos[key] = member
-                sums.append(_crc32(file, path, member))
-            elif kind == b"cls":
-                labels[key] = _number_in(path, member, _content(file, path, member, _CLS_BYTES)), member.name
-            elif kind == b"json" and label_field:
-                content = _content(file, path, member, _JSON_BYTES)
-                fields[key] = _field_in(path, member, content, label_field), member.name
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    for member in members_of(path, file):
+        _refuse_way_out(path, member.name)
+        match = _KEY.fullmatch(member.name)
+        if match is None or _META.match(member.name):
+            continue
+        key, kind = match[1], match[2].lower()
+        if (member.name if kind in _KINDS else key + b"." + kind) in seen:
+            raise _at(path, member.name, f"is there twice: {MAKE_ANEW}")
+        seen.add(member.name if kind in _KINDS else key + b"." + kind)
+        if kind in _KINDS:
+            if key in photos:
+                raise _at(path, member.name, f"and {shown(photos[key].name)} are two photos of one key: remove one")
+            photos[key] = member
+            sums.append(_crc32(file, path, member))
+        elif kind == b"cls":
+            labels[key] = _number_in(path, member, _content(file, path, member, _CLS_BYTES)), member.name
+        elif kind == b"json" and label_field:
+            content = _content(file, path, member, _JSON_BYTES)
+            fields[key] = _field_in(path, member, content, label_field), member.name
     chosen = _labels(path, photos, labels, fields, label_field)
     found = list(photos.values())
     if not found:

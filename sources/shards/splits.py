@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,17 +38,35 @@ def shard_splits(options: ShardOptions, say: Say, with_train: bool = True) -> tu
     """
     if options.held_out:
         listing = _of_one(options)
-        whole = open_index(listing, options.label_field, say)
-        whole, _ = _named((whole, whole), (listing, listing), options, say, with_train)
+        found = _found(listing, open_index(listing, options.label_field, say))
+        whole, _ = named((found, found), options.classes, say, with_train)
         parts = options.held_out.parts(whole, shown(listing.source), say, with_train)
         assert isinstance(parts[0], ShardManifest) and isinstance(parts[1], ShardManifest)
         return parts[0], parts[1]
     listings = [_of_split(options, split) for split in (("train", "val") if with_train else ("val",))]
-    found = [open_index(listing, options.label_field, say) for listing in listings]
-    if not with_train:
-        found.insert(0, found[0].part(np.zeros(len(found[0]), np.bool_)))
-        listings.insert(0, listings[0])
-    return _named((found[0], found[1]), (listings[0], listings[1]), options, say, with_train)
+    splits = [_found(listing, open_index(listing, options.label_field, say)) for listing in listings]
+    return named(
+        (splits[0] if with_train else splits[0].without_samples(), splits[-1]), options.classes, say, with_train
+    )
+
+
+class Found(NamedTuple):
+    """The samples of a split as its shards have them, and the names of the classes that lie beside these."""
+
+    manifest: ShardManifest
+    names: tuple[str, ...] | None
+    where: str
+    """Where the shards and the names lie, for messages."""
+    source: str
+    """What named the shards, for messages."""
+
+    def without_samples(self) -> "Found":
+        """The same place with no sample."""
+        return self._replace(manifest=self.manifest.part(np.zeros(len(self.manifest), np.bool_)))
+
+
+def _found(listing: Listing, manifest: ShardManifest) -> Found:
+    return Found(manifest, listing.classes(), shown(listing.folder), shown(listing.source))
 
 
 def _of_split(options: ShardOptions, split: str) -> Listing:
@@ -91,21 +110,19 @@ def _of_one(options: ShardOptions) -> Listing:
     return shards_of(str(root), "train", "data.root")
 
 
-def _named(
-    manifests: tuple[ShardManifest, ShardManifest],
-    listings: tuple[Listing, Listing],
-    options: ShardOptions,
-    say: Say,
-    with_train: bool,
-) -> tuple[ShardManifest, ShardManifest]:
-    """Both splits with the names of their classes, which are numbers where nobody has names."""
-    where = " and ".join(dict.fromkeys(shown(listing.folder) for listing in listings))
-    most = [int(np.flatnonzero(manifest.counts()).max(initial=-1)) for manifest in manifests]
-    known = [listing.classes() for listing in listings]
+def named(splits: tuple[Found, Found], classes: str, say: Say, with_train: bool) -> tuple[ShardManifest, ShardManifest]:
+    """Both splits with the names of their classes, which are numbers where nobody has names.
+
+    ``classes``: a file that gives names to numbers, or another order to names; "": none. ``say`` hears warnings.
+    Raises ConfigError.
+    """
+    where = " and ".join(dict.fromkeys(split.where for split in splits))
+    most = [int(np.flatnonzero(split.manifest.counts()).max(initial=-1)) for split in splits]
+    known = [split.names for split in splits]
     if None not in known and known[0] != known[1]:
         raise ConfigError(
-            f"{shown(listings[0].folder / CLASSES)} and {shown(listings[1].folder / CLASSES)} differ: both splits need "
-            "the same classes, in the same order."
+            f"{splits[0].where}/{CLASSES} and {splits[1].where}/{CLASSES} differ: both splits need the same classes, "
+            "in the same order."
         )
     names = known[0] or known[1]
     if names is not None and max(most) >= len(names):
@@ -114,39 +131,39 @@ def _named(
             f"one for each number, from 0 on."
         )
     if names is None:
-        names = _of_numbers(options, max(most), where)
-        train, val = (manifest.named(names) for manifest in manifests)
-    elif options.classes:
-        order = read_classes(Path(options.classes), names)
-        places = places_of(names, order, Path(options.classes), where)
-        tell_missing(order, names, options.classes, where, say)
-        train, val = (manifest.relabelled(places, order) for manifest in manifests)
+        names = _of_numbers(classes, max(most), where)
+        train, val = (split.manifest.named(names) for split in splits)
+    elif classes:
+        order = read_classes(Path(classes), names)
+        places = places_of(names, order, Path(classes), where)
+        tell_missing(order, names, classes, where, say)
+        train, val = (split.manifest.relabelled(places, order) for split in splits)
     else:
         if with_train and (warning := surprise(names, where)):
             say(warning)
-        train, val = (manifest.named(names) for manifest in manifests)
-    if with_train and listings[0] != listings[1]:
-        _compare(train, val, listings, say)
+        train, val = (split.manifest.named(names) for split in splits)
+    if with_train and splits[0].source != splits[1].source:
+        _compare(train, val, splits, say)
     return train, val
 
 
-def _of_numbers(options: ShardOptions, most: int, where: str) -> tuple[str, ...]:
+def _of_numbers(classes: str, most: int, where: str) -> tuple[str, ...]:
     """The names that a file gives to numbers, or the numbers themselves."""
-    if not options.classes:
+    if not classes:
         return tuple(str(number) for number in range(most + 1))
-    names = read_classes(Path(options.classes), ())
+    names = read_classes(Path(classes), ())
     if most >= len(names):
         raise ConfigError(
-            f"{shown(options.classes)} names {len(names):,} classes, and {where} has labels to {most:,}: name each "
+            f"{shown(classes)} names {len(names):,} classes, and {where} has labels to {most:,}: name each "
             "number, from 0 on, in a line."
         )
     return names
 
 
-def _compare(train: ShardManifest, val: ShardManifest, listings: tuple[Listing, Listing], say: Say) -> None:
+def _compare(train: ShardManifest, val: ShardManifest, splits: tuple[Found, Found], say: Say) -> None:
     """Raises ConfigError for a class that is validated and never trained on; warns of the opposite."""
     counts, others = train.counts(), val.counts()
-    source, other = (shown(listing.source) for listing in listings)
+    source, other = (split.source for split in splits)
     if (unknown := np.flatnonzero((counts == 0) & (others > 0))).size:
         more = f" (and {unknown.size - 1:,} more)" if unknown.size > 1 else ""
         raise ConfigError(

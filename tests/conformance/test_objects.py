@@ -86,6 +86,35 @@ def test_range(ais: AIS, bucket: Bucket, wanted: str, start: int, end: int) -> N
     assert bucket.object("o").get_reader(byte_range=wanted).read_all() == data[start:end]
 
 
+def test_a_range_says_of_which_object_it_is(ais: AIS, bucket: Bucket) -> None:
+    """What reads photos in tar shards relies on."""
+    data = bytes(range(256)) * 4000
+    bucket.object("a b/x.tar").get_writer().put_content(data)
+    location = ais.request("GET", f"/v1/objects/{bucket.name}/a%20b/x.tar?provider=ais").headers["Location"]
+    urls = [location, *([f"{location.split('?')[0]}?provider=ais"] if ais.direct else [])]
+    for url in urls:
+        answer = ais.request("GET", url, headers={"Range": "bytes=512-200511"})
+        assert (answer.status, answer.body) == (206, data[512:200512])
+        assert answer.headers["Content-Range"] == f"bytes 512-200511/{len(data)}"
+        assert answer.headers["Content-Length"] == "200000" and "Transfer-Encoding" not in answer.headers
+        assert answer.headers["Ais-Checksum-Type"] == "xxhash2"
+        assert answer.headers["Ais-Checksum-Value"] == xxhash.xxh64(data).hexdigest()
+        assert answer.headers["Ais-Version"] == "1"
+
+
+@pytest.mark.parametrize("wanted", ["bytes=0-1,4-5", "bytes=10-20"])
+def test_ranges_that_are_refused(ais: AIS, bucket: Bucket, wanted: str) -> None:
+    bucket.object("o").get_writer().put_content(b"0123456789")
+    location = ais.request("GET", f"/v1/objects/{bucket.name}/o?provider=ais").headers["Location"]
+    assert ais.request("GET", location, headers={"Range": wanted}).status == 416
+
+
+def test_a_range_of_what_is_missing(ais: AIS, bucket: Bucket) -> None:
+    location = ais.request("GET", f"/v1/objects/{bucket.name}/no.tar?provider=ais").headers["Location"]
+    answer = ais.request("GET", location, headers={"Range": "bytes=0-9"})
+    assert answer.status == 404 and "does not exist" in answer.json()["message"]
+
+
 def test_range_outside(ais: AIS, bucket: Bucket) -> None:
     bucket.object("o").get_writer().put_content(b"0123456789")
     location = ais.request("GET", f"/v1/objects/{bucket.name}/o?provider=ais").headers["Location"]

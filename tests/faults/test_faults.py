@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 
+from aistore_data.bucket.store import AisStore
 from aistore_data.client.access import Access
+from scripts.make_shards import main
 from tests.conftest import ForkedTrain, Result, Zygote, make_small_folder
 from tests.support.faults import (
     ETL,
@@ -62,22 +64,55 @@ def whole(place: Place, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory
     "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.long) for name in FAULTS]
 )
 def test_the_stream_stays_the_same(place: Place, whole: Result, fork_train: ForkedTrain, name: str, seed: int) -> None:
+    print(endure(place, place.words, whole, fork_train, name, seed))
+
+
+@pytest.fixture(scope="module")
+def in_shards(place: Place, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that name a bucket with the same samples in tar shards."""
+    root = tmp_path_factory.mktemp("shards")
+    make_small_folder(root / "small")
+    assert main([str(root / "small"), str(root / "shards"), "--samples", "4", "--workers", "1"]) == 0
+    store = AisStore("ais://faults-in-shards", place.access)
+    store.create()
+    for path in (root / "shards").glob("*/*.*"):
+        store.put(str(path.relative_to(root / "shards")), path.read_bytes())
+    return [*place.words, f"data.bucket={store.uri}", "data.layout=shards"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in SHORT[:2] else pytest.param(name, marks=pytest.mark.long)
+        for name in FAULTS
+        if name != "transform fails for some objects"
+    ],
+)
+def test_the_stream_of_tar_shards_stays_the_same(
+    place: Place, in_shards: list[str], whole: Result, fork_train: ForkedTrain, name: str, seed: int
+) -> None:
+    endure(place, in_shards, whole, fork_train, name, seed)
+
+
+def endure(place: Place, words: list[str], whole: Result, fork_train: ForkedTrain, name: str, seed: int) -> str:
+    """A run to which the fault happens ends as ``whole`` did; the line that tells of it."""
     place.quiet()
     if FAULTS[name] in (kill_pods, kill_workers, freeze_pods):
         place.processes()
     place.to_target.at[100 + seed % 100] = lambda: after(0, partial(FAULTS[name], place))
-    result = fork_train(*place.words, variables=place.variables)
+    result = fork_train(*words, variables=place.variables)
     place.quiet()
     assert_the_same(result, whole)
     wait = longest_wait(result)
     summary = result.summary()
     seen = [line for line in result.output.splitlines() if line.startswith(("ETL ", "the cluster"))]
     seen = [line for line in seen if not any(part in line for part in USUAL)]
-    print(f"FAULT {name} | {'; '.join(seen)} | {wait:.1f} s | {summary['fallbacks']} | {summary['retries']}")
+    line = f"FAULT {name} | {'; '.join(seen)} | {wait:.1f} s | {summary['fallbacks']} | {summary['retries']}"
     assert wait < STALL_S + WITHOUT_OBJECTS.get(name, 0), result.output
     done = summary["fallbacks"] + summary["retries"] > 0
     harmless = ("target ten times slower", "proxy hangs", "proxy restarts")
     assert done or name in harmless, f"nothing has happened\n{result.output}"
+    return line
 
 
 def test_a_suspended_run_blames_nobody(place: Place, whole: Result, fork_train: ForkedTrain) -> None:

@@ -129,6 +129,19 @@ def other_bytes(shard: Path, restore: bool = False) -> None:
     [
         (["data.order=blocks"], "data.order=blocks is for tar shards, and data=imagefolder has none"),
         (["data.train_shards=x.tar"], "data.train_shards=x.tar is for tar shards: add data=shards"),
+        (
+            ["data.layout=shards"],
+            "data.layout=shards is for samples in a bucket, and data=imagefolder has none: leave it out",
+        ),
+        (
+            ["data=aistore", "data.endpoint=embedded", "data.embedded_root=/data", "data.layout=shards"],
+            "data.endpoint=embedded serves a folder of photos: use data=shards for tars on this machine",
+        ),
+        (["data=aistore", "data.order=blocks"], "data.order=blocks is for tar shards, and data=aistore has none"),
+        (
+            ["data=aistore", "data.label_field=label"],
+            "data.label_field=label is for tar shards: add data.layout=shards",
+        ),
         (["data=shards"], "data.root is not set: give the folder that holds train/*.tar and val/*.tar"),
         (["data=shards", "data.labels=x.csv"], "those of shards have their labels there: leave it out"),
         (["data=shards", "data.order=blocks", "data.balance=classes"], "each say which samples follow each other"),

@@ -1,13 +1,15 @@
 """Which files an ETL reads: the one in which AIStore keeps the object that is asked for, and no other."""
 
 import os
+import zlib
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from etl.files import is_own_file, normal_path, query_of, read, read_cached
-from etl.request import BadRequest
+from etl.files import FileBytes, in_shard, is_own_file, normal_path, query_of, read, read_cached
+from etl.request import At, BadRequest
+from etl.sample import CorruptSample
 
 LONG = "a/" + "x" * 256
 
@@ -122,3 +124,38 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="no path"):
         read("a\0b", 100)
     assert read_cached("a\0b", 100) is None
+
+
+PHOTO = b"\xff\xd8 a photo"
+SHARD = bytes(148) + b"012345\0 " + bytes(356) + PHOTO + bytes(-len(PHOTO) % 512) + bytes(1024)
+AT: At = (512, len(PHOTO), 0o12345, zlib.crc32(PHOTO))
+
+
+def test_a_photo_in_a_shard(tmp_path: Path) -> None:
+    path = tmp_path / "shard.tar"
+    path.write_bytes(SHARD)
+    for at in (AT, (*AT[:3], 0)):
+        whole, cached = read(str(path), 100, at=at), read_cached(str(path), 100, at)
+        assert whole == in_shard(SHARD, at) == PHOTO and cached in (None, PHOTO)
+        assert isinstance(whole, FileBytes) and whole.file == f"{path}:512" and not in_shard(SHARD, at).file
+    with pytest.raises(BadRequest, match=r"the object has 10 bytes, and this ETL reads 9 at most"):
+        read(str(path), 9, at=AT)
+
+
+@pytest.mark.parametrize(
+    ("at", "end", "said"),
+    [
+        ((512, len(PHOTO), 0o12344, 0), len(SHARD), "another member lies at its place"),
+        ((1024, len(PHOTO), 0o12345, 0), len(SHARD), "another member lies at its place"),
+        (AT, 512 + len(PHOTO) - 1, "another member lies at its place"),  # the first part of a shard in parts
+        (AT, 300, "another member lies at its place"),
+        ((1 << 61, len(PHOTO), 0o12345, 0), len(SHARD), "another member lies at its place"),
+        ((*AT[:3], AT[3] ^ 1), len(SHARD), "damaged: its CRC-32 is another one"),
+    ],
+)
+def test_another_member_than_was_asked_for(tmp_path: Path, at: At, end: int, said: str) -> None:
+    path = tmp_path / "shard.tar"
+    path.write_bytes(SHARD[:end])
+    for work in (lambda: read(str(path), 1000, at=at), lambda: in_shard(SHARD[:end], at)):
+        with pytest.raises(CorruptSample, match=said):
+            work()

@@ -271,7 +271,7 @@ def test_heads_that_never_end(serve: Serve, monkeypatch: pytest.MonkeyPatch, req
 
 
 class Unlucky(TrainETL):
-    def quick(self, source: bytes | str) -> bytes | None:
+    def quick(self, source: bytes | str, at: Any = None) -> bytes | None:
         raise ValueError("no luck")
 
 

@@ -99,7 +99,7 @@ def test_an_object_that_is_overwritten_is_another_photo(etl: TrainETL, file: Pat
 
 
 def test_an_object_that_is_overwritten_meanwhile_is_not_kept(etl: TrainETL, file: Path) -> None:
-    def read(*arguments: object) -> bytes:
+    def read(*arguments: object, **at: object) -> bytes:
         stored(file, OTHER, LONG_AGO + 1)
         return PHOTO
 
@@ -169,3 +169,18 @@ def test_pods_of_one_node_share_a_folder(etl: TrainETL, monkeypatch: pytest.Monk
     assert (facts(other)["photos"], facts(other)["hits"], facts(etl)["hits"]) == (1, 1, 1)
     cache = DecodedCache(os.environ[FOLDER_VARIABLE], 10_000_000)
     assert (Path(os.environ[FOLDER_VARIABLE]) / FOLDER / "pixels").stat().st_size + len(cache._map) == cache.size
+
+
+def test_photos_of_one_shard_are_kept_apart(etl: TrainETL, file: Path) -> None:
+    shard = b"".join([HEADER % b"001234", PHOTO, bytes(-len(PHOTO) % 512), HEADER % b"004321", OTHER])
+    second = 1024 + len(PHOTO) + -len(PHOTO) % 512
+    stored(file, shard, LONG_AGO)
+    places = {PHOTO: (512, len(PHOTO), 0o1234, 0), OTHER: (second, len(OTHER), 0o4321, 0)}
+    for _ in range(2):
+        for photo, at in places.items():
+            assert asked(etl, str(file), 0, at=at) == answer(photo, request(0))
+            assert asked(etl, shard, 0, at=at) == answer(photo, request(0))  # a body, of which nothing is kept
+    assert (facts(etl)["photos"], facts(etl)["hits"]) == (2, 2)
+
+
+HEADER = bytes(148) + b"%s\0 " + bytes(356)

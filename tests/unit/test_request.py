@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aistore_data.client.access import object_path
 from aistore_data.etls.asking import EtlPaths
 from etl.__main__ import main
 from etl.files import query_of
@@ -135,6 +136,13 @@ def test_info_names_what_makes_the_pixels() -> None:
         ('{"size":0}', "train", "size must be"),
         ('{"scale":[1]}', "train", "scale must be two numbers, low and high"),
         ('{"seed":-1}', "train", "Key.seed"),
+        ('{"at":7}', "train", "at must be of type list"),
+        ('{"at":[512,1,0]}', "train", "at takes offset, bytes, header's checksum and CRC-32"),
+        ('{"at":[511,1,0,0]}', "train", "at takes offset"),
+        ('{"at":[512,-1,0,0]}', "val", "at takes offset"),
+        ('{"at":[512,1,0,true]}', "val", "at takes offset"),
+        ('{"at":[512,1,0,"0"]}', "val", "at takes offset"),
+        ('{"at":[512,1,0,4611686018427387904]}', "val", "at takes offset"),
     ],
 )
 def test_what_makes_no_sense_is_refused(text: str, recipe: str, expected: str) -> None:
@@ -173,6 +181,18 @@ def test_the_command_line_makes_the_same(tmp_path: Path) -> None:
     text = call(b"no photo", "--recipe", "val")
     assert text.returncode == 1 and b"error: standard input is not an image" in text.stderr
     assert call(DATA, "--args", "{").returncode == 2
+
+
+@pytest.mark.parametrize("tags", [False, True])
+@pytest.mark.parametrize("spec", [Spec.train(), Spec.val()])
+def test_a_place_in_a_shard_is_part_of_the_request(spec: Spec, tags: bool) -> None:
+    at, paths = (1024, 77, 4321, 99), EtlPaths("ais://b", "e-train", spec, 7, "raw", tags, in_shards=True)
+    for view in (0, 3):
+        key = Key(7, 5, 2, view) if spec.recipe == "train" else None
+        text = encode(Request(spec, key, tag=2 if tags else None, at=at))
+        assert parse(text, spec.recipe).at == at
+        path, _ = paths.ask("t/x.tar", 5, 2, view, at)
+        assert path == object_path("ais://b", "t/x.tar", etl_name="e-train", etl_args=text)
 
 
 def test_a_policy_is_sent_where_there_is_one() -> None:

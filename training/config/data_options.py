@@ -27,7 +27,14 @@ class DataConfig:
         "", "shards: the training tars, as …/train-{000000..001023}.tar, a folder, or a list in JSON; empty: root/train"
     )
     val_shards: str = free("", "shards: the validation tars, in the same way; empty: root/val")
-    label_field: str = free("", "shards: the field of each KEY.json that is the class number; empty: KEY.cls holds it")
+    label_field: str = free(
+        "", "in tar shards: the field of each KEY.json that is the class number; empty: KEY.cls holds it"
+    )
+    layout: str = free(
+        "objects",
+        "aistore: objects|shards (tars below the prefixes, as data=shards reads them): how samples lie in the bucket",
+        choices=("objects", "shards"),
+    )
     order: str = option(
         "global",
         "global|blocks (data=shards: shards shuffled, samples within windows of block_shards): the order of an epoch",
@@ -178,6 +185,11 @@ class DataConfig:
         return "with data=synthetic labels are random" if self.source == "synthetic" else ""
 
     @property
+    def in_shards(self) -> bool:
+        """Whether the samples lie in tar shards."""
+        return self.source == "shards" or self.layout == "shards"
+
+    @property
     def held_out(self) -> HeldOut:
         """What of one folder is the validation; false where the data have one."""
         return HeldOut(self.val_split, self.fold)
@@ -268,11 +280,22 @@ class DataConfig:
                 "the tars by data.train_shards and data.val_shards.",
             )
         elif self.source != "synthetic":  # which has no use for any place
-            for name in ("train_shards", "val_shards", "label_field"):
+            names = ("train_shards", "val_shards") if self.in_shards else ("train_shards", "val_shards", "label_field")
+            for name in names:
                 value = getattr(self, name)
-                require(value == "", f"data.{name}={value} is for tar shards: add data=shards, or leave it out.")
+                wanted = "data.layout=shards" if self.source == "aistore" and name == "label_field" else "data=shards"
+                require(value == "", f"data.{name}={value} is for tar shards: add {wanted}, or leave it out.")
         require(
-            self.order == "global" or self.source == "shards",
+            self.layout == "objects" or self.source == "aistore",
+            f"data.layout={self.layout} is for samples in a bucket, and data={self.source} has none: leave it out.",
+        )
+        require(
+            not (self.source == "aistore" and self.in_shards and self.endpoint == "embedded"),
+            "data.layout=shards reads tar shards of a bucket, and data.endpoint=embedded serves a folder of photos: "
+            "use data=shards for tars on this machine.",
+        )
+        require(
+            self.order == "global" or self.in_shards,
             f"data.order={self.order} is for tar shards, and data={self.source} has none: leave it out.",
         )
         require(

@@ -143,20 +143,23 @@ def _shards(config: Config, batch_size: int, world: World, say: Callable[[str], 
         folders = [train.folder / recipe for recipe in RECIPES]
         both = made_here(config, specs, readers, listener.notices, kept, folders)
         found = replace(_data(both, (train, val), {"source": str(train.folder)}), cache_report=kept.cache_report)
-        if data.order == "blocks":
-            blocks = train.columns.shard
-            digest = hashlib.sha256(blocks.astype("<u8").tobytes()).hexdigest()
-            found = replace(found, train_blocks=blocks)
-            found.description["train"]["blocks"] = digest  # the manifest's hash says nothing of them
-        yield found
+        yield _in_blocks(found, train) if data.order == "blocks" else found
     if world.is_main:
         kept.end(say)
+
+
+def _in_blocks(found: Data, train: ShardManifest) -> Data:
+    """The same data, whose order is by shards: a part of the description, as the manifest's hash says nothing of it."""
+    blocks = train.columns.shard
+    found.description["train"]["blocks"] = hashlib.sha256(blocks.astype("<u8").tobytes()).hexdigest()
+    return replace(found, train_blocks=blocks)
 
 
 @contextmanager
 def _bucket(config: Config, batch_size: int, world: World, say: Callable[[str], None]) -> Iterator[Data]:
     # Imported here, so that a folder needs no SDK.
-    from aistore_data.dataset.open_bucket import BucketOptions, default_workers, open_bucket
+    from aistore_data.dataset.bucket_splits import BucketOptions
+    from aistore_data.dataset.open_bucket import default_workers, open_bucket
     from aistore_data.etls.kept import PodCaches
     from aistore_data.etls.lifecycle import EtlSettings
 
@@ -182,7 +185,10 @@ def _bucket(config: Config, batch_size: int, world: World, say: Callable[[str], 
         _listener(config, world, say) as listener,
         open_bucket(options, build_specs(config), once, world.is_main, say, listener.notices) as (train, val, about),
     ):
-        opened = _data((train, val), (train.remote.manifest, val.remote.manifest), about)
+        manifest = train.remote.manifest
+        opened = _data((train, val), (manifest, val.remote.manifest), about)
+        if data.order == "blocks" and isinstance(manifest, ShardManifest):
+            opened = _in_blocks(opened, manifest)
         if data.cache == "decoded" and world.is_main and train.remote.etl_name:
             caches = PodCaches(train.remote)
             for sentence in caches.beginning():

@@ -91,7 +91,7 @@ def _of_folder(folder: Path, manifest: Manifest) -> dict[str, Any]:
 def _of_shards(manifest: ShardManifest) -> dict[str, Any]:
     """The times of change are those of the shards, as they were indexed."""
     shards = manifest.used()
-    times = np.array([shard.mtime_ns for shard in shards], "<i8")
+    times = np.array([shard.stamp for shard in shards], "<i8")
     newest = [
         [f"{manifest.folder}/{shards[at].name}".encode(errors="replace").decode(), int(times[at])]
         for at in np.argsort(-times, kind="stable")[:_NAMED]
@@ -107,17 +107,21 @@ def _member(manifest: ShardManifest, index: int) -> bytes:
 
 
 def _of_bucket(config: Config, remote: Any) -> dict[str, Any]:
-    from aistore_data.client.access import object_path  # here, so that a folder needs no SDK
+    from aistore_data.bucket.photos import read_photo  # here, so that a folder needs no SDK
     from aistore_data.client.http_reader import HttpReader
 
     manifest, reader = remote.manifest, HttpReader(remote.access)
     embedded = config.data.endpoint == "embedded"
     server = os.path.realpath(config.data.embedded_root) if embedded else remote.access.endpoint
     facts: dict[str, Any] = {}
-    if len(manifest) and bool((manifest.checksums != 0).all()):
+    if isinstance(manifest, ShardManifest):
+        marks = np.array([shard.stamp for shard in manifest.used()], "<u8")
+        if bool((marks != 0).all()):
+            facts = {"place": [remote.uri, server, "shards"], "stamps": hashlib.sha256(marks.tobytes()).hexdigest()}
+    elif len(manifest) and bool((manifest.checksums != 0).all()):
         stamps = hashlib.sha256(manifest.checksums.astype("<u8").tobytes()).hexdigest()
         facts = {"place": [remote.uri, server], "stamps": stamps}
-    return facts | _probe(manifest, lambda index: reader.get(object_path(remote.uri, manifest.name(index))))
+    return facts | _probe(manifest, lambda index: read_photo(reader, remote.uri, manifest, index))
 
 
 def _probe(manifest: Manifest, read: Callable[[int], bytes]) -> dict[str, Any]:
