@@ -8,12 +8,10 @@ same command goes on after a kill, and adds what is new or has another size. Run
 it, and may go on beside it.
 """
 
-import multiprocessing
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 from etl.jpeg_index import JpegIndex, can_use
@@ -23,7 +21,7 @@ from sources.disk import cause, read_file, shown
 from sources.errors import ConfigError, DataError, UserError
 from sources.jpeg_index import FolderIndex, described, open_index, renewed_words
 from sources.misplaced import require_root
-from sources.processes import begin_worker
+from sources.processes import answers
 from sources.progress_bar import Progress
 from sources.walk import Oddities, images_below
 
@@ -43,22 +41,18 @@ def photos_below(root: Path) -> list[Photo]:
 def make_index(root: Path, index: JpegIndex, photos: Sequence[Photo], workers: int) -> int:
     """Make what is missing, or of another size; answers of how many photos. Raises UserError."""
     missing = [photo for photo in photos if not index.entry(photo[0]).is_of_size(photo[1])]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(workers, context, _start, (root, index))
-    waiting: deque[tuple[int, int, Future[str]]] = deque()
+    chunks = list(_chunks(missing))
+    found = answers(partial(_make, root, index), (names for names, _ in chunks), workers, (__name__,))
     with Progress("photos", len(missing)) as progress:
         try:
-            for names, size in _chunks(missing):
-                waiting.append((len(names), size, pool.submit(_make, names)))
-                while len(waiting) > 2 * workers:
-                    _collect(waiting, index, progress)
-            while waiting:
-                _collect(waiting, index, progress)
+            for (names, size), problem in zip(chunks, found, strict=True):
+                if problem:
+                    raise DataError(f"{shown(index.path)} cannot be written to: {problem}. The same command goes on.")
+                progress.add(len(names), size)
         except BrokenProcessPool:
             raise UserError("a process was killed, by a lack of memory perhaps. The same command goes on.") from None
         finally:
-            pool.shutdown(cancel_futures=True)
+            found.close()
     return len(missing)
 
 
@@ -68,35 +62,18 @@ def _chunks(photos: Sequence[Photo]) -> Iterator[tuple[list[str], int]]:
         yield [name for name, _ in chunk], sum(size for _, size in chunk)
 
 
-def _collect(waiting: "deque[tuple[int, int, Future[str]]]", index: JpegIndex, progress: Progress) -> None:
-    count, size, future = waiting.popleft()
-    if problem := future.result():
-        raise DataError(f"{shown(index.path)} cannot be written to: {problem}. The same command goes on.")
-    progress.add(count, size)
-
-
-_folder: Path
-_index: JpegIndex
-
-
-def _start(root: Path, index: JpegIndex) -> None:
-    global _folder, _index
-    _folder, _index = root, index
-    begin_worker()
-
-
-def _make(names: Sequence[str]) -> str:
+def _make(root: Path, index: JpegIndex, names: Sequence[str]) -> str:
     """Make entries; answers why no more can be written, "" if they can. Raises DataError."""
     module = native()
     assert module is not None
     for name in names:
-        path = f"{_folder}/{name}"
+        path = f"{root}/{name}"
         try:
             data = read_file(path)
         except OSError as error:
             raise DataError(f"{shown(path)} cannot be read: {cause(error)}. The same command goes on.") from None
-        _index.entry(name).make(module, data)
-    return _index.problem
+        index.entry(name).make(module, data)
+    return index.problem
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

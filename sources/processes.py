@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ def in_processes(work: Callable[[T], R], items: Iterable[T], workers: int, doing
 
 def answers(
     work: Callable[[T], R], items: Iterable[T], workers: int, preload: Sequence[str] = (__name__,)
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Yield what ``work(item)`` answers, in the items' order; ``preload``: modules that the processes begin with.
 
     Raises BrokenProcessPool where a process was killed, after the answers to all items before the one that it had.
