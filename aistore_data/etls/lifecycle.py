@@ -6,10 +6,10 @@ ETL that runs other code under our name belongs to somebody: it is left alone, a
 
 import base64
 import hashlib
+import lzma
 import pickle
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -258,11 +258,11 @@ class _Call:
 def class_payload(etl_class: type[ImageETL]) -> str:
     """An ETL class as the variable ETL_CLASS_PAYLOAD of its pod.
 
-    As the SDK's ``init_class`` makes it, but compressed: the pod unpickles a call that inflates the class.
+    As the SDK's ``init_class`` makes it, but compressed: the pod unpickles a call that decompresses the class.
     """
     ship_by_value()
-    packed = zlib.compress(cloudpickle.dumps(etl_class), 9)
-    text = base64.b64encode(pickle.dumps(_Call(pickle.loads, _Call(zlib.decompress, packed)))).decode()
+    packed = lzma.compress(cloudpickle.dumps(etl_class), preset=9)
+    text = base64.b64encode(pickle.dumps(_Call(pickle.loads, _Call(lzma.decompress, packed)))).decode()
     assert len(text) <= _MOST_PAYLOAD, f"the code of {etl_class.__name__} has {len(text)} bytes"
     return text
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from hydra import compose, initialize_config_dir
 
+from aistore_data.client.access import Access
 from aistore_data.dataset.policy import SamplePolicy
 from etl import Spec
 from scripts.submit import resolve
@@ -260,7 +261,10 @@ def test_what_is_printed_does_nothing_to_a_terminal(capsys: pytest.CaptureFixtur
     "name", ["train/$(touch x)/a b.jpg", "train/`id`'.jpg", "train/\x1b[31m.jpg", "train/;rm -rf.jpg"]
 )
 def test_the_command_that_looks_at_an_object_can_be_pasted(name: str) -> None:
-    remote = SimpleNamespace(replace=False, locate=lambda _: f"ais://b/{name}")
+    access, manifest = Access("http://ais:8080"), SimpleNamespace(name=lambda _: name)
+    remote = SimpleNamespace(
+        replace=False, uri="ais://b", access=access, manifest=manifest, locate=lambda _: f"ais://b/{name}"
+    )
     asking = SimpleNamespace(remote=remote, spec=Spec.val())
     with pytest.raises(DataError, match="Look at it with: ais get") as raised:
         SamplePolicy._substitute(asking, SimpleNamespace(source_index=0), "is no image")  # type: ignore[arg-type]
