@@ -44,7 +44,8 @@ FREE = {
     *("data.classes", "data.labels", "data.train_shards", "data.val_shards", "data.label_field"),
     "data.block_shards",  # without data.order=blocks
     *("data.source", "data.root", "data.endpoint", "data.bucket", "data.val_bucket", "data.train_prefix"),
-    *("data.val_prefix", "data.layout", "data.embedded_root", "data.embedded_layout", "data.transform", "data.local_share"),
+    "data.layout",
+    *("data.val_prefix", "data.embedded_root", "data.embedded_layout", "data.transform", "data.local_share"),
     *("data.workers", "data.prefetch", "data.index", "data.cache", "data.cache_dir", "data.cache_gb"),
     *("data.max_replaced", "data.patience_s", "data.audit_every"),
     *("data.train_samples", "data.val_samples", "data.on_corrupt"),  # see below
