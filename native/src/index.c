@@ -85,12 +85,6 @@ Part part_of(const Index *index, int row, int first, int end, size_t size) {
     return (Part){entry, from, stop - from};
 }
 
-int middle_of(const Index *index, int first, int end) {
-    int step = (int)index->step, middle = ((first + end) / 2 + step / 2) / step * step;
-    middle += (middle - first) % 2;
-    return middle > first && middle < end ? middle : end;
-}
-
 int make_notes(Notes *notes, const Grid *grid, size_t step) {
     size_t mcus = (size_t)grid->mcus, per_row = entries_of_row(mcus, step);
     *notes = (Notes){.mcus = mcus, .step = (mcus + per_row - 1) / per_row};
