@@ -143,7 +143,7 @@ static int begin_part(Decoder *decoder, int which, int row) {
     size_t mcu = (size_t)row * (size_t)decoder->grid.mcus + column;
     start.position -= 8 * part.from;
     size_t segment = interval ? mcu / interval : 0;
-    if (unstuff_part(&decoder->entropy[which], decoder->coded + part.from, part.size, segment) != WHOLE) return -1;
+    if (unstuff_part(&decoder->entropy[which], decoder->coded + part.from, part.size, segment) != DONE) return -1;
     start_at(&decoder->scan[which], mcu, &start);
     return decoder->first_mcu - (int)column;
 }
@@ -241,14 +241,8 @@ static Outcome open_scan(Decoder *decoder, Simd simd, Indexing *indexing) {
         return DONE;
     }
     if (indexing) indexing->reason = FAULTY_SCAN;
-    switch (unstuff(&decoder->entropy[0], decoder->coded, decoder->coded_size, segments_of(tables, &decoder->grid))) {
-        case FAULTY:
-            return NOT_HANDLED;
-        case OUT_OF_MEMORY:
-            return NO_MEMORY;
-        case WHOLE:
-            break;
-    }
+    Outcome outcome = unstuff(&decoder->entropy[0], decoder->coded, decoder->coded_size, segments_of(tables, &decoder->grid));
+    if (outcome != DONE) return outcome;
     make_scan(&decoder->scan[0], tables, &decoder->entropy[0], simd);
     if (indexing && indexing->step) {
         if (!make_notes(&decoder->notes, &decoder->grid, indexing->step)) return NO_MEMORY;

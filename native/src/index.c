@@ -161,14 +161,8 @@ static Outcome read_scan(Indexing *indexing, Scan *scan, Notes *notes, Tables *t
     indexing->reason = OTHER_KIND;
     if (!read_tables(tables, data, frame->scan) || !make_grid(&grid, tables, frame)) return NOT_HANDLED;
     indexing->reason = FAULTY_SCAN;
-    switch (unstuff(entropy, data + frame->scan, size - frame->scan, segments_of(tables, &grid))) {
-        case FAULTY:
-            return NOT_HANDLED;
-        case OUT_OF_MEMORY:
-            return NO_MEMORY;
-        case WHOLE:
-            break;
-    }
+    Outcome outcome = unstuff(entropy, data + frame->scan, size - frame->scan, segments_of(tables, &grid));
+    if (outcome != DONE) return outcome;
     if (!make_notes(notes, &grid, indexing->step)) return NO_MEMORY;
     make_scan(scan, tables, entropy, simd);
     scan->notes = notes;
