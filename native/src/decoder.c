@@ -14,11 +14,11 @@ enum {
     EDGE = 64           /* bytes on either side of a row of samples */
 };
 
-/* The samples of one component under the window, of two rows of MCUs: MCU row m lies in half m % 2. */
+/* The samples of one component under the window, of the last few rows of MCUs: MCU row m lies in part m % kept. */
 typedef struct {
-    uint8_t *samples; /* the first of half 0 */
+    uint8_t *samples; /* the first of part 0 */
     size_t stride;
-    int rows;          /* of a half */
+    int rows, kept;    /* rows of a part, and how many parts there are */
     int first;         /* the column of samples[0] in the photo's component */
     int width, height; /* of the photo's component */
     int halved_across, halved_down;
@@ -28,11 +28,10 @@ typedef struct {
 typedef struct {
     Tables tables;
     Entropy entropy[2];
-    Scan scan[2]; /* with an index the second one reads the right part of a row */
+    Scan scan[2]; /* with an index the second one reads the row of MCUs below the first one's */
     Plane planes[3];
     Grid grid;
     int first_mcu, end_mcu; /* of a row, those under the window */
-    int middle_mcu;         /* an even number of them further, where the second scan begins; end_mcu: nowhere */
     int next_row, end_row;  /* the row of MCUs that comes next, and the first that no pixel of the window needs */
     int16_t blocks[2][2 * MAX_BLOCKS][BLOCK_SIZE]; /* of each scan */
     uint8_t *memory;
@@ -64,6 +63,7 @@ static void measure(Decoder *decoder, const Frame *frame, const Window *window) 
         plane->halved_across = i && across == 2;
         plane->halved_down = i && down == 2;
         plane->rows = plane->halved_down ? 8 : grid->mcu_height;
+        plane->kept = decoder->index.count ? 3 : 2; /* those that are decoded at once, and the one above */
         plane->first = decoder->first_mcu * (plane->halved_across ? 8 : grid->mcu_width);
         plane->width = halved(width, plane->halved_across);
         plane->height = halved(height, plane->halved_down);
@@ -77,7 +77,7 @@ static int allocate(Decoder *decoder) {
     for (int i = 0; i < decoder->tables.components; i++) {
         Plane *plane = &decoder->planes[i];
         plane->stride = mcus * (size_t)(plane->halved_across ? 8 : decoder->grid.mcu_width) + 2 * EDGE;
-        sizes[i] = 2 * (size_t)plane->rows * plane->stride;
+        sizes[i] = (size_t)(plane->kept * plane->rows) * plane->stride;
         all += sizes[i];
     }
     uint8_t *at = decoder->memory = calloc(all, 1);
@@ -86,8 +86,13 @@ static int allocate(Decoder *decoder) {
     return 1;
 }
 
+/* The first row of samples of a row of MCUs. */
+static uint8_t *part_of_row(const Plane *plane, int mcu_row) {
+    return plane->samples + (size_t)(mcu_row % plane->kept * plane->rows) * plane->stride;
+}
+
 static uint8_t *row_of(const Plane *plane, int y) {
-    return plane->samples + (size_t)(y / plane->rows % 2 * plane->rows + y % plane->rows) * plane->stride;
+    return part_of_row(plane, y / plane->rows) + (size_t)(y % plane->rows) * plane->stride;
 }
 
 /* The samples of two MCUs of row `mcu_row`, the first of them number `mcu` under the window, of the blocks of a scan. */
@@ -96,9 +101,10 @@ static int transform_two(Decoder *decoder, int mcu_row, int mcu, int scan) {
     for (int i = 0; i < decoder->tables.components; i++) {
         const Plane *plane = &decoder->planes[i];
         int width = plane->halved_across ? 8 : decoder->grid.mcu_width;
+        uint8_t *samples = part_of_row(plane, mcu_row) + (size_t)(mcu * width);
         for (int y = 0; y < plane->rows; y += 8)
             for (int x = 0; x < width; x += 8, first++, second++) {
-                uint8_t *out = row_of(plane, mcu_row * plane->rows + y) + (size_t)(mcu * width + x);
+                uint8_t *out = samples + (size_t)y * plane->stride + x;
                 if (!inverse_dct(decoder->scan[0].simd, *first, *second, decoder->tables.component[i].quantization, out,
                                  out + width, plane->stride))
                     return 0;
@@ -120,72 +126,63 @@ static void extend_edges(const Plane *plane, int mcu_row, int columns) {
 /* Memory for the largest parts. */
 static int make_parts(Decoder *decoder) {
     size_t interval = decoder->tables.restart_interval, segments = interval ? (size_t)decoder->grid.mcus / interval + 3 : 1;
-    const int bounds[3] = {decoder->first_mcu, decoder->middle_mcu, decoder->end_mcu};
-    for (int i = 0; i < 2 && bounds[i] < decoder->end_mcu; i++) {
-        size_t most = 0;
-        for (int row = decoder->next_row; row < decoder->end_row; row++) {
-            size_t size = part_of(&decoder->index, row, bounds[i], bounds[i + 1], decoder->coded_size).size;
-            if (size > most) most = size;
-        }
-        if (!make_room(&decoder->entropy[i], most, segments)) return 0;
+    size_t most = 0;
+    for (int row = decoder->next_row; row < decoder->end_row; row++) {
+        size_t size = part_of(&decoder->index, row, decoder->first_mcu, decoder->end_mcu, decoder->coded_size).size;
+        if (size > most) most = size;
     }
-    return 1;
+    return make_room(&decoder->entropy[0], most, segments) && make_room(&decoder->entropy[1], most, segments);
 }
 
-/* Lets a scan go to MCU `first` of row `row`, to read up to MCU `end`. */
-static int begin_part(Decoder *decoder, int which, int row, int first, int end) {
+/* Lets a scan go to the last entry of row `row` before the window, and answers how many MCUs are between them; -1 for a fault. */
+static int begin_part(Decoder *decoder, int which, int row) {
     const Index *index = &decoder->index;
-    Part part = part_of(index, row, first, end, decoder->coded_size);
+    Part part = part_of(index, row, decoder->first_mcu, decoder->end_mcu, decoder->coded_size);
     Start start = index->starts[part.entry];
     size_t column = part.entry % index->per_row * index->step, interval = decoder->tables.restart_interval;
     size_t mcu = (size_t)row * (size_t)decoder->grid.mcus + column;
     start.position -= 8 * part.from;
     size_t segment = interval ? mcu / interval : 0;
-    if (unstuff_part(&decoder->entropy[which], decoder->coded + part.from, part.size, segment) != WHOLE) return 0;
+    if (unstuff_part(&decoder->entropy[which], decoder->coded + part.from, part.size, segment) != DONE) return -1;
     start_at(&decoder->scan[which], mcu, &start);
-    return skip_mcus(&decoder->scan[which], (size_t)first - column);
+    return decoder->first_mcu - (int)column;
 }
 
-/* Goes to the window's first MCU of row `row`. */
-static int begin_row(Decoder *decoder, int row) {
-    if (!decoder->index.count) return skip_mcus(&decoder->scan[0], (size_t)decoder->first_mcu);
-    int middle = decoder->middle_mcu, end = decoder->end_mcu;
-    return begin_part(decoder, 0, row, decoder->first_mcu, middle) &&
-           (middle == end || begin_part(decoder, 1, row, middle, end));
+/* Goes to the window's first MCU of `rows` rows of MCUs: of two with an index alone. */
+static int begin_rows(Decoder *decoder, int row, int rows) {
+    Scan *scan = decoder->scan;
+    if (!decoder->index.count) return skip_mcus(&scan[0], (size_t)decoder->first_mcu);
+    int before = begin_part(decoder, 0, row); /* as many in the row below, whose entries are those of the same columns */
+    if (before < 0 || (rows == 2 && begin_part(decoder, 1, row + 1) < 0)) return 0;
+    return rows == 2 ? skip_both(&scan[0], &scan[1], (size_t)before) : skip_mcus(&scan[0], (size_t)before);
 }
 
 /* What is right of the window in the last row that is needed is not read; with an index, in no row. */
-static int end_row(Decoder *decoder) {
-    if (decoder->index.count)
-        return is_inside(&decoder->scan[0]) && (decoder->middle_mcu == decoder->end_mcu || is_inside(&decoder->scan[1]));
-    return decoder->next_row == decoder->end_row ||
-           skip_mcus(&decoder->scan[0], (size_t)(decoder->grid.mcus - decoder->end_mcu));
-}
-
-/* The coefficients of up to two MCUs of each scan. */
-static int decode_two(Decoder *decoder, const int left[2]) {
+static int end_rows(Decoder *decoder, int rows) {
     Scan *scan = decoder->scan;
-    if (left[0] > 1 && left[1] > 1) return decode_both(&scan[0], &scan[1], 2, decoder->blocks[0], decoder->blocks[1]);
-    for (int i = 0; i < 2; i++)
-        if (left[i] > 0 && !decode_mcus(&scan[i], (size_t)at_most(left[i], 2), decoder->blocks[i])) return 0;
-    return 1;
+    if (decoder->index.count) return is_inside(&scan[0]) && (rows < 2 || is_inside(&scan[1]));
+    return decoder->next_row == decoder->end_row || skip_mcus(&scan[0], (size_t)(decoder->grid.mcus - decoder->end_mcu));
 }
 
-/* The next row of MCUs. */
-static int decode_mcu_row(Decoder *decoder) {
-    int mcus = decoder->end_mcu - decoder->first_mcu, row = decoder->next_row++;
-    int middle = decoder->middle_mcu - decoder->first_mcu, left[2] = {middle, mcus - middle};
-    if (!begin_row(decoder, row)) return 0;
-    for (int mcu = 0; left[0] > 0 || left[1] > 0; mcu += 2) {
-        if (!decode_two(decoder, left)) return 0;
-        if (left[0] > 0 && !transform_two(decoder, row, mcu, 0)) return 0;
-        if (left[1] > 0 && !transform_two(decoder, row, middle + mcu, 1)) return 0;
-        left[0] -= 2;
-        left[1] -= 2;
+/* The next row of MCUs, or with an index the next two. */
+static int decode_mcu_rows(Decoder *decoder) {
+    int mcus = decoder->end_mcu - decoder->first_mcu, row = decoder->next_row;
+    int rows = decoder->index.count ? at_most(decoder->end_row - row, 2) : 1;
+    decoder->next_row += rows;
+    if (!begin_rows(decoder, row, rows)) return 0;
+    Scan *scan = decoder->scan;
+    for (int mcu = 0; mcu < mcus; mcu += 2) {
+        size_t count = (size_t)at_most(mcus - mcu, 2);
+        if (rows == 2 ? !decode_both(&scan[0], &scan[1], count, decoder->blocks[0], decoder->blocks[1])
+                      : !decode_mcus(&scan[0], count, decoder->blocks[0]))
+            return 0;
+        for (int i = 0; i < rows; i++)
+            if (!transform_two(decoder, row + i, mcu, i)) return 0;
     }
     for (int i = 1; i < decoder->tables.components; i++)
-        if (decoder->planes[i].halved_across) extend_edges(&decoder->planes[i], row, 8 * mcus);
-    return end_row(decoder);
+        for (int k = 0; k < rows; k++)
+            if (decoder->planes[i].halved_across) extend_edges(&decoder->planes[i], row + k, 8 * mcus);
+    return end_rows(decoder, rows);
 }
 
 /* The chroma row of pixel row y beside row y / 2: the one above for the upper of its two pixel rows, and the one below. */
@@ -221,7 +218,7 @@ static Outcome give_rows(Decoder *decoder, const Window *window, const Taker *ta
     for (int y = window->top; y < window->bottom && sound; y++) {
         const Plane *planes = decoder->planes;
         int last = decoder->grid.mcu_height == 16 ? at_most(y + 1, height - 1) : y; /* row of pixels whose samples count */
-        while (sound && decoder->next_row <= last / decoder->grid.mcu_height) sound = decode_mcu_row(decoder);
+        while (sound && decoder->next_row <= last / decoder->grid.mcu_height) sound = decode_mcu_rows(decoder);
         const uint8_t *luma = upsampled(&planes[0], simd, y, left, count, NULL);
         if (decoder->tables.components == 1)
             grey_to_rgbx(luma, count, rgbx);
@@ -238,23 +235,14 @@ static Outcome give_rows(Decoder *decoder, const Window *window, const Taker *ta
  * says. DONE when all is ready for rows. */
 static Outcome open_scan(Decoder *decoder, Simd simd, Indexing *indexing) {
     const Tables *tables = &decoder->tables;
-    decoder->middle_mcu = decoder->end_mcu;
     if (decoder->index.count) {
-        decoder->middle_mcu = middle_of(&decoder->index, decoder->first_mcu, decoder->end_mcu);
         if (!make_parts(decoder)) return NO_MEMORY;
-        for (int i = 0; i < (decoder->middle_mcu < decoder->end_mcu ? 2 : 1); i++)
-            make_scan(&decoder->scan[i], tables, &decoder->entropy[i], simd);
+        for (int i = 0; i < 2; i++) make_scan(&decoder->scan[i], tables, &decoder->entropy[i], simd);
         return DONE;
     }
     if (indexing) indexing->reason = FAULTY_SCAN;
-    switch (unstuff(&decoder->entropy[0], decoder->coded, decoder->coded_size, segments_of(tables, &decoder->grid))) {
-        case FAULTY:
-            return NOT_HANDLED;
-        case OUT_OF_MEMORY:
-            return NO_MEMORY;
-        case WHOLE:
-            break;
-    }
+    Outcome outcome = unstuff(&decoder->entropy[0], decoder->coded, decoder->coded_size, segments_of(tables, &decoder->grid));
+    if (outcome != DONE) return outcome;
     make_scan(&decoder->scan[0], tables, &decoder->entropy[0], simd);
     if (indexing && indexing->step) {
         if (!make_notes(&decoder->notes, &decoder->grid, indexing->step)) return NO_MEMORY;
@@ -275,7 +263,6 @@ static Outcome decode(Decoder *decoder, const uint8_t *data, size_t size, const 
     if (indexing) indexing->reason = OTHER_KIND;
     if (!read_tables(&decoder->tables, data, frame->scan) || !make_grid(&decoder->grid, &decoder->tables, frame))
         return NOT_HANDLED;
-    measure(decoder, frame, window);
     decoder->coded = data + frame->scan;
     decoder->coded_size = size - frame->scan;
     if (indexing && indexing->given) {
@@ -283,6 +270,7 @@ static Outcome decode(Decoder *decoder, const uint8_t *data, size_t size, const 
             read_index(&decoder->index, indexing->given, indexing->given_length, data, size, frame, &decoder->grid);
         if (indexing->fit != FITS) decoder->index = (Index){0};
     }
+    measure(decoder, frame, window);
     Outcome outcome = open_scan(decoder, simd, indexing);
     if (outcome == DONE && !allocate(decoder)) outcome = NO_MEMORY;
     if (outcome == DONE) outcome = give_rows(decoder, window, taker);

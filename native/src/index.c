@@ -85,12 +85,6 @@ Part part_of(const Index *index, int row, int first, int end, size_t size) {
     return (Part){entry, from, stop - from};
 }
 
-int middle_of(const Index *index, int first, int end) {
-    int step = (int)index->step, middle = ((first + end) / 2 + step / 2) / step * step;
-    middle += (middle - first) % 2;
-    return middle > first && middle < end ? middle : end;
-}
-
 int make_notes(Notes *notes, const Grid *grid, size_t step) {
     size_t mcus = (size_t)grid->mcus, per_row = entries_of_row(mcus, step);
     *notes = (Notes){.mcus = mcus, .step = (mcus + per_row - 1) / per_row};
@@ -167,14 +161,8 @@ static Outcome read_scan(Indexing *indexing, Scan *scan, Notes *notes, Tables *t
     indexing->reason = OTHER_KIND;
     if (!read_tables(tables, data, frame->scan) || !make_grid(&grid, tables, frame)) return NOT_HANDLED;
     indexing->reason = FAULTY_SCAN;
-    switch (unstuff(entropy, data + frame->scan, size - frame->scan, segments_of(tables, &grid))) {
-        case FAULTY:
-            return NOT_HANDLED;
-        case OUT_OF_MEMORY:
-            return NO_MEMORY;
-        case WHOLE:
-            break;
-    }
+    Outcome outcome = unstuff(entropy, data + frame->scan, size - frame->scan, segments_of(tables, &grid));
+    if (outcome != DONE) return outcome;
     if (!make_notes(notes, &grid, indexing->step)) return NO_MEMORY;
     make_scan(scan, tables, entropy, simd);
     scan->notes = notes;

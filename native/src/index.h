@@ -44,9 +44,6 @@ typedef struct {
 
 Part part_of(const Index *index, int row, int first, int end, size_t size);
 
-/* Behind about half of these MCUs, and an even number of them, an entry or the MCU behind one; `end` where there is none. */
-int middle_of(const Index *index, int first, int end);
-
 /* Why a photo has no index. */
 typedef enum { HAS_INDEX, OTHER_KIND, FAULTY_SCAN } NoIndex;
 

@@ -74,30 +74,12 @@ INLINE int decode_dc(Bits *bits, const Huffman *dc, int32_t *prediction) {
     return forward(entry) != NO_ENTRY;
 }
 
-INLINE int skip_block(Bits *bits, const Huffman *dc, const Huffman *ac, int32_t *prediction) {
-    refill(bits);
-    if (!decode_dc(bits, dc, prediction)) return 0;
-    Entry entry;
-    uint32_t k = 1;
-    for (;;) {
-        entry = entry_of(ac, bits->window);
-        k += forward(entry);
-        consume(bits, entry);
-        if (k >= BLOCK_SIZE) break;
-        refill(bits);
-        entry = entry_of(ac, bits->window);
-        k += forward(entry);
-        consume(bits, entry);
-        if (k >= BLOCK_SIZE) break;
-    }
-    return end_block(bits, entry, k);
-}
-
-/* One or two AC codes and their values; answers the next k. The first value goes in last: where there is no second, both have
+/* One or two AC codes and their values, of which nothing is kept where `block` is NULL; answers the next k. The first value goes in last: where there is no second, both have
  * the same place. A run of 16 zeros writes one of them; what lies behind the last coefficient, such as the end's value, 0,
  * goes to the first place, which the DC value takes at last. */
 INLINE uint32_t decode_ac(const Bits *bits, Entry entry, uint32_t k, int16_t *block) {
     uint32_t first = k + first_forward(entry), second = k + forward(entry);
+    if (!block) return second;
     block[zigzag[second - 1]] = (int16_t)second_value(entry, bits->window);
     block[zigzag[first - 1]] = (int16_t)first_value(entry, bits->window);
     return second;
@@ -119,7 +101,7 @@ INLINE int decode_block(Bits *bits, const Huffman *dc, const Huffman *ac, int32_
         consume(bits, entry);
         if (k >= BLOCK_SIZE) break;
     }
-    block[0] = (int16_t)*prediction;
+    if (block) block[0] = (int16_t)*prediction;
     return end_block(bits, entry, k);
 }
 
@@ -162,8 +144,8 @@ INLINE int decode_two_blocks(Bits *bits, Bits *others, const Huffman *dc, const 
     }
     k = finish_block(bits, ac, k, block, &entry);
     other_k = finish_block(others, ac, other_k, other_block, &other);
-    block[0] = (int16_t)*prediction;
-    other_block[0] = (int16_t)*other_prediction;
+    if (block) block[0] = (int16_t)*prediction;
+    if (block) other_block[0] = (int16_t)*other_prediction;
     return end_block(bits, entry, k) && end_block(others, other, other_k);
 }
 
@@ -172,7 +154,9 @@ static const uint8_t *end_of(const Scan *scan) { return scan->entropy->bytes + s
 
 static int is_wide(int32_t value) { return value > LARGEST_DC_VALUE || value < -LARGEST_DC_VALUE; }
 
-INLINE int run_both(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLOCK_SIZE], int16_t (*other_blocks)[BLOCK_SIZE]) {
+/* `count` MCUs of each of two scans, to blocks, or skipped. */
+INLINE int run_both(Scan *scan, Scan *other, size_t count, int skipped, int16_t (*blocks)[BLOCK_SIZE],
+                    int16_t (*other_blocks)[BLOCK_SIZE]) {
     Bits bits = scan->bits, other_bits = other->bits;
     const uint8_t *end = end_of(scan), *other_end = end_of(other);
     int wide = 0;
@@ -180,16 +164,17 @@ INLINE int run_both(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLO
         for (int i = 0; i < scan->blocks; i++) {
             int component = scan->component[i];
             int32_t *one = &scan->prediction[component], *two = &other->prediction[component];
-            if (!decode_two_blocks(&bits, &other_bits, scan->dc[i], scan->ac[i], one, two, *blocks++, *other_blocks++)) return 0;
+            int16_t *block = skipped ? NULL : *blocks++, *other_block = skipped ? NULL : *other_blocks++;
+            if (!decode_two_blocks(&bits, &other_bits, scan->dc[i], scan->ac[i], one, two, block, other_block)) return 0;
             wide |= is_wide(*one) | is_wide(*two);
             if (bits.at > end + 16 || other_bits.at > other_end + 16) return 0;
         }
     scan->bits = bits;
     other->bits = other_bits;
-    return !wide;
+    return skipped || !wide;
 }
 
-/* `count` MCUs of one segment, to `blocks`, or skipped. */
+/* The same of one scan, within a segment. */
 INLINE int run_mcus(Scan *scan, size_t count, int skipped, int16_t (*blocks)[BLOCK_SIZE]) {
     Bits bits = scan->bits;
     const uint8_t *end = end_of(scan);
@@ -197,16 +182,12 @@ INLINE int run_mcus(Scan *scan, size_t count, int skipped, int16_t (*blocks)[BLO
     for (; count; count--)
         for (int i = 0; i < scan->blocks; i++) {
             int32_t *prediction = &scan->prediction[scan->component[i]];
-            if (skipped) {
-                if (!skip_block(&bits, scan->dc[i], scan->ac[i], prediction)) return 0;
-            } else {
-                if (!decode_block(&bits, scan->dc[i], scan->ac[i], prediction, *blocks++)) return 0;
-                wide |= is_wide(*prediction);
-            }
+            if (!decode_block(&bits, scan->dc[i], scan->ac[i], prediction, skipped ? NULL : *blocks++)) return 0;
+            wide |= is_wide(*prediction);
             if (bits.at > end + 16) return 0;
         }
     scan->bits = bits;
-    return !wide;
+    return skipped || !wide;
 }
 
 static int skip_plain(Scan *scan, size_t count) { return run_mcus(scan, count, 1, NULL); }
@@ -214,8 +195,10 @@ static int skip_plain(Scan *scan, size_t count) { return run_mcus(scan, count, 1
 static int decode_plain(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) { return run_mcus(scan, count, 0, blocks); }
 
 static int both_plain(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLOCK_SIZE], int16_t (*other_blocks)[BLOCK_SIZE]) {
-    return run_both(scan, other, count, blocks, other_blocks);
+    return run_both(scan, other, count, 0, blocks, other_blocks);
 }
+
+static int skip_both_plain(Scan *scan, Scan *other, size_t count) { return run_both(scan, other, count, 1, NULL, NULL); }
 
 #if defined(__x86_64__) && defined(__GNUC__)
 /* The same with shifts by a variable that take one instruction. */
@@ -227,12 +210,17 @@ __attribute__((target("bmi,bmi2"))) static int decode_bmi2(Scan *scan, size_t co
 
 __attribute__((target("bmi,bmi2"))) static int both_bmi2(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLOCK_SIZE],
                                                          int16_t (*other_blocks)[BLOCK_SIZE]) {
-    return run_both(scan, other, count, blocks, other_blocks);
+    return run_both(scan, other, count, 0, blocks, other_blocks);
+}
+
+__attribute__((target("bmi,bmi2"))) static int skip_both_bmi2(Scan *scan, Scan *other, size_t count) {
+    return run_both(scan, other, count, 1, NULL, NULL);
 }
 #else
 #define skip_bmi2 skip_plain
 #define decode_bmi2 decode_plain
 #define both_bmi2 both_plain
+#define skip_both_bmi2 skip_both_plain
 #endif
 
 static int run(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]) {
@@ -282,4 +270,11 @@ int decode_both(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLOCK_S
     other->mcu += count;
     return scan->simd == AVX2 ? both_bmi2(scan, other, count, blocks, other_blocks)
                               : both_plain(scan, other, count, blocks, other_blocks);
+}
+
+int skip_both(Scan *scan, Scan *other, size_t count) {
+    if (scan->interval) return skip_mcus(scan, count) && skip_mcus(other, count);
+    scan->mcu += count;
+    other->mcu += count;
+    return scan->simd == AVX2 ? skip_both_bmi2(scan, other, count) : skip_both_plain(scan, other, count);
 }

@@ -48,7 +48,8 @@ int skip_mcus(Scan *scan, size_t count);
 /* The same, and the coefficients of all blocks in rows to int16 [count, blocks, 64], as coded: not multiplied yet. */
 int decode_mcus(Scan *scan, size_t count, int16_t (*blocks)[BLOCK_SIZE]);
 
-/* The same of two scans of one photo at once, which is faster: neither has notes. */
+/* The same two of two scans of one photo at once, which is faster: neither has notes. */
+int skip_both(Scan *scan, Scan *other, size_t count);
 int decode_both(Scan *scan, Scan *other, size_t count, int16_t (*blocks)[BLOCK_SIZE], int16_t (*other_blocks)[BLOCK_SIZE]);
 
 /* Whether all that was read was there. */

@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "rows.h"
+
 /* The segments between the restart markers, one behind the other. */
 typedef struct {
     uint8_t *bytes;  /* followed by BITS_PADDING zeros */
@@ -14,18 +16,16 @@ typedef struct {
     size_t room;     /* for how many segments there is memory */
 } Entropy;
 
-typedef enum { WHOLE, FAULTY, OUT_OF_MEMORY } Unstuffed;
-
-/* Reads data[0, size) up to its EOI marker. FAULTY where there is none, where another marker comes first, fill bytes
+/* Reads data[0, size) up to its EOI marker. NOT_HANDLED where there is none, where another marker comes first, fill bytes
  * (FF FF), or restart markers that are not RST0, RST1 … in order, or at least `most` of them. To be freed in all cases. */
-Unstuffed unstuff(Entropy *entropy, const uint8_t *data, size_t size, size_t most);
+Outcome unstuff(Entropy *entropy, const uint8_t *data, size_t size, size_t most);
 
 /* Memory for the parts of a scan, each of at most `size` bytes and `segments` segments. 0 where there is none. */
 int make_room(Entropy *entropy, size_t size, size_t segments);
 
 /* The same for data[0, size), a part of a scan that begins in segment number `first` and may end anywhere, in memory of
- * make_room(): WHOLE or FAULTY. */
-Unstuffed unstuff_part(Entropy *entropy, const uint8_t *data, size_t size, size_t first);
+ * make_room(): DONE or NOT_HANDLED. */
+Outcome unstuff_part(Entropy *entropy, const uint8_t *data, size_t size, size_t first);
 
 void free_entropy(Entropy *entropy);
 
