@@ -2,8 +2,11 @@
 
 import io
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 @pytest.fixture
 def stop() -> Iterator[StopFlag]:
-    former = {name: signal.getsignal(name) for name in SIGNALS}
+    former, hook = {name: signal.getsignal(name) for name in (*SIGNALS, signal.SIGALRM)}, sys.unraisablehook
     flag = StopFlag()
     flag.deferred = True
     yield flag
+    sys.unraisablehook = hook
     for name, handler in former.items():
         signal.signal(name, handler)
 
@@ -54,6 +58,40 @@ def test_before_training_the_first_signal_raises_at_the_end(stop: StopFlag) -> N
         signal.raise_signal(signal.SIGINT)
         passed.append("the signal")
     assert passed
+
+
+class Finalized:
+    """Is asked to stop while Python frees it, where no exception gets out."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_signal_that_comes_in_a_finalizer_stops_the_run(
+    stop: StopFlag, inside: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stop.deferred = False
+    passed = []
+    with pytest.raises(Stopped, match="SIGINT"):
+        Finalized()
+        with defer_signals() if inside else nullcontext():
+            time.sleep(0.2)
+            passed.append("the block")
+        time.sleep(10)
+    assert bool(passed) is inside and not capfd.readouterr().err
+
+
+def test_what_else_goes_wrong_in_a_finalizer_is_said_as_ever(stop: StopFlag, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("broken")
+
+    said: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: said.append(str(unraisable.exc_value)))
+    StopFlag()
+    Broken()
+    assert said == ["broken"]
 
 
 def test_one_more_signal_ends_a_block_that_hangs(stop: StopFlag) -> None:

@@ -5,12 +5,14 @@ And how a process tells ``training.processes.launch`` its exit code: after a sig
 
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from sources.errors import chain
 from sources.processes import SIGNALS
@@ -23,6 +25,9 @@ VARIABLE = "IMAGENET_AIS_EXITS"
 
 ECHO_S = 5.0
 """Where all processes get a signal, torchrun's agent passes on another one, so late at most."""
+
+AGAIN_S = 0.02
+"""How long after Python has dropped Stopped it is raised once more."""
 
 CLEAN_UP_S = 10.0
 """After Stopped was raised further signals are not heard for so long; then one ends the process at once."""
@@ -51,6 +56,8 @@ class _Block:
     """The signal that came meanwhile and is to raise Stopped."""
     raised: float | None = None
     """When Stopped was raised, by ``time.monotonic``."""
+    dropped = ""
+    """The signal whose Stopped Python has dropped, and which is to raise it once more."""
 
 
 @contextmanager
@@ -72,6 +79,34 @@ def defer_signals() -> Iterator[None]:
     if _Block.reason:
         _Block.raised = time.monotonic()
         raise Stopped(_Block.reason)
+
+
+def _raise(reason: str) -> None:
+    """Raise Stopped here, or at the end of the block that the main thread is in; a second one raises in the block."""
+    if _Block.entered and not _Block.reason:
+        _Block.reason = reason
+        return
+    _Block.raised = time.monotonic()
+    raise Stopped(reason)
+
+
+class _RaisedAgain:
+    """``sys.unraisablehook`` where a signal may come while a finalizer runs, which no exception can leave.
+
+    A Stopped that ends there is raised again, by a timer, when the main thread is somewhere else. All others go to
+    ``former``.
+    """
+
+    def __init__(self, former: Callable[[Any], object]) -> None:
+        self._former = former
+
+    def __call__(self, unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, Stopped):
+            self._former(unraisable)
+            return
+        _Block.dropped = str(unraisable.exc_value)
+        signal.signal(signal.SIGALRM, lambda *_: _raise(_Block.dropped))
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
 
 
 def silence() -> None:
@@ -98,6 +133,8 @@ class StopFlag:
         self._first = 0.0
         self._saved = False
         _Block.raised, StopFlag.late = None, ""
+        if not isinstance(sys.unraisablehook, _RaisedAgain):
+            sys.unraisablehook = _RaisedAgain(sys.unraisablehook)
         for name in SIGNALS:
             if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN:
                 signal.signal(name, self._handle)
@@ -124,10 +161,7 @@ class StopFlag:
                 if now - _Block.raised > CLEAN_UP_S:
                     os._exit(EXIT_CODE)
                 return
-            if not _Block.entered or _Block.reason:
-                _Block.raised = now
-                raise Stopped(reason)
-            _Block.reason = reason
+            _raise(reason)
 
 
 def report(code: int) -> None:
