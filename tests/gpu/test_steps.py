@@ -50,9 +50,11 @@ def step(run: Run) -> float:
 
 
 @pytest.mark.parametrize("device", BOTH)
-@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("channels_last", [True, False], ids=["NHWC", "NCHW"])
 @pytest.mark.parametrize(
-    "kind", [{"mixup": 0.7}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0, "random_erasing": 0.3}]
+    "kind",
+    [{"mixup": 0.7}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0, "random_erasing": 0.3}],
+    ids=["mixup", "cutmix", "both and erasing"],
 )
 def test_mixtures_are_the_cpus(device: str, channels_last: bool, kind: dict[str, float]) -> None:
     """Within one unit in the last place, the targets and what was erased bit for bit."""
@@ -101,7 +103,7 @@ def test_fp16_goes_on_from_a_checkpoint_bit_for_bit(device: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("device", GPU_AND_LONG_CPU)
-@pytest.mark.parametrize("options", [{}, EVERYTHING])
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "everything"])
 def test_compiled_steps_are_the_eager_ones(device: str, options: dict[str, Any]) -> None:
     where = device_of(device)
     try:
