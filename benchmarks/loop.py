@@ -74,7 +74,9 @@ def bare(config: Config, steps: int, device: torch.device, model: nn.Module | No
     batch = data.train.__getitems__([(0, index) for index in range(config.train.batch_size)])
     images = normalise(batch.images.to(device), MEAN, STD, config.train.channels_last)
     labels = batch.labels.to(device)
-    model = (model or assemble(config, World(), device, StopFlag(), data).train_model).to(device).train()
+    if model is None:  # a compiled one has no truth value
+        model = assemble(config, World(), device, StopFlag(), data).train_model
+    model = model.to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=1e-4)
     criterion = nn.CrossEntropyLoss()
 
