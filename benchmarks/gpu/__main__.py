@@ -13,6 +13,7 @@ DIR of --out gets gpu-check.json, gpu-check.txt and what each part printed. The 
 """
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tarfile import TarError
 
 from benchmarks.gpu.parts import Part, Settings, run_part
 from benchmarks.gpu.photos import photos
@@ -29,45 +31,45 @@ from sources.cpus import cpu_count
 
 MODELS = "resnet50", "timm/vit_small_patch16_224"
 QUICK_MODELS = "shufflenet_v2_x0_5", "timm/vit_tiny_patch16_224"
-SPEEDS, DECODERS = "benchmarks.gpu.speeds", "benchmarks.gpu.decoders"
+CHECKS, SPEEDS, DECODERS = (f"benchmarks.gpu.{name}" for name in ("checks", "speeds", "decoders"))
+PHOTOS = 1000
+"""As many as IMAGENET_TRAINER_DATA has, or are made."""
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def parts_of(settings: Settings, quick: bool) -> list[Part]:
+def parts_of(quick: bool) -> list[Part]:
     """All of them, in the order of their worth; the quick ones compile nothing."""
     least = 0 if quick else 1
-    found = [Part("tests", ("benchmarks.gpu.checks",), 20 * least, 180)]
+    found = [Part("tests", (CHECKS,), 20 * least, 180)]
     for model in QUICK_MODELS if quick else MODELS:
         for mode, least_s in (("eager", 25), *([] if quick else [("compiled", 50)])):
-            words = (SPEEDS, model, mode, str(settings))
-            found.append(Part(f"{model}, {mode}", words, least_s * least, 180))
+            found.append(Part(f"{model}, {mode}", (SPEEDS, model, mode), least_s * least, 180))
     ways = {"our loader": "loader", "nvJPEG": "nvjpeg", "DALI": "dali"}
-    return found + [Part(name, (DECODERS, way, str(settings)), 12 * least, 60) for name, way in ways.items()]
+    return found + [Part(name, (DECODERS, way), 12 * least, 60) for name, way in ways.items()]
 
 
 def device_name() -> str:
     """The GPU that torch sees; "" where it sees none."""
     code = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 @contextmanager
-def prepared(options: argparse.Namespace) -> Iterator[Settings]:
+def prepared(quick: bool, batch: int) -> Iterator[Settings]:
     """Photos, and servers of ready samples: one sends what one core can."""
-    batch = 2 if options.quick else options.batch
-    servers = 1 if options.quick else max(1, min(4, cpu_count() // 4))
+    servers = 1 if quick else max(1, min(4, cpu_count() // 4))
     with ExitStack() as stack:
-        root, about = stack.enter_context(photos(8 if options.quick else max(512, batch), made=options.quick))
+        root, about = stack.enter_context(photos(8 if quick else PHOTOS, made=quick))
         ports = [stack.enter_context(static_server())[0] for _ in range(servers)]
         yield Settings(
             photos=str(root),
             about_photos=about,
             endpoints=tuple(f"http://127.0.0.1:{port}" for port in ports),
-            batch=batch,
-            steps=1 if options.quick else 20,
-            seconds=0 if options.quick else 4,
-            workers=1 if options.quick else "auto",
-            precision="fp32" if options.quick else "bf16",
+            batch=2 if quick else batch,
+            steps=1 if quick else 20,
+            seconds=0 if quick else 4,
+            workers=1 if quick else "auto",
+            precision="fp32" if quick else "bf16",
         )
 
 
@@ -79,29 +81,42 @@ def chosen(found: Sequence[Part], names: Sequence[str]) -> list[Part]:
     return [part for part in found if not names or part.name.startswith(tuple(names))]
 
 
-def main() -> int:
-    """The command line."""
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=7.0, help="for all parts together (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=PROJECT / "build" / "gpu-check", metavar="DIR")
     parser.add_argument("--parts", nargs="+", default=[], metavar="PART", help="these alone, by how their names begin")
     parser.add_argument("--batch", type=int, default=256, help="images of a step (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="small, to see that it runs, on a GPU or without one")
-    options = parser.parse_args()
+    given = sys.argv[1:] if words is None else list(words)
+    options = parser.parse_args(given)
+    if not options.minutes > 0:
+        parser.error(f"--minutes={options.minutes:g}: give a positive number")
+    if not 1 <= options.batch <= PHOTOS:
+        parser.error(f"--batch={options.batch}: give a number from 1 to {PHOTOS}, which is how many photos there are")
+    try:
+        parts = chosen(parts_of(options.quick), options.parts)
+    except ValueError as error:
+        parser.error(str(error))
     deadline = time.monotonic() + 60 * options.minutes
     device = device_name()
     if not device and not options.quick:
         parser.error("torch sees no GPU here: python -m benchmarks.gpu --quick shows on a CPU that the check runs")
-    options.out.mkdir(parents=True, exist_ok=True)
-    with prepared(options) as settings:
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        report = Report(options.out, device or "CPU", shlex.join(["python", "-m", "benchmarks.gpu", *given]))
+    except OSError as error:
+        parser.error(f"--out={options.out} cannot be written to: {error.strerror}")
+    with ExitStack() as stack:
         try:
-            parts = chosen(parts_of(settings, options.quick), options.parts)
-        except ValueError as error:
-            parser.error(str(error))
-        report = Report(options.out, device or "CPU", shlex.join(["python", "-m", "benchmarks.gpu", *sys.argv[1:]]))
+            settings = stack.enter_context(prepared(options.quick, options.batch))
+        except (OSError, TarError) as error:
+            where = os.environ.get("IMAGENET_TRAINER_DATA", "")
+            parser.error(f"the photos of IMAGENET_TRAINER_DATA={where} cannot be had: {error}")
         for part in parts:
             report.say(f"\n== {part.name}")
-            report.add(*run_part(part, deadline, options.out))
+            report.add(*run_part(part, settings, deadline, options.out))
     return report.end(options.minutes)
 
 

@@ -4,14 +4,12 @@ python -m benchmarks.gpu.checks [PYTEST'S ARGUMENTS]
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from benchmarks.gpu.parts import Line, answering
-
-TESTS = "tests/gpu"
 
 
 class Recorder:
@@ -55,11 +53,10 @@ def _why(report: Any) -> str:
     return lines[0][:300] if lines else ""
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(answer: Callable[[Line], None], *words: str) -> int:
     """The exit code of pytest."""
-    words = ["-p", "no:cacheprovider", "--share", "0", *(arguments or [TESTS])]
-    return int(pytest.main(words, plugins=[Recorder(answering())]))
+    return int(pytest.main(["-p", "no:cacheprovider", *words], plugins=[Recorder(answer)]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(answering(), "--share", "0", "tests/gpu"))

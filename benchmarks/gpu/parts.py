@@ -58,7 +58,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Part:
-    """``python -m words``."""
+    """``python -m words settings``."""
 
     name: str
     words: Sequence[str]
@@ -83,7 +83,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-def run_part(part: Part, deadline: float, folder: Path) -> tuple[Outcome, list[Line]]:
+def run_part(part: Part, settings: Settings, deadline: float, folder: Path) -> tuple[Outcome, list[Line]]:
     """What became of a part, and what it answered; ``deadline``: of ``time.monotonic``, when the whole check ends.
 
     What it prints lies in ``folder`` in a file of its own.
@@ -94,7 +94,7 @@ def run_part(part: Part, deadline: float, folder: Path) -> tuple[Outcome, list[L
         why = f"{max(0, left):.0f} s were left, and it takes {part.least_s:.0f} s or more"
         return Outcome(part.name, "left out", why), []
     answers, log = folder / f"{part.file}.jsonl", folder / f"{part.file}.log"
-    command = [sys.executable, "-m", *part.words]
+    command = [sys.executable, "-m", *part.words, str(settings)]
     with open(answers, "w") as out, open(log, "w") as errors:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True)
         try:

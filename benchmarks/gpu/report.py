@@ -56,7 +56,7 @@ class Report:
         (self._folder / "gpu-check.txt").write_text(self._text)
 
     def end(self, minutes: float) -> int:
-        """Say all tables together, and what failed or did not fit; the exit code."""
+        """Say all tables together, and what failed or did not fit; the exit code, 1 also where no part was done."""
         self.say("\n== Altogether")
         for table in self._result.tables:
             self.say(str(table))
@@ -72,4 +72,4 @@ class Report:
         if failed:
             self.say(f"failed: {'; '.join(failed)}")
         self.write()
-        return 1 if failed else 0
+        return 1 if failed or not any(outcome.state == "done" for outcome in self.outcomes) else 0

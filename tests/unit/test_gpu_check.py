@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from benchmarks.receive import NAMES, ready_samples, static_server
 from benchmarks.results import Row, Table
 from benchmarks.static_server import SAMPLES, sample
 from tests.conftest import PROJECT
+from training.engine import numerics as numerics_of_runs
 from training.report.limits import LIMITS
 
 SETTINGS = Settings("/photos", "photos", ("http://a", "http://b"), 256, 20, 4, "auto", "bf16")
@@ -30,7 +32,7 @@ PART = "tests.support.part"
 
 
 def ends(part: Part, folder: Path, seconds: float = 600) -> tuple[Outcome, list[Line]]:
-    return run_part(part, time.monotonic() + seconds, folder)
+    return run_part(part, SETTINGS, time.monotonic() + seconds, folder)
 
 
 def test_what_a_part_answered_is_kept_when_it_fails(tmp_path: Path) -> None:
@@ -105,6 +107,12 @@ def test_the_report_names_what_failed_and_what_did_not_fit(tmp_path: Path, capsy
     assert "failed: vit; hung" in (tmp_path / "gpu-check.txt").read_text()
 
 
+def test_a_check_that_found_nothing_has_failed(tmp_path: Path) -> None:
+    report = Report(tmp_path, "a GPU", "python -m benchmarks.gpu")
+    report.add(Outcome("tests", "left out", "1 s was left"), [])
+    assert report.end(0.1) == 1
+
+
 def test_a_test_that_failed_fails_the_check_though_its_part_is_done(tmp_path: Path) -> None:
     report = Report(tmp_path, "a GPU", "python -m benchmarks.gpu")
     report.add(Outcome("tests", "done"), [{"test": "t", "outcome": "failed", "why": "", "seconds": 1.0}])
@@ -112,12 +120,12 @@ def test_a_test_that_failed_fails_the_check_though_its_part_is_done(tmp_path: Pa
 
 
 def test_the_parts_and_which_are_chosen() -> None:
-    parts = parts_of(SETTINGS, quick=False)
+    parts = parts_of(quick=False)
     assert [part.name for part in parts] == [
         *("tests", "resnet50, eager", "resnet50, compiled"),
         *("timm/vit_small_patch16_224, eager", "timm/vit_small_patch16_224, compiled", "our loader", "nvJPEG", "DALI"),
     ]
-    assert Settings.of(parts[1].words[-1]) == SETTINGS
+    assert Settings.of(str(SETTINGS)) == SETTINGS
     assert [part.name for part in chosen(parts, ["DALI", "resnet50"])] == [
         "resnet50, eager",
         "resnet50, compiled",
@@ -154,9 +162,9 @@ def test_without(broken): pass
 def test_each_test_is_an_answer(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(TESTS)
     (tmp_path / "test_broken.py").write_text("import nothing_of_this_name")
-    command = [sys.executable, "-m", "benchmarks.gpu.checks", "-p", "tests.support.draw", "--rootdir", tmp_path]
-    command += ["--continue-on-collection-errors", tmp_path]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    words = ["--rootdir", str(tmp_path), "--continue-on-collection-errors", str(tmp_path)]
+    code = f"import sys; from benchmarks.gpu import checks; sys.exit(checks.main(checks.answering(), *{words}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
     lines = lines_of(done.stdout)
     found = [(line["test"].rpartition(":")[2], line["outcome"], line["why"]) for line in lines if "test" in line]
     assert found == [
@@ -193,15 +201,26 @@ def numerics() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("numerics", "one_thread")
-def test_a_model_on_a_cpu(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [pytest.param("eager", marks=pytest.mark.long), "compiled"])
+def test_a_model_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """Compiled it is traced alone, by the first loop for all of them: what it traces is run as it is."""
+    graphs: list[Any] = []
+
+    def traced(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=traced))
+    monkeypatch.setattr(numerics_of_runs, "check_compiler", lambda device: None)
     make(tmp_path, 4)
     lines: list[Line] = []
     with static_server() as ports:
         settings = Settings(str(tmp_path), "4 photos", (f"http://127.0.0.1:{ports[0]}",), 2, 1, 0, 1, "fp32")
-        assert speeds.main(lines.append, "shufflenet_v2_x0_5", "eager", str(settings)) == 0
+        assert speeds.main(lines.append, "squeezenet1_1", mode, str(settings)) == 0
+    assert len(graphs) == (mode == "compiled")
     speed, wait = tables_of(lines)
-    assert speed.title == "Training shufflenet_v2_x0_5 at 224 pixels, batch 2, fp32, channels_last, CPU; 4 photos"
-    kinds = [f"{kind}, eager" for kind in speeds.KINDS]
+    assert speed.title == "Training squeezenet1_1 at 224 pixels, batch 2, fp32, channels_last, CPU; 4 photos"
+    kinds = [f"{kind}, {mode}" for kind in speeds.KINDS]
     assert [row.name for row in speed.rows] == kinds and all(row.values[0] > 0 for row in speed.rows)
     assert [row.name for row in wait.rows] == kinds[1:]
     assert all(0 <= row.values[0] < 100 and row.note.startswith("limited by ") for row in wait.rows)
@@ -245,8 +264,43 @@ def test_all_of_it_on_a_cpu(tmp_path: Path) -> None:
 
 def test_without_a_gpu_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(gpu_check, "device_name", lambda: "")
-    monkeypatch.setattr(sys, "argv", ["benchmarks/gpu"])
-    with pytest.raises(SystemExit) as ended:
-        gpu_check.main()
-    assert ended.value.code == 2
+    assert refused() == 2
     assert "torch sees no GPU here: python -m benchmarks.gpu --quick" in capsys.readouterr().err
+
+
+def refused(*words: str) -> Any:
+    """The exit code for a command line that measures nothing."""
+    with pytest.raises(SystemExit) as ended:
+        gpu_check.main(words)
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--minutes", "0"], "--minutes=0: give a positive number"),
+        (["--minutes", "nan"], "--minutes=nan: give a positive number"),
+        (["--batch", "1001"], "--batch=1001: give a number from 1 to 1000, which is how many photos there are"),
+        (["--out", "{file}/below"], "--out={file}/below cannot be written to: Not a directory"),
+        (["--parts", "vit"], "--parts: there is no vit, but 'tests'"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], sentence: str
+) -> None:
+    monkeypatch.setattr(gpu_check, "device_name", lambda: "a GPU")
+    (tmp_path / "file").write_text("")
+    out = [] if "--out" in words else ["--out", str(tmp_path / "out")]
+    file = str(tmp_path / "file")
+    assert refused(*(word.format(file=file) for word in words), *out) == 2
+    assert sentence.format(file=file) in capsys.readouterr().err
+
+
+def test_photos_that_cannot_be_read_are_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(gpu_check, "device_name", lambda: "a GPU")
+    monkeypatch.setenv("IMAGENET_TRAINER_DATA", str(tmp_path))
+    (tmp_path / "imagenet-sample.tar").write_text("no tar")
+    assert refused("--out", str(tmp_path / "out")) == 2
+    assert f"the photos of IMAGENET_TRAINER_DATA={tmp_path} cannot be had" in capsys.readouterr().err
