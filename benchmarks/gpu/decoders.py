@@ -30,6 +30,8 @@ from training.loader.workers import start_worker_server
 from training.processes.world import World
 
 OURS = "imagenet-ais"
+_LIST, _PEERS_PHOTOS = 64, 320
+"""Photos that nvJPEG is given at a time, and all together: it takes a while to draw their crops."""
 _CHUNKS = 5
 """In which the time of a way is measured."""
 
@@ -63,7 +65,7 @@ def loader(settings: Settings, device: torch.device) -> Iterator[Row]:
 
 
 def nvjpeg(settings: Settings, device: torch.device) -> Iterator[Row]:
-    """torchvision's, in lists of 64."""
+    """torchvision's, in lists."""
     from torchvision.io import ImageReadMode, decode_jpeg
     from torchvision.transforms.v2 import functional
 
@@ -84,17 +86,17 @@ def nvjpeg(settings: Settings, device: torch.device) -> Iterator[Row]:
     except Exception as error:  # torchvision's builds lack one thing or another
         yield Row(f"{name}, decoded alone", failed=f"not installed: {why(error)}")
         return
-    paths = sorted(path for path in (Path(settings.photos) / "train").rglob("*") if path.is_file())[:1000]
+    paths = sorted(path for path in (Path(settings.photos) / "train").rglob("*") if path.is_file())
     taken, refused = [], 0
-    for job in jobs_of(paths[: 4 * settings.batch], "train"):
+    for job in jobs_of(paths[: min(_PEERS_PHOTOS, 4 * settings.batch)], "train"):
         try:
             decode([data := bytes_of(job.data)])
         except RuntimeError:  # such as CMYK
             refused += 1
         else:
             taken.append((data, job))
-    note = f"{refused} of {len(taken) + refused} photos refused" if refused else ""
-    parts = [taken[start : start + 64] for start in range(0, len(taken), 64)]
+    note = f"one process, lists of {_LIST}" + f"; {refused} of {len(taken) + refused} photos refused" * (refused > 0)
+    parts = [taken[start : start + _LIST] for start in range(0, len(taken), _LIST)]
 
     def decoded() -> Iterator[int]:
         for part in itertools.cycle(parts):

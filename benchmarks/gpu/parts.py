@@ -169,10 +169,11 @@ def tables_of(lines: Iterable[Line]) -> list[Table]:
     return list(tables.values())
 
 
-def ended_tests(lines: Iterable[Line], why_not: str) -> list[Line]:
-    """The tests that ended, and as failed those that began and have not: ``why_not`` says what became of the part."""
+def ended_tests(lines: Iterable[Line], part: Outcome) -> list[Line]:
+    """The tests that ended, and those that began and have not, which ``part`` was ended in."""
     given = list(lines)
     ended = [line for line in given if "test" in line]
     names = {line["test"] for line in ended}
-    hung = [line["begun"] for line in given if line.get("begun", "") not in ("", *names)]
-    return ended + [{"test": name, "outcome": "failed", "why": why_not, "seconds": 0.0} for name in hung]
+    begun = [line["begun"] for line in given if line.get("begun", "") not in ("", *names)]
+    state = "cut short" if part.state == "cut short" else "failed"
+    return ended + [{"test": name, "outcome": state, "why": part.why, "seconds": 0.0} for name in begun]

@@ -33,11 +33,11 @@ class Report:
         self.outcomes.append(outcome)
         self._lines += lines
         self._result.tables = tables_of(self._lines)
-        tests = ended_tests(lines, f"the tests were {outcome.state}: {outcome.why}")
+        tests = ended_tests(lines, outcome)
         self.tests += tests
         for test in tests:
             why = f": {test['why']}" if test["why"] else ""
-            self.say(f"{test['outcome']:<8} {test['seconds']:5.1f} s  {test['test']}{why}")
+            self.say(f"{test['outcome']:<9} {test['seconds']:5.1f} s  {test['test']}{why}")
         for table in tables_of(lines):
             self.say(str(table))
         self.say(
@@ -60,10 +60,10 @@ class Report:
         self.say("\n== Altogether")
         for table in self._result.tables:
             self.say(str(table))
-        counts = {
-            state: sum(test["outcome"] == state for test in self.tests) for state in ("passed", "failed", "skipped")
-        }
-        self.say("\ntests: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+        states = ("passed", "failed", "skipped", "cut short")
+        counts = {state: sum(test["outcome"] == state for test in self.tests) for state in states}
+        if self.tests:
+            self.say("\ntests: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
         failed = [outcome.name for outcome in self.outcomes if outcome.state == "failed"]
         failed += [test["test"] for test in self.tests if test["outcome"] == "failed"]
         missing = [outcome.name for outcome in self.outcomes if outcome.state in ("left out", "cut short")]

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 
 from benchmarks.gpu import __main__ as gpu_check
-from benchmarks.gpu import speeds
+from benchmarks.gpu import decoders, speeds
 from benchmarks.gpu.__main__ import chosen, parts_of
 from benchmarks.gpu.parts import Line, Outcome, Part, Settings, ended_tests, lines_of, row_of, run_part, tables_of
 from benchmarks.gpu.photos import make
@@ -64,10 +65,14 @@ def test_a_part_without_time_is_left_out(tmp_path: Path) -> None:
 def test_a_line_half_written_and_a_test_that_hung() -> None:
     lines = lines_of('{"begun": "a"}\n{"test": "a", "outcome": "passed"}\n{"begun": "b"}\n{"test": "b", "outc')
     assert len(lines) == 3
-    assert [(line["test"], line["outcome"], line.get("why")) for line in ended_tests(lines, "over")] == [
+    assert [
+        (line["test"], line["outcome"], line.get("why"))
+        for line in ended_tests(lines, Outcome("tests", "failed", "over"))
+    ] == [
         ("a", "passed", None),
         ("b", "failed", "over"),
     ]
+    assert ended_tests(lines, Outcome("tests", "cut short", "over"))[1]["outcome"] == "cut short"
 
 
 def table(name: str, row: Row) -> Table:
@@ -244,6 +249,40 @@ def test_a_loop_that_fails_is_named_and_the_others_go_on(tmp_path: Path, monkeyp
         "limited by the model",
         f"limited by data: {LIMITS['cpus']}",
     ]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_decoders_on_a_cpu(tmp_path: Path) -> None:
+    make(tmp_path, 4)
+    settings = Settings(str(tmp_path), "4 photos", (), 2, 1, 0, 1, "fp32")
+    rows = [*decoders.loader(settings, torch.device("cpu")), *decoders.nvjpeg(settings, torch.device("cpu"))]
+    assert [row.name for row in rows] == [
+        *("imagenet-ais", "imagenet-ais, index"),
+        *("torchvision, CPU, decoded alone", "torchvision, CPU, and v2's crop"),
+    ]
+    assert all(row.values[0] > 0 for row in rows)
+    (dali,) = decoders.dali(settings, torch.device("cpu"))
+    assert dali.values or dali.failed.startswith("not installed: ")
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_photo_that_a_peer_refuses_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As nvJPEG refuses some colours, and with one photo the whole list."""
+    make(tmp_path, 4)
+    refused, decode = (tmp_path / "train" / "class2" / "2.jpg").stat().st_size, torchvision.io.decode_jpeg
+
+    def picky(tensors: list[torch.Tensor], *words: Any, **named: Any) -> Any:
+        if refused in map(len, tensors):
+            raise RuntimeError("other colours")
+        return decode(tensors, *words, **named)
+
+    monkeypatch.setattr(torchvision.io, "decode_jpeg", picky)
+    settings = Settings(str(tmp_path), "4 photos", (), 2, 1, 0, 1, "fp32")
+    for row in decoders.nvjpeg(settings, torch.device("cpu")):
+        assert row.values[0] > 0 and row.note == "one process, lists of 64; 1 of 4 photos refused"
+    monkeypatch.setattr(torchvision.io, "decode_jpeg", lambda *words, **named: picky([range(refused)]))  # type: ignore[list-item]
+    (row,) = decoders.nvjpeg(settings, torch.device("cpu"))
+    assert row.failed == "not installed: RuntimeError: other colours"
 
 
 @pytest.mark.long
