@@ -90,8 +90,8 @@ bench: setup build/bench/.ready  ## the figures of the README, in benchmarks/res
 bench-quick: setup build/bench/.ready  ## five of them with few images, in build/bench-quick (2 minutes)
 	build/bench/bin/python -m benchmarks --quick
 
-gpu-check: setup  ## images/s of a bare loop and of the trainer, on a GPU where there is one
-	$(BIN)/python -m benchmarks.gpu
+gpu-check: setup  ## tests, speeds and peers on one GPU, in build/gpu-check (MINUTES=7)
+	$(BIN)/python -m benchmarks.gpu --minutes $(or $(MINUTES),7)
 
 clean:  ## remove .venv, build and caches; runs and data stay
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache

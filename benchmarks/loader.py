@@ -151,19 +151,25 @@ def streaming(root: Path, workers: int, images: int) -> Iterator[Any]:
     yield from DataLoader(dataset, BATCH, num_workers=workers)
 
 
-def dali(root: Path, workers: int, images: int) -> Iterator[Any]:
-    """Its file reader, its decoder of random crops, and normalisation, in threads."""
+def dali(root: Path, workers: int, images: int, batch_size: int = BATCH, gpu: bool = False) -> Iterator[Any]:
+    """Its file reader, its decoder of random crops, and normalisation, in threads; with ``gpu`` on a GPU but for files.
+
+    A GPU decodes by nvJPEG.
+    """
     from nvidia.dali import fn, pipeline_def, types
     from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
     from training.model.bundle import MEAN, STD
 
-    @pipeline_def(batch_size=BATCH, num_threads=workers, device_id=None)  # type: ignore[untyped-decorator]
+    device_id = 0 if gpu else None
+
+    @pipeline_def(batch_size=batch_size, num_threads=workers, device_id=device_id)  # type: ignore[untyped-decorator]
     def graph() -> Any:
         data, labels = fn.readers.file(file_root=str(root / "train"), random_shuffle=True, name="photos")
         image = fn.decoders.image_random_crop(
-            data, device="cpu", output_type=types.RGB, random_area=[0.08, 1], random_aspect_ratio=[3 / 4, 4 / 3]
-        )
+            data, device="mixed" if gpu else "cpu", output_type=types.RGB,
+            random_area=[0.08, 1], random_aspect_ratio=[3 / 4, 4 / 3],
+        )  # fmt: skip
         image = fn.resize(image, size=[224, 224], interp_type=types.INTERP_LINEAR, antialias=True)
         mean, std = ([255 * value for value in values] for values in (MEAN, STD))
         flip = fn.random.coin_flip()

@@ -72,8 +72,11 @@ def bare(config: Config, steps: int, device: torch.device, model: nn.Module | No
     """A loop of ``steps`` steps that is as short as it gets, of ``model`` or else the configuration's."""
     data = synthetic(config)
     batch = data.train.__getitems__([(0, index) for index in range(config.train.batch_size)])
-    images, labels = normalise(batch.images.to(device), MEAN, STD, channels_last=True), batch.labels.to(device)
-    model = (model or assemble(config, World(), device, StopFlag(), data).train_model).to(device).train()
+    images = normalise(batch.images.to(device), MEAN, STD, config.train.channels_last)
+    labels = batch.labels.to(device)
+    if model is None:  # a compiled one has no truth value
+        model = assemble(config, World(), device, StopFlag(), data).train_model
+    model = model.to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=1e-4)
     criterion = nn.CrossEntropyLoss()
 
@@ -120,16 +123,19 @@ class Turns(Iterator[Any]):
 def open_run(
     config: Config, data: Data, train: Source, batches: TrainBatches, workers: int, prefetch: int
 ) -> Iterator[tuple[Run, Loader]]:
-    """The trainer with its records, without checkpoints and console, and a loader of ``batches`` of ``train``."""
-    device = best_device()
-    with (
-        tempfile.TemporaryDirectory() as config.run_dir,
-        open_loader(train, batches, workers, prefetch, device) as loader,
-    ):
-        run = assemble(config, World(), device, StopFlag(), data)
+    """The trainer, and a loader of ``batches`` of ``train``."""
+    with open_loader(train, batches, workers, prefetch, best_device()) as loader, open_trainer(config, data) as run:
+        yield run, loader
+
+
+@contextmanager
+def open_trainer(config: Config, data: Data) -> Iterator[Run]:
+    """The trainer with its records, without checkpoints and console."""
+    with tempfile.TemporaryDirectory() as config.run_dir:
+        run = assemble(config, World(), best_device(), StopFlag(), data)
         run.console.enabled = False
         with FolderLease(Path(config.run_dir), "run_dir", print) as lock, RunDirectory(config, lock) as run.records:
-            yield run, loader
+            yield run
 
 
 def best_device() -> torch.device:

@@ -25,9 +25,9 @@ class NotMeasuredError(Exception):
     """A peer that failed, in the words of its own process."""
 
 
-def session_processes() -> Iterator[tuple[int, list[str]]]:
-    """(id, fields of /proc/PID/stat from the state on) of all live processes of this process's session."""
-    session = os.getsid(0)
+def session_processes(session: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """(id, fields of /proc/PID/stat from the state on) of all live processes of a session; 0: of this process's."""
+    session = session or os.getsid(0)
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
             try:

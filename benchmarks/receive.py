@@ -57,10 +57,12 @@ def _ours(endpoint: str) -> Iterator[Any]:
         yield from BatchIterator(loader)
 
 
-def ready_samples(endpoint: str) -> Any:
-    """The static server's samples as data.transform=etl has them: ``NAMES`` of one class."""
+def ready_samples(*endpoints: str) -> Any:
+    """The static servers' samples as data.transform=etl has them: ``NAMES`` of one class, each at one server."""
+    import numpy as np
+
     from aistore_data.client.access import Access
-    from aistore_data.client.placement import Placement
+    from aistore_data.client.placement import Placement, splitmix64
     from aistore_data.dataset.breaker import Breakers
     from aistore_data.dataset.policy import Remote
     from aistore_data.dataset.remote import RemoteDataset
@@ -69,12 +71,17 @@ def ready_samples(endpoint: str) -> Any:
     from sources.shared_memory import share
 
     names = [(f"{number:06}.jpg".encode(), 0, 100_000) for number in range(NAMES)]
+    nodes = enumerate(endpoints) if len(endpoints) > 1 else ()
+    targets = {
+        url: {"public_net": {"direct_url": url}, "id_digest": str(int(splitmix64(np.array([number], np.uint64))[0]))}
+        for number, url in nodes
+    }
     remote = Remote(
-        Access(endpoint),
+        Access(endpoints[0]),
         "ais://bench",
         share(Manifest.build(names, ("class",))),
-        Placement({}, endpoint),
-        Breakers(1),
+        Placement({"tmap": targets}, endpoints[0]),
+        Breakers(len(endpoints)),
         Spec.train(),
         0,
         direct=True,

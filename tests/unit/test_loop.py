@@ -22,23 +22,28 @@ from training.state.consumed import Consumed
 from training.state.run_state import Run
 from training.state.train_state import TrainState
 
+CPU = torch.device("cpu")
 
-def make_run(accumulate: int, **options: Any) -> Run:
+
+def make_run(
+    accumulate: int, device: torch.device = CPU, precision: str = "fp32", steps: int = 4, **options: Any
+) -> Run:
     torch.manual_seed(0)
     train = TrainConfig(batch_size=12, accumulate=accumulate, **options)
-    config = Config(data=DataConfig(source="synthetic"), train=train)
+    config = Config(data=DataConfig(source="synthetic"), train=train, precision=precision)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6))
+    model = model.to(device)
     return Run(
-        config=config, world=World(), device=torch.device("cpu"), train_model=model, eval_model=model,
-        state=TrainState.begin(config, model, torch.device("cpu"), 4),
+        config=config, world=World(), device=device, train_model=model, eval_model=model,
+        state=TrainState.begin(config, model, device, steps),
         objective=Objective(config.train, Bundle(model, MEAN, STD)), consumed=Consumed("off"),
         stop=None,  # type: ignore[arg-type]  # not asked within a step
         console=Console(enabled=False), environment={},
     )  # fmt: skip
 
 
-def batches(accumulate: int) -> BatchIterator:
-    return BatchIterator(Loader(_batches(accumulate), None, torch.device("cpu"), held=3))  # type: ignore[arg-type]
+def batches(accumulate: int, device: torch.device = CPU) -> BatchIterator:
+    return BatchIterator(Loader(_batches(accumulate), None, device, held=3))  # type: ignore[arg-type]
 
 
 class Ready:

@@ -31,6 +31,9 @@ TELL_S = 5.0
 
 _PREFIX = "imagenet-ais"
 
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+"""By the type of the device. Tensors in CPU memory go over gloo also on GPUs: a flag must not wait for the GPU."""
+
 
 @contextmanager
 def process_group(
@@ -52,8 +55,7 @@ def process_group(
     store = agree(meet(world, meet_s), world, facts)
     assert device is not None  # else nobody agreed
     _use(device)
-    # Tensors in CPU memory go over gloo also on GPUs: agreeing on a flag must not wait for the GPU.
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    backend = BACKENDS[device.type]
     dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=_PATIENCE)
     try:
         yield device
