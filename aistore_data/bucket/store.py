@@ -162,7 +162,7 @@ class AisStore:
     def put(self, name: str, content: Any) -> None:
         """As in ``ObjectStore``; ObjectError too where other bytes have arrived than were sent."""
         tries = Retrying(
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception(may_pass),
             stop=stop_after_attempt(self.tries),
             wait=wait_random_exponential(max=_WAIT_S),
             reraise=True,
@@ -195,10 +195,11 @@ class AisStore:
         return self.bucket.object(self._prefix + name)
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
     """Whether the same request may succeed later: no answer, or one that says that the server is at fault."""
-    if isinstance(error, AISError):
-        return bool(error.status_code == 429 or error.status_code >= 502)
+    if isinstance(error, AISError | ObjectError):
+        status = error.status_code if isinstance(error, AISError) else error.status
+        return bool(status == 429 or status >= 502)
     return isinstance(error, OSError)
 
 
