@@ -15,10 +15,11 @@ from aistore_data.bucket.layout import Layout
 from aistore_data.bucket.store import AisStore
 from aistore_data.upload.destination import open_bucket, opened_bucket
 from aistore_data.upload.items import index_folder, items_of
-from aistore_data.upload.shards import holds_shards, upload_shards
+from aistore_data.upload.shards import upload_shards
 from aistore_data.upload.transfer import Outcome, plan, transfer
 from sources.command_line import add_options, command, exit_code, print_line
 from sources.errors import ConfigError
+from sources.shards.listing import holds_shards
 from sources.text import shell_word
 
 

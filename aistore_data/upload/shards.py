@@ -1,7 +1,6 @@
 """Tar shards of a folder on their way to a bucket: each is an object, put in one piece."""
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +22,6 @@ MOST_BYTES = 256 << 20
 
 _ANSWER_S = 300.0
 """In which a node answers, once it has all of a shard: AIStore hands a cloud's on before it does."""
-
-_CLASS_ARCHIVE = re.compile(r"n\d{8}\.tar")
-"""ImageNet's archive of a class, which is no shard."""
 
 _LABELS = (b".cls", b".json")
 
@@ -52,18 +48,6 @@ class ShardFile(NamedTuple):
                 f"a tar: remove it. {MAKE_SHARDS} makes shards of photos in class folders."
             )
         return content
-
-
-def holds_shards(root: Path) -> bool:
-    """Whether shards lie in a folder, and no class folders. Raises ConfigError or DataError."""
-    if (root / INFO).is_file():
-        return True
-    if not is_folder(root / "train"):
-        return False
-    top = top_of(root / "train")
-    tars = [name for name in top.archives if name.endswith(".tar") and not name.startswith(".")]
-    folders = [name for name in top.folders if not name.startswith(".")]
-    return not folders and any(not _CLASS_ARCHIVE.fullmatch(name) for name in tars)
 
 
 def upload_shards(

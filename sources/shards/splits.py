@@ -29,6 +29,8 @@ class ShardOptions:
     label_field: str = ""
     classes: str = ""
     held_out: HeldOut = HeldOut()
+    keeps_beside: bool = True
+    """Whether an index that is made may be kept beside the shards; else it is in the cache folder."""
 
 
 def shard_splits(options: ShardOptions, say: Say, with_train: bool = True) -> tuple[ShardManifest, ShardManifest]:
@@ -37,14 +39,14 @@ def shard_splits(options: ShardOptions, say: Say, with_train: bool = True) -> tu
     Raises ConfigError or DataError.
     """
     if options.held_out:
-        listing = _of_one(options)
-        found = _found(listing, open_index(listing, options.label_field, say))
+        listing = of_one(options)
+        found = found_in(listing, options, say)
         whole, _ = named((found, found), options.classes, say, with_train)
         parts = options.held_out.parts(whole, shown(listing.source), say, with_train)
         assert isinstance(parts[0], ShardManifest) and isinstance(parts[1], ShardManifest)
         return parts[0], parts[1]
-    listings = [_of_split(options, split) for split in (("train", "val") if with_train else ("val",))]
-    splits = [_found(listing, open_index(listing, options.label_field, say)) for listing in listings]
+    listings = [of_split(options, split) for split in (("train", "val") if with_train else ("val",))]
+    splits = [found_in(listing, options, say) for listing in listings]
     return named(
         (splits[0] if with_train else splits[0].without_samples(), splits[-1]), options.classes, say, with_train
     )
@@ -65,11 +67,14 @@ class Found(NamedTuple):
         return self._replace(manifest=self.manifest.part(np.zeros(len(self.manifest), np.bool_)))
 
 
-def _found(listing: Listing, manifest: ShardManifest) -> Found:
+def found_in(listing: Listing, options: ShardOptions, say: Say) -> Found:
+    """The samples of listed shards, by their index. Raises ConfigError or DataError."""
+    manifest = open_index(listing, options.label_field, say, beside=options.keeps_beside)
     return Found(manifest, listing.classes(), shown(listing.folder), shown(listing.source))
 
 
-def _of_split(options: ShardOptions, split: str) -> Listing:
+def of_split(options: ShardOptions, split: str) -> Listing:
+    """The shards of train or val. Raises ConfigError or DataError."""
     name = f"data.{split}_shards"
     if given := getattr(options, f"{split}_shards"):
         return shards_of(given, split, name)
@@ -90,7 +95,7 @@ def _for_training(split: str) -> str:
     return "; data.val_split=0.1 holds out a tenth of train/ in the place of val/" if split == "val" else ""
 
 
-def _of_one(options: ShardOptions) -> Listing:
+def of_one(options: ShardOptions) -> Listing:
     """The shards of which a part is held out."""
     if options.val_shards:
         raise ConfigError(
