@@ -152,6 +152,32 @@ def named(splits: tuple[Found, Found], classes: str, say: Say, with_train: bool)
     return train, val
 
 
+def with_classes(found: Found, classes: tuple[str, ...], say: Say) -> ShardManifest:
+    """One split whose labels are indices into ``classes``; into its own names, or numbers, where these are empty.
+
+    Raises ConfigError for a sample of a class that is not among them.
+    """
+    own, _ = named((found, found), "", say, False)
+    if not classes or own.classes == classes:
+        return own
+    counts = own.counts()
+    most = int(np.flatnonzero(counts).max(initial=-1))
+    if found.names is None:
+        if most >= len(classes):
+            raise ConfigError(
+                f"{found.where} has labels to {most:,}, and {len(classes):,} classes are given: name all."
+            )
+        return own.named(classes)
+    numbers = {name: number for number, name in enumerate(classes)}
+    unknown = [name for name, count in zip(own.classes, counts, strict=True) if count and name not in numbers]
+    if unknown:
+        raise ConfigError(
+            f"{found.where} has photos of the class {unknown[0]!r}, and the given classes lack it: add it, or remove "
+            "the photos."
+        )
+    return own.relabelled(np.array([numbers.get(name, 0) for name in own.classes], np.int64), classes)
+
+
 def _of_numbers(classes: str, most: int, where: str) -> tuple[str, ...]:
     """The names that a file gives to numbers, or the numbers themselves."""
     if not classes:
