@@ -1,6 +1,5 @@
 """The splits of a data set that lies in tar shards on a disk."""
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ from sources.errors import ConfigError, DataError, UserError
 from sources.processes import in_processes
 from sources.progress_bar import Progress
 from sources.shards.columns import Columns
-from sources.shards.index import FOLDER
 from sources.shards.listing import CLASSES, INFO, LIST, Listing, has_shards, holds_shards
 from sources.shards.manifest import Shard, in_memory
 from sources.shards.shard import Rows, read_shard
@@ -125,7 +123,7 @@ def _left_out(split: str, listing: Listing) -> Iterator[Finding]:
         top = top_of(listing.folder)
     except UserError:
         return
-    shards = {os.fsdecode(name) for name in listing.names}
-    known = {*shards, LIST, CLASSES, INFO, FOLDER}
+    known = {*listing.names, LIST, CLASSES, INFO}
     for name in sorted({*top.images, *top.archives, *top.others} - known):
-        yield Finding("left out", split, shown(name), "", Path(name).suffix.lower() or "no extension")
+        if not name.startswith("."):  # as what runs keep there
+            yield Finding("left out", split, shown(name), "", Path(name).suffix.lower() or "no extension")

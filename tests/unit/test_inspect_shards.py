@@ -144,6 +144,7 @@ def test_a_list_of_classes_that_is_too_short_and_files_beside_shards(shards: Pat
         (shards / split / "classes.json").write_text('["cat", "dog"]')
     (shards / "train" / "notes.txt").touch()
     (shards / "train" / "more.tar.gz").touch()
+    (shards / "train" / ".what-runs-keep").touch()
     found = examined(shards)
     assert any("2 names" in finding.what for finding in found.findings if finding.kind == "layout")
     assert found.data.classes == ("cat", "dog", "2") and len(found) == 56
