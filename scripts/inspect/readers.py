@@ -4,9 +4,12 @@ import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from aistore_data.bucket.store import AisStore
+from aistore_data.client.access import Access, object_path
+from aistore_data.client.http_reader import HttpReader
 from scripts.inspect.photo import HEAD_BYTES, TAIL_BYTES, CannotRead
 from sources.disk import cause, patiently, read_file, shown
 from sources.errors import ClusterError, ObjectError
@@ -128,13 +131,19 @@ class Member:
     def _part(self, begin: int, end: int) -> bytes:
         """The bytes of the shard from ``begin`` to ``end``."""
         if self.store:
-            store = self.store
-            data = Objects(store)._asked(lambda: b"".join(store.read(self.shard, begin, end)))
+            http, path = _http(self.store.access), object_path(self.store.uri, self.shard)
+            data = Objects(self.store)._asked(lambda: http.get(path, end - begin, part=(begin, end)))
         else:
             data = Files("")._asked(self.shard, lambda: _pread(self.shard, begin, end))
         if len(data) != end - begin:
             raise CannotRead("its shard was changed meanwhile: it is shorter")
         return data
+
+
+@lru_cache(1)
+def _http(access: Access) -> HttpReader:
+    """Of this process: its connections are kept."""
+    return HttpReader(access)
 
 
 def _pread(path: str, begin: int, end: int) -> bytes:
