@@ -40,7 +40,7 @@ def open_shards(where: str, options: SplitOptions, label_field: str) -> DataSet:
     places = (where, "") if in_folder else ("", where)
     shards = ShardOptions(*places, "", label_field, options.classes, options.held_out, keeps_beside=False)
     is_one = not (in_folder and (is_folder(root / "val") or (root / INFO).is_file()))
-    listings = dict(_listings(data, shards, is_one))
+    listings = {"": of_one(shards)} if is_one else dict(_listings(data, shards))
     try:
         if is_one and not options.held_out:
             found = found_in(listings[""], shards, data.warn)
@@ -51,8 +51,6 @@ def open_shards(where: str, options: SplitOptions, label_field: str) -> DataSet:
     except UserError as error:
         data.stop(error)
         data.splits = _leniently(data, listings, label_field)
-    except KeyError:
-        pass  # what is wrong with the list is told
     if not data.splits:
         raise DataError(data.findings[0].what)
     if is_one and not options.held_out:
@@ -61,11 +59,11 @@ def open_shards(where: str, options: SplitOptions, label_field: str) -> DataSet:
     return data
 
 
-def _listings(data: DataSet, options: ShardOptions, is_one: bool) -> Iterator[tuple[str, Listing]]:
+def _listings(data: DataSet, options: ShardOptions) -> Iterator[tuple[str, Listing]]:
     """The shards of each split that can be listed; what cannot be is told."""
-    for split in ("",) if is_one else SPLITS:
+    for split in SPLITS:
         try:
-            yield split, of_one(options) if is_one else of_split(options, split)
+            yield split, of_split(options, split)
         except UserError as error:
             data.stop(error)
 

@@ -19,6 +19,7 @@ from scripts.inspect.__main__ import main
 from scripts.inspect.data_set import open_data_set
 from scripts.inspect.survey import Survey, survey
 from scripts.make_shards import main as make_shards
+from sources.errors import DataError
 from sources.folds import HeldOut
 from sources.splits import SplitOptions
 from tests.conftest import make_small_folder, write_image
@@ -139,6 +140,19 @@ def test_every_bad_shard_is_told_and_the_others_are_looked_at(shards: Path) -> N
     assert found.data.classes == ("cat", "dog", "eel")
 
 
+def test_a_split_that_is_no_shards_is_told_and_the_other_one_looked_at(shards: Path) -> None:
+    for path in (shards / "val").iterdir():
+        path.unlink()
+    found = examined(shards)
+    assert [split.name for split in found.data.splits] == ["train"] and len(found) == 39
+    assert any("val holds no shards" in finding.what for finding in found.findings if finding.kind == "layout")
+    for number in range(4):
+        change(shards / "train" / f"train-{number:06}.tar", "cut off")
+    with pytest.raises(DataError, match="val holds no shards"):
+        examined(shards)
+    assert main([str(shards)]) == 1
+
+
 def test_a_list_of_classes_that_is_too_short_and_files_beside_shards(shards: Path) -> None:
     for split in ("train", "val"):
         (shards / split / "classes.json").write_text('["cat", "dog"]')
@@ -172,7 +186,7 @@ def test_options_that_make_no_sense(folder: Path, capsys: pytest.CaptureFixture[
     assert "tar shards have theirs in KEY.cls" in capsys.readouterr().err
     assert main([str(folder / "small"), "--label-field", "label"]) == 2
     assert "--label-field=label is for tar shards" in capsys.readouterr().err
-    assert main([f"{folder}/shards/nowhere-*.tar"]) == 1
+    assert main([f"{folder}/shards/nowhere-*.tar"]) == 2
     assert "matches no file" in capsys.readouterr().err
 
 
