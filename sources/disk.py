@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import stat
@@ -12,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from sources.lease import is_process_alive, myself
 
@@ -71,7 +72,24 @@ def read_file(path: str) -> bytes:
         return file.read()
 
 
-def replace_file(path: Path, content: bytes, folder: Path, mode: int = 0o600) -> None:
+class MappedFile(mmap.mmap):
+    """A file's content as it is now, without reading it: it stays so when the file is replaced or grows."""
+
+    def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]
+        """By this requests knows a stream, which it sends in pieces and again where the proxy redirects it."""
+        return iter(lambda: self.read(1 << 16), b"")
+
+
+Content: TypeAlias = bytes | MappedFile
+
+
+def map_file(path: Path) -> Content:
+    """A file's content as it is now; one that is empty cannot be mapped. Raises OSError."""
+    with open(path, "rb") as file:
+        return MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+
+
+def replace_file(path: Path, content: Content, folder: Path, mode: int = 0o600) -> None:
     """Write a file whole or not at all, by one in ``folder`` of the same disk that takes its name. Raises OSError."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as file:
         try:

@@ -216,12 +216,16 @@ def read_class_names(store: ObjectStore, name: str) -> tuple[str, ...]:
 
 
 def object_problem(manifest: Manifest, index: int, get: Get) -> str:
-    """What shows that the answer to ``get`` is not object ``index`` as it was listed; "" if nothing does.
+    """What shows that the answer to ``get`` is not object ``index`` as it was listed; "" if nothing does."""
+    return content_problem(int(manifest.sizes[index]), int(manifest.checksums[index]), get)
+
+
+def content_problem(size: int, listed: int, get: Get) -> str:
+    """The same of an object of ``size`` bytes; ``listed``: its checksum as a manifest has it, 0 if it has none.
 
     The content itself is summed up. Of a bucket whose checksums cannot be computed here (crc32c) the answer's own word
     is taken; of one without checksums, the size alone is known.
     """
-    size, listed = int(manifest.sizes[index]), int(manifest.checksums[index])
     if len(get.body) != size:
         return f"has {len(get.body)} bytes, and had {size} when it was listed: somebody has replaced it"
     if listed and checksum_digest(xxhash.xxh64_hexdigest(get.body)) != listed and not _fits(get, listed):

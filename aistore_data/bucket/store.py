@@ -22,6 +22,7 @@ from aistore_data.client.access import Access, object_path, server_message
 from aistore_data.client.answer import MOST_BYTES
 from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.sdk import explain, make_client
+from sources.disk import Content, MappedFile
 from sources.errors import ObjectError
 
 _LISTINGS = 16
@@ -49,7 +50,7 @@ class Entry(NamedTuple):
     in_parts: bool = False
     """Whether AIStore keeps it in several files, as it does what was uploaded in parts."""
 
-    def fits(self, data: bytes) -> bool:
+    def fits(self, data: Content) -> bool:
         """Whether these bytes may be there, as far as size and checksum tell."""
         return self.size == len(data) and self.checksum in ("", xxhash.xxh64_hexdigest(data))
 
@@ -64,7 +65,7 @@ class Destination(Protocol):
     def list(self, prefix: str) -> Iterator[Entry]:
         """All objects whose names begin with ``prefix``, in an order that their names alone decide."""
 
-    def put(self, name: str, content: Any) -> None:
+    def put(self, name: str, content: Content) -> None:
         """Make or replace an object of bytes, or of a mapped file's; nobody sees it half-written."""
 
     def explain(self, error: Exception) -> str:
@@ -159,16 +160,22 @@ class AisStore:
         with _errors():
             yield from self._object(name).get_reader(chunk_size=_PIECE_BYTES, byte_range=part)
 
-    def put(self, name: str, content: Any) -> None:
+    def put(self, name: str, content: Content) -> None:
         """As in ``ObjectStore``; ObjectError too where other bytes have arrived than were sent."""
         tries = Retrying(
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception(may_pass),
             stop=stop_after_attempt(self.tries),
             wait=wait_random_exponential(max=_WAIT_S),
             reraise=True,
         )
+
+        def send() -> Any:
+            if isinstance(content, MappedFile):
+                content.seek(0)  # a try that has failed may have sent some of it
+            return self._object(name).get_writer().put_content(content)
+
         with _errors():
-            answer = tries(self._object(name).get_writer().put_content, content)
+            answer = tries(send)
         kind, value = (answer.headers.get(f"Ais-Checksum-{part}", "") for part in ("Type", "Value"))
         if kind == "xxhash2" and value != xxhash.xxh64_hexdigest(content):
             raise ObjectError(200, f"with the checksum {value}: other bytes arrived than were sent")
@@ -195,10 +202,11 @@ class AisStore:
         return self.bucket.object(self._prefix + name)
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
     """Whether the same request may succeed later: no answer, or one that says that the server is at fault."""
-    if isinstance(error, AISError):
-        return bool(error.status_code == 429 or error.status_code >= 502)
+    if isinstance(error, AISError | ObjectError):
+        status = error.status_code if isinstance(error, AISError) else error.status
+        return bool(status == 429 or status >= 502)
     return isinstance(error, OSError)
 
 

@@ -88,7 +88,7 @@ def _in_objects(options: BucketOptions, access: Access, uri: str, val_uri: str, 
     """The training and validation samples, each of which is an object."""
 
     def read(of: str, prefix: str, classes: tuple[str, ...]) -> Manifest:
-        return _read(access, of, lambda store: read_manifest(store, prefix, classes, say))
+        return read_bucket(access, of, lambda store: read_manifest(store, prefix, classes, say))
 
     try:
         train = read(uri, options.train_prefix, ())
@@ -112,7 +112,7 @@ def _in_shards(options: BucketOptions, access: Access, uri: str, val_uri: str, s
     in_parts: set[str] = set()
 
     def read(of: str, prefix: str) -> Found:
-        found, parted = _read(access, of, lambda store: read_shards(store, prefix, options.label_field, say))
+        found, parted = read_bucket(access, of, lambda store: read_shards(store, prefix, options.label_field, say))
         in_parts.update(parted)
         if parted and options.transform != "client":
             say(
@@ -132,7 +132,7 @@ def _in_shards(options: BucketOptions, access: Access, uri: str, val_uri: str, s
     return Splits(*named((train, splits[-1]), options.classes, say, options.train), frozenset(in_parts))
 
 
-def _read(access: Access, uri: str, read: Callable[[AisStore], T]) -> T:
+def read_bucket(access: Access, uri: str, read: Callable[[AisStore], T]) -> T:
     """What ``read`` answers of a bucket that exists and may be read, or ClusterError."""
     store = AisStore(uri, access)
     hint = f" Check its address; python -m aistore_data.upload FOLDER {shell_word(uri)} makes it."

@@ -13,9 +13,8 @@ before.
 import ssl
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from aistore_data.bucket.photos import asking, at_of, how_to_look, object_of, photo_in, shard_problem
 from aistore_data.bucket.uri import parse_bucket
@@ -25,6 +24,7 @@ from aistore_data.client.fetch import Fetcher
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import cluster_map, explain
 from aistore_data.dataset.breaker import Breakers
+from aistore_data.dataset.sample import Sample
 from aistore_data.etls.asking import EtlPaths
 from etl.sample import CorruptSample
 from etl.spec import Key, Spec
@@ -97,32 +97,6 @@ def uname(uri: str) -> str:
     """What AIS puts before an object's name to place it."""
     bucket = parse_bucket(uri)
     return f"{bucket.provider.value}/@{bucket.cluster}#{bucket.namespace}/{bucket.name}/"
-
-
-@dataclass(slots=True, eq=False)
-class Sample:
-    """One sample on its way into its row of the batch."""
-
-    row: Any
-    epoch: int
-    index: int
-    name: str
-    node: int
-    host: str
-    stage: Literal["etl", "local"]
-    view: int = 0
-    tries: int = 0
-    doubts: int = 0
-    """Answers that were not, or may not have been, about it."""
-    since: float = 0.0
-    """When its bytes were first asked for in vain."""
-    others: Iterator[int] | None = None
-    reason: str = ""
-    source_index: int = field(init=False)
-    """Whose bytes it is made of."""
-
-    def __post_init__(self) -> None:
-        self.source_index = self.index
 
 
 class SamplePolicy:

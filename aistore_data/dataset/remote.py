@@ -14,7 +14,8 @@ from aistore_data.client.access import Access
 from aistore_data.client.fetch import Fetcher
 from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.placement import Placement, splitmix64
-from aistore_data.dataset.policy import RAW_TIMEOUT_S, Remote, Sample, SamplePolicy, etl_paths, uname
+from aistore_data.dataset.policy import RAW_TIMEOUT_S, Remote, SamplePolicy, etl_paths, uname
+from aistore_data.dataset.sample import Sample
 from aistore_data.etls.asking import EtlPaths
 from etl.spec import Spec
 from sources.batch import Counts, Filled, Keys

@@ -91,7 +91,7 @@ def served_objects(folder: Path, layout: Layout) -> dict[str, Entry]:
     objects = {}
     for split in index_folder(folder, print_line, with_train):
         for name, place, size in items_of(split, split.manifest(), layout):
-            path, content = (place.path, None) if isinstance(place, File) else ("", place.read())
+            path, content = (place.path, None) if isinstance(place, File) else ("", bytes(place.read()))
             try:
                 path.encode()
             except UnicodeEncodeError:

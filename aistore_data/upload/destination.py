@@ -16,7 +16,7 @@ from aistore_data.bucket.uri import parse_bucket
 from aistore_data.client.access import Access
 from aistore_data.client.sdk import connect
 from sources.command_line import print_line
-from sources.disk import replace_file
+from sources.disk import Content, replace_file
 from sources.errors import ClusterError, ConfigError, DataError, ObjectError
 from sources.lease import STALE_S, FolderLease, Lease, myself
 from sources.progress_bar import Progress
@@ -42,7 +42,7 @@ def present(destination: Destination) -> dict[str, Entry]:
     return found
 
 
-def put(destination: Destination, name: str, data: bytes) -> None:
+def put(destination: Destination, name: str, data: Content) -> None:
     """Write a file or an object; visible at once and whole. Raises DataError, as for a full disk."""
     try:
         destination.put(name, data)
@@ -86,7 +86,7 @@ class Folder:
                 elif Path(entry.path) != self._partial:
                     yield from self.list(f"{prefix}{entry.name}/")
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Content) -> None:
         """Write a file under a temporary name and rename it. Raises OSError."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)

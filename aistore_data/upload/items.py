@@ -5,16 +5,25 @@ import os
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from aistore_data.bucket.layout import Layout, classes_name, pair_names
-from sources.disk import cause, patiently, read_file, shown
+from sources.disk import Content, cause, map_file, patiently, read_file, shown
 from sources.errors import DataError
 from sources.folder import scan_folder
 from sources.manifest import Manifest
 
+T = TypeVar("T")
+
 _PATIENCE_S = 60.0
 """Seconds for which a command waits for a file that a disk or a network file system does not give."""
+
+
+def _patiently(path: str, read: Callable[[], T]) -> T:
+    try:
+        return patiently(read, _PATIENCE_S)
+    except OSError as error:
+        raise DataError(f"{shown(path)} cannot be read: {cause(error)}.") from None
 
 
 class ByteSource(Protocol):
@@ -24,7 +33,7 @@ class ByteSource(Protocol):
     def unit(self) -> Hashable:
         """Places of the same unit are read together, by one process; None if that makes no difference."""
 
-    def read(self) -> bytes:
+    def read(self) -> Content:
         """The bytes. Raises DataError that names the place."""
 
 
@@ -36,10 +45,18 @@ class File(NamedTuple):
 
     def read(self) -> bytes:
         """All of the file. Waits shortly for a disk whose fault may pass."""
-        try:
-            return patiently(lambda: read_file(self.path), _PATIENCE_S)
-        except OSError as error:
-            raise DataError(f"{shown(self.path)} cannot be read: {cause(error)}.") from None
+        return _patiently(self.path, lambda: read_file(self.path))
+
+
+class LargeFile(NamedTuple):
+    """An item that is a file which is not read into memory."""
+
+    path: str
+    unit: None = None
+
+    def read(self) -> Content:
+        """All of the file, mapped; errors as those of ``File``."""
+        return _patiently(self.path, lambda: map_file(Path(self.path)))
 
 
 class InlineBytes(NamedTuple):

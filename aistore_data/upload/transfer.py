@@ -175,13 +175,14 @@ def _do(chunk: Sequence[Planned]) -> Outcome:
         done.sizes.append(len(data))
         oddities: list[str] = []
         if transform:
-            data, oddities = transform(item.name, data)
+            data, oddities = transform(item.name, bytes(data))
         for kind in oddities:
             done.oddities.setdefault(kind, []).append(item.name)
-        if existing is not None and existing.fits(data):
+        fits = existing is not None and existing.fits(data)
+        if fits and existing and not existing.in_parts:  # in parts, an ETL cannot read it
             done.kept += 1
             continue
-        if existing is not None and not replace:
+        if existing is not None and not fits and not replace:
             raise _other_content(destination.uri, item.name)
         put(destination, item.name, data)
         done.sent += 1

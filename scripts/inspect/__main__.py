@@ -4,7 +4,8 @@
     python -m scripts.inspect ais://imagenet --endpoint http://ais:51080 --deep
     python -m scripts.inspect /data/mine --labels labels.csv --val-split 0.1
 
-DATA is a folder with train/ and val/, a folder for each class alone, or a bucket. A folder whose photos have their
+DATA is a folder with train/ and val/, a folder for each class alone, tar shards, which are a folder with train/*.tar
+and val/*.tar, a folder of tars or a pattern, or a bucket of photos or of shards. A folder whose photos have their
 classes in a file, or that is divided in two, is read with the options that a run of it has. Photos are looked at by
 their headers and ends, and read whole where these are suspicious; --deep reads and decodes them all. --out gets
 report.html, a page with plots and pictures that opens offline, and files.csv with a line for each finding. Nothing in
@@ -35,12 +36,13 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
     parser = command("scripts.inspect", __doc__)
-    parser.add_argument("data", metavar="DATA", help="a folder, or ais://BUCKET")
+    parser.add_argument("data", metavar="DATA", help="a folder, tar shards, or ais://BUCKET")
     parser.add_argument("--endpoint", default="", help="of a bucket's cluster; default: AIS_ENDPOINT")
     parser.add_argument("--out", type=Path, help="a folder for report.html and files.csv; made if it does not exist")
     parser.add_argument("--labels", default="", help="of a folder: a run's data.labels")
-    parser.add_argument("--classes", default="", help="of a folder: a run's data.classes")
-    parser.add_argument("--val-split", type=float, default=0.0, help="of a folder: a run's data.val_split")
+    parser.add_argument("--classes", default="", help="of a folder or shards: a run's data.classes")
+    parser.add_argument("--val-split", type=float, default=0.0, help="of a folder or shards: a run's data.val_split")
+    parser.add_argument("--label-field", default="", help="of tar shards: a run's data.label_field")
     add_workers(parser)
     parser.add_argument("--deep", action="store_true", help="decode every photo, and compare pixels")
     options = parser.parse_args(arguments)
@@ -55,7 +57,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.out:
         _make(options.out)
     splits = SplitOptions(HeldOut(options.val_split), options.classes, options.labels)
-    found = survey(open_data_set(options.data, options.endpoint, splits), options.deep, options.workers)
+    found = survey(
+        open_data_set(options.data, options.endpoint, splits, options.label_field), options.deep, options.workers
+    )
     counts, sizes = Counts.of(found), Sizes.of(found)
     for paragraph in told(found, counts, sizes):
         print(visible(paragraph))

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.inspect.data_set import DataSet, Split
 from scripts.inspect.findings import Finding, in_order
 from scripts.inspect.photo import Facts, Reader, look, sums
 from scripts.inspect.processes import in_processes
+from scripts.inspect.splits import DataSet, ShardSplit, Split
 from sources.disk import shown
 
 
@@ -43,7 +43,7 @@ class Survey:
     def __len__(self) -> int:
         return len(self.kinds)
 
-    def split_of(self, index: int) -> tuple[Split, int]:
+    def split_of(self, index: int) -> tuple[Split | ShardSplit, int]:
         """The split of a photo, and its place there."""
         number = int(np.searchsorted(self.starts, index, "right")) - 1
         return self.data.splits[number], index - self.starts[number]
@@ -51,12 +51,12 @@ class Survey:
     def place(self, index: int) -> Place:
         """Return where a photo lies."""
         split, own = self.split_of(index)
-        return Place(split.reader, split.manifest.name(own), int(split.manifest.sizes[own]))
+        return Place(*split.photo(own))
 
     def name(self, index: int) -> str:
         """A photo's name below its split, for people."""
         split, own = self.split_of(index)
-        return shown(split.manifest.name(own).removeprefix(split.prefix))
+        return split.shown(own)
 
     def label(self, index: int) -> str:
         """The name of a photo's class."""

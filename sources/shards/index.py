@@ -36,10 +36,13 @@ _CHECKED = 1 << 30
 Done = list[tuple[Shard, Columns]]
 
 
-def open_index(listing: Listing, label_field: str, say: Callable[[str], None], workers: int = 0) -> ShardManifest:
+def open_index(
+    listing: Listing, label_field: str, say: Callable[[str], None], workers: int = 0, beside: bool = True
+) -> ShardManifest:
     """The manifest of a split without class names; ``say`` hears what is done about a kept one that cannot be used.
 
-    ``workers``: processes that read shards; 0: as many as there are CPUs. Raises DataError that names shard and member.
+    ``workers``: processes that read shards; 0: as many as there are CPUs. Unless ``beside``, nothing is written where
+    the shards lie. Raises DataError that names shard and member.
     """
     shards = listing.shards()
     _check_sizes(listing, shards)
@@ -56,7 +59,9 @@ def open_index(listing: Listing, label_field: str, say: Callable[[str], None], w
             yield rows
 
     def keep(columns: Columns, shards: Sequence[Shard], complete: bool) -> ShardManifest:
-        return _keep(places, columns, shards, listing.folder) or in_memory(columns, shards, listing.folder, ())
+        return _keep(places if beside else places[1:], columns, shards, listing.folder) or in_memory(
+            columns, shards, listing.folder, ()
+        )
 
     return build_index(former, shards, read, keep)
 

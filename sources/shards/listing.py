@@ -16,7 +16,7 @@ from sources.errors import ConfigError, DataError
 from sources.manifest import class_names
 from sources.shards.manifest import Shard
 from sources.shards.members import MAKE_SHARDS
-from sources.walk import is_folder
+from sources.walk import is_folder, top_of
 
 LIST = "index.json"
 """Of a folder of shards: wids' list of them."""
@@ -29,6 +29,7 @@ _NAMES = {"train": ("train",), "val": ("val", "validation")}
 """What lists call a split."""
 _MOST = 1_000_000
 _MOST_BYTES = 1 << 28
+_ARCHIVE = re.compile(r"(n\d{8}|ILSVRC.*)\.tar")
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _OTHERS = (".tar.gz", ".tgz", ".tar.zst", ".tar.lz4", ".tar.bz2", ".tar.xz", ".zip")
@@ -75,6 +76,22 @@ class Listing:
         if len(set(names)) < len(names):
             raise ConfigError(f"{shown(path)} names a class twice: each number has a name of its own.")
         return names
+
+
+def holds_shards(root: Path) -> bool:
+    """Whether shards lie in a folder, as data.root is told them, and no classes. Raises ConfigError or DataError."""
+    return (root / INFO).is_file() or (is_folder(root / "train") and has_shards(root / "train"))
+
+
+def has_shards(folder: Path) -> bool:
+    """Whether tars lie in a folder, no class folders, and not ImageNet's archives as they are downloaded.
+
+    Raises ConfigError or DataError.
+    """
+    top = top_of(folder)
+    tars = [name for name in top.archives if name.endswith(".tar") and not name.startswith(".")]
+    folders = [name for name in top.folders if not name.startswith(".")]
+    return not folders and any(not _ARCHIVE.fullmatch(name) for name in tars)
 
 
 def shards_of(where: str, split: str, option: str) -> Listing:

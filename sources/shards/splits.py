@@ -29,6 +29,8 @@ class ShardOptions:
     label_field: str = ""
     classes: str = ""
     held_out: HeldOut = HeldOut()
+    keeps_beside: bool = True
+    """Whether an index that is made may be kept beside the shards; else it is in the cache folder."""
 
 
 def shard_splits(options: ShardOptions, say: Say, with_train: bool = True) -> tuple[ShardManifest, ShardManifest]:
@@ -37,14 +39,14 @@ def shard_splits(options: ShardOptions, say: Say, with_train: bool = True) -> tu
     Raises ConfigError or DataError.
     """
     if options.held_out:
-        listing = _of_one(options)
-        found = _found(listing, open_index(listing, options.label_field, say))
+        listing = of_one(options)
+        found = found_in(listing, options, say)
         whole, _ = named((found, found), options.classes, say, with_train)
         parts = options.held_out.parts(whole, shown(listing.source), say, with_train)
         assert isinstance(parts[0], ShardManifest) and isinstance(parts[1], ShardManifest)
         return parts[0], parts[1]
-    listings = [_of_split(options, split) for split in (("train", "val") if with_train else ("val",))]
-    splits = [_found(listing, open_index(listing, options.label_field, say)) for listing in listings]
+    listings = [of_split(options, split) for split in (("train", "val") if with_train else ("val",))]
+    splits = [found_in(listing, options, say) for listing in listings]
     return named(
         (splits[0] if with_train else splits[0].without_samples(), splits[-1]), options.classes, say, with_train
     )
@@ -65,11 +67,14 @@ class Found(NamedTuple):
         return self._replace(manifest=self.manifest.part(np.zeros(len(self.manifest), np.bool_)))
 
 
-def _found(listing: Listing, manifest: ShardManifest) -> Found:
+def found_in(listing: Listing, options: ShardOptions, say: Say) -> Found:
+    """The samples of listed shards, by their index. Raises ConfigError or DataError."""
+    manifest = open_index(listing, options.label_field, say, beside=options.keeps_beside)
     return Found(manifest, listing.classes(), shown(listing.folder), shown(listing.source))
 
 
-def _of_split(options: ShardOptions, split: str) -> Listing:
+def of_split(options: ShardOptions, split: str) -> Listing:
+    """The shards of train or val. Raises ConfigError or DataError."""
     name = f"data.{split}_shards"
     if given := getattr(options, f"{split}_shards"):
         return shards_of(given, split, name)
@@ -90,7 +95,7 @@ def _for_training(split: str) -> str:
     return "; data.val_split=0.1 holds out a tenth of train/ in the place of val/" if split == "val" else ""
 
 
-def _of_one(options: ShardOptions) -> Listing:
+def of_one(options: ShardOptions) -> Listing:
     """The shards of which a part is held out."""
     if options.val_shards:
         raise ConfigError(
@@ -145,6 +150,32 @@ def named(splits: tuple[Found, Found], classes: str, say: Say, with_train: bool)
     if with_train and splits[0].source != splits[1].source:
         _compare(train, val, splits, say)
     return train, val
+
+
+def with_classes(found: Found, classes: tuple[str, ...], say: Say) -> ShardManifest:
+    """One split whose labels are indices into ``classes``; into its own names, or numbers, where these are empty.
+
+    Raises ConfigError for a sample of a class that is not among them.
+    """
+    own, _ = named((found, found), "", say, False)
+    if not classes or own.classes == classes:
+        return own
+    counts = own.counts()
+    most = int(np.flatnonzero(counts).max(initial=-1))
+    if found.names is None:
+        if most >= len(classes):
+            raise ConfigError(
+                f"{found.where} has labels to {most:,}, and {len(classes):,} classes are given: name all."
+            )
+        return own.named(classes)
+    numbers = {name: number for number, name in enumerate(classes)}
+    unknown = [name for name, count in zip(own.classes, counts, strict=True) if count and name not in numbers]
+    if unknown:
+        raise ConfigError(
+            f"{found.where} has photos of the class {unknown[0]!r}, and the given classes lack it: add it, or remove "
+            "the photos."
+        )
+    return own.relabelled(np.array([numbers.get(name, 0) for name in own.classes], np.int64), classes)
 
 
 def _of_numbers(classes: str, most: int, where: str) -> tuple[str, ...]:

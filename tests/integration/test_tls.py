@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from aistore_data.bucket.store import AisStore
 from aistore_data.client.access import Access, object_path
 from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.sdk import connect, explain, make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.embedded.errors import EmbeddedError
 from aistore_data.embedded.tls import Tls
+from sources.disk import map_file
 from sources.errors import ClusterError
 from tests.conftest import PROJECT, TINY, Result
 from tests.support.certificates import Authority, Pair
@@ -161,6 +163,17 @@ def test_training_over_https(
     monkeypatch.delenv("AIS_CRT_KEY")
     refused = train(*words, "run_dir=refused")
     assert refused.code == 1 and "wants a client certificate" in refused.output
+
+
+def test_a_file_that_is_not_read_into_memory_is_put_over_https(
+    secured: Access, authority: Authority, trust: Callable[..., None], tmp_path: Path
+) -> None:
+    trust(authority.root.certificate, authority.sign("client"))
+    store, path = AisStore("ais://large-over-https", secured), tmp_path / "large"
+    path.write_bytes(bytes(range(256)) * (3 << 12))
+    store.create()
+    store.put("large", map_file(path))
+    assert store.get("large") == path.read_bytes()
 
 
 def test_the_embedded_servers_own_options(authority: Authority, secured: Access, tmp_path: Path) -> None:

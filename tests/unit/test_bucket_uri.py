@@ -8,6 +8,7 @@ from aistore import Client
 from aistore_data.bucket.uri import parse_bucket, split_uri
 from aistore_data.client.access import object_path
 from sources.errors import ConfigError
+from training.config.data_checks import check_data
 from training.config.data_options import DataConfig
 
 
@@ -59,7 +60,7 @@ def test_an_address_with_a_prefix() -> None:
 
 
 def checked(**values: Any) -> None:
-    DataConfig(source="aistore", endpoint="http://h", **values).check()
+    check_data(DataConfig(source="aistore", endpoint="http://h", **values))
 
 
 def test_splits_apart() -> None:

@@ -18,9 +18,10 @@ from PIL import Image, ImageFile
 from etl.sample import native
 from etl.spec import Spec
 from scripts.inspect.__main__ import main
-from scripts.inspect.data_set import Files, open_data_set
+from scripts.inspect.data_set import open_data_set
 from scripts.inspect.photo import HEAD_BYTES, look
 from scripts.inspect.processes import in_processes
+from scripts.inspect.readers import Files
 from scripts.inspect.survey import Survey, survey
 from sources.errors import ConfigError, DataError, UserError
 from sources.folder import FolderReader, scan_folder
@@ -371,6 +372,7 @@ STOPPED = """
 from tests.support.deadly import slow
 from scripts.inspect import __main__ as command
 from scripts.inspect.processes import in_processes
+from scripts.inspect.readers import Files
 def run(options):
     for number, _ in enumerate(in_processes(slow, range(10_000), int, 2, int, "numbers")):
         if number == 64:  # both processes are at work

@@ -12,8 +12,9 @@ from aistore_data.client.answer import Get
 from aistore_data.client.fetch import Fetcher
 from aistore_data.client.placement import Placement
 from aistore_data.dataset.breaker import FAILURES, Breakers
-from aistore_data.dataset.policy import Remote, Sample, SamplePolicy, etl_paths
+from aistore_data.dataset.policy import Remote, SamplePolicy, etl_paths
 from aistore_data.dataset.remote import RemoteDataset
+from aistore_data.dataset.sample import Sample
 from etl.request import Request, encode, statement
 from etl.sample import transform
 from etl.spec import Key, Spec

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from etl.policies import MOST_LAYERS, MOST_MAGNITUDE, MOST_MAGNITUDE_OF_TIMM
+from etl.policies import MOST_LAYERS, MOST_MAGNITUDE
 from etl.spec import AUGMENTS
 from sources.folds import HeldOut
 from sources.splits import SplitOptions
@@ -217,119 +217,6 @@ class DataConfig:
         assert self.val_resize is not None and self.interpolation is not None
         return self.val_resize, self.interpolation
 
-    def check(self) -> None:
-        """Raise ConfigError for values that make no sense."""
-        self.etl.check()
-        self.sides()
-        self._check_parts()
-        self._check_cache()
-        if self.source == "aistore" and self.endpoint == "embedded":
-            require(
-                self.embedded_root != "",
-                "data.embedded_root is not set: data.endpoint=embedded serves a folder that holds train/ and val/.",
-            )
-        if self.source == "aistore":
-            self._check_buckets()
-        if self.source == "imagefolder":
-            require(
-                self.root != "", "data.root is not set: give the folder that holds train/ and val/, data.root=PATH."
-            )
-        self._check_shards()
-        require(
-            self.augment != "ra_timm" or self.augment_magnitude <= MOST_MAGNITUDE_OF_TIMM,
-            f"data.augment_magnitude={self.augment_magnitude} is too much: data.augment=ra_timm has magnitudes from 0 "
-            f"to {MOST_MAGNITUDE_OF_TIMM}, data.augment=ra to {MOST_MAGNITUDE}.",
-        )
-        for name in ("scale", "ratio"):
-            require(
-                len(getattr(self, name)) == 2, f"data.{name} takes two numbers, [low,high], not {getattr(self, name)}."
-            )
-
-    def _check_cache(self) -> None:
-        if self.cache == "none":
-            return
-        require(
-            self.cache_gb > 0,
-            "data.cache=decoded needs data.cache_gb, the GB that decoded photos may take: data.cache_gb=N. All of "
-            "ImageNet takes about 790, and a part of it helps by its share.",
-        )
-        require(
-            self.source != "synthetic",
-            "data.cache=decoded keeps photos, and data=synthetic has none: leave it out.",
-        )
-        require(
-            self.source != "aistore" or self.transform != "client",
-            "data.cache=decoded keeps the photos of a bucket in the ETL's pods, and data.transform=client asks none: "
-            "use data.transform=etl, or leave it out.",
-        )
-        require(
-            self.source != "aistore" or self.etl.comm_type == "hpush",
-            "data.cache=decoded keeps the photos of files that a pod reads, and with data.etl.comm_type=hpull it reads "
-            "none: use hpush.",
-        )
-        require(
-            self.source != "aistore" or self.endpoint == "embedded" or self.cache_dir[:1] in ("", "/"),
-            f"data.cache_dir={self.cache_dir} is a folder in the ETL's pods: its path begins with /.",
-        )
-
-    def _check_shards(self) -> None:
-        if self.source == "shards":
-            require(
-                self.root != "" or self.train_shards != "" or self.val_shards != "",
-                "data.root is not set: give the folder that holds train/*.tar and val/*.tar, data.root=PATH, or name "
-                "the tars by data.train_shards and data.val_shards.",
-            )
-        elif self.source != "synthetic":  # which has no use for any place
-            names = ("train_shards", "val_shards") if self.in_shards else ("train_shards", "val_shards", "label_field")
-            for name in names:
-                value = getattr(self, name)
-                wanted = "data.layout=shards" if self.source == "aistore" and name == "label_field" else "data=shards"
-                require(value == "", f"data.{name}={value} is for tar shards: add {wanted}, or leave it out.")
-        require(
-            self.layout == "objects" or self.source == "aistore",
-            f"data.layout={self.layout} is for samples in a bucket, and data={self.source} has none: leave it out.",
-        )
-        require(
-            not (self.source == "aistore" and self.in_shards and self.endpoint == "embedded"),
-            "data.layout=shards reads tar shards of a bucket, and data.endpoint=embedded serves a folder of photos: "
-            "use data=shards for tars on this machine.",
-        )
-        require(
-            self.order == "global" or self.in_shards,
-            f"data.order={self.order} is for tar shards, and data={self.source} has none: leave it out.",
-        )
-        require(
-            self.order == "global" or self.balance == "none",
-            f"data.order={self.order} and data.balance={self.balance} each say which samples follow each other: leave "
-            "one of them out.",
-        )
-
-    def _check_parts(self) -> None:
-        self.held_out.check()
-        require(
-            not self.held_out or self.source != "synthetic",
-            f"{self.held_out} divides samples by their names, and those of data=synthetic have none: leave it out.",
-        )
-        require(
-            not (self.held_out and self.val_bucket),
-            f"{self.held_out} divides the objects below data.train_prefix, and data.val_bucket={self.val_bucket} names "
-            "another validation: leave one of them out.",
-        )
-
-        require(
-            self.labels == "" or self.source not in ("aistore", "shards"),
-            f"data.labels={self.labels} is for the photos of a folder, and those of "
-            f"{'a bucket' if self.source == 'aistore' else 'shards'} have their labels there: leave it out.",
-        )
-        require(
-            not self.multilabel or self.labels != "",
-            "data.multilabel=true needs data.labels, a file with the classes of each photo: data.labels=FILE.",
-        )
-        require(
-            self.balance == "none" or not self.not_one_class,
-            f"data.balance={self.balance} needs one class for each sample, and {self.not_one_class}: leave it out.",
-        )
-
     def sides(self) -> list[tuple[int, int]]:
         """(first epoch, side in pixels) of each part of ``sizes``, in their order. Raises ConfigError."""
         found = []
@@ -345,21 +232,3 @@ class DataConfig:
         )
         require(epochs == sorted(set(epochs)), f"data.sizes names epochs {epochs}, which must rise from part to part.")
         return found
-
-    def _check_buckets(self) -> None:
-        from aistore_data.bucket.uri import parse_bucket  # here, so that a folder needs no SDK
-
-        train = parse_bucket(self.bucket, "data.bucket=")
-        val = parse_bucket(self.val_bucket, "data.val_bucket=") if self.val_bucket else train
-        for name in ("train_prefix", "val_prefix"):
-            prefix = getattr(self, name)
-            require(
-                prefix == "" or (prefix.endswith("/") and not prefix.startswith("/")),
-                f"data.{name}={prefix} must be empty or end in a slash, and not begin with one, such as train/.",
-            )
-        apart = not (self.train_prefix.startswith(self.val_prefix) or self.val_prefix.startswith(self.train_prefix))
-        require(
-            train != val or apart,
-            f"data.train_prefix={self.train_prefix} and data.val_prefix={self.val_prefix} overlap in {self.bucket}: "
-            "the splits need prefixes of their own, or buckets of their own by data.val_bucket.",
-        )

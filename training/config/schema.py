@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from training.config.data_checks import check_data
 from training.config.data_options import DataConfig
 from training.config.log_options import LogConfig
 from training.config.options import free, group, option, options_of, require, values_of
@@ -47,7 +48,8 @@ class Config:
         check_texts(self)
         for item, value in values_of(self):
             item.check(value)
-        for part in (self.data, self.optim, self.train, self.log):
+        check_data(self.data)
+        for part in (self.optim, self.train, self.log):
             part.check()
         self._check_labels()
         self.eval.check(self.mode, self.precision, self.data.multilabel)

@@ -3,12 +3,11 @@
 import errno
 import io
 import json
-import mmap
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 MARK = "# imagenet-ais"
 """What config.yaml begins with, and tells a run directory by."""
@@ -65,23 +64,6 @@ def open_own(path: Path, flags: int, mode: str) -> io.FileIO:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, f"{path.name} is a symbolic link, which is not written through") from None
         raise
-
-
-class MappedFile(mmap.mmap):
-    """A file's content as it is now, without reading it: it stays so when the file is replaced or grows."""
-
-    def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]
-        """By this requests knows a stream, which it sends in pieces and again where the proxy redirects it."""
-        return iter(lambda: self.read(1 << 16), b"")
-
-
-Content: TypeAlias = bytes | MappedFile
-
-
-def map_file(path: Path) -> Content:
-    """A file's content as it is now; one that is empty cannot be mapped. Raises OSError."""
-    with open(path, "rb") as file:
-        return MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
 
 
 def remove(path: Path, names: Iterable[str]) -> None:

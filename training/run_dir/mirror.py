@@ -26,10 +26,11 @@ from aistore_data.bucket.store import AisStore, ObjectStore
 from aistore_data.bucket.uri import split_uri
 from aistore_data.client.access import Access
 from aistore_data.client.sdk import connect
+from sources.disk import Content, map_file
 from sources.errors import ClusterError, ConfigError, ObjectError, UserError
 from training.config.schema import Config
 from training.run_dir import checkpoint
-from training.run_dir.files import ENTRIES, FETCHED, Content, map_file, read_object, remove
+from training.run_dir.files import ENTRIES, FETCHED, read_object, remove
 
 OWNER = "owner.json"
 _OWNER_KEYS = ("owner", "host", "run", "position")
