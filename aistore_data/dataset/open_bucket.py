@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,15 +166,17 @@ def _prepare(
     uri, val_uri = options.bucket, options.val_bucket or options.bucket
     where = uri if uri == val_uri else f"{uri} and {val_uri}"
 
-    @cache
+    running: dict[str, tuple[str, str]] = {}
+
     def started(recipe: lifecycle.Recipe) -> tuple[str, str]:
-        """The name of an ETL that runs, and how it came to."""
-        begin = time.monotonic()
-        wanted = options.etl_names[lifecycle.RECIPES.index(recipe)]
-        name, is_new = lifecycle.ensure(client, wanted, recipe, options.etl, say)
+        """The name of an ETL that runs, and how it came to; one that died when it had indexed shards begins again."""
+        begin, (name, how) = time.monotonic(), running.get(recipe, (options.etl_names[recipe == "val"], ""))
+        name, is_new = lifecycle.ensure(client, name, recipe, options.etl, _say_but_not_again(say, bool(how)))
         if is_new and (options.on_exit == "stop" or (options.on_exit == "auto" and options.embedded)):
             stack.callback(_stop_etl, client, name, access, say)
-        return name, f"started in {time.monotonic() - begin:.1f} s" if is_new else "attached"
+        how = f"started in {time.monotonic() - begin:.1f} s" if is_new else how or "attached"
+        running[recipe] = name, how
+        return name, how
 
     def indexing(uri: str, recipe: lifecycle.Recipe) -> ByEtl:
         return EtlIndex(access, uri, nodes, options.label_field, lambda: started(recipe)[0], say).rows
@@ -218,6 +220,11 @@ _HOW_TO_START_ONE = (
     "data.etl.manage=auto starts an ETL of this version beside it; with data.etl.image, build the image anew from "
     "etl/Dockerfile"
 )
+
+
+def _say_but_not_again(say: Callable[[str], None], again: bool) -> Callable[[str], None]:
+    """``say``, which does not tell again that an ETL runs."""
+    return lambda line: None if again and line.endswith(lifecycle.RUNS) else say(line)
 
 
 def _stop_etl(client: Any, name: str, access: Access, say: Callable[[str], None]) -> None:

@@ -131,8 +131,8 @@ def _takes(reader: HttpReader, uri: str, object_name: str, name: str, fields: di
     path = object_path(uri, object_name, etl_name=name, etl_args=arguments)
     try:
         reader.get(path, _INFO_BYTES)
-    except ObjectError as error:
-        if error.status == 400:  # an unknown field
+    except (ObjectError, OSError) as error:
+        if isinstance(error, ObjectError) and error.status == 400:  # an unknown field
             return False
         raise _unanswered(name, f"{uri}/{object_name}", error) from None
     return True
@@ -177,7 +177,7 @@ def prove(
             reader.get_into(path, memoryview(row), statement)
         except CorruptSample:
             continue  # training will say so when it comes to this object
-        except ObjectError as error:
+        except (ObjectError, OSError) as error:
             raise _unanswered(name, f"{uri}/{object_name}", error) from None
         if here != bytes(row):
             answer = reader.get(object_path(uri, object_name, etl_name=name, etl_args='{"wire":"info"}'), _INFO_BYTES)
@@ -191,7 +191,7 @@ def prove(
     return compared
 
 
-def _unanswered(name: str, where: str, error: ObjectError) -> ClusterError:
+def _unanswered(name: str, where: str, error: ObjectError | OSError) -> ClusterError:
     """The sentence for an ETL that does not answer for an object."""
     return ClusterError(
         f"ETL {name} does not answer for {where}: {error}. Check that it runs and that its code is this version's; "

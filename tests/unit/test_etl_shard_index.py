@@ -215,7 +215,7 @@ def test_answers_that_break_cost_nothing_but_time(
     put(store, tmp_path, GOOD, "odd")
     here, access, said = image(store), replace(store.access, endpoint=f"http://{links[0].host}"), list[str]()
     read.clear()
-    links[1].gate.fault = replace(fault, part="index%22") if fault.part == "wire" else fault
+    links[1].gate.fault = replace(fault, part="%3A%22index%22") if fault.part == "wire" else fault
     assert image(store, "", by(store, etl, "", said, access)) == here
     assert sorted(read) == (["train/0.tar"] if "0" in fault.part else ["train/0.tar", "train/1.tar"])
     assert f"ETL {etl} has not indexed {len(read)} of 2 shards, like {store.uri}/train/" in said[1], said
@@ -228,7 +228,7 @@ def test_who_answers_nothing_is_not_asked_for_long(
     here, access, said = image(store), replace(store.access, endpoint=f"http://{links[0].host}"), list[str]()
     monkeypatch.setattr(shard_index, "_LEAST_S", 0.05)
     links[1].gate.quiet()
-    links[1].gate.fault = Fault("hang", "index%22", seconds=60)
+    links[1].gate.fault = Fault("hang", "%3A%22index%22", seconds=60)
     assert image(store, "", by(store, etl, "", said, access)) == here
     assert links[1].gate.requests < 7 and "has not indexed 8 of 8 shards" in said[1] and "no answer within" in said[1]
 
