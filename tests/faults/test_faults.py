@@ -108,7 +108,8 @@ def test_the_stream_stays_the_same_while_shards_cannot_be_read(
 ) -> None:
     if "transform fails" in name and transform == "client":
         pytest.skip("nothing is transformed by an ETL")
-    print(endure(place, [*in_shards, f"data.transform={transform}"], whole, fork_train, name, seed))
+    line = endure(place, [*in_shards, f"data.transform={transform}"], whole, fork_train, name, seed)
+    print(line.replace("FAULT", f"FAULT tar shards, {transform}:", 1))
 
 
 def endure(place: Place, words: list[str], whole: Result, fork_train: ForkedTrain, name: str, seed: int) -> str:

@@ -389,6 +389,11 @@ def test_an_etl_of_a_former_version_is_not_asked(store: AisStore, links: list[Li
     links[1].gate.fault = Fault("status", "etl_args=.*%22at%22", code=500)
     with pytest.raises(ClusterError, match="train-00000.*injected"):
         knows_shards(reader, store.uri, opened(store), etl)
+    links[1].gate.fault = Fault("reset", "etl_args=")
+    with pytest.raises(ClusterError, match="does not answer for .*train-00000.*reset"):
+        knows_shards(reader, store.uri, opened(store), etl)
+    with pytest.raises(ClusterError, match="does not answer for .*train-00000.*reset"):
+        prove(reader, store.uri, opened(store), etl, SPEC, 1)
 
 
 def test_an_etl_that_fails_costs_no_sample(store: AisStore, folder: Path, links: list[Link], etl: str) -> None:
