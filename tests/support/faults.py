@@ -89,17 +89,11 @@ FAULTS_OF_SHARDS: dict[str, Inject] = {
         Fault("status", r"train-000001\.tar", code=404, body=UNSEEN), 2
     ),
     "ranges cut short": on_links(Fault("cut", r"\.tar"), 2),
-    "ranges of the wrong length": on_links(Fault("short", r"\.tar"), 2),
-    "ranges with other bytes": on_links(Fault("alter", r"\.tar"), 2),
-    "whole shards in the place of ranges": on_links(Fault("status", r"\.tar", code=200, body=bytes(1 << 16)), 2),
 }
 """What happens to runs from tar shards alone, whoever makes the samples."""
 WITHOUT_OBJECTS = {  # seconds in which they cannot be had
     "a shard is not seen for 2 s, as while AIStore moves it": 2,
     "ranges cut short": 2,
-    "ranges of the wrong length": 2,
-    "ranges with other bytes": 2,
-    "whole shards in the place of ranges": 2,
     "connections to the target reset": 3,
     "503 for everything": 3,
     "429 for everything": 3,
