@@ -7,6 +7,7 @@ _FILES = (
     *("sample.py", "spec.py", "crop.py", "fixed_point.py", "resize.py"),
     *("policies.py", "policy_tables.py", "strengths.py", "operations.py"),
     *("request.py", "server.py", "protocol.py", "files.py", "limits.py"),
+    *("tar_members.py", "shard_index.py"),
     *("jpeg_index.py", "pod_index.py"),
     *("decoded_rows.py", "decoded_cache.py", "decoded_sample.py", "pod_cache.py", "turns.py"),
 )

@@ -96,20 +96,27 @@ def _is_short_form(folder: str, asked: str, name: str) -> bool:
     return name in (f".x{sha256(whole).hexdigest()}", f".x{sha256(long).hexdigest()}")
 
 
+def open_file(path: str) -> tuple[int, os.stat_result]:
+    """A regular file, to be read. Raises BadRequest for anything else, and OSError."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except ValueError as error:  # NUL
+        raise BadRequest(f"etl_fqn is no path: {error}") from None
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(file)
+        raise BadRequest("etl_fqn is no regular file")
+    return file, status
+
+
 def read(path: str, limit: int, wait: bool = True, at: At | None = None) -> bytes:
     """The photo in a regular file, or ``at`` a place in it. Raises BadRequest for anything else, and for more than
     ``limit`` bytes; OSError; CorruptSample as ``member``.
 
     Not ``wait``: by preadv2's RWF_NOWAIT, which raises BlockingIOError where a disk would have to be waited for.
     """
+    file, status = open_file(path)
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except ValueError as error:  # NUL
-        raise BadRequest(f"etl_fqn is no path: {error}") from None
-    try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadRequest("etl_fqn is no regular file")
         size = at[1] if at else status.st_size
         if size > limit:
             raise BadRequest(f"the object has {size} bytes, and this ETL reads {limit} at most")

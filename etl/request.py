@@ -2,11 +2,12 @@
 
     {"v":1,"seed":0,"epoch":3,"index":17,"size":224,"wire":"raw"}
 
-Every field may be left out, and an unknown one is an error. Three wire formats: ``raw`` (uint8 [size, size, 3] as
-C-order bytes), ``jpeg`` (for a person and for thin links; lossy) and ``info`` (JSON about the ETL).
+Every field may be left out, and an unknown one is an error. Four wire formats: ``raw`` (uint8 [size, size, 3] as
+C-order bytes), ``jpeg`` (for a person and for thin links; lossy), ``info`` (JSON about the ETL) and ``index`` (what is
+in an object that is a tar shard, as ``etl.shard_index`` has it; with ``"labels":"json"`` also the contents of .json).
 
-A request with ``"tag"``, a number that its client chooses for the sample, has a proof after its ``raw`` or ``jpeg``:
-16 bytes that nobody can take for those of another request. A storage node passes an ETL's body on, not its headers.
+A request with ``"tag"``, a number that its client chooses for the sample, has a proof after all but ``info``: 16 bytes
+that nobody can take for those of another request. A storage node passes an ETL's body on, not its headers.
 
 A request with ``"at"`` is for a photo in an object that is a tar shard; what lies there must be what it says.
 Needs NumPy and Pillow, nothing else.
@@ -49,9 +50,11 @@ _PROVED_BYTES = 64
 _PULLED = re.compile(r"(?:ais|aws|gcp|azure|oci|ht)/@[^/]*#[^/]*/")
 """PROVIDER/@UUID#NAMESPACE/, with which the path of a GET (hpull) begins, and that of a PUT (hpush) does not."""
 
+_INDEX = re.compile(r'"wire"\s*:\s*"index"')
 _TAG = re.compile(rb'"tag"\s*:\s*(\d{1,19})')
 
-Wire = Literal["raw", "jpeg", "info"]
+Wire = Literal["raw", "jpeg", "info", "index"]
+Labels = Literal["cls", "json"]
 
 _DEFAULTS = RECIPES["train"] | RECIPES["val"]
 _FIELDS: dict[str, type] = {
@@ -61,7 +64,7 @@ _FIELDS: dict[str, type] = {
         for name in Spec.__dataclass_fields__
         if name in _DEFAULTS
     },
-    **{"wire": str, "quality": int, "at": list, "tag": int},
+    **{"wire": str, "quality": int, "at": list, "labels": str, "tag": int},
 }
 """By name their types in JSON."""
 
@@ -86,6 +89,8 @@ class Request:
     """Chosen by the client: the answer then has a proof."""
     at: At | None = None
     """Where in the object, a tar shard, the photo lies; None: the object is the photo."""
+    labels: Labels = "cls"
+    """Of ``index``: the kinds of members whose contents are told; json: .cls and .json."""
 
 
 def encode(request: Request) -> str:
@@ -118,8 +123,11 @@ def parse(etl_args: str, recipe: Literal["train", "val"]) -> Request:
     """
     fields = _fields(etl_args)
     wire = fields.get("wire", "jpeg")
-    if wire not in ("raw", "jpeg", "info"):
-        raise BadRequest(f"wire must be raw, jpeg or info, not {shown(wire)}")
+    if wire not in ("raw", "jpeg", "info", "index"):
+        raise BadRequest(f"wire must be raw, jpeg, info or index, not {shown(wire)}")
+    labels = fields.get("labels", "cls")
+    if labels not in ("cls", "json"):
+        raise BadRequest(f"labels must be cls or json, not {shown(labels)}")
     needed = ("seed", "epoch", "index") if recipe == "train" else ("size",)
     missing = [name for name in needed if name not in fields]
     if wire == "raw" and missing:
@@ -144,13 +152,25 @@ def parse(etl_args: str, recipe: Literal["train", "val"]) -> Request:
     try:
         names = ("seed", "epoch", "index", "view")
         key = Key(*(fields.get(name, 0) for name in names)) if recipe == "train" else None
-        return Request(Spec.of(recipe, **given), key, wire, quality, tag, at)
+        return Request(Spec.of(recipe, **given), key, wire, quality, tag, at, labels)
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise BadRequest(str(error)) from None
 
 
+def encode_index(labels: Labels, tag: int) -> str:
+    """``etl_args`` of a request for the index of a tar shard."""
+    return json.dumps({"v": PROTOCOL, "wire": "index", "labels": labels, "tag": tag}, separators=(",", ":"))
+
+
+def takes_long(etl_args: str) -> bool:
+    """Whether a whole shard is read for a request."""
+    return _INDEX.search(etl_args) is not None
+
+
 def answer(data: bytes, request: Request) -> bytes:
-    """The bytes that the request asks for. Raises CorruptSample for data that are no image."""
+    """The bytes that the request asks for. Raises CorruptSample for data that are no image, BadRequest for an index."""
+    if request.wire == "index":
+        raise BadRequest("wire=index is for the file of a tar shard, and these are bytes")
     return info_bytes() if request.wire == "info" else body(transform(data, request.spec, request.key), request)
 
 

@@ -6,9 +6,10 @@ file of this project exists: ``ship_by_value`` makes cloudpickle take the code a
 What a storage node asks for each object is answered by ``etl.protocol`` or, where that cannot be, by a small ASGI
 application of our own. Both make a sample at a time in the event loop, since a thread costs more than it brings there,
 and look at the sockets between two of them. What could keep the others and ``/health`` waiting, a file that is on the
-disk alone or a large photo, goes to threads. The SDK's application makes everything in the event loop, and all that has
-arrived before it looks at the sockets again. Whatever else AIStore may ask goes to the SDK's application as it is:
-health, pipelines, objects that must be fetched from a target. Websockets are refused: an error would have no answer.
+disk alone, a large photo or the index of a shard, goes to threads. The SDK's application makes everything in the event
+loop, and all that has arrived before it looks at the sockets again. Whatever else AIStore may ask goes to the SDK's
+application as it is: health, pipelines, objects that must be fetched from a target. Websockets are refused: an error
+would have no answer.
 
 What a request may make a pod read is in ``etl.files``, what it may make it hold in ``etl.limits``, and what a pod keeps
 of photos in ``etl.pod_cache`` and ``etl.pod_index``.
@@ -32,8 +33,9 @@ from etl.limits import BODY_S, Limits, Refused, Unread
 from etl.pod_cache import PodCache
 from etl.pod_index import open_pod_index
 from etl.protocol import Answer, label_header, take_connections
-from etl.request import At, BadRequest, Request, body, info_bytes, parse, proved
+from etl.request import At, BadRequest, Request, answer, body, info_bytes, parse, proved, takes_long
 from etl.sample import CorruptSample, transform
+from etl.shard_index import index_of
 from etl.turns import Turns
 
 THREADS = 2
@@ -64,6 +66,7 @@ class ImageETL(FastAPIServer):
         self._turns = Turns()
         self._waiting = 0
         self._threads = ThreadPoolExecutor(THREADS)  # starts none before there is work
+        self._indexing = ThreadPoolExecutor(1)  # a shard takes seconds, and photos do not wait for it
         self.app = _application(self, self.app)
 
     def transform(self, data: bytes | str, path: str, etl_args: str) -> bytes:
@@ -81,6 +84,8 @@ class ImageETL(FastAPIServer):
         kept, at = self.kept, request.at
         if request.wire == "info":
             return info_bytes(cache=kept.facts()) if kept else info_bytes()
+        if request.wire == "index":
+            return index_of(data, request) if isinstance(data, str) else answer(data, request)
         file = data if isinstance(data, str) else ""
         key = kept.key(file, at) if kept and file else None
         pixels = kept.sample(key, request) if kept and key else None
@@ -134,9 +139,11 @@ class ImageETL(FastAPIServer):
 
         def turn() -> None:
             try:
-                answer = self._at_once(source, path, etl_args)
+                long = takes_long(etl_args)
+                answer = None if long else self._at_once(source, path, etl_args)
                 if answer is None:
-                    made = loop.run_in_executor(self._threads, self._respond, source, path, etl_args)
+                    threads = self._indexing if long else self._threads
+                    made = loop.run_in_executor(threads, self._respond, source, path, etl_args)
                     made.add_done_callback(
                         lambda made: finish(self.refuse(error, path) if (error := made.exception()) else made.result())
                     )

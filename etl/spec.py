@@ -1,6 +1,7 @@
 """The spec, which says what a sample looks like, and the key, which its randomness depends on."""
 
 import inspect
+import os
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
@@ -187,3 +188,9 @@ def shown(value: object) -> str:
     except ValueError:  # Python writes no integer of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def shown_path(path: str | bytes | os.PathLike[str]) -> str:
+    """A path for a sentence: on one line, and printable whatever bytes it has."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+from etl.spec import shown_path
 from sources.lease import is_process_alive, myself
 
 T = TypeVar("T")
@@ -102,10 +103,8 @@ def replace_file(path: Path, content: Content, folder: Path, mode: int = 0o600) 
             raise
 
 
-def shown(path: str | bytes | os.PathLike[str]) -> str:
-    """A path for a sentence: on one line, and printable whatever bytes it has."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+shown = shown_path
+"""A path for a sentence."""
 
 
 def cause(error: OSError) -> str:

@@ -105,7 +105,7 @@ def member_problem(manifest: ShardManifest, index: int, get: Get) -> str:
     if problem := shard_problem(manifest, index, get):
         return f"was indexed in a shard that was changed since: {problem}"
     if not _is_part(get, place):
-        return "the answer is not the part of the shard that was asked for"
+        return "did not come: the answer is not the part of the shard that was asked for"
     if place.crc32 and zlib.crc32(get.body[BLOCK:]) != place.crc32:
         return "is damaged, or overwritten in its shard: its CRC-32 is not the one that was indexed"
     return ""

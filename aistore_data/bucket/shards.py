@@ -1,11 +1,12 @@
 """The manifest of a split that lies in tar shards of a bucket.
 
-Each shard is read once, whole, and what is found is kept in the bucket beside the shards, or in the local cache. It is
-bound to the shards' names, sizes and checksums as the bucket is listed: of what has changed alone it is made anew.
+Each shard is read once, whole, here or by an ETL's pod beside it. What is found is kept in the bucket beside the
+shards, or in the local cache. It is bound to the shards' names, sizes and checksums as the bucket is listed: of what
+has changed alone it is made anew.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -46,13 +47,18 @@ class Listed(NamedTuple):
     """Objects that are photos of their own."""
 
 
+ByEtl = Callable[[Mapping[Shard, Entry]], Iterator[tuple[Shard, Rows]]]
+"""Yields what an ETL reads of some of the shards that it is given."""
+
+
 def read_shards(
-    store: ObjectStore, prefix: str, label_field: str, say: Callable[[str], None]
+    store: ObjectStore, prefix: str, label_field: str, say: Callable[[str], None], by_etl: ByEtl | None = None
 ) -> tuple[Found, frozenset[str]]:
     """The samples below ``prefix`` of a bucket and their classes' names, and the shards that AIStore keeps in parts.
 
-    ``say`` hears what is done about a kept index that cannot be used, and of photos that are left out. Raises
-    NoImagesError where there are no shards, DataError that names shard and member, and what the store raises.
+    ``say`` hears what is done about a kept index that cannot be used, and of photos that are left out. Shards are read
+    ``by_etl``, and those that it leaves out here. Raises NoImagesError where there are no shards, DataError that names
+    shard and member, and what the store and ``by_etl`` raise.
     """
     where = f"{store.uri}/{prefix}".removesuffix("/")
     listed = _list(store, prefix)
@@ -72,8 +78,8 @@ def read_shards(
     if former and former.shards == tuple(shards):
         manifest = former
     else:
-        read, keep = partial(_read, store, label_field, listed.entries), partial(_keep, store, prefix, label_field)
-        manifest = build_index(former, shards, read, keep)
+        read = partial(_read, store, label_field, listed.entries, by_etl)
+        manifest = build_index(former, shards, read, partial(_keep, store, prefix, label_field))
     held = np.bincount(manifest.columns.shard, minlength=len(shards)).tolist()
     for shard, holds in zip(manifest.shards, held, strict=True):
         if (count := counts.get(shard.name, holds)) != holds:
@@ -192,9 +198,18 @@ def _keep(
     return manifest
 
 
-def _read(store: ObjectStore, label_field: str, entries: dict[Shard, Entry], shards: Sequence[Shard]) -> Iterator[Rows]:
-    checksums = {shard: entries[shard].checksum for shard in shards}
-    return rows_of(shards, partial(_rows, store, label_field, checksums))
+def _read(
+    store: ObjectStore, label_field: str, entries: dict[Shard, Entry], by_etl: ByEtl | None, shards: Sequence[Shard]
+) -> Iterator[tuple[Shard, Rows]]:
+    """Each shard and what is in it: what the ETL answers of them first."""
+    left = {shard: entries[shard] for shard in shards}
+    if by_etl and left:
+        for shard, rows in by_etl(dict(left)):
+            del left[shard]
+            yield shard, rows
+    if left:
+        checksums = {shard: entry.checksum for shard, entry in left.items()}
+        yield from rows_of(list(left), partial(_rows, store, label_field, checksums))
 
 
 def _rows(store: ObjectStore, label_field: str, checksums: dict[Shard, str], shard: Shard) -> Rows:

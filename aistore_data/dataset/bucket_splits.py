@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from aistore_data.bucket.listing import NoImagesError, read_manifest
-from aistore_data.bucket.shards import read_shards
+from aistore_data.bucket.shards import ByEtl, read_shards
 from aistore_data.bucket.store import AisStore
 from aistore_data.client.access import Access
 from aistore_data.etls import lifecycle
@@ -73,15 +73,21 @@ class Splits(NamedTuple):
     """The shards that AIStore keeps in several files, of which an ETL sees the first alone."""
 
 
-def splits_of(options: BucketOptions, access: Access, say: Callable[[str], None]) -> Splits:
+Indexing = Callable[[str, lifecycle.Recipe], ByEtl]
+"""What indexes the shards of a bucket, given its address and which ETL is asked."""
+
+
+def splits_of(
+    options: BucketOptions, access: Access, say: Callable[[str], None], indexing: Indexing | None = None
+) -> Splits:
     """As the options say; ``say`` hears what is told of kept manifests, and warnings.
 
-    Raises ClusterError, ConfigError or DataError.
+    ``indexing``: ETLs read shards that are not indexed yet. Raises ClusterError, ConfigError or DataError.
     """
-    uri = options.bucket
-    return (_in_shards if options.layout == "shards" else _in_objects)(
-        options, access, uri, options.val_bucket or uri, say
-    )
+    uri, val_uri = options.bucket, options.val_bucket or options.bucket
+    if options.layout == "shards":
+        return _in_shards(options, access, uri, val_uri, say, indexing)
+    return _in_objects(options, access, uri, val_uri, say)
 
 
 def _in_objects(options: BucketOptions, access: Access, uri: str, val_uri: str, say: Callable[[str], None]) -> Splits:
@@ -106,13 +112,23 @@ def _in_objects(options: BucketOptions, access: Access, uri: str, val_uri: str, 
     return Splits(*ordered((train, val), options.classes, where, say))
 
 
-def _in_shards(options: BucketOptions, access: Access, uri: str, val_uri: str, say: Callable[[str], None]) -> Splits:
+def _in_shards(
+    options: BucketOptions,
+    access: Access,
+    uri: str,
+    val_uri: str,
+    say: Callable[[str], None],
+    indexing: Indexing | None,
+) -> Splits:
     """The training and validation samples, which are members of tar shards."""
 
     in_parts: set[str] = set()
 
-    def read(of: str, prefix: str) -> Found:
-        found, parted = read_bucket(access, of, lambda store: read_shards(store, prefix, options.label_field, say))
+    def read(of: str, prefix: str, recipe: lifecycle.Recipe) -> Found:
+        by_etl = indexing(of, recipe) if indexing else None
+        found, parted = read_bucket(
+            access, of, lambda store: read_shards(store, prefix, options.label_field, say, by_etl)
+        )
         in_parts.update(parted)
         if parted and options.transform != "client":
             say(
@@ -123,11 +139,11 @@ def _in_shards(options: BucketOptions, access: Access, uri: str, val_uri: str, s
         return found
 
     if options.held_out:
-        found = read(uri, options.train_prefix)
+        found = read(uri, options.train_prefix, "train")
         whole, _ = named((found, found), options.classes, say, options.train)
         return Splits(*options.held_out.parts(whole, found.where, say, options.train), frozenset(in_parts))
-    splits = [read(uri, options.train_prefix)] if options.train else []
-    splits.append(read(val_uri, options.val_prefix))
+    splits = [read(uri, options.train_prefix, "train")] if options.train else []
+    splits.append(read(val_uri, options.val_prefix, "val"))
     train = splits[0] if options.train else splits[0].without_samples()
     return Splits(*named((train, splits[-1]), options.classes, say, options.train), frozenset(in_parts))
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from aistore_data.bucket.shards import ByEtl
 from aistore_data.client.access import Access
 from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.placement import Placement
@@ -18,6 +19,7 @@ from aistore_data.dataset.remote import RemoteDataset, serves_directly
 from aistore_data.etls import lifecycle
 from aistore_data.etls.asking import former_version, knows_policy, knows_shards, knows_tags, prove
 from aistore_data.etls.monitor import EtlMonitor
+from aistore_data.etls.shard_index import EtlIndex
 from etl.code import code_sha256
 from sources.cpus import cpu_count
 from sources.disk import scratch_folder
@@ -158,11 +160,28 @@ def _prepare(
         otherwise = f", or use {options.endpoint_option}=embedded, which needs no cluster"
         access = Access.from_environment(options.endpoint, options.endpoint_option, otherwise)
     found = connect(access)
+    nodes = len(found.get("tmap", {}))
     client = make_client(access)
     reader = HttpReader(access)
     uri, val_uri = options.bucket, options.val_bucket or options.bucket
     where = uri if uri == val_uri else f"{uri} and {val_uri}"
-    train, val, in_parts = splits_of(options, access, say)
+
+    running: dict[str, tuple[str, str]] = {}
+
+    def started(recipe: lifecycle.Recipe) -> tuple[str, str]:
+        """The name of an ETL that runs, and how it came to; one that died when it had indexed shards begins again."""
+        begin, (name, how) = time.monotonic(), running.get(recipe, (options.etl_names[recipe == "val"], ""))
+        name, is_new = lifecycle.ensure(client, name, recipe, options.etl, _say_but_not_again(say, bool(how)))
+        if is_new and (options.on_exit == "stop" or (options.on_exit == "auto" and options.embedded)):
+            stack.callback(_stop_etl, client, name, access, say)
+        how = f"started in {time.monotonic() - begin:.1f} s" if is_new else how or "attached"
+        running[recipe] = name, how
+        return name, how
+
+    def indexing(uri: str, recipe: lifecycle.Recipe) -> ByEtl:
+        return EtlIndex(access, uri, nodes, options.label_field, lambda: started(recipe)[0], say).rows
+
+    train, val, in_parts = splits_of(options, access, say, None if options.transform == "client" else indexing)
     splits = (_Split(uri, train), _Split(val_uri, val))
     direct = serves_directly(access, *splits[not len(train)][:2], Placement(found, access.endpoint))
     what = "samples in tar shards" if options.layout == "shards" else "objects"
@@ -170,14 +189,11 @@ def _prepare(
     if options.transform == "client":
         return _Bucket(access, found, direct, splits, in_parts)
 
-    def started(number: int) -> _Split:
-        split, recipe, begin = splits[number], lifecycle.RECIPES[number], time.monotonic()
+    def proved(number: int) -> _Split:
+        split, recipe = splits[number], lifecycle.RECIPES[number]
         if not len(split.manifest):  # nobody asks for its samples
             return split
-        name, is_new = lifecycle.ensure(client, options.etl_names[number], recipe, options.etl, say)
-        if is_new and (options.on_exit == "stop" or (options.on_exit == "auto" and options.embedded)):
-            stack.callback(_stop_etl, client, name, access, say)
-        spec = specs[number].at(0)
+        (name, how), spec = started(recipe), specs[number].at(0)
         if options.layout == "shards" and not knows_shards(reader, *split[:2], name):
             say(
                 f"ETL {name} runs the code of a former version, which does not know tar shards: this machine makes the "
@@ -188,9 +204,8 @@ def _prepare(
             say(f"{former_version(name, spec)}: this machine makes the training samples. {_HOW_TO_START_ONE}")
             return split
         tags = knows_tags(reader, *split[:2], name)
-        compared = prove(reader, *split[:2], name, spec, len(found.get("tmap", {})), tags, in_parts)
-        took = f"started in {time.monotonic() - begin:.1f} s" if is_new else "attached"
-        say(f"ETL {name}: {took}; {compared} samples equal those made here")
+        compared = prove(reader, *split[:2], name, spec, nodes, tags, in_parts)
+        say(f"ETL {name}: {how}; {compared} samples equal those made here")
         if not tags:
             say(
                 f"ETL {name} is of an earlier version, which does not prove what its answers are answers to: of rows "
@@ -198,13 +213,18 @@ def _prepare(
             )
         return split._replace(etl_name=name, tags=tags)
 
-    return _Bucket(access, found, direct, (started(0), started(1)), in_parts)
+    return _Bucket(access, found, direct, (proved(0), proved(1)), in_parts)
 
 
 _HOW_TO_START_ONE = (
     "data.etl.manage=auto starts an ETL of this version beside it; with data.etl.image, build the image anew from "
     "etl/Dockerfile"
 )
+
+
+def _say_but_not_again(say: Callable[[str], None], again: bool) -> Callable[[str], None]:
+    """``say``, which does not tell again that an ETL runs."""
+    return lambda line: None if again and line.endswith(lifecycle.RUNS) else say(line)
 
 
 def _stop_etl(client: Any, name: str, access: Access, say: Callable[[str], None]) -> None:

@@ -1,6 +1,5 @@
 """Samples of a bucket: made by the cluster's ETL, or here from the objects' bytes, as ``policy`` has it."""
 
-import re
 from collections import Counter
 from dataclasses import replace
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from aistore_data.client.http_reader import HttpReader
 from aistore_data.client.placement import Placement, splitmix64
 from aistore_data.dataset.policy import RAW_TIMEOUT_S, Remote, SamplePolicy, etl_paths, uname
 from aistore_data.dataset.sample import Sample
-from aistore_data.etls.asking import EtlPaths
+from aistore_data.etls.asking import UNSAFE, EtlPaths
 from etl.spec import Spec
 from sources.batch import Counts, Filled, Keys
 from sources.errors import DataError, ObjectError
@@ -24,9 +23,6 @@ from sources.manifest import Manifest
 from sources.notices import collect
 from sources.source import Source, Specs
 from sources.substitutes import Substitution
-
-_UNSAFE = re.compile(r"[?#]|%(?![0-9A-Fa-f]{2})")
-"""In an object's name these make AIS ask the ETL for something else, which it then answers; so no ETL is asked."""
 
 
 class RemoteDataset(Source):
@@ -76,12 +72,12 @@ class RemoteDataset(Source):
     def _samples(self, rows: Any, keys: Keys, names: list[str], nodes: list[int]) -> list[Sample]:
         remote, hosts = self.remote, self.remote.placement.hosts
         usual: Literal["etl", "local"] = "etl" if remote.etl_name else "local"
-        unusual = remote.local_share > 0 or not remote.in_parts.isdisjoint(names) or _UNSAFE.search("\n".join(names))
+        unusual = remote.local_share > 0 or not remote.in_parts.isdisjoint(names) or UNSAFE.search("\n".join(names))
         looked_at = usual == "etl" and unusual
         samples = []
         for row, key, name, node in zip(rows, keys, names, nodes, strict=True):
             epoch, index, view = (*key, 0)[:3]
-            here = looked_at and (self._is_made_here(epoch, index) or name in remote.in_parts or _UNSAFE.search(name))
+            here = looked_at and (self._is_made_here(epoch, index) or name in remote.in_parts or UNSAFE.search(name))
             samples.append(Sample(row, epoch, index, name, node, hosts[node], "local" if here else usual, view))
         return samples
 

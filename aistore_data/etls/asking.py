@@ -29,6 +29,9 @@ _VARIES = re.compile(
 _PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 """Names that are the same when they are quoted, as most are."""
 
+UNSAFE = re.compile(r"[?#]|%(?![0-9A-Fa-f]{2})")
+"""In an object's name these make AIS ask the ETL for something else, which it then answers; so no ETL is asked."""
+
 _INFO_BYTES = 1 << 16
 """Of an ETL's answer to wire=info, at most."""
 
@@ -93,6 +96,14 @@ def knows_shards(reader: HttpReader, uri: str, manifest: Manifest, name: str) ->
     return _knows(reader, uri, manifest, name, {"at": (TAR_BLOCK, 0, 0, 0)})
 
 
+def knows_index(reader: HttpReader, uri: str, object_name: str, name: str) -> bool:
+    """Whether ETL ``name`` indexes tar shards; one of an earlier version does not. ``object_name``: any of the bucket.
+
+    Raises ClusterError if it does not answer.
+    """
+    return _takes(reader, uri, object_name, name, {"labels": "cls"})
+
+
 def knows_policy(reader: HttpReader, uri: str, manifest: Manifest, name: str, spec: Spec) -> bool:
     """Whether ETL ``name`` knows the policy of ``spec``; one of an earlier version knows none, or not this one.
 
@@ -112,14 +123,18 @@ def former_version(name: str, spec: Spec) -> str:
 
 def _knows(reader: HttpReader, uri: str, manifest: Manifest, name: str, fields: dict[str, Any]) -> bool:
     """Whether an ETL takes these fields of a request."""
+    return _takes(reader, uri, object_of(manifest, 0), name, fields)
+
+
+def _takes(reader: HttpReader, uri: str, object_name: str, name: str, fields: dict[str, Any]) -> bool:
     arguments = json.dumps({"wire": "info"} | fields, separators=(",", ":"))
-    path = object_path(uri, object_of(manifest, 0), etl_name=name, etl_args=arguments)
+    path = object_path(uri, object_name, etl_name=name, etl_args=arguments)
     try:
         reader.get(path, _INFO_BYTES)
-    except ObjectError as error:
-        if error.status == 400:  # an unknown field
+    except (ObjectError, OSError) as error:
+        if isinstance(error, ObjectError) and error.status == 400:  # an unknown field
             return False
-        raise _unanswered(name, f"{uri}/{object_of(manifest, 0)}", error) from None
+        raise _unanswered(name, f"{uri}/{object_name}", error) from None
     return True
 
 
@@ -162,7 +177,7 @@ def prove(
             reader.get_into(path, memoryview(row), statement)
         except CorruptSample:
             continue  # training will say so when it comes to this object
-        except ObjectError as error:
+        except (ObjectError, OSError) as error:
             raise _unanswered(name, f"{uri}/{object_name}", error) from None
         if here != bytes(row):
             answer = reader.get(object_path(uri, object_name, etl_name=name, etl_args='{"wire":"info"}'), _INFO_BYTES)
@@ -176,7 +191,7 @@ def prove(
     return compared
 
 
-def _unanswered(name: str, where: str, error: ObjectError) -> ClusterError:
+def _unanswered(name: str, where: str, error: ObjectError | OSError) -> ClusterError:
     """The sentence for an ETL that does not answer for an object."""
     return ClusterError(
         f"ETL {name} does not answer for {where}: {error}. Check that it runs and that its code is this version's; "

@@ -35,6 +35,7 @@ Say = Callable[[str], None]
 Recipe = Literal["train", "val"]
 RECIPES: tuple[Recipe, Recipe] = ("train", "val")
 
+RUNS = "is running already"
 _NOBODY = "?"
 _MOST_PAYLOAD = 128 * 1024 - 32
 """Bytes: Linux gives 128 KB to a variable of an environment, with its name."""
@@ -90,7 +91,7 @@ def ensure(client: Client, name: str, recipe: Recipe, settings: EtlSettings, say
             stop(client, name)
             stage = ""
         if stage == "Running":
-            say(f"ETL {name} is running already")
+            say(f"ETL {name} {RUNS}")
             return name, False
         if stage:
             _restart(client, name, say)

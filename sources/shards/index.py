@@ -53,10 +53,10 @@ def open_index(
         return former
     counts = dict(zip(listing.names, listing.counts, strict=True))
 
-    def read(new: Sequence[Shard]) -> Iterator[Rows]:
-        for shard, rows in zip(new, rows_of(new, partial(_rows, label_field, listing.folder), workers), strict=True):
+    def read(new: Sequence[Shard]) -> Iterator[tuple[Shard, Rows]]:
+        for shard, rows in rows_of(new, partial(_rows, label_field, listing.folder), workers):
             _check_count(listing, shard, counts[shard.name], len(rows))
-            yield rows
+            yield shard, rows
 
     def keep(columns: Columns, shards: Sequence[Shard], complete: bool) -> ShardManifest:
         return _keep(places if beside else places[1:], columns, shards, listing.folder) or in_memory(
@@ -69,10 +69,10 @@ def open_index(
 def build_index(
     former: ShardManifest | None,
     shards: Sequence[Shard],
-    read: Callable[[Sequence[Shard]], Iterator[Rows]],
+    read: Callable[[Sequence[Shard]], Iterator[tuple[Shard, Rows]]],
     keep: Callable[[Columns, Sequence[Shard], bool], ShardManifest],
 ) -> ShardManifest:
-    """The index of ``shards``: what ``former`` knows of them, and what ``read`` answers of the others, in their order.
+    """The index of ``shards``: what ``former`` knows of them, and what ``read`` answers of the others, in any order.
 
     ``keep`` makes the manifest and keeps it; it is told whether that is complete. One that is not is kept when ``read``
     raises after some shards.
@@ -81,17 +81,18 @@ def build_index(
     known = {shard for shard, _ in done}
     new = [shard for shard in shards if shard not in known]
     try:
-        for shard, rows in zip(new, read(new), strict=True):
+        for shard, rows in read(new):
             done.append((shard, Columns.of_shard(rows, 0)))
     except BaseException:
         if len(done) > len(known):
             keep(*_joined(done), False)
         raise
+    assert {shard for shard, _ in done} == set(shards)
     return keep(*_joined(done), True)
 
 
-def rows_of(shards: Sequence[Shard], work: Callable[[Shard], Rows], workers: int = 0) -> Iterator[Rows]:
-    """What ``work`` reads of each shard, in their order, with a bar, and for much in several processes.
+def rows_of(shards: Sequence[Shard], work: Callable[[Shard], Rows], workers: int = 0) -> Iterator[tuple[Shard, Rows]]:
+    """Each shard and what ``work`` reads of it, in their order, with a bar, and for much in several processes.
 
     ``workers``: how many at most; 0: as many as there are CPUs.
     """
@@ -100,7 +101,7 @@ def rows_of(shards: Sequence[Shard], work: Callable[[Shard], Rows], workers: int
     with Progress("shards read for their index", len(shards)) as progress:
         for shard, rows in zip(shards, in_processes(work, shards, most, "read shards"), strict=True):
             progress.add(1, shard.size)
-            yield rows
+            yield shard, rows
 
 
 def _rows(label_field: str, folder: Path, shard: Shard) -> Rows:

@@ -7,16 +7,17 @@ members of one key are a sample, wherever in the shard they lie. ``key.jpg`` is 
 import json
 import os
 import re
-import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from etl.shard_index import LABEL_BYTES
 from sources.disk import shown
 from sources.errors import DataError
 from sources.manifest import IMG_EXTENSIONS
-from sources.shards.members import MAKE_ANEW, Headers, Member, members_of
+from sources.shards.members import MAKE_ANEW, Headers, Member, crc32_of, members_of
 
 MOST_CLASSES = 100_000
 """Larger numbers of classes are something else."""
@@ -25,8 +26,6 @@ _KEY = re.compile(rb"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
 _META = re.compile(rb"__[^/]*__(?:$|/)")
 """Members that WebDataset skips."""
 _KINDS = frozenset(extension[1:].encode() for extension in IMG_EXTENSIONS)
-_CLS_BYTES, _JSON_BYTES = 64, 1 << 24
-_CRC_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,38 @@ def read_shard(path: str, label_field: str = "") -> Rows:
 
 def read_open_shard(file: Headers, path: str, label_field: str = "") -> Rows:
     """As ``read_shard``, of an open file; ``path`` is where the shard lies, for messages."""
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+    def crc32(member: Member) -> int:
+        try:
+            return crc32_of(file, member)
+        except EOFError:
+            what = "became shorter while it was read: start again when nobody writes to it"
+            raise _at(path, member.name, what) from None
+
+    def content(member: Member) -> bytes:
+        return os.pread(file.fileno(), member.size, member.offset)
+
+    return samples_of(members_of(path, file), crc32, content, path, label_field)
+
+
+def samples_of(
+    members: Iterable[Member],
+    crc32: Callable[[Member], int],
+    content: Callable[[Member], bytes],
+    path: str,
+    label_field: str,
+) -> Rows:
+    """The samples among the members of a shard: the CRC-32 of photos is asked for, and the content of labels.
+
+    Raises as ``read_shard``, and what the two functions raise.
+    """
     photos: dict[bytes, Member] = {}
     labels: dict[bytes, tuple[int, bytes]] = {}
     fields: dict[bytes, tuple[int, bytes]] = {}
     seen: set[bytes] = set()
     sums: list[int] = []
-    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    for member in members_of(path, file):
+    for member in members:
         _refuse_way_out(path, member.name)
         match = _KEY.fullmatch(member.name)
         if match is None or _META.match(member.name):
@@ -77,12 +101,12 @@ def read_open_shard(file: Headers, path: str, label_field: str = "") -> Rows:
             if key in photos:
                 raise _at(path, member.name, f"and {shown(photos[key].name)} are two photos of one key: remove one")
             photos[key] = member
-            sums.append(_crc32(file, path, member))
+            sums.append(crc32(member))
         elif kind == b"cls":
-            labels[key] = _number_in(path, member, _content(file, path, member, _CLS_BYTES)), member.name
+            labels[key] = _number_in(path, member, _content(content, path, member, "cls")), member.name
         elif kind == b"json" and label_field:
-            content = _content(file, path, member, _JSON_BYTES)
-            fields[key] = _field_in(path, member, content, label_field), member.name
+            text = _content(content, path, member, "json")
+            fields[key] = _field_in(path, member, text, label_field), member.name
     chosen = _labels(path, photos, labels, fields, label_field)
     found = list(photos.values())
     if not found:
@@ -132,20 +156,11 @@ def _labels(
     return [given[key][0] for key in photos]
 
 
-def _crc32(file: Headers, path: str, member: Member) -> int:
-    total, at, end = 0, member.offset, member.offset + member.size
-    while at < end:
-        chunk = os.pread(file.fileno(), min(_CRC_CHUNK, end - at), at)
-        if not chunk:
-            raise _at(path, member.name, "became shorter while it was read: start again when nobody writes to it")
-        total, at = zlib.crc32(chunk, total), at + len(chunk)
-    return total
-
-
-def _content(file: Headers, path: str, member: Member, most: int) -> bytes:
+def _content(content: Callable[[Member], bytes], path: str, member: Member, kind: str) -> bytes:
+    most = LABEL_BYTES[kind]
     if member.size > most:
         raise _at(path, member.name, f"has {member.size:,} bytes, and a label has {most:,} at most: {MAKE_ANEW}")
-    return os.pread(file.fileno(), member.size, member.offset)
+    return content(member)
 
 
 def _number_in(path: str, member: Member, content: bytes) -> int:

@@ -1,6 +1,6 @@
 """Samples of tar shards: those of the same shards on a disk, read by ranges and made by the ETL."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 from aistore.sdk import Bucket, Client
 
 from aistore_data.bucket.shards import read_shards
-from aistore_data.bucket.store import AisStore
+from aistore_data.bucket.store import AisStore, Entry
 from aistore_data.client.access import Access
 from aistore_data.client.placement import Placement
 from aistore_data.client.sdk import connect
@@ -16,13 +16,17 @@ from aistore_data.dataset.breaker import Breakers
 from aistore_data.dataset.policy import Remote
 from aistore_data.dataset.remote import RemoteDataset
 from aistore_data.etls.lifecycle import EtlSettings, ensure
+from aistore_data.etls.shard_index import EtlIndex
 from etl.spec import Spec
 from scripts.make_shards import main
 from sources.samples import SampleDataset
+from sources.shards.manifest import Shard, ShardManifest
 from sources.shards.reader import ShardReader
+from sources.shards.shard import Rows
 from sources.shards.splits import ShardOptions, named, shard_splits
 from tests.conformance.conftest import AIS, new_name
 from tests.conftest import make_small_folder
+from tests.unit.test_etl_shard_index import KINDS
 
 SPEC = Spec.train(32)
 KEYS = [(2, index) for index in range(36)]
@@ -85,6 +89,39 @@ def test_samples_of_shards(ais: AIS, store: AisStore, folder: Path, by: str, etl
     SampleDataset(ShardReader(here), here, SPEC, 7).fill(KEYS, expected)
     assert np.array_equal(rows, expected)
     assert (counts.etl, counts.fallbacks, counts.retries) == (36 if by == "etl" else 0, 0, 0)
+
+
+def indexed(store: AisStore, etl: str, said: list[str]) -> ShardManifest:
+    """By the ETL alone; what it leaves out is missing."""
+    index = EtlIndex(store.access, store.uri, 3, "", lambda: etl, said.append)
+
+    def alone(listed: Mapping[Shard, Entry]) -> Iterator[tuple[Shard, Rows]]:
+        found = dict(index.rows(listed))
+        assert found.keys() == listed.keys(), said
+        yield from found.items()
+
+    return read_shards(store, "train/", "", print, alone)[0].manifest
+
+
+def test_the_etl_indexes_shards(store: AisStore, folder: Path, etl: str) -> None:
+    """It reads their files; a range of a shard tells its size and the checksum of the listing."""
+    here, said = shard_splits(ShardOptions(str(folder)), print)[0], list[str]()
+    there = indexed(store, etl, said)
+    assert there.sha256() == here.sha256() and len(said) == 1
+    for mine, its in zip(here.columns, there.columns, strict=True):
+        assert np.array_equal(mine, its)
+
+
+def test_every_kind_of_tar_is_indexed(store: AisStore, folder: Path, etl: str, tmp_path: Path) -> None:
+    for number, kind in enumerate(("ustar", "gnu", "pax", "odd")):
+        KINDS[kind][1](tmp_path / f"{number}.tar")
+        store.put(f"train/{number}.tar", (tmp_path / f"{number}.tar").read_bytes())
+    for name in ("classes.json", "index.json"):
+        store.delete(f"train/{name}")
+    there = indexed(store, etl, [])
+    for entry in list(store.list(".imagenet-ais/")):
+        store.delete(entry.name)
+    assert read_shards(store, "train/", "", print)[0].manifest.to_bytes() == there.to_bytes()
 
 
 def test_shards_that_were_uploaded_in_parts(ais: AIS, store: AisStore, bucket: Bucket, folder: Path, etl: str) -> None:

@@ -20,6 +20,7 @@ from tests.conftest import ForkedTrain, Result, Zygote, make_small_folder
 from tests.support.faults import (
     ETL,
     FAULTS,
+    FAULTS_OF_SHARDS,
     WITHOUT_OBJECTS,
     assert_the_same,
     delete_etl,
@@ -94,12 +95,30 @@ def test_the_stream_of_tar_shards_stays_the_same(
     endure(place, in_shards, whole, fork_train, name, seed)
 
 
+UNSEEN = "a shard is not seen for 2 s, as while AIStore moves it"
+"""That of ``make test``."""
+
+
+@pytest.mark.parametrize("transform", ["client", pytest.param("etl", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "name", [name if name == UNSEEN else pytest.param(name, marks=pytest.mark.long) for name in FAULTS_OF_SHARDS]
+)
+def test_the_stream_stays_the_same_while_shards_cannot_be_read(
+    place: Place, in_shards: list[str], whole: Result, fork_train: ForkedTrain, name: str, transform: str, seed: int
+) -> None:
+    if "transform fails" in name and transform == "client":
+        pytest.skip("nothing is transformed by an ETL")
+    line = endure(place, [*in_shards, f"data.transform={transform}"], whole, fork_train, name, seed)
+    print(line.replace("FAULT", f"FAULT tar shards, {transform}:", 1))
+
+
 def endure(place: Place, words: list[str], whole: Result, fork_train: ForkedTrain, name: str, seed: int) -> str:
     """A run to which the fault happens ends as ``whole`` did; the line that tells of it."""
     place.quiet()
-    if FAULTS[name] in (kill_pods, kill_workers, freeze_pods):
+    fault = FAULTS.get(name) or FAULTS_OF_SHARDS[name]
+    if fault in (kill_pods, kill_workers, freeze_pods):
         place.processes()
-    place.to_target.at[100 + seed % 100] = lambda: after(0, partial(FAULTS[name], place))
+    place.to_target.at[100 + seed % 100] = lambda: after(0, partial(fault, place))
     result = fork_train(*words, variables=place.variables)
     place.quiet()
     assert_the_same(result, whole)
@@ -113,6 +132,94 @@ def endure(place: Place, words: list[str], whole: Result, fork_train: ForkedTrai
     harmless = ("target ten times slower", "proxy hangs", "proxy restarts")
     assert done or name in harmless, f"nothing has happened\n{result.output}"
     return line
+
+
+INDEXING = "%3A%22index%22"
+"""In the path of a request for the index of a shard."""
+WHILE_INDEXING = {
+    "ETL pods killed (SIGKILL)": kill_pods,
+    "ETL deleted": delete_etl,
+    "answers cut short": lambda place: setattr(place.to_target, "fault", Fault("cut", INDEXING)),
+    "answers with other bytes": lambda place: setattr(place.to_target, "fault", Fault("alter", INDEXING)),
+    "503 for every index": lambda place: setattr(place.to_target, "fault", Fault("status", INDEXING, code=503)),
+    "answers two seconds late": lambda place: setattr(place.to_target, "fault", Fault("delay", INDEXING, seconds=2)),
+}
+
+
+@pytest.mark.parametrize("name", [n if n in SHORT else pytest.param(n, marks=pytest.mark.long) for n in WHILE_INDEXING])
+def test_what_breaks_while_shards_are_indexed_changes_nothing(
+    place: Place,
+    in_shards: list[str],
+    whole: Result,
+    fork_train: ForkedTrain,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place.quiet()
+    if WHILE_INDEXING[name] is kill_pods:
+        place.processes()
+    store = AisStore("ais://faults-in-shards", place.access)
+    for entry in list(store.list(".imagenet-ais/")):
+        store.delete(entry.name)
+    happened, real = list[str](), place.to_target.fault_for
+
+    def happens(path: str, node: str) -> Fault | None:
+        if INDEXING in path and not happened:
+            happened.append(path)
+            WHILE_INDEXING[name](place)
+        return real(path, node)
+
+    monkeypatch.setattr(place.to_target, "fault_for", happens)
+    result = fork_train(*in_shards, variables=place.variables | {"XDG_CACHE_HOME": str(tmp_path)})
+    place.quiet()
+    assert happened and ": ETL imagenet-train indexes " in result.output, result.output
+    assert_the_same(result, whole)
+    assert ("has not indexed" in result.output) == (name != "answers two seconds late"), result.output
+
+
+@pytest.mark.parametrize("transform", ["etl", pytest.param("client", marks=pytest.mark.long)])
+def test_a_shard_that_is_overwritten_ends_the_run_and_one_that_is_put_back_goes_on(
+    place: Place, in_shards: list[str], whole: Result, fork_train: ForkedTrain, transform: str
+) -> None:
+    words, name = [*in_shards, f"data.transform={transform}"], "train/train-000002.tar"
+    store = AisStore("ais://faults-in-shards", place.access)
+    content = store.get(name)
+    other = store.get("train/train-000003.tar")
+    assert len(content) == len(other)
+    place.quiet()
+    place.to_target.at[150] = lambda: store.put(name, other)
+    try:
+        result = fork_train(*words, variables=place.variables)
+    finally:
+        place.quiet()
+        store.put(name, content)
+    said = f"{store.uri}/{name} was changed since it was indexed: another member lies at byte "
+    assert result.code == 1 and said in result.output, result.output
+    assert_the_same(fork_train(*words, variables=place.variables), whole)
+
+
+@pytest.mark.long
+def test_a_photo_that_is_overwritten_in_its_shard_is_replaced(
+    place: Place, in_shards: list[str], fork_train: ForkedTrain
+) -> None:
+    store, name, outcomes = AisStore("ais://faults-in-shards", place.access), "train/train-000002.tar", []
+    content = store.get(name)
+    damaged = bytearray(content)
+    damaged[512 + 200] ^= 1
+    for transform in ("etl", "client"):
+        place.quiet()
+        place.to_target.at[20] = lambda: store.put(name, bytes(damaged))
+        words = [*in_shards, f"data.transform={transform}", "data.on_corrupt=replace", f"run_dir={transform}"]
+        try:
+            result = fork_train(*words, variables=place.variables)
+        finally:
+            place.quiet()
+            store.put(name, content)
+        assert result.code == 0 and result.summary()["replaced"] == 1, result.output
+        assert "its CRC-32 is not the one that was indexed" in (result.run_dir / "replaced.jsonl").read_text()
+        outcomes.append(result.summary()["state_sha256"])
+    assert outcomes[0] == outcomes[1]
 
 
 def test_a_suspended_run_blames_nobody(place: Place, whole: Result, fork_train: ForkedTrain) -> None:

@@ -101,6 +101,19 @@ def test_the_etl_makes_the_samples_of_a_run(
     assert (summary["samples_by_source"]["local"] > 0) == (transform == "hybrid")
 
 
+def test_the_etl_indexes_the_shards(
+    fork_train: ForkedTrain, server: EmbeddedAIS, data: Path, whole: Result, tmp_path: Path
+) -> None:
+    store, variables = bucket_of(server, "new", data / "shards"), {"AIS_AUTHN_TOKEN": server.token}
+    variables["XDG_CACHE_HOME"] = str(tmp_path)
+    result = fork_train(*RUN, *words(server, store, "etl"), "data.etl.num_workers=1", variables=variables)
+    same(result, whole)
+    assert f"{store.uri}: ETL imagenet-train indexes 6 shards" in result.output and "not indexed" not in result.output
+    assert "ETL imagenet-val indexes " in result.output
+    kept = {entry.name.rpartition("/")[0] for entry in store.list(".imagenet-ais/")}
+    assert kept == {".imagenet-ais/train", ".imagenet-ais/val"}
+
+
 def test_two_processes_see_the_samples_of_one_and_local_shards_go_on(
     fork_train: ForkedTrain, server: EmbeddedAIS, store: AisStore, data: Path, whole: Result
 ) -> None:

@@ -82,7 +82,18 @@ FAULTS: dict[str, Inject] = {
     "the whole cluster gone for 6 s": on_links(Fault("refuse"), 6, "to_proxy", "to_target"),
     "no route: nothing answers for 6 s": on_links(Fault("hang", seconds=30), 6, "to_proxy", "to_target"),
 }
+UNSEEN = b'{"message":"ais://b/train/train-000001.tar does not exist"}'
+FAULTS_OF_SHARDS: dict[str, Inject] = {
+    "transform fails for some shards": on_links(Fault("status", r"train-00000[01]\.tar.*etl_name=", body=RAISED), 60),
+    "a shard is not seen for 2 s, as while AIStore moves it": on_links(
+        Fault("status", r"train-000001\.tar", code=404, body=UNSEEN), 2
+    ),
+    "ranges cut short": on_links(Fault("cut", r"\.tar"), 2),
+}
+"""What happens to runs from tar shards alone, whoever makes the samples."""
 WITHOUT_OBJECTS = {  # seconds in which they cannot be had
+    "a shard is not seen for 2 s, as while AIStore moves it": 2,
+    "ranges cut short": 2,
     "connections to the target reset": 3,
     "503 for everything": 3,
     "429 for everything": 3,

@@ -334,6 +334,14 @@ def test_a_server_that_knows_no_ranges_is_no_source(store: AisStore, links: list
     assert "the answer is the whole object, and not the part that was asked for" in refused(lambda: pixels(source))
 
 
+def test_a_part_that_never_comes_is_told(store: AisStore, links: list[Link]) -> None:
+    source = dataset(store, opened(store), access=replace(store.access, endpoint=f"http://{links[0].host}"))
+    links[1].gate.fault = Fault("short", "/train/")
+    assert ".tar did not come: the answer is not the part of the shard that was asked for. Look" in refused(
+        lambda: pixels(source)
+    )
+
+
 def test_shards_of_a_folder_without_names_of_classes_have_numbers(
     store: AisStore, folder: Path, tmp_path: Path
 ) -> None:
@@ -389,6 +397,11 @@ def test_an_etl_of_a_former_version_is_not_asked(store: AisStore, links: list[Li
     links[1].gate.fault = Fault("status", "etl_args=.*%22at%22", code=500)
     with pytest.raises(ClusterError, match="train-00000.*injected"):
         knows_shards(reader, store.uri, opened(store), etl)
+    links[1].gate.fault = Fault("reset", "etl_args=")
+    with pytest.raises(ClusterError, match="does not answer for .*train-00000.*reset"):
+        knows_shards(reader, store.uri, opened(store), etl)
+    with pytest.raises(ClusterError, match="does not answer for .*train-00000.*reset"):
+        prove(reader, store.uri, opened(store), etl, SPEC, 1)
 
 
 def test_an_etl_that_fails_costs_no_sample(store: AisStore, folder: Path, links: list[Link], etl: str) -> None:

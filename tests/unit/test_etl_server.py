@@ -36,7 +36,7 @@ from aistore_data.etls.lifecycle import class_payload
 from etl.limits import Limits
 from etl.pod_index import INDEX_VARIABLE
 from etl.protocol import ObjectProtocol
-from etl.request import Request, answer, encode, proof, stated
+from etl.request import Request, answer, encode, encode_index, proof, stated
 from etl.server import QUICK_BYTES, THREADS, TrainETL, ValETL
 from etl.spec import Key, Spec
 from tests.conftest import PROJECT
@@ -315,6 +315,20 @@ def test_health_does_not_wait_for_what_takes_long(serve: Serve) -> None:
     etl.let_go.set()
     for number, connection in enumerate(busy):
         assert answered(connection) == f"photos/{number}".encode()
+
+
+def test_photos_do_not_wait_for_the_index_of_a_shard(serve: Serve) -> None:
+    etl, put = Held(), "HTTP/1.1\r\nHost: pod\r\nContent-Length: 0"
+    port = serve(etl)
+    index = path("photos/x.tar", args=encode_index("cls", 7))
+    busy = [raw(port, f"PUT {index} {put}") for _ in range(THREADS + 1)]
+    assert etl.entered.acquire(timeout=30)
+    waits = raw(port, f"PUT {path('photos/1', stored('photos/1', LARGE))} {put}")
+    assert etl.entered.acquire(timeout=30)
+    assert ask(port, "GET", "/health")[3] == b"Running"
+    assert not etl.entered.acquire(blocking=False)  # one shard at a time
+    etl.let_go.set()
+    assert [answered(connection) for connection in (waits, *busy)] == [b"photos/1"] + [b"photos/x.tar"] * len(busy)
 
 
 def test_what_is_quick_is_made_in_turn_and_health_waits_for_few(serve: Serve) -> None:

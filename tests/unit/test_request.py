@@ -19,7 +19,21 @@ from aistore_data.etls.asking import EtlPaths
 from etl.__main__ import main
 from etl.files import query_of
 from etl.limits import Limits
-from etl.request import LABEL, PROOF_BYTES, BadRequest, Request, answer, encode, label, parse, proof, proved, statement
+from etl.request import (
+    LABEL,
+    PROOF_BYTES,
+    BadRequest,
+    Request,
+    answer,
+    encode,
+    encode_index,
+    label,
+    parse,
+    proof,
+    proved,
+    statement,
+    takes_long,
+)
 from etl.sample import CorruptSample, transform
 from etl.server import TrainETL
 from etl.spec import RECIPES, Key, Spec
@@ -120,6 +134,16 @@ def test_info_names_what_makes_the_pixels() -> None:
     assert {"sample", "code", "pillow", "libjpeg_turbo", "native", "workers", "python", "numpy"} <= set(info)
 
 
+def test_an_index_is_asked_for_with_a_tag_and_is_of_a_file() -> None:
+    for labels in ("cls", "json"):
+        request = parse(encode_index(labels, 7), "train")
+        assert (request.wire, request.labels, request.tag) == ("index", labels, 7)
+        assert takes_long(encode_index(labels, 7)) and not takes_long(encode(Request(Spec.train(), Key(0, 0, 1))))
+    assert parse("{}", "val").labels == "cls"
+    with pytest.raises(BadRequest, match="wire=index is for the file of a tar shard"):
+        answer(DATA, request)
+
+
 @pytest.mark.parametrize(
     ("text", "recipe", "expected"),
     [
@@ -130,12 +154,14 @@ def test_info_names_what_makes_the_pixels() -> None:
         ('{"epoch":true}', "train", "epoch must be of type int"),
         ('{"wire":"raw","seed":0,"epoch":1}', "train", "wire=raw needs index"),
         ('{"wire":"raw"}', "val", "wire=raw needs size"),
-        ('{"wire":"png"}', "val", "wire must be raw, jpeg or info"),
+        ('{"wire":"png"}', "val", "wire must be raw, jpeg, info or index"),
         ('{"v":2}', "val", "speaks version 1"),
         ('{"quality":0}', "val", "quality must be"),
         ('{"size":0}', "train", "size must be"),
         ('{"scale":[1]}', "train", "scale must be two numbers, low and high"),
         ('{"seed":-1}', "train", "Key.seed"),
+        ('{"labels":"txt"}', "val", "labels must be cls or json, not 'txt'"),
+        ('{"labels":1}', "val", "labels must be of type str"),
         ('{"at":7}', "train", "at must be of type list"),
         ('{"at":[512,1,0]}', "train", "at takes offset, bytes, header's checksum and CRC-32"),
         ('{"at":[511,1,0,0]}', "train", "at takes offset"),
