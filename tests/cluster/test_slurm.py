@@ -122,7 +122,7 @@ class Job:
         self.slurm.hurry(self.number)
 
     def went_on(self, whole: Undisturbed, name: str, attempts: int = 2) -> None:
-        """The job completes, and ends as the defer_signals run did."""
+        """The job completes, and ends as the undisturbed run did."""
         ended = self.slurm.wait(self.number)
         assert (ended["JobState"], ended["ExitCode"]) == ("COMPLETED", "0:0"), self.logs()
         same_end(self.run_dir, whole)

@@ -85,7 +85,7 @@ def test_a_run_is_that_of_the_folder_also_when_it_was_killed_inside_an_epoch(
     assert rest.summary()["samples_by_source"]["etl"] == 0 == rest.summary()["retries"]
 
 
-@pytest.mark.parametrize("transform", ["etl", "hybrid"])
+@pytest.mark.parametrize("transform", [pytest.param("etl", marks=pytest.mark.long), "hybrid"])
 def test_the_etl_makes_the_samples_of_a_run(
     fork_train: ForkedTrain, server: EmbeddedAIS, store: AisStore, whole: Result, transform: str
 ) -> None:

@@ -54,7 +54,7 @@ class Undisturbed:
 
 
 @pytest.fixture(scope="module")
-def defer_signals(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, list[str]], Undisturbed]:
+def undisturbed(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, list[str]], Undisturbed]:
     """Runs once for each data set."""
 
     @functools.cache
@@ -72,8 +72,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def whole(defer_signals: Callable[..., Undisturbed], small: Path) -> Result:
-    return defer_signals(small, RUN).result
+def whole(undisturbed: Callable[..., Undisturbed], small: Path) -> Result:
+    return undisturbed(small, RUN).result
 
 
 def assert_the_same(result: Result, whole: Result) -> None:
@@ -89,7 +89,7 @@ def assert_the_same(result: Result, whole: Result) -> None:
 @pytest.mark.parametrize("number", [pytest.param(n, marks=pytest.mark.long if n >= 2 else ()) for n in range(20)])
 def test_killed_at_a_random_moment(
     fork_train: Train,
-    defer_signals: Callable[[Path, list[str]], Undisturbed],
+    undisturbed: Callable[[Path, list[str]], Undisturbed],
     small: Path,
     seed: int,
     number: int,
@@ -97,9 +97,7 @@ def test_killed_at_a_random_moment(
 ) -> None:
     """Twice in each run: also when it goes on, it is killed. Every third reads through ETLs, every fifth real photos."""
     draw = random.Random(f"{seed}/{number}")
-    expected = (
-        defer_signals(request.getfixturevalue("hymenoptera"), REAL) if number % 5 == 4 else defer_signals(small, RUN)
-    )
+    expected = undisturbed(request.getfixturevalue("hymenoptera"), REAL) if number % 5 == 4 else undisturbed(small, RUN)
     words = [*expected.words, f"data.root={expected.root}"]
     moments = draw.sample([name for name in MOMENTS if name != "during ETL start"], 2)
     if number % 3 == 1:
