@@ -9,7 +9,9 @@ from training.config.options import free, require
 class LogConfig:
     """Where else a run's figures go; a logger that fails never stops the run."""
 
-    tensorboard: bool = free(True, "write the figures and the first training batch for TensorBoard too")
+    tensorboard: bool = free(
+        True, "write the figures, the first training batch and a few validation photos with the answers for TensorBoard"
+    )
     wandb: str = free(
         "off",
         "off|offline (files for wandb sync)|online: send the figures to Weights & Biases, whose package is needed",

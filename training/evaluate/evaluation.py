@@ -29,6 +29,8 @@ class Evaluation:
             )
         self._examination = Examination(run)
         self.answer = self._examination.answer
+        possible = run.classes.possible if run.classes else range(len(self._names))
+        self.possible_names = [self._names[number] for number in possible]
 
     def tell(self) -> dict[str, Any] | None:
         """Say the figures, write the tables, and answer what summary.json has of them; None but on rank 0.

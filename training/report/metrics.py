@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from training.processes.collectives import gather_objects, sum_over_ranks
+from training.report.answered import Answered
 
 _NEVER = 1 << 62
 
@@ -143,6 +144,8 @@ class Validation(IntervalMetrics):
 
     ema: Metrics | None = None
     mean_ap: float | None = None
+    photos: list[Answered] = field(default_factory=list)
+    """A few, for loggers to show."""
 
     @property
     def metrics(self) -> Metrics:
