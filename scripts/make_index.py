@@ -34,8 +34,9 @@ Photo = tuple[str, int]
 
 def photos_below(root: Path) -> list[Photo]:
     """All of them, sorted by their paths. Raises ConfigError or DataError for what cannot be read."""
-    found = images_below(str(root), b"", Oddities())
-    return sorted((name[1:].decode("utf-8", "surrogateescape"), size) for name, size in found)
+    with Progress(f"photos of {shown(root)} found") as progress:
+        found = progress.over(images_below(str(root), b"", Oddities()))
+        return sorted((name[1:].decode("utf-8", "surrogateescape"), size) for name, size in found)
 
 
 def make_index(root: Path, index: JpegIndex, photos: Sequence[Photo], workers: int) -> int:

@@ -14,6 +14,7 @@ from sources.errors import ConfigError
 from sources.folder import tell_oddities
 from sources.labels import Labels
 from sources.manifest import IMG_EXTENSIONS, Manifest
+from sources.progress_bar import Progress
 from sources.walk import Oddities, images_below
 
 _MOST_NUMBERS = 100_000
@@ -35,7 +36,9 @@ class Photos:
     def below(cls, folder: Path, say: Say) -> "Photos":
         """Of a folder and those in it; ``say`` hears warnings. Raises ConfigError for one without photos."""
         oddities = Oddities()
-        found = sorted((os.fsdecode(name[2:]), size) for name, size in images_below(str(folder), b".", oddities))
+        with Progress(f"photos of {shown(folder)} found") as progress:
+            photos = progress.over(images_below(str(folder), b".", oddities))
+            found = sorted((os.fsdecode(name[2:]), size) for name, size in photos)
         tell_oddities(folder, oddities, say)
         if not found:
             raise ConfigError(f"{shown(folder)} holds no images ({', '.join(IMG_EXTENSIONS)}): add those to train on.")
