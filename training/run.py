@@ -235,6 +235,8 @@ def _evaluate(
     run.console.say(f"validation  {format_metrics(metrics)}  ({metrics.count:,} images)")
     run.records.validation(0, 0, validation)
     _summarise(run, validation.img_per_s, evaluation.tell() if evaluation else None)
+    if ways := _shown_by(run.config):
+        run.console.say(ways.rstrip("\n"))
     return 0
 
 
