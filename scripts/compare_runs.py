@@ -50,7 +50,7 @@ class Record:
             ) from None
 
     def fingerprints(self, kind: str) -> dict[int, str]:
-        """By epoch, where there is one."""
+        """Return the fingerprints by epoch, where there are any."""
         lines = {epoch: line for (of, epoch, _), line in self.lines.items() if of == kind}
         return {epoch: line["fingerprint"] for epoch, line in lines.items() if "fingerprint" in line}
 

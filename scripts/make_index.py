@@ -51,7 +51,7 @@ def make_index(root: Path, index: JpegIndex, photos: Sequence[Photo], workers: i
                     raise DataError(f"{shown(index.path)} cannot be written to: {problem}. The same command goes on.")
                 progress.add(len(names), size)
         except BrokenProcessPool:
-            raise UserError("a process was killed, by a lack of memory perhaps. The same command goes on.") from None
+            raise UserError("a process was killed, perhaps for lack of memory. The same command goes on.") from None
         finally:
             found.close()
     return len(missing)

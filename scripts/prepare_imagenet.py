@@ -66,7 +66,7 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
 def _sort_in_place(source: Source, options: argparse.Namespace) -> dict[str, Any]:
     """Move validation photos that lie flat in DEST into class folders, and read nothing."""
     if options.sample:
-        raise ConfigError("--sample makes a smaller set, not of the photos where they lie: use another DEST.")
+        raise ConfigError("--sample makes a smaller set, which cannot lie where the photos do: use another DEST.")
     with opened(options.dest, options.endpoint) as (destination, _):
         moved = sort_in_place(source.splits[1], Path(options.dest).absolute())
         items = [item for split in source.splits for item in items_of(split, split.manifest(), "folders")]

@@ -73,7 +73,8 @@ class SubmitConfig:
         """Raise ConfigError for values that make no sense."""
         require(
             re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", self.name) is not None,
-            f"submit.name={self.name} must be 1 to 40 of a-z, 0-9 and -, from a letter on: Kubernetes takes no others.",
+            f"submit.name={self.name} must be 1 to 40 of a-z, 0-9 and -, and begin with a letter: "
+            "Kubernetes takes no other names.",
         )
         for name in ("resources", "node_selector"):
             for entry in getattr(self.k8s, name):

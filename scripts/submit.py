@@ -74,7 +74,8 @@ def _check(config: Submission) -> None:
     endpoint = config.data.endpoint or os.environ.get("AIS_ENDPOINT", "")
     if config.data.source == "aistore" and (not endpoint or (endpoint == "embedded" and config.submit.nodes > 1)):
         raise ConfigError(
-            f"data.endpoint={endpoint} is no address that all nodes reach: write http://HOST:PORT, or set AIS_ENDPOINT."
+            f"data.endpoint={endpoint} is not an address that all nodes reach: write http://HOST:PORT, or "
+            "set AIS_ENDPOINT."
         )
     processes = config.submit.nodes * config.submit.tasks_on_a_node
     parts = processes * config.train.accumulate

@@ -86,7 +86,7 @@ class FolderReader:
         return Path(self.root, self.manifest.name(index))
 
     def locate(self, index: int) -> str:
-        """Where sample ``index`` lies, for messages."""
+        """Say where sample ``index`` lies, for messages."""
         return shown(f"{self.root}/{self.manifest.name(index)}")
 
     def _is_there(self) -> bool:
@@ -104,7 +104,7 @@ class FolderReader:
             return UnreachableError(
                 f"{where} could not be read for {self.patience_s:g} s (data.patience_s): {cause(error)}."
             )
-        return DataError(f"{where} cannot be read: {cause(error)}; it could when the run started.")
+        return DataError(f"{where} cannot be read: {cause(error)}; it could be read when the run started.")
 
 
 def scan_folder(

@@ -25,7 +25,7 @@ from sources.source import Source, Specs
 from sources.substitutes import Substitution
 
 _UNSAFE = re.compile(r"[?#]|%(?![0-9A-Fa-f]{2})")
-"""In an object's name these make AIS ask the ETL for something else, which it then answers; so no ETL is asked."""
+"""Characters of an object's name for which AIS asks the ETL for another name, so such samples are made here."""
 
 
 class RemoteDataset(Source):

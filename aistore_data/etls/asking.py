@@ -30,7 +30,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 """Names that are the same when they are quoted, as most are."""
 
 _INFO_BYTES = 1 << 16
-"""Of an ETL's answer to wire=info, at most."""
+"""The most bytes of an ETL's answer to wire=info."""
 
 _PLACES = 64
 """Samples of a manifest among which one is looked for on every target."""

@@ -42,7 +42,8 @@ class EtlConfig:
             value = getattr(self, name)
             require(
                 re.fullmatch(r"[a-z0-9][-a-z0-9]{4,30}[a-z0-9]", value) is not None,
-                f"data.etl.{name}={value} is no name of an ETL: 6 to 32 of a-z, 0-9 and -, no - at the ends.",
+                f"data.etl.{name}={value} is not a name for an ETL: it takes 6 to 32 of a-z, 0-9 and -, "
+                "without - at the ends.",
             )
         for dependency in self.dependencies:
             require("==" in dependency, f"data.etl.dependencies: {dependency} is not pinned: write NAME==VERSION.")

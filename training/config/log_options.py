@@ -7,7 +7,7 @@ from training.config.options import free, require
 
 @dataclass
 class LogConfig:
-    """Where else a run's figures go; a logger that fails never stops the run."""
+    """The options of loggers beside the run's own files; a logger that fails never stops the run."""
 
     tensorboard: bool = free(
         True, "write the figures, the first training batch and a few validation photos with the answers for TensorBoard"

@@ -39,7 +39,7 @@ class Shown:
                 self._kept.append((self._objective.pictures(inputs[row])[0], truth[0], logits[row][0].float()))
 
     def take(self) -> list[Answered]:
-        """What was kept, in the order of the validation."""
+        """Return what was kept, in the order of the validation."""
         return [self._answered(*(part.cpu() for part in one)) for one in self._kept]
 
     def _answered(self, photo: torch.Tensor, truth: torch.Tensor, logits: torch.Tensor) -> Answered:

@@ -13,7 +13,7 @@ from training.state.run_state import Run
 
 
 class Evaluation:
-    """Of all photos of ``data.val``. Raises ConfigError for options that cannot be had or do not fit the data."""
+    """The evaluation of all photos of ``data.val``. Raises ConfigError for options that do not fit the data."""
 
     def __init__(self, run: Run, data: Data) -> None:
         options, samples = run.config.eval, len(data.val)

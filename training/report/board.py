@@ -63,7 +63,7 @@ class Board:
 
 
 class NoBoard(Board):
-    """Where ``log.tensorboard=false``."""
+    """A board that writes nothing, for ``log.tensorboard=false``."""
 
     def __init__(self) -> None:
         super().__init__(Path(), {}, 0)

@@ -23,7 +23,7 @@ from training.report.answered import Answered, sheet
 from training.run_dir import files
 
 CLOSE_S = 20.0
-"""In which a logger has to send what is left when the run ends."""
+"""Seconds in which a logger can send the rest when the run ends."""
 
 _WAITING = 10_000
 """Records that may wait for a logger; what is beyond is left out."""

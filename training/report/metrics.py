@@ -25,7 +25,7 @@ class Metrics:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """By their names; the mean average precision only where there is one."""
+        """Return the figures by name; the mean average precision only if there is one."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
@@ -99,9 +99,9 @@ class IntervalMetrics:
     seconds: float = 0.0
     wait_s: float = 0.0
     fingerprint: str = ""
-    """Of the samples, where that is known."""
+    """The fingerprint of the samples, if it is known."""
     norm_sum: float = 0.0
-    """Of the norms of the gradients of ``norms`` steps."""
+    """The sum of the norms of the gradients of ``norms`` steps."""
     norms: int = 0
 
     def add_norms(self, total: float, count: int) -> None:
@@ -140,7 +140,7 @@ class IntervalMetrics:
 
 @dataclass
 class Validation(IntervalMetrics):
-    """Of the model, and of its averaged weights, where there are any."""
+    """The sums of a validation of the model, and the figures of its averaged weights, if it has any."""
 
     ema: Metrics | None = None
     mean_ap: float | None = None
@@ -149,7 +149,7 @@ class Validation(IntervalMetrics):
 
     @property
     def metrics(self) -> Metrics:
-        """As of a tally, and the mean average precision."""
+        """Return the means of ``IntervalMetrics``, and the mean average precision."""
         return replace(super().metrics, mean_ap=self.mean_ap)
 
     @property
@@ -160,6 +160,6 @@ class Validation(IntervalMetrics):
 
     @property
     def ema_figures(self) -> dict[str, float]:
-        """Of the averaged weights, by the names that records have."""
+        """Return the figures of the averaged weights, by the names that records use."""
         names = ("loss", "acc1", "acc5", *(["mean_ap"] if self.mean_ap is not None else []))
         return {f"ema_{name}": getattr(self.ema, name) for name in names} if self.ema else {}

@@ -32,7 +32,7 @@ OF_JOBS = ("submitted", "logs")
 """What jobs keep in it: configurations and job scripts as they were submitted, and logs. Never removed."""
 
 FETCHED = "mirror.tmp"
-"""Where files of a mirror wait until all are there."""
+"""The folder in which files of a mirror wait until all are there."""
 
 
 def is_run_directory(path: Path) -> bool:
@@ -71,7 +71,7 @@ class MappedFile(mmap.mmap):
     """A file's content as it is now, without reading it: it stays so when the file is replaced or grows."""
 
     def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]
-        """By this requests knows a stream, which it sends in pieces and again where the proxy redirects it."""
+        """Let requests take it for a stream, which it sends in pieces, and again if the proxy redirects it."""
         return iter(lambda: self.read(1 << 16), b"")
 
 

@@ -300,6 +300,6 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{path} could not be written: {error.strerror or error}. Make room or mend the disk, and start the same "
+            f"{path} could not be written: {error.strerror or error}. Make room or repair the disk, and start the same "
             "command again: it goes on from the last checkpoint."
         ) from None

@@ -49,7 +49,7 @@ def _against_recipe(subject: Subject) -> Iterator[str]:
     record, recipe = subject.record, subject.recipe
     name = named_in(record.environment)
     if not record.config:
-        yield "<p>config.yaml is missing, or is no configuration.</p>"
+        yield "<p>config.yaml is missing or holds no configuration.</p>"
         return
     if recipe is None:
         yield f"<p>The command names the recipe {text(name)}, which this version does not have.</p>"

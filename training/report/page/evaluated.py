@@ -11,7 +11,7 @@ from training.report.page.subject import Subject
 
 
 def sections(subjects: Sequence[Subject], plots: Plots | None) -> Iterator[str]:
-    """Those of the runs that have the tables of an evaluation."""
+    """Yield the sections of the runs that have the tables of an evaluation."""
     for number, subject in enumerate(subjects):
         answers = subject.answers
         if not answers.classes:
