@@ -32,6 +32,7 @@ from sources.command_line import add_workers, command, exit_code, positive, prin
 from sources.errors import ConfigError
 from sources.manifest import IMG_EXTENSIONS
 from sources.notices import collect
+from sources.progress_bar import Progress
 from sources.text import shell_word
 
 RECORD = f"{METADATA_PREFIX}shrink.json"
@@ -101,14 +102,15 @@ def measure(roots: Sequence[Path], names: Sequence[str]) -> list[tuple[float, fl
     The folders take turns, photo by photo. What cannot be decoded counts with its bytes alone.
     """
     sizes, times = ([list[float]() for _ in roots] for _ in range(2))
-    for index, name in enumerate(names):
-        for root, size, milliseconds in zip(roots, sizes, times, strict=True):
-            data = (root / name).read_bytes()
-            size.append(len(data))
-            begin = time.process_time()
-            with suppress(CorruptSample):
-                transform(data, Spec.train(224), Key(0, 0, index))
-                milliseconds.append(1000 * (time.process_time() - begin))
+    with Progress("photos measured", len(names)) as progress:
+        for index, name in enumerate(progress.over(names, every=1)):
+            for root, size, milliseconds in zip(roots, sizes, times, strict=True):
+                data = (root / name).read_bytes()
+                size.append(len(data))
+                begin = time.process_time()
+                with suppress(CorruptSample):
+                    transform(data, Spec.train(224), Key(0, 0, index))
+                    milliseconds.append(1000 * (time.process_time() - begin))
     return [(statistics.fmean(size), statistics.fmean(took or [0.0])) for size, took in zip(sizes, times, strict=True)]
 
 
