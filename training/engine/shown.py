@@ -25,7 +25,7 @@ class Shown:
         log, self._objective, self._names = run.config.log, run.objective, names
         asked = run.world.is_main and (log.tensorboard or wanted(log))
         generator = random.Random(run.config.seed)  # noqa: S311  # chooses, and keeps no secret
-        self._chosen = generator.sample(range(share), min(SHOWN, share)) if asked else []
+        self._chosen = sorted(generator.sample(range(share), min(SHOWN, share))) if asked else []
         self._seen = 0
         self._kept: list[tuple[torch.Tensor, ...]] = []
 
@@ -36,7 +36,8 @@ class Shown:
             if first <= place < self._seen:
                 row = slice(place - first, place - first + 1)
                 truth = self._objective.truth(labels[row], logits[row])
-                self._kept.append((self._objective.pictures(inputs[row])[0], truth[0], logits[row][0].float()))
+                kept = self._objective.pictures(inputs[row])[0], truth[0].clone(), logits[row][0].float().clone()
+                self._kept.append(kept)  # copies, since a batch's memory is used again
 
     def take(self) -> list[Answered]:
         """Return what was kept, in the order of the validation."""
