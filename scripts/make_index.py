@@ -1,4 +1,4 @@
-"""Make the JPEG index of a folder ahead, which a run would else make in its first epoch.
+"""Make the JPEG index of a folder ahead of a run, which would otherwise make it in its first epoch.
 
     python -m scripts.make_index /data/imagenet
 

@@ -1,4 +1,4 @@
-"""ImageNet as it was downloaded → a folder to train from, or a bucket: checked, in parallel, and once.
+"""Turn ImageNet as you downloaded it into a folder to train from, or into a bucket, and check it on the way.
 
     python -m scripts.prepare_imagenet ILSVRC2012_img_train.tar ILSVRC2012_img_val.tar \\
         ILSVRC2012_devkit_t12.tar.gz /data/imagenet

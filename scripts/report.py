@@ -1,4 +1,4 @@
-"""A page for a run, or for several side by side: one HTML file that opens offline.
+"""Write a page for a run, or for several side by side: one HTML file that opens offline.
 
     python -m scripts.report runs/demo --open
     python -m scripts.report runs/first runs/second --out compared.html

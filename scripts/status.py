@@ -1,4 +1,4 @@
-"""How runs are doing, from their directories alone.
+"""Show how runs are doing, by their directories alone.
 
     python -m scripts.status RUN_DIR [RUN_DIR …]
     python -m scripts.status runs --watch            again every 5 s, until ctrl-C

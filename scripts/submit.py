@@ -1,4 +1,4 @@
-"""The same command, on a cluster.
+"""Submit a run to SLURM or Kubernetes, with the options of train.py.
 
     python -m scripts.submit slurm [--dry-run] [--multirun] data.root=/data/imagenet submit.gpus_per_node=8
     python -m scripts.submit k8s   [--dry-run] [--multirun] data.root=/data/imagenet submit.k8s.image=… …

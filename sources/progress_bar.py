@@ -1,4 +1,4 @@
-"""How far a long task is, for a person who waits."""
+"""The progress of a long task, for a person who waits."""
 
 import os
 import sys

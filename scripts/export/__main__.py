@@ -1,4 +1,4 @@
-"""Export a trained model to a file that other programs take, check it on photos, and write a card beside it.
+"""Export a trained model to a file for other programs, check it on photos, and write a card beside it.
 
     python -m scripts.export runs/first --format onnx
     python -m scripts.export runs/first --format timm --out /models/first --licence CC-BY-4.0

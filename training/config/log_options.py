@@ -1,4 +1,4 @@
-"""The options of what is told of a run beside its own files. None of them changes the result."""
+"""The options of loggers beside a run's own files. None of them changes the result."""
 
 from dataclasses import dataclass
 
