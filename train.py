@@ -30,7 +30,7 @@ from training.processes.preemption import EXIT_CODE, StopFlag, report, silence  
 from training.report.output import never_fail, put_error  # noqa: E402
 
 exit_codes: list[int] = []
-"""Of the jobs so far."""
+"""The exit codes of the jobs of a sweep so far."""
 
 evaluated: list[str] = []
 """The run directories of those of them that were evaluations."""

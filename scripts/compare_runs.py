@@ -1,4 +1,4 @@
-"""Are two runs the same, and if not, where do they part?
+"""Compare two runs, and find where they first differ.
 
     python -m scripts.compare_runs RUN OTHER
 
@@ -50,7 +50,7 @@ class Record:
             ) from None
 
     def fingerprints(self, kind: str) -> dict[int, str]:
-        """By epoch, where there is one."""
+        """Return the fingerprints by epoch, where there are any."""
         lines = {epoch: line for (of, epoch, _), line in self.lines.items() if of == kind}
         return {epoch: line["fingerprint"] for epoch, line in lines.items() if "fingerprint" in line}
 
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m scripts.compare_runs", description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="the directory of a run")
-    parser.add_argument("other", type=Path, help="that of another")
+    parser.add_argument("other", type=Path, help="the directory of another run")
     options = parser.parse_args(arguments)
     try:
         a, b = Record(options.run), Record(options.other)

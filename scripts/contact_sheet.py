@@ -41,7 +41,7 @@ def require_sheet(path: Path, replace: bool) -> None:
     if path.suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"--sheet {path} must end in {', '.join(_SUFFIXES)}.")
     if not path.parent.is_dir():
-        raise ConfigError(f"{path.parent} is no folder: make it, or name another place for --sheet.")
+        raise ConfigError(f"{path.parent} is not a folder: make it, or name another place for --sheet.")
     if os.path.lexists(path) and not replace:
         raise ConfigError(f"{path} exists already: name another file for --sheet, or add --replace.")
 

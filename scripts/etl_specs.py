@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--image", default="", help="name of the image; default: as it is")
     image = parser.parse_args().image
     if not re.fullmatch(r"[^\s'\"#]*", image):
-        parser.error(f"--image {image!r} is no name of an image")
+        parser.error(f"--image {image!r} is not the name of an image")
     for path in SPECS:
         path.write_text(updated(path.read_text(), image))
         print(f"{path}: written")

@@ -104,7 +104,7 @@ def main() -> int:
     stamp = args.root / "demo-data.json"
     content = {"version": VERSION, "train": args.train, "val": args.val}
     if stamp.exists() and json.loads(stamp.read_text()) == content:
-        print(f"{args.root} is there already")
+        print(f"{args.root} exists already")
         return 0
     if args.root.exists() and not stamp.exists():
         print(f"error: {args.root} exists and is not a demo data set: name another folder.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Make the JPEG index of a folder ahead, which a run would else make in its first epoch.
+"""Make the JPEG index of a folder ahead of a run, which would otherwise make it in its first epoch.
 
     python -m scripts.make_index /data/imagenet
 
@@ -34,8 +34,9 @@ Photo = tuple[str, int]
 
 def photos_below(root: Path) -> list[Photo]:
     """All of them, sorted by their paths. Raises ConfigError or DataError for what cannot be read."""
-    found = images_below(str(root), b"", Oddities())
-    return sorted((name[1:].decode("utf-8", "surrogateescape"), size) for name, size in found)
+    with Progress(f"photos of {shown(root)} found") as progress:
+        found = progress.over(images_below(str(root), b"", Oddities()))
+        return sorted((name[1:].decode("utf-8", "surrogateescape"), size) for name, size in found)
 
 
 def make_index(root: Path, index: JpegIndex, photos: Sequence[Photo], workers: int) -> int:
@@ -50,7 +51,7 @@ def make_index(root: Path, index: JpegIndex, photos: Sequence[Photo], workers: i
                     raise DataError(f"{shown(index.path)} cannot be written to: {problem}. The same command goes on.")
                 progress.add(len(names), size)
         except BrokenProcessPool:
-            raise UserError("a process was killed, by a lack of memory perhaps. The same command goes on.") from None
+            raise UserError("a process was killed, perhaps for lack of memory. The same command goes on.") from None
         finally:
             found.close()
     return len(missing)

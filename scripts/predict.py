@@ -42,9 +42,9 @@ class Answer:
 
     index: int
     name: str
-    """Of the class's folder; empty if it is not known."""
+    """The name of the class's folder; empty if it is not known."""
     word: str
-    """For a person."""
+    """The name of the class for a person."""
     share: float
     """0 to 1, by softmax."""
 

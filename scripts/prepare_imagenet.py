@@ -1,4 +1,4 @@
-"""ImageNet as it was downloaded → a folder to train from, or a bucket: checked, in parallel, and once.
+"""Turn ImageNet as you downloaded it into a folder to train from, or into a bucket, and check it on the way.
 
     python -m scripts.prepare_imagenet ILSVRC2012_img_train.tar ILSVRC2012_img_val.tar \\
         ILSVRC2012_devkit_t12.tar.gz /data/imagenet
@@ -66,7 +66,7 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
 def _sort_in_place(source: Source, options: argparse.Namespace) -> dict[str, Any]:
     """Move validation photos that lie flat in DEST into class folders, and read nothing."""
     if options.sample:
-        raise ConfigError("--sample makes a smaller set, not of the photos where they lie: use another DEST.")
+        raise ConfigError("--sample makes a smaller set, which cannot lie where the photos do: use another DEST.")
     with opened(options.dest, options.endpoint) as (destination, _):
         moved = sort_in_place(source.splits[1], Path(options.dest).absolute())
         items = [item for split in source.splits for item in items_of(split, split.manifest(), "folders")]

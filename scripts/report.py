@@ -1,4 +1,4 @@
-"""A page for a run, or for several side by side: one HTML file that opens offline.
+"""Write a page for a run, or for several side by side: one HTML file that opens offline.
 
     python -m scripts.report runs/demo --open
     python -m scripts.report runs/first runs/second --out compared.html
@@ -45,7 +45,8 @@ def _run(options: argparse.Namespace) -> int:
     paths = [path for argument in options.run for path in find(argument)]
     out = options.out or (paths[0] / REPORT if len(paths) == 1 else Path(REPORT))
     _write(out, page(paths, live=options.watch))
-    put(visible(f"{out} is written ({out.stat().st_size / 1e6:.1f} MB)."))
+    how = "" if options.open else " Open it in a browser, or add --open."
+    put(visible(f"{out} is written ({out.stat().st_size / 1e6:.1f} MB).{how}"))
     if not has_bokeh():
         put(HOW_TO_INSTALL)
     if options.open and not webbrowser.open(out.resolve().as_uri()):

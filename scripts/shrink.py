@@ -1,11 +1,12 @@
-"""Store photos smaller than they are, since decoding is most of what a sample costs: once, before training.
+"""Store smaller copies of the photos, once before training, since decoding is most of what a sample costs.
 
     python -m scripts.shrink /data/imagenet /data/imagenet-500 --side 500 --quality 90
 
-Photos whose short side is longer than --side pixels are stored anew as JPEGs of --quality, under their names, whatever
-their extensions; all else is copied byte for byte. So layout, order and labels stay, and the *pixels differ*: it is
-another data set, with another hash, and accuracies are compared with those of runs on the same one. --workers processes
-do it, and go on after a kill. For a bucket, shrink the folder and upload the result (python -m aistore_data.upload).
+A photo whose short side is longer than --side pixels becomes a JPEG of --quality, under its name, whatever its
+extension; everything else is copied byte for byte. Layout, order and labels stay, and the *pixels differ*: it is
+another data set, with another hash, so compare accuracies only with those of runs on it. --workers processes do the
+work; the same command goes on after a kill. For a bucket, shrink the folder and upload the result
+(python -m aistore_data.upload).
 """
 
 import argparse
@@ -32,6 +33,7 @@ from sources.command_line import add_workers, command, exit_code, positive, prin
 from sources.errors import ConfigError
 from sources.manifest import IMG_EXTENSIONS
 from sources.notices import collect
+from sources.progress_bar import Progress
 from sources.text import shell_word
 
 RECORD = f"{METADATA_PREFIX}shrink.json"
@@ -101,14 +103,15 @@ def measure(roots: Sequence[Path], names: Sequence[str]) -> list[tuple[float, fl
     The folders take turns, photo by photo. What cannot be decoded counts with its bytes alone.
     """
     sizes, times = ([list[float]() for _ in roots] for _ in range(2))
-    for index, name in enumerate(names):
-        for root, size, milliseconds in zip(roots, sizes, times, strict=True):
-            data = (root / name).read_bytes()
-            size.append(len(data))
-            begin = time.process_time()
-            with suppress(CorruptSample):
-                transform(data, Spec.train(224), Key(0, 0, index))
-                milliseconds.append(1000 * (time.process_time() - begin))
+    with Progress("photos measured", len(names)) as progress:
+        for index, name in enumerate(progress.over(names, every=1)):
+            for root, size, milliseconds in zip(roots, sizes, times, strict=True):
+                data = (root / name).read_bytes()
+                size.append(len(data))
+                begin = time.process_time()
+                with suppress(CorruptSample):
+                    transform(data, Spec.train(224), Key(0, 0, index))
+                    milliseconds.append(1000 * (time.process_time() - begin))
     return [(statistics.fmean(size), statistics.fmean(took or [0.0])) for size, took in zip(sizes, times, strict=True)]
 
 
@@ -117,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command("scripts.shrink", __doc__)
     parser.add_argument("source", metavar="SOURCE", help="a folder with train/ and val/")
     parser.add_argument("dest", metavar="DEST", help="another folder; made if it does not exist")
-    parser.add_argument("--side", type=positive, required=True, help="of the short side, at most, in pixels")
+    parser.add_argument("--side", type=positive, required=True, help="the longest short side, in pixels")
     parser.add_argument("--quality", type=int, default=90, choices=range(1, 101), metavar="1…100", help="default: 90")
     parser.add_argument("--measure", type=positive, default=200, help="photos that are measured (default: 200)")
     add_workers(parser)

@@ -1,4 +1,4 @@
-"""How runs are doing, from their directories alone.
+"""Show how runs are doing, by their directories alone.
 
     python -m scripts.status RUN_DIR [RUN_DIR …]
     python -m scripts.status runs --watch            again every 5 s, until ctrl-C
@@ -35,14 +35,14 @@ from training.report.output import put
 from training.run_dir.run_record import RunRecord, find
 
 WATCH_S = 5.0
-"""Between two tables of --watch."""
+"""Seconds between two tables of --watch."""
 _CLEARED = "\x1b[H\x1b[2J"
 """Empties a terminal."""
 _TITLES = ("run", "state", "epoch", "acc@1", "img/s", "data wait", "restarts", "seen", "ETA")
 _LEFT = ("run", "state")
 _GAP = "  "
 _NARROWEST = 7
-"""To which the first column shrinks on a narrow terminal."""
+"""The width to which the first column shrinks on a narrow terminal."""
 
 
 def row(run: RunRecord) -> list[str]:

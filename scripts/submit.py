@@ -1,4 +1,4 @@
-"""The same command, on a cluster.
+"""Submit a run to SLURM or Kubernetes, with the options of train.py.
 
     python -m scripts.submit slurm [--dry-run] [--multirun] data.root=/data/imagenet submit.gpus_per_node=8
     python -m scripts.submit k8s   [--dry-run] [--multirun] data.root=/data/imagenet submit.k8s.image=… …
@@ -74,7 +74,8 @@ def _check(config: Submission) -> None:
     endpoint = config.data.endpoint or os.environ.get("AIS_ENDPOINT", "")
     if config.data.source == "aistore" and (not endpoint or (endpoint == "embedded" and config.submit.nodes > 1)):
         raise ConfigError(
-            f"data.endpoint={endpoint} is no address that all nodes reach: write http://HOST:PORT, or set AIS_ENDPOINT."
+            f"data.endpoint={endpoint} is not an address that all nodes reach: write http://HOST:PORT, or "
+            "set AIS_ENDPOINT."
         )
     processes = config.submit.nodes * config.submit.tasks_on_a_node
     parts = processes * config.train.accumulate

@@ -19,7 +19,7 @@ _PER_DOUBLING = 4
 
 
 class Counts(NamedTuple):
-    """Where the samples of a batch came from, and what it took."""
+    """Counts of where the samples of a batch came from, and of what it took to make them."""
 
     local: int = 0
     etl: int = 0

@@ -122,7 +122,7 @@ def _in_json(path: Path, text: str) -> list[list[str]]:
     try:
         content: Any = json.loads(text)
     except (ValueError, RecursionError):
-        raise ConfigError(f"{shown(path)} is no JSON, and begins like it: data.classes is {_FORMS}.") from None
+        raise ConfigError(f"{shown(path)} begins like JSON, and is not JSON: data.classes is {_FORMS}.") from None
     if isinstance(content, dict) and all(type(value) is int for value in content.values()):
         content = {str(number): name for name, number in content.items()}  # a class's number by its name
     if isinstance(content, dict):

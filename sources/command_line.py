@@ -50,11 +50,11 @@ def exit_code(work: Callable[[], None]) -> int:
     try:
         return answer(done, "stopped. The same command goes on.", STOPPED)
     except MemoryError:
-        print("error: the memory is too small: fewer --workers need less. The same command goes on.", file=sys.stderr)
+        print("error: there is too little memory: use fewer --workers. The same command goes on.", file=sys.stderr)
         return UserError.exit_code
     except OSError as error:
         where = f"{shown(error.filename)}: " if isinstance(error.filename, str) else ""
-        print(f"error: {where}{cause(error)}. The same command goes on when that is mended.", file=sys.stderr)
+        print(f"error: {where}{cause(error)}. The same command goes on once that is mended.", file=sys.stderr)
         return UserError.exit_code
 
 

@@ -19,12 +19,12 @@ _LOOKED_AT = 32
 """Photos of which the size in pixels is read, to tell how many there is room for."""
 
 _TYPICAL_BYTES = 600_000.0
-"""Of a decoded photo of ImageNet, on average."""
+"""The average size of a decoded photo of ImageNet in bytes."""
 
 
 Photo = Path | IO[bytes]
 Splits = Sequence[tuple[Manifest, Callable[[int], Photo]]]
-"""Of each the manifest, and what gives the photo of a place in it."""
+"""The manifest of each split, and a function that returns the photo at a place in it."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def report(cache: DecodedCache, counts: Counts) -> CacheReport:
 
 
 def share(part: float, whole: float) -> str:
-    """In percent, for a sentence."""
+    """Return a share in percent, for a sentence."""
     return f"{100 * part / max(whole, 1):.0f} %"
 
 

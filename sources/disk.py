@@ -77,7 +77,7 @@ class MappedFile(mmap.mmap):
     """A file's content as it is now, without reading it: it stays so when the file is replaced or grows."""
 
     def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]
-        """By this requests knows a stream, which it sends in pieces and again where the proxy redirects it."""
+        """Let requests take it for a stream, which it sends in pieces, and again if the proxy redirects it."""
         return iter(lambda: self.read(1 << 16), b"")
 
 

@@ -14,6 +14,7 @@ from sources.disk import MISSING_S, TRANSIENT, cause, patiently, read_file, show
 from sources.errors import ConfigError, DataError, UnreachableError
 from sources.manifest import IMG_EXTENSIONS, Manifest
 from sources.misplaced import check_classes, require_split
+from sources.progress_bar import Progress
 from sources.shared_memory import SharedMemory
 from sources.walk import Oddities, identity, images_below, is_folder, kinds_of, of_the_file_system, top_of
 
@@ -85,7 +86,7 @@ class FolderReader:
         return Path(self.root, self.manifest.name(index))
 
     def locate(self, index: int) -> str:
-        """Where sample ``index`` lies, for messages."""
+        """Say where sample ``index`` lies, for messages."""
         return shown(f"{self.root}/{self.manifest.name(index)}")
 
     def _is_there(self) -> bool:
@@ -103,7 +104,7 @@ class FolderReader:
             return UnreachableError(
                 f"{where} could not be read for {self.patience_s:g} s (data.patience_s): {cause(error)}."
             )
-        return DataError(f"{where} cannot be read: {cause(error)}; it could when the run started.")
+        return DataError(f"{where} cannot be read: {cause(error)}; it could be read when the run started.")
 
 
 def scan_folder(
@@ -168,12 +169,13 @@ def manifest_of(folder: Path, own: Sequence[str], classes: Sequence[str], say: C
     oddities = Oddities()
     labels = {name: label for label, name in enumerate(classes)}
     above = (identity(str(folder)),) if own else ()
-    for name in own:
-        before = len(entries)
-        found = images_below(str(folder / name), os.fsencode(name), oddities, above)
-        entries.extend((file, labels[name], size) for file, size in found)
-        if len(entries) == before:
-            raise _empty_class(folder / name)
+    with Progress(f"photos of {shown(folder)} found") as progress:
+        for name in own:
+            before = len(entries)
+            found = progress.over(images_below(str(folder / name), os.fsencode(name), oddities, above))
+            entries.extend((file, labels[name], size) for file, size in found)
+            if len(entries) == before:
+                raise _empty_class(folder / name)
     tell_oddities(folder, oddities, say)
     return Manifest.build(entries, classes)
 

@@ -9,7 +9,7 @@ from etl.sample import native
 from sources.disk import cache_file, cause, shown
 
 NAME = f".imagenet-ais-jpeg-index-{VERSION}"
-"""Of the file in the folder of the data."""
+"""The name of the file in the folder of the data."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class FolderIndex:
     """What it held when it was opened."""
 
     def of(self, folder: Path) -> "SplitIndex":
-        """For the photos below ``folder``, which is ``root`` or lies in it."""
+        """Return the index for the photos below ``folder``, which is ``root`` or lies in it."""
         below = folder.relative_to(self.root).as_posix()
         return SplitIndex(self.file, "" if below == "." else f"{below}/")
 
@@ -72,7 +72,7 @@ def open_index(root: Path, photos: int, say: Callable[[str], None], made: bool =
 
 
 def places(root: Path) -> list[Path]:
-    """Where the file of a folder's JPEG index may lie, the best place first."""
+    """Return the places where the file of a folder's JPEG index may lie, the best one first."""
     found = [root / NAME]
     try:
         found.append(cache_file(f"jpeg index {VERSION} {root.absolute()}"))

@@ -14,6 +14,7 @@ from sources.errors import ConfigError
 from sources.folder import tell_oddities
 from sources.labels import Labels
 from sources.manifest import IMG_EXTENSIONS, Manifest
+from sources.progress_bar import Progress
 from sources.walk import Oddities, images_below
 
 _MOST_NUMBERS = 100_000
@@ -24,7 +25,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Photos:
-    """Those below a folder: paths below it, sizes in bytes, and once it is found, what the file calls each."""
+    """The photos below a folder: their paths below it, sizes in bytes and, once found, names in the file of labels."""
 
     folder: Path
     names: list[str]
@@ -33,9 +34,11 @@ class Photos:
 
     @classmethod
     def below(cls, folder: Path, say: Say) -> "Photos":
-        """Of a folder and those in it; ``say`` hears warnings. Raises ConfigError for one without photos."""
+        """Find the photos below a folder; ``say`` hears warnings. Raises ConfigError for a folder without photos."""
         oddities = Oddities()
-        found = sorted((os.fsdecode(name[2:]), size) for name, size in images_below(str(folder), b".", oddities))
+        with Progress(f"photos of {shown(folder)} found") as progress:
+            photos = progress.over(images_below(str(folder), b".", oddities))
+            found = sorted((os.fsdecode(name[2:]), size) for name, size in photos)
         tell_oddities(folder, oddities, say)
         if not found:
             raise ConfigError(f"{shown(folder)} holds no images ({', '.join(IMG_EXTENSIONS)}): add those to train on.")
@@ -95,10 +98,10 @@ def match(labels: Labels, folders: Sequence[Photos], say: Say, all_used: bool = 
     left = [row for row in left if row not in photo_of]
     if left and all_used:
         raise ConfigError(
-            f"{_row(labels, left[0])} is no photo in {where}{_more(left)}: remove what is not there, or mend the names."
+            f"{_row(labels, left[0])} is not a photo in {where}{_more(left)}: remove the line, or correct the name."
         )
     if left:
-        say(f"warning: {_row(labels, left[0])} is no photo in {where}{_more(left)}; they are left out")
+        say(f"warning: {_row(labels, left[0])} is not a photo in {where}{_more(left)}; they are left out")
 
 
 def class_order(
@@ -124,7 +127,7 @@ def class_order(
         unknown = min(texts - set(names))
         raise ConfigError(
             f"{_row(labels, first_row[unknown])} is of the class {unknown!r}, which is none of the {len(names):,} "
-            f"classes, such as {names[0]!r}: mend it."
+            f"classes, such as {names[0]!r}: correct it."
         )
     largest, end = max(texts, key=int), len(names) or _MOST_NUMBERS
     if int(largest) >= end:
@@ -156,7 +159,7 @@ class Labelling:
     def of(
         cls, labels: Labels, folders: Sequence[Photos], given: Sequence[str] | None, several: bool, say: Say
     ) -> "Labelling":
-        """Of photos whose rows are found; other arguments and errors as ``class_order``."""
+        """Label photos whose rows are found; other arguments and errors are those of ``class_order``."""
         classes, numbers = class_order(labels, folders, given, say)
         labelling = cls(labels, classes, numbers)
         if not several:
@@ -165,7 +168,7 @@ class Labelling:
         return dataclasses.replace(labelling, sets=sorted(found))
 
     def manifest(self, photos: Photos) -> Manifest:
-        """Of photos whose rows are found. With ``sets``, labels are places in their table."""
+        """Return the manifest of photos whose rows are found. With ``sets``, labels are rows of their table."""
         rows = photos.rows
         if self.sets is None:
             return self._build(photos, (self.numbers[self.labels.classes_of[row][0]] for row in rows))

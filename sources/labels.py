@@ -21,7 +21,7 @@ SOLUTION = "LOC_val_solution.csv"
 """Kaggle's labels of ImageNet's validation photos."""
 
 LABELS_BYTES = 256 << 20
-"""Of a file of labels, at most: Kaggle's has 3 MB, and one of 1.3 million photos 60 MB."""
+"""The most bytes of a file of labels: Kaggle's has 3 MB, and one for 1.3 million photos 60 MB."""
 
 _YES_OR_NO = {"0", "1"}
 
@@ -84,7 +84,7 @@ def text_of(file: IO[bytes], path: str) -> str:
     """A file of labels. Raises DataError for one that is too large, or no text."""
     data = file.read(LABELS_BYTES + 1)
     if len(data) > LABELS_BYTES:
-        raise DataError(f"{path} has more than {LABELS_BYTES:,} bytes: that is no file of labels.")
+        raise DataError(f"{path} has more than {LABELS_BYTES:,} bytes: that is not a file of labels.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -29,7 +29,7 @@ LOCK_PREFIX = "run.lock."
 RENEW_S = 10.0
 STALE_S = 30.0
 _TRIES = 10
-"""Of processes that start at the same moment; each gives way for a random time."""
+"""Attempts of processes that start at the same moment; each gives way for a random time."""
 _PAUSE_S = 0.1
 
 
@@ -199,7 +199,7 @@ class FolderLease(Lease):
         return [path.name for path in self.folder.glob(f"{LOCK_PREFIX}*")]
 
     def _read(self, name: str) -> tuple[str, object]:
-        """As in ``Lease``; opening a file asks the file server anew."""
+        """See ``Lease``; opening a file makes a network file system look again."""
         with open(self.folder / name, "rb") as file:
             return file.read().decode("utf-8", "replace"), os.fstat(file.fileno()).st_mtime_ns
 
@@ -237,7 +237,7 @@ def is_process_alive(content: str) -> bool | None:
 
 
 def describe(content: str) -> str:
-    """For a sentence: ``, process 17 on node-3``; "" for what nobody of ours has written."""
+    """Return ``, process 17 on node-3`` for a sentence; "" for content that this program has not written."""
     try:
         owner = json.loads(content)
         return f", process {owner['pid']} on {owner['host']}"

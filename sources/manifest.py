@@ -20,7 +20,7 @@ IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tif
 TYPES: Mapping[str, type] = MappingProxyType(
     {"names": np.uint8, "offsets": np.int64, "labels": np.int64, "sizes": np.int64, "checksums": np.uint64}
 )
-"""Of the values of a manifest's arrays."""
+"""The types of a manifest's arrays."""
 
 ARRAYS = tuple(TYPES)
 
@@ -28,7 +28,7 @@ _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00([\x00-\xff]{2})"
     rb"(\{'descr': '([<>|=][a-zA-Z]\d{1,3})', 'fortran_order': False, 'shape': \((\d{1,12}),\), \} *\n)"
 )
-"""Before the values of a one-dimensional array of NumPy's: its own length, their type, how many there are."""
+"""The header of a one-dimensional array of NumPy's: its own length, the type and the number of the values."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Manifest:
         classes: Sequence[str],
         checksums: Mapping[bytes, int] = MappingProxyType({}),
     ) -> "Manifest":
-        """From (name, label, size) in any order, and checksums by name; sorts them bytewise by name."""
+        """Build it from (name, label, size) in any order, and checksums by name; sorts them bytewise by name."""
         rows = sorted(entries)
         lengths = np.fromiter((len(name) for name, _, _ in rows), np.int64, len(rows))
         offsets = np.zeros(len(rows) + 1, np.int64)
@@ -148,7 +148,7 @@ def class_names(content: bytes) -> tuple[str, ...]:
     except RecursionError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("its classes are no list of names")
+        raise ValueError("its classes are not a list of names")
     return tuple(names)
 
 

@@ -19,7 +19,7 @@ from threading import Event, Thread
 from typing import Any
 
 _MOST_BYTES = select.PIPE_BUF - 4
-"""Of what is written at once: ``Connection`` puts its length before it."""
+"""The most bytes of one message: ``Connection`` writes its length before it."""
 _LONGEST = (1500, 200)
 """Characters of a path and of a text; fewer where most of them take several bytes."""
 

@@ -22,7 +22,7 @@ _AHEAD = 4
 """Items that wait, for each process."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-"""Those that ask a process to stop."""
+"""The signals that ask a process to stop."""
 
 
 def in_processes(work: Callable[[T], R], items: Iterable[T], workers: int, doing: str) -> Iterator[R]:
@@ -37,7 +37,7 @@ def in_processes(work: Callable[[T], R], items: Iterable[T], workers: int, doing
         yield from answers(work, items, workers)
     except BrokenProcessPool:
         raise UserError(
-            f"a process that {doing} was killed, by a lack of memory perhaps. The same command goes on."
+            f"a process that {doing} was killed, perhaps for lack of memory. The same command goes on."
         ) from None
 
 

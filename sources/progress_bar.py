@@ -1,11 +1,15 @@
-"""How far a long task is, for a person who waits."""
+"""The progress of a long task, for a person who waits."""
 
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 from sources.text import format_duration
+
+T = TypeVar("T")
 
 SILENT_S = 1.0
 _LIVE_S = 0.5
@@ -18,22 +22,23 @@ _WIDTH = 24
 class Progress(AbstractContextManager["Progress"]):
     """A bar on a terminal; elsewhere a line after 10 s and then one a minute. A task of less than a second has none.
 
-    It goes to standard error, as this is no result, and where several processes run by RANK, from rank 0 alone. Use it
-    in ``with``; ``total`` is how many items there are, None if nobody knows.
+    It goes to standard error, as this is no result. Where torchrun or srun has started several processes, that of rank
+    0 alone prints. Use it in ``with``; ``total`` is how many items there are, None if nobody knows.
     """
 
     def __init__(self, items: str, total: int | None = None) -> None:
         self.items = items
         self.total = total
         self.done = self.size = 0
+        self._printed = -1
         self._live = sys.stderr.isatty()
-        self._enabled = os.environ.get("RANK", "0") == "0"
+        self._enabled = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
         self._begin = time.monotonic()
         self._due = self._begin + (SILENT_S if self._live else FIRST_S)
 
     def __exit__(self, *exception: object) -> None:
         """Say how much it was in the end, also if an error ended it."""
-        if time.monotonic() - self._begin >= SILENT_S:
+        if time.monotonic() - self._begin >= SILENT_S and (self._live or self.done != self._printed):
             self._print("\n")
 
     def add(self, count: int, size: int = 0) -> None:
@@ -45,7 +50,19 @@ class Progress(AbstractContextManager["Progress"]):
             self._due = now + (_LIVE_S if self._live else PLAIN_S)
             self._print("" if self._live else "\n")
 
+    def over(self, items: Iterable[T], every: int = 100) -> Iterator[T]:
+        """The same items, each of which is done when the next one is asked for; told of ``every`` at a time."""
+        count = 0
+        for item in items:
+            yield item
+            count += 1
+            if count == every:
+                self.add(count)
+                count = 0
+        self.add(count)
+
     def _print(self, end: str) -> None:
+        self._printed = self.done
         rate = self.done / max(time.monotonic() - self._begin, 1e-9)
         parts = [f"{self.done:,}{f' of {self.total:,}' if self.total is not None else ''} {self.items}"]
         if self.size:

@@ -24,14 +24,14 @@ from sources.substitutes import Substitution, advice, substitutes
 
 
 class Reader(Protocol):
-    """Where the bytes of photos come from, such as ``sources.folder.FolderReader``."""
+    """A reader of the bytes of photos, such as ``sources.folder.FolderReader``."""
 
     retries: int
     """Attempts that faults have cost."""
 
     @property
     def manifest(self) -> Manifest:
-        """Of its samples."""
+        """Return the manifest of its samples."""
         ...
 
     def read(self, index: int) -> bytes:
@@ -43,7 +43,7 @@ class Reader(Protocol):
         ...
 
     def locate(self, index: int) -> str:
-        """Where it lies, for messages."""
+        """Say where sample ``index`` lies, for messages."""
         ...
 
     def end(self) -> None:

@@ -32,7 +32,7 @@ class Specs:
 
     @property
     def sides(self) -> list[int]:
-        """Those of the samples, in pixels, in the order of the epochs."""
+        """Return the sides of the samples in pixels, in the order of the epochs."""
         return [spec.size for spec in (self.first, *(spec for _, spec in self.later))]
 
     @property
@@ -58,7 +58,7 @@ class Source(Protocol):
         ...
 
     def locate(self, index: int) -> str:
-        """Where sample ``index`` lies, for messages."""
+        """Say where sample ``index`` lies, for messages."""
         ...
 
     def end(self) -> None:

@@ -1,4 +1,4 @@
-"""What is trained on in the place of a sample that cannot be had: another one of its class, the same in every run."""
+"""Substitutes for samples that cannot be read: other samples of the class, the same ones in every run."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

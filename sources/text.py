@@ -4,7 +4,7 @@ import shlex
 import unicodedata
 
 _JOINERS = "\u200c\u200d"
-"""Of letters and of emoji: without width, and part of ordinary names."""
+"""Characters without width that join letters or emoji: ordinary names may have them."""
 
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of control and format characters, surrogates, and separators of lines and paragraphs."""

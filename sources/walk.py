@@ -26,7 +26,7 @@ _NOT_FOR_PEOPLE = ("@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Informat
 """Folders that programs make beside those of people; folders that begin with a dot are such too."""
 
 _LASTING = {
-    errno.ELOOP: "is a link that leads in a circle: mend or remove it.",
+    errno.ELOOP: "is a link that leads in a circle: repair or remove it.",
     errno.ENAMETOOLONG: "cannot be read: its path is too long. Move the data to a shorter one.",
     errno.ENOTDIR: "cannot be read: a part of its path is a file, and no folder.",
 }
@@ -130,15 +130,15 @@ def cannot_read(path: str, error: OSError) -> ConfigError | DataError:
         return ConfigError(f"{where} cannot be read: {cause(error)}. {of_the_file_system(path)}")
     if error.errno == errno.ENOENT and Path(path).is_symlink():
         return ConfigError(
-            f"{where} is a link to {shown(Path(path).readlink())}, which does not exist: mend or remove it."
+            f"{where} is a link to {shown(Path(path).readlink())}, which does not exist: repair or remove it."
         )
     if error.errno == errno.ENOENT:
-        return DataError(f"{where} vanished while its folder was read: start again when nobody changes the data.")
+        return DataError(f"{where} vanished while its folder was read: start again once nobody changes the data.")
     if error.errno in (errno.EACCES, errno.EPERM):
         return ConfigError(f"{where} cannot be read: {cause(error)}. Let this user read it, or remove it.")
     if error.errno in _LASTING:
         return ConfigError(f"{where} {_LASTING[error.errno]}")
-    return DataError(f"{where} cannot be read: {cause(error)}. Start again when the disk is well.")
+    return DataError(f"{where} cannot be read: {cause(error)}. Start again when the disk works.")
 
 
 def of_the_file_system(path: str) -> str:
@@ -173,7 +173,7 @@ def _asked(path: str, ask: Callable[[], T]) -> T:
 def _look_at(path: str, status: os.stat_result, oddities: Oddities) -> None:
     """Note what is odd about an image. Raises ConfigError for one that would be waited for for ever."""
     if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{shown(path)} is no file but a pipe or a device, which has no photo: remove it.")
+        raise ConfigError(f"{shown(path)} is a pipe or a device and not a file, so it holds no photo: remove it.")
     if status.st_size == 0:
         oddities.empty.append(path)
         return

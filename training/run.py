@@ -1,6 +1,6 @@
 """A run from beginning to end: this is the story that train.py tells."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -119,7 +119,8 @@ def _run(config: Config, world: World, device: torch.device, stop: StopFlag) -> 
         common = batches if world.size == 1 else len(data.val) // world.size // batch_size
         if config.mode == "evaluate":
             return _evaluate(run, data, partial(validator, run, loader, len(data.val), batches, common))
-        return _train(run, data, workers, loader, validator(run, loader, len(data.val), batches, common))
+        validate = validator(run, loader, len(data.val), batches, common, data.class_names)
+        return _train(run, data, workers, loader, validate)
 
 
 def _complete(run: Run, directory: Directory) -> None:
@@ -219,10 +220,13 @@ def _say_what(run: Run, data: Data, batch_size: int, workers: int, resumed_from:
         run.console.say(f"going on from {resumed_from}: {done}")
 
 
-def _evaluate(run: Run, data: Data, validating: Callable[[Answer | None], Callable[[], Validation | None]]) -> int:
-    """``validating`` makes the function that validates of one that answers a batch, or of None."""
+def _evaluate(
+    run: Run, data: Data, validating: Callable[[Sequence[str], Answer | None], Callable[[], Validation | None]]
+) -> int:
+    """``validating`` takes the classes' names and what answers a batch, and makes the function that validates."""
     evaluation = None if run.config.data.multilabel else Evaluation(run, data)  # whose figures are of one class a photo
-    validation = validating(evaluation.answer if evaluation else None)()
+    names, answer = (evaluation.possible_names, evaluation.answer) if evaluation else (data.class_names, None)
+    validation = validating(names, answer)()
     run.consumed.collect_counts(run.state.progress, run.records)
     run.consumed.check_replaced(run.state.progress, run.config)
     assert validation is not None  # without deferred signals, a request to stop has raised Stopped
@@ -231,6 +235,8 @@ def _evaluate(run: Run, data: Data, validating: Callable[[Answer | None], Callab
     run.console.say(f"validation  {format_metrics(metrics)}  ({metrics.count:,} images)")
     run.records.validation(0, 0, validation)
     _summarise(run, validation.img_per_s, evaluation.tell() if evaluation else None)
+    if ways := _shown_by(run.config):
+        run.console.say(ways.rstrip("\n"))
     return 0
 
 

@@ -19,7 +19,7 @@ class _Known:
 
 
 class Addresses:
-    """Of hosts as ``name:port``, where ``port`` is the one without a port."""
+    """The addresses of hosts, which are written ``name:port``; a host without a port gets ``port``."""
 
     def __init__(self, port: int) -> None:
         self._port = port

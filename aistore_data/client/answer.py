@@ -15,10 +15,10 @@ from etl.request import PROOF_BYTES, label, proof
 from sources.errors import ObjectError, out_of_step
 
 MOST_BYTES = 1 << 28
-"""Of an answer whose length the caller does not know."""
+"""The most bytes of an answer whose length the caller does not know."""
 
 _ERROR_BYTES = 1 << 16
-"""Of the body of an answer other than 200; of more nothing is read."""
+"""The bytes that are read of the body of an error."""
 _HEAD_BYTES = 1 << 16
 _INTERIM = 5
 """Answers 1xx that may come before the one."""
@@ -31,12 +31,12 @@ class Get:
     path: str
     host: str
     timeout_s: float
-    """Until the answer is complete, redirects included."""
+    """Seconds until the answer must be complete, redirects included."""
     row: memoryview | None = None
     stated: bytes | None = None
     """``etl.request.statement`` of a request whose answer has a proof of it."""
     most: int = MOST_BYTES
-    """Bytes of the body at most, without the proof; where there is no row."""
+    """The most bytes of the body, without the proof, if there is no row to read it into."""
     check: "Callable[[Get], str] | None" = None
     """What shows that an answer is that to another request, or ""; of one that is not refused."""
     part: tuple[int, int] | None = None
@@ -51,11 +51,11 @@ class Get:
     body: bytearray = field(default_factory=bytearray)
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
-    """By their names in lower case."""
+    """The headers by their names in lower case."""
     error: ObjectError | OSError | None = None
     took_s: float = 0.0
     deadline: float = 0.0
-    """Of time.monotonic; 0 before it has begun."""
+    """The time by which it must be complete, by ``time.monotonic``; 0 before the request has begun."""
 
 
 class Lead(NamedTuple):
@@ -121,7 +121,7 @@ class Answer:
         return None
 
     def _have_in_place(self, count: int, room: int, after: memoryview) -> bool:
-        """Of ``count`` bytes of the body that have come, up to ``room`` lie in the row, others in ``after``."""
+        """Of ``count`` received bytes of the body, the first ``room`` lie in the row and the others in ``after``."""
         size = count if count < room else room
         self.received += size
         self.left -= size
@@ -152,7 +152,7 @@ class Answer:
             end = text.find(b"\r\n\r\n")
             if end < 0:
                 if len(text) > _HEAD_BYTES:
-                    raise ObjectError(0, "the answer has no head: this is no HTTP server")
+                    raise ObjectError(0, "the answer has no head: this is not an HTTP server")
                 self.rest = bytes(data[at:])
                 return False
             self._begin(text[:end])

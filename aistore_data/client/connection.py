@@ -19,7 +19,7 @@ from aistore_data.client.answer import Answer, Get, Lead
 from aistore_data.client.http_head import Chunks, parse_host
 
 SCRATCH_BYTES = 1 << 18
-"""Of the memory that a caller lends for what cannot go where it belongs at once."""
+"""Bytes of the memory that a caller lends for what cannot be read into its final place."""
 
 _READ_HEAD = 512
 """Read at once where a head is expected: little, so that most of the body needs no copy."""

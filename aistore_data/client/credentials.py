@@ -127,7 +127,7 @@ def _parse(text: str) -> str:
 
 
 def tls_context() -> ssl.SSLContext:
-    """As the SDK's sessions. Raises ClusterError for files that are not there or do not fit."""
+    """Return a TLS context like that of the SDK's sessions. Raises ClusterError for files that are missing or wrong."""
     from aistore.sdk.session_manager import resolve_ssl_config  # here, as plain http needs no SDK
 
     verify, pair = resolve_ssl_config()
@@ -138,7 +138,7 @@ def tls_context() -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
     except OSError as error:  # ssl.SSLError too
-        raise ClusterError(f"AIS_CLIENT_CA={verify} is no file of certificates in PEM: {_reason(error)}.") from None
+        raise ClusterError(f"AIS_CLIENT_CA={verify} is not a PEM file of certificates: {_reason(error)}.") from None
     if verify is False:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -147,7 +147,8 @@ def tls_context() -> ssl.SSLContext:
             context.load_cert_chain(*pair)
         except OSError as error:
             raise ClusterError(
-                f"AIS_CRT={pair[0]} and AIS_CRT_KEY={pair[1]} are no certificate and its key in PEM: {_reason(error)}."
+                f"AIS_CRT={pair[0]} and AIS_CRT_KEY={pair[1]} are not a certificate and its key in PEM: "
+                f"{_reason(error)}."
             ) from None
     return context
 

@@ -43,7 +43,7 @@ class Task(Protocol):
     """Something that takes one GET after the other until it is done."""
 
     host: str
-    """Where its next request goes."""
+    """The host that its next request goes to."""
 
 
 T = TypeVar("T", bound=Task)

@@ -49,7 +49,7 @@ class Head(NamedTuple):
 
 
 def parse_head(text: bytes) -> tuple[Head, bytes | None]:
-    """Of a head without the empty line at its end; and the value of ``LABEL``. Raises ObjectError."""
+    """Parse a head without the empty line at its end; answer it and the value of ``LABEL``. Raises ObjectError."""
     if text.startswith(_REDIRECT) and (match := _LOCATED.search(text)):  # as with the label below
         head, label = parse_head(text[: match.start()] + text[match.end() :])
         location = match[1].decode("latin-1")
@@ -74,7 +74,7 @@ def _parse(text: bytes) -> Head:
     first, *lines = text.decode("latin-1").split("\r\n")
     match = _STATUS_LINE.fullmatch(first)
     if match is None:
-        raise ObjectError(0, "the answer has no head: this is no HTTP server")
+        raise ObjectError(0, "the answer has no head: this is not an HTTP server")
     version, status = match[1], int(match[2])
     headers: dict[str, str] = {}
     for line in lines:
@@ -89,7 +89,7 @@ def _parse(text: bytes) -> Head:
     if length is not None and coding is not None:
         raise ObjectError(status, "the answer gives its length and comes in chunks: where it ends nobody can tell")
     if length is not None and not _LENGTH.fullmatch(length):
-        raise ObjectError(status, "the answer's length is no number of bytes")
+        raise ObjectError(status, "the answer's length is not a number of bytes")
     if coding is not None and (coding.lower() != "chunked" or version == "0"):
         raise ObjectError(status, "the answer comes in a transfer encoding that was not asked for")
     if headers.get("content-encoding", "identity").lower() not in ("identity", ""):
@@ -106,11 +106,11 @@ def _parse(text: bytes) -> Head:
 
 @lru_cache(maxsize=1024)
 def parse_host(netloc: str) -> tuple[str, int | None]:
-    """(name, port or None) of a URL's ``host:port``. Raises OSError for what is no host and port."""
+    """(name, port or None) of a URL's ``host:port``. Raises OSError for what is not a host and a port."""
     name, _, port = netloc.lower().rpartition(":") if re.search(r":\d*$", netloc) else (netloc.lower(), "", "")
     number = int(port) if re.fullmatch(r"\d{1,5}", port) else None
     if len(name) > 255 or not _HOST.fullmatch(name) or (port and (number is None or not 0 < number < 1 << 16)):
-        raise OSError(f"{netloc[:100]!r} is no host and port")
+        raise OSError(f"{netloc[:100]!r} is not a host and a port")
     return name.strip("[]"), number
 
 

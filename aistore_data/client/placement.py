@@ -16,7 +16,7 @@ class Placement:
     """The targets of a cluster map, by host and port."""
 
     def __init__(self, cluster_map: Mapping[str, Any], endpoint: str) -> None:
-        """From the JSON of ``/v1/daemon?what=smap``; where that is not shown to us, all is asked of the endpoint."""
+        """Read the JSON of ``/v1/daemon?what=smap``; if we may not see that, every request goes to the endpoint."""
         found = cluster_map.get("tmap", {}).values()
         nodes = [node for node in found if not int(node.get("flags") or 0) & _OUT_OF_SERVICE]
         hosts = [urlsplit(node["public_net"]["direct_url"]).netloc for node in nodes]

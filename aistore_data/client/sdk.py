@@ -117,7 +117,9 @@ def connect(access: Access) -> dict[str, Any]:
             return {}
         if error.status == 401 or tls_problem(error, access.endpoint, access.option):
             raise ClusterError(explain(error, access)) from None
-        raise ClusterError(f"{access.endpoint} answers, but is no AIStore: {error}. Check {access.option}.") from None
+        raise ClusterError(
+            f"{access.endpoint} answers, but is not an AIStore: {error}. Check {access.option}."
+        ) from None
     except OSError as error:
         if problem := tls_problem(error, access.endpoint, access.option):
             raise ClusterError(problem) from None
@@ -127,7 +129,7 @@ def connect(access: Access) -> dict[str, Any]:
         ) from None
     except Exception as error:  # no HTTP, no JSON, or not a cluster map
         raise ClusterError(
-            f"{access.endpoint} answers, but is no AIStore ({type(error).__name__}). Check {access.option}."
+            f"{access.endpoint} answers, but is not an AIStore ({type(error).__name__}). Check {access.option}."
         ) from None
     if not targets:
         raise ClusterError(f"the cluster at {access.endpoint} has no targets yet: wait until it is up.")

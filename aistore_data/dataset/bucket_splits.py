@@ -55,7 +55,7 @@ class BucketOptions:
     layout: str = "objects"
     """objects, or shards: the samples lie in tar shards."""
     label_field: str = ""
-    """Of a shard's .json, where .cls is not the label."""
+    """The field of a shard's .json that is the label, if .cls is not."""
 
     @property
     def embedded(self) -> bool:

@@ -59,10 +59,10 @@ class _Bucket(NamedTuple):
     splits: tuple[_Split, _Split]
     in_parts: frozenset[str]
     images: tuple[_Image, _Image] | None = None
-    """Of shards, in the place of the splits' manifests."""
+    """Images of shards, which replace the manifests of the splits."""
 
     def manifests(self) -> list[Manifest]:
-        """Those of the splits, in memory that loader workers share."""
+        """Return the manifests of the splits, in memory that loader workers share."""
         if self.images:
             return [of_bytes(image.content, Path(), image.classes) for image in self.images]
         return [share(split.manifest) for split in self.splits]

@@ -53,7 +53,7 @@ _DOUBTS = 4
 
 @dataclass(frozen=True)
 class Remote:
-    """Where samples of a split come from and how; all that a worker must know."""
+    """Where the samples of a split come from, and how they are asked for: all that a worker must know."""
 
     access: Access
     uri: str
@@ -82,13 +82,13 @@ class Remote:
     """Objects that AIStore keeps in several files, of which an ETL sees the first alone: they are read here."""
 
     def locate(self, index: int) -> str:
-        """Where sample ``index`` lies, for messages."""
+        """Say where sample ``index`` lies, for messages."""
         inside = f"{shown(self.manifest.name(index))} in " if isinstance(self.manifest, ShardManifest) else ""
         return f"{inside}{self.uri}/{object_of(self.manifest, index)}"
 
 
 def etl_paths(remote: Remote, spec: Spec) -> EtlPaths:
-    """Of the requests to the ETL of ``remote`` for samples of ``spec``."""
+    """Return the paths of requests to the ETL of ``remote`` for samples of ``spec``."""
     in_shards = isinstance(remote.manifest, ShardManifest)
     return EtlPaths(remote.uri, remote.etl_name, spec, remote.seed, remote.wire, remote.tags, in_shards)
 
@@ -249,8 +249,8 @@ class SamplePolicy:
             return self._substitute(sample, "does not exist any more, and did when it was listed")
         if now - sample.since > remote.patience_s:
             raise UnreachableError(
-                f"{remote.locate(sample.source_index)} could not be had for {remote.patience_s:g} s (data.patience_s): "
-                f"{explain(error, remote.access)}"
+                f"{remote.locate(sample.source_index)} could not be read for {remote.patience_s:g} s "
+                f"(data.patience_s): {explain(error, remote.access)}"
             )
         if now - sample.since > 1:
             remote.breakers.record_starvation()
@@ -284,6 +284,6 @@ class SamplePolicy:
             sample.reason = f"{where} {problem}"
         by = next(sample.others, None)
         if by is None:
-            raise DataError(f"{where} {problem}, and no other sample of its class can be had in its place.")
+            raise DataError(f"{where} {problem}, and no other sample of its class can take its place.")
         sample.source_index, sample.stage, sample.tries, sample.doubts, sample.since = by, "local", 0, 0, 0.0
         return 0.0

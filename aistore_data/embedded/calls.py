@@ -16,9 +16,9 @@ from aistore_data.embedded.errors import ApiError
 from aistore_data.embedded.wire import Connection
 
 MAX_NAME_BYTES = 1024
-"""Of an object here, where its file's path has 4 KB and some characters take three bytes of it."""
+"""The most bytes of an object's name: a file's path has 4 KB, and some characters take three bytes of it."""
 MAX_MESSAGE_BYTES = 16 << 20
-"""Of a message: an ETL's class, or the names of a batch."""
+"""The most bytes of a message, such as an ETL's class or the names of a batch."""
 _LINGER_S, _LINGER_PIECES = 1.0, 64
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -114,7 +114,7 @@ class Call(Request):
         self.unread = "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
 
     async def next_piece(self) -> bytes:
-        """Of the body, as long as it is ``unread``. Raises ConnectionError if the client goes away, TimeoutError."""
+        """Read more of the body, while ``unread``. Raises TimeoutError, or ConnectionError if the client is gone."""
         async with asyncio.timeout(self.connection.idle_s):
             message = await self.receive()
         self.unread = message.get("more_body", False)

@@ -41,7 +41,7 @@ def duration_s(text: str) -> float:
 
 
 def go_duration(seconds: float) -> str:
-    """As AIS writes a duration: ``1h0m``, ``1m30s``, ``5m``, ``1.5s``, ``20ms``."""
+    """Write a duration as AIS does: ``1h0m``, ``1m30s``, ``5m``, ``1.5s``, ``20ms``."""
     if seconds < 1:
         return f"{seconds * 1000:g}ms" if seconds else "0s"
     minutes, rest = divmod(seconds, 60)
@@ -122,7 +122,7 @@ class Etls:
         return hmac.compare_digest(secret.encode("utf-8", "replace"), expected.encode())
 
     def running(self, name: str) -> tuple[Etl, Pod]:
-        """For inline transforms. Raises ApiError 404 if the ETL does not run, in the words of AIS's target."""
+        """Find the ETL of an inline transform. Raises ApiError 404 if it does not run, in the words of AIS's target."""
         etl = self._etls.get(name)
         pod = etl.pod if etl else None
         if etl is None or pod is None or etl.stage != RUNNING:
@@ -194,7 +194,7 @@ class Etls:
         ]
 
     def view(self, name: str) -> dict[str, Any]:
-        """As GET /v1/etl/NAME answers; an ETL that is aborted is not found, as on a cluster."""
+        """Answer GET /v1/etl/NAME; an ETL that is aborted is not found, as on a cluster."""
         etl = self.get(name)
         if etl.stage == ABORTED:
             raise etl_not_found(name)

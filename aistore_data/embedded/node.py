@@ -166,7 +166,7 @@ class Node:
 
 
 def signed_location(cluster: Cluster, call: Call) -> str:
-    """Where the proxy sends an object call: the same path at the target, with ``pid``, ``utm`` and a signature."""
+    """Return the target's address of an object call: the same path, with ``pid``, ``utm`` and a signature."""
     utm = f"{time.time_ns():x}"
     items = [*call.query_items, ("pid", PROXY_ID), ("utm", utm)]
     added = urlencode({"pid": PROXY_ID, "utm": utm, "sig": cluster.sign(call.method, call.decoded_path, items)})

@@ -29,7 +29,7 @@ SECRET_HEADER, FILE_HEADER, SECRET_VARIABLE = "X-Pod-Secret", "X-Pod-File", "EMB
 POLL_S = 0.03
 BACKLOG = 1024
 MAX_ANSWER_BYTES = 1 << 30
-"""Of one transformed object, which is held in memory."""
+"""The most bytes of a transformed object, which is held in memory."""
 
 INHERITED = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|TZ|TMPDIR|LANG|LANGUAGE|LC_\w+|LD_LIBRARY_PATH|LD_PRELOAD|VIRTUAL_ENV|CONDA_PREFIX"
@@ -62,7 +62,7 @@ def pod_url(path: str, query: dict[str, str]) -> str:
 
 
 class PodConnection(http.client.HTTPConnection):
-    """To the Unix socket ``name`` in the folder that the descriptor ``folder`` is of."""
+    """A connection to the Unix socket ``name`` in the folder whose descriptor is ``folder``."""
 
     def __init__(self, folder: int, name: str, timeout_s: float) -> None:
         super().__init__("pod", timeout=timeout_s)

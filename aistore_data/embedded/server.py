@@ -25,12 +25,12 @@ from sources.errors import ConfigError
 
 HOST = "127.0.0.1"
 BUCKET = "imagenet"
-"""In which the photos of a folder are served."""
+"""The bucket in which the photos of a folder are served."""
 Layout = Literal["folders", "pairs"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 BACKLOG = 256
 THREADS = 1024
-"""For requests that are answered at once; those for an ETL wait there for its pod."""
+"""Threads for requests; a request for an ETL waits in its thread for the pod."""
 _LOOKED_AT = 10_000
 
 

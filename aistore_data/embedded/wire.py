@@ -21,10 +21,10 @@ IDLE_S = 60.0
 """How long a connection may idle; its next request's head must be whole by then."""
 
 MAX_CONNECTIONS = 1024
-"""Of a node at once. Of those that have never shown a token the oldest is closed for a new one."""
+"""The most connections of a node. A new one closes the oldest of those that have never shown a token."""
 
 HEAD_BYTES = 1 << 16
-"""Of a request's head that comes in several pieces."""
+"""The most bytes of a request's head that comes in several pieces."""
 
 _TRAILERS = 64
 _HANDSHAKE = b"\x16"
@@ -43,7 +43,7 @@ class Port:
     most: int = MAX_CONNECTIONS
     open: set[asyncio.Task[None]] = field(default_factory=set)
     strangers: dict[socket.socket, None] = field(default_factory=dict)
-    """Those that have never shown a token, oldest first."""
+    """Connections that have never shown a token, the oldest first."""
 
     def accept(self, server: uvicorn.Server) -> None:
         """Takes a new connection, if there is room for it; to be called in the event loop when one has come."""
@@ -178,7 +178,7 @@ class Connection(HttpToolsProtocol):
                 self._expect_head()
 
     def send_400_response(self, msg: str) -> None:
-        """To what makes no sense: the connection ends, and nothing that has begun is answered behind that."""
+        """Answer what makes no sense: the connection ends, and no answer that has begun goes on behind that."""
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True

@@ -30,10 +30,10 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 """Names that are the same when they are quoted, as most are."""
 
 UNSAFE = re.compile(r"[?#]|%(?![0-9A-Fa-f]{2})")
-"""In an object's name these make AIS ask the ETL for something else, which it then answers; so no ETL is asked."""
+"""Characters of an object's name for which AIS asks the ETL for another name, so such samples are made here."""
 
 _INFO_BYTES = 1 << 16
-"""Of an ETL's answer to wire=info, at most."""
+"""The most bytes of an ETL's answer to wire=info."""
 
 _PLACES = 64
 """Samples of a manifest among which one is looked for on every target."""

@@ -37,7 +37,7 @@ class PodFacts:
 
     @classmethod
     def of(cls, answer: bytes) -> "PodFacts":
-        """From what an ETL answers to wire=info."""
+        """Read what an ETL answers to wire=info."""
         try:
             facts: dict[str, Any] = json.loads(answer)["cache"]
             photos, size, limit, hits = (int(facts.get(name, 0)) for name in ("photos", "bytes", "limit", "hits"))
@@ -47,7 +47,7 @@ class PodFacts:
 
 
 class PodCaches:
-    """Those of the ETL that ``remote`` names, by their targets; made when a run begins."""
+    """The caches of the pods of the ETL that ``remote`` names, by target; read first when a run begins."""
 
     def __init__(self, remote: Remote) -> None:
         self._remote, self._reader = remote, HttpReader(remote.access)

@@ -98,7 +98,7 @@ def ensure(client: Client, name: str, recipe: Recipe, settings: EtlSettings, say
             return name, False
         if _init(client, name, recipe, code, settings, say):
             return name, True
-        say(f"ETL {name} was started by somebody at the same moment")
+        say(f"ETL {name} was started by somebody else at the same moment")
         return ensure(client, name, recipe, settings, say)
     except AISError as error:
         raise ClusterError(_no_etls(name, error)) from None
@@ -140,7 +140,7 @@ def stop(client: Client, name: str) -> None:
 
 
 def _fingerprint(code: str, variables: dict[str, str]) -> str:
-    """Of an ETL: that of its code, or of that and of what its pods keep."""
+    """Return the fingerprint of an ETL, made of its code and of what its pods keep, if they keep anything."""
     return hashlib.sha256(f"{code} {sorted(variables.items())}".encode()).hexdigest() if variables else code
 
 
@@ -152,7 +152,7 @@ def _look(client: Client, name: str, settings: EtlSettings, say: Say) -> tuple[s
     """
     end = time.monotonic() + settings.init_timeout_s
     while (stage := _stage(client, name)) == "Initializing" and time.monotonic() < end:
-        say(f"ETL {name} is being started by somebody")
+        say(f"ETL {name} is being started by somebody else")
         time.sleep(2)
     if not stage:
         return "", {}

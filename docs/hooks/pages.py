@@ -25,7 +25,14 @@ from training.config.schema import Config  # noqa: E402
 _LINK = re.compile(r"(!?\[[^\]]*\])\(((?!\w+:|#)[^)#\s]+)(#[^)]*)?\)")
 """A link in Markdown: its words, the path, the heading."""
 
+_NO_HEADING = re.compile(r"<th( [^>]*)?></th>")
+"""A heading of a column that says nothing, which a screen reader must not read as one."""
+
 _SHIM = "https://unpkg.com/iframe-worker/shim"
+"""The script that the theme takes from the Internet."""
+
+_SEARCH = 'data-md-component="search" role="dialog"'
+"""What the theme has for a dialog without a name."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -58,11 +65,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _LINK.sub(changed, markdown)
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Make a plain cell of each heading that says nothing."""
+    return _NO_HEADING.sub(r"<td\1></td>", html)
+
+
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Take the script that lets the search work without a server from the site, and not from the Internet."""
+    """Name the search, and take the script that lets it work without a server from the site, not from the Internet."""
     top = posixpath.relpath(".", posixpath.dirname(page.file.dest_uri) or ".")
     assert config.plugins.get("material/offline") is None or _SHIM in output, f"{_SHIM} has moved"
-    return output.replace(_SHIM, f"{top}/offline_search.js")
+    assert _SEARCH in output, f"{_SEARCH} has moved"
+    return output.replace(_SEARCH, f'{_SEARCH} aria-label="Search"').replace(_SHIM, f"{top}/offline_search.js")
 
 
 def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> str:

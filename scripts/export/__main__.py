@@ -1,4 +1,4 @@
-"""Export a trained model to a file that other programs take, check it on photos, and write a card beside it.
+"""Export a trained model to a file for other programs, check it on photos, and write a card beside it.
 
     python -m scripts.export runs/first --format onnx
     python -m scripts.export runs/first --format timm --out /models/first --licence CC-BY-4.0
@@ -36,7 +36,7 @@ FORMATS = {
     "torchscript": TORCHSCRIPT,
     "timm": TIMM_FOLDER,
 }
-"""By the word on the command line. Another format is one more line, and its part of scripts/export/example.py."""
+"""The formats by their word on the command line. Another one also needs its part of scripts/export/example.py."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def target_of(out: Path | None, trained: Trained, form: Format) -> Path:
-    """Where the export goes: ``--out``, in it if it is a folder, or the run's name in the working directory."""
+    """Return the file to write: ``--out``, or a file in that folder, or the run's name in the working directory."""
     base = trained.provenance.run or trained.path.parent.name or trained.name
     name = f"{base.replace('/', '-')}{form.suffix}"
     if out is None:

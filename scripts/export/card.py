@@ -167,7 +167,7 @@ def _limits(trained: Trained, comparison: Comparison) -> str:
     source = trained.provenance
     lines = [
         f"- It knows {trained.num_classes:,} classes, and gives each photo one of them, whatever is on it.",
-        "- Shares are no probabilities of being right: their calibration was not measured.",
+        "- Shares are not probabilities of being right: nobody has measured their calibration.",
         "- It was measured on photos like those that it was trained on. On others, expect less.",
         f"- The exported file was compared with the model on {comparison.photos:,} photos, on a CPU. Other programs, "
         "devices and precisions round in other ways.",

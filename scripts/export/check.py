@@ -11,6 +11,7 @@ from etl import CorruptSample, Spec, transform
 from scripts.export.format import Logits, of_module
 from sources.errors import ConfigError, UserError
 from sources.manifest import IMG_EXTENSIONS
+from sources.progress_bar import Progress
 from training.config.files import load_file
 from training.model.trained import Trained
 from training.run_dir.files import is_run_directory
@@ -57,22 +58,24 @@ def compare(trained: Trained, exported: Logits, images: torch.Tensor, source: st
     equal: list[bool] = []
     if count == 1:  # a graph with a batch of fixed size would not be noticed
         images = torch.cat([images, images.flip(2)])
-    for begin, batch in _batches(images):
-        with torch.inference_mode():
-            ours = reference(batch)
-            try:
-                theirs = exported(batch)
-            except Exception as error:  # of whichever program runs it
-                what = str(error).strip().splitlines() or [type(error).__name__]
-                raise UserError(f"the exported file cannot run on {len(batch)} images: {what[-1][:200]}") from None
-        if theirs.shape != ours.shape:
-            raise UserError(f"the exported file answers {list(theirs.shape)} for logits of {list(ours.shape)}.")
-        difference = float((ours - theirs).abs().max())
-        largest = difference if difference != difference else max(largest, difference)
-        highest = max(highest, float(ours.abs().max()))
-        equal[begin:] = (ours.argmax(1) == theirs.argmax(1)).tolist()
-        if largest != largest:
-            break
+    with Progress("photos compared", len(images)) as progress:
+        for begin, batch in _batches(images):
+            with torch.inference_mode():
+                ours = reference(batch)
+                try:
+                    theirs = exported(batch)
+                except Exception as error:  # of whichever program runs it
+                    what = str(error).strip().splitlines() or [type(error).__name__]
+                    raise UserError(f"the exported file cannot run on {len(batch)} images: {what[-1][:200]}") from None
+            if theirs.shape != ours.shape:
+                raise UserError(f"the exported file answers {list(theirs.shape)} for logits of {list(ours.shape)}.")
+            difference = float((ours - theirs).abs().max())
+            largest = difference if difference != difference else max(largest, difference)
+            highest = max(highest, float(ours.abs().max()))
+            equal[begin:] = (ours.argmax(1) == theirs.argmax(1)).tolist()
+            progress.add(begin + len(batch) - progress.done)
+            if largest != largest:
+                break
     return Comparison(count, source, largest, share * max(1.0, highest), sum(equal[:count]))
 
 

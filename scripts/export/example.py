@@ -61,7 +61,7 @@ _PARTS = {
         'model.pretrained_cfg.get("label_names")',
     ),
 }
-"""By the suffix of the format."""
+"""The examples by the suffix of their format."""
 
 
 def code(trained: Trained, name: str, form: Format, uint8: bool) -> str:

@@ -28,7 +28,7 @@ class Format:
 
     title: str
     suffix: str
-    """Of the file; of a folder the end of its name."""
+    """The suffix of the file, or the end of the folder's name."""
     write: Callable[..., None]
     load: Callable[..., Logits]
     is_folder: bool = False

@@ -17,7 +17,7 @@ from sources.errors import UserError
 from training.model.trained import RECORD, Trained, of_record
 
 OPSET = 18
-"""Of ONNX's operators, since 2022: what torch's exporter writes without converting."""
+"""The version of ONNX's operators, of 2022, which torch's exporter writes without a conversion."""
 
 INPUT, OUTPUT = "images", "logits"
 """Names in an ONNX graph."""

@@ -45,7 +45,7 @@ def staging(target: Path, beside: Sequence[str], replace: bool) -> Iterator[Path
 
 def _require_free(target: Path, names: Sequence[str], replace: bool) -> None:
     if not target.parent.is_dir():
-        raise ConfigError(f"{target.parent} is no folder: make it, or name another place with --out.")
+        raise ConfigError(f"{target.parent} is not a folder: make it, or name another place with --out.")
     for name in names:
         path = target.with_name(name)
         if not os.path.lexists(path):

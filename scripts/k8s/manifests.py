@@ -15,9 +15,9 @@ Manifest = dict[str, Any]
 PORT = 29500
 CONTAINER = "train"
 _GIB_FOR_EACH_CPU = 4
-"""Of memory, where submit.mem is not set: as most clouds' machines have it. A pod without a limit may fill its node."""
+"""GiB of memory for each CPU, if submit.mem is not set: as in most clouds. A pod without a limit may fill its node."""
 _NAME_LENGTH = 52
-"""Of a Job: the names of its pods append an index and five random characters, and have 63."""
+"""The length of a Job's name: a pod's name has 63 characters, with an index and five random ones at the end."""
 
 CONFIG = "/etc/imagenet-ais"
 _SECRETS = {

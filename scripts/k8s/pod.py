@@ -33,7 +33,7 @@ def configuration_in_pod(config: Submission) -> Submission:
         value = getattr(options, name)
         require(
             re.fullmatch(r"[1-9][0-9]*(\.[0-9]+)?([KMGT]i|[kMGT])", value) is not None,
-            f"submit.k8s.{name}={value} is not an amount such as 20Gi: a number and Ki, Mi, Gi or Ti.",
+            f"submit.k8s.{name}={value} is not an amount such as 20Gi: write a number and Ki, Mi, Gi or Ti.",
         )
     if inside.data.source == "aistore" or inside.run_mirror:
         inside.data.endpoint = inside.data.endpoint or os.environ.get("AIS_ENDPOINT", "")
@@ -54,7 +54,7 @@ def memory_quantity(mem: str) -> str:
         return ""
     match = re.fullmatch(r"([1-9][0-9]*)(?:([KMGT])i?)?", mem)
     if match is None:
-        raise ConfigError(f"submit.mem={mem} is not an amount of memory such as 200G: a number and K, M, G or T.")
+        raise ConfigError(f"submit.mem={mem} is not an amount of memory such as 200G: write a number and K, M, G or T.")
     return f"{match[1]}{match[2] or 'M'}i"
 
 

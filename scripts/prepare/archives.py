@@ -21,12 +21,12 @@ from sources.progress_bar import Progress
 from sources.shards.members import DAMAGED, Headers
 
 IDS_SHA256 = "930a31901625f2149f8bab016254025ad225daf9efafa3f00011daf6f5f919f9"
-"""Of the classes in the order of the devkit's numbers, one a line."""
+"""The SHA-256 of the classes in the order of the devkit's numbers, one in a line."""
 
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 
 DEVKIT_BYTES = 64 << 20
-"""Of the devkit, unpacked, at most: ImageNet's has 3 MB."""
+"""The most bytes of the unpacked devkit: ImageNet's has 3 MB."""
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def _read_members(path: str, file: BinaryIO, end: int) -> Iterator[tuple[str, Sl
     with tarfile.open(fileobj=file, mode="r:", errorlevel=2) as tar:
         for member in tar:
             if member.size < 0 or member.issparse():
-                raise tarfile.ReadError(f"{member.name!r} is a file of a kind that is not read here")
+                raise tarfile.ReadError(f"{member.name!r} is of a kind that this command does not read")
             if member.offset_data + member.size > end:
                 raise cut_short(path)
             if member.isreg():

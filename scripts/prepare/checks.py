@@ -26,7 +26,7 @@ MD5 = {
     "val": "29b22e2961454d5413ddabcf34fc5622",
     "devkit": "fa75699e90414af021442c21a62c3abf",
 }
-"""Of the three archives, as in torchvision/datasets/imagenet.py."""
+"""The MD5 sums of the three archives, as in torchvision/datasets/imagenet.py."""
 
 _OTHER = "For a subset or another data set, add --allow-other."
 _READ_BYTES = 4 << 20
@@ -74,7 +74,7 @@ class ArchiveSums:
         self._read = dict.fromkeys(self._expected, 0)
 
     def on_read(self, chunk: Sequence[Planned]) -> None:
-        """To be called before the items of a chunk are read. Raises DataError."""
+        """Call this before the items of a chunk are read. Raises DataError."""
         ends: dict[str, int] = {}
         for place in (entry.item.place for entry in chunk):
             if isinstance(place, Slice) and place.path in self._expected:

@@ -23,7 +23,7 @@ IMAGES = "ILSVRC/Data/CLS-LOC"
 MAPPING = "LOC_synset_mapping.txt"
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-"""Of a file in a zip: signature, lengths of the name and of the extra field (PKWARE, APPNOTE.TXT, 4.3.7)."""
+"""The header of a file in a zip: signature, lengths of name and of extra field (PKWARE, APPNOTE.TXT, 4.3.7)."""
 
 
 class Zipped(NamedTuple):
@@ -120,7 +120,9 @@ def _zip(source: Path, progress: Progress) -> tuple[dict[str, str], _Images]:
                         texts[os.path.basename(name)] = text_of(file, f"{name} in {source}")
                 elif name.startswith(f"{IMAGES}/") and name.lower().endswith(IMG_EXTENSIONS):
                     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                        raise DataError(f"{name} in {source} is packed by a method that is not read here: unpack it.")
+                        raise DataError(
+                            f"{name} in {source} is packed by a method that this command does not read: unpack it."
+                        )
                     if entry.compress_size > whole or entry.flag_bits & 1:
                         raise DataError(f"{name} in {source} is encrypted, or larger than the zip: download it again.")
                     place = Zipped(str(source), entry.header_offset, entry.compress_size, entry.file_size,

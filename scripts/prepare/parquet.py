@@ -14,11 +14,11 @@ from sources.progress_bar import Progress
 
 _SPLITS = {"train": "train/", "validation": "val/", "val": "val/"}
 _WITH_CLASS = re.compile(r"(.+)_(n\d{8})\.(\w+)")
-"""Their names are the original ones with the class behind: n01440764_10026_n01440764.JPEG."""
+"""A photo's original name with its class at the end: n01440764_10026_n01440764.JPEG."""
 
 
 _GROUP_BYTES = 4 << 30
-"""Of a group of rows, unpacked, at most: it is read as a whole, by each process."""
+"""The most bytes of an unpacked group of rows, which each process reads as a whole."""
 
 
 class Row(NamedTuple):

@@ -25,7 +25,7 @@ _TAKEN = (
 
 @dataclass(frozen=True)
 class Source:
-    """Its kind, both splits, and ImageNet's own archives where it is made of them."""
+    """The kind of a source, both splits, and ImageNet's own archives if it is made of them."""
 
     kind: str
     splits: list[Split]

@@ -122,7 +122,7 @@ def seconds(limit: str) -> int | None:
         return None
     match = _TIME.fullmatch(limit)
     if match is None:
-        raise ConfigError(f"submit.time={limit} is no time limit: write MM:SS, HH:MM:SS or DAYS-HH:MM:SS.")
+        raise ConfigError(f"submit.time={limit} is not a time limit: write MM:SS, HH:MM:SS or DAYS-HH:MM:SS.")
     days, *rest = match.groups()
     numbers = [int(number) for number in rest if number is not None]
     if days is None:  # minutes, minutes:seconds or hours:minutes:seconds

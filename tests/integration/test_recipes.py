@@ -154,7 +154,7 @@ def test_mixtures_and_averages_compile(train: Train, small_folder: Path) -> None
 
 def test_what_a_recipe_cannot_be_is_a_sentence(train: Train, small_folder: Path) -> None:
     cases = {
-        "train.cutmix=1 train.accumulate=4": "has 3, of which one is without a partner: choose a multiple of 8.",
+        "train.cutmix=1 train.accumulate=4": "has 3, so one sample has no partner: choose a multiple of 8.",
         "train.ema_decay=0.9 train.ema_every=32 train.epochs=1": "train.ema_decay=0.9 averages nothing: 1 epochs of 3",
     }
     for words, expected in cases.items():

@@ -143,7 +143,7 @@ def test_labels_that_are_none(
                 archive.write(file, file.relative_to(folder))
     message = refused(zipped if kind == "zip" else folder)
     assert label_files.SOLUTION in message or kaggle.MAPPING in message
-    assert what != "long" or "has more than 300,000 bytes: that is no file of labels" in message
+    assert what != "long" or "has more than 300,000 bytes: that is not a file of labels" in message
 
 
 def test_a_zip_of_another_kind(refused: Prepare, zipped: Path) -> None:

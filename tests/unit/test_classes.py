@@ -54,12 +54,12 @@ def test_wrong_files_of_classes_are_refused(small_folder: Path) -> None:
     path.write_text("\n \n")
     assert f"{path} names no classes" in refused(path, small_folder)
     path.write_text('["cat", "dog"')
-    assert f"{path} is no JSON" in refused(path, small_folder)
+    assert f"{path} begins like JSON, and is not JSON" in refused(path, small_folder)
     for content in ([1, 2], {"0": "cat", "2": "dog"}, [["cat"], ["dog", "x"]], {"cat": 0, "dog": 2}, [[]], [None]):
         path.write_text(json.dumps(content))
         assert f"{path} is not of a known form" in refused(path, small_folder)
     path.write_text("[" * 100_000)
-    assert f"{path} is no JSON" in refused(path, small_folder)
+    assert f"{path} begins like JSON, and is not JSON" in refused(path, small_folder)
     path.write_bytes(b"\xff\xfe\xfa")
     assert f"{path} is not a text in UTF-8" in refused(path, small_folder)
 

@@ -109,11 +109,11 @@ def test_tls_files_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ClusterError, match="AIS_CRT is set, but AIS_CRT_KEY is not"):
         tls_context()
     monkeypatch.setenv("AIS_CRT_KEY", "/k")
-    with pytest.raises(ClusterError, match="AIS_CRT=/c and AIS_CRT_KEY=/k are no certificate and its key"):
+    with pytest.raises(ClusterError, match="AIS_CRT=/c and AIS_CRT_KEY=/k are not a certificate and its key"):
         tls_context()
     monkeypatch.setenv("AIS_CLIENT_CA", str(tmp_path / "ca"))
     with pytest.raises(ClusterError, match="AIS_CLIENT_CA=.*No such file"):
         tls_context()
     (tmp_path / "ca").write_text("no PEM")
-    with pytest.raises(ClusterError, match="AIS_CLIENT_CA=.* is no file of certificates in PEM"):
+    with pytest.raises(ClusterError, match="AIS_CLIENT_CA=.* is not a PEM file of certificates"):
         tls_context()

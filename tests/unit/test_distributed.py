@@ -81,7 +81,7 @@ def test_without_scontrol_the_address_is_asked_for(monkeypatch: pytest.MonkeyPat
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ConfigError, match=r"node\[1-3\] could not be told by scontrol: .*Set MASTER_ADDR"):
+    with pytest.raises(ConfigError, match=r"node\[1-3\] could not be found by scontrol: .*Set MASTER_ADDR"):
         read_world()
 
 
@@ -130,7 +130,7 @@ def test_nothing_is_read_that_a_former_attempt_wrote() -> None:
 def test_a_rank_that_does_not_come_back_is_waited_for_as_long_as_the_store_says() -> None:
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=2))
     store.set("facts/1", json.dumps({"name": "of one that has ended"}))
-    with pytest.raises(UserError, match=r"in vain for 2 s \(meet_s\). The one that came has ended"):
+    with pytest.raises(UserError, match=r"gave up after 2 s \(meet_s\). The one that came has ended"):
         agree(store, World(0, 2), {})
 
 
@@ -194,7 +194,7 @@ def test_who_is_waited_for_is_said_and_the_wait_ends(
         meet(world, 0.5)
     assert f"rank 1 waits at tcp://127.0.0.1:{port} for rank 0: for " in capsys.readouterr().err
     first = World(0, 2, init_method=f"tcp://127.0.0.1:{port}", one_host=True)
-    with pytest.raises(UserError, match=r"rank 0 waits for rank 1 of 2 processes: in vain for 1.5 s \(meet_s\)"):
+    with pytest.raises(UserError, match=r"rank 0 waits for rank 1 of 2 processes: gave up after 1.5 s \(meet_s\)"):
         agree(meet(first, 1.5), first, {})
     assert "rank 0 waits for rank 1 of 2 processes: for " in capsys.readouterr().err
 

@@ -1,6 +1,7 @@
 """Commands in the documentation are commands of this project: overrides compose, modules and linked files exist."""
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -69,35 +70,69 @@ def test_the_site_is_built_and_every_link_in_it_leads_somewhere(tmp_path: Path) 
     assert missing == []
     links = Links()
     for page in (tmp_path / "site").rglob("*.html"):
-        links.page = page
+        links.begin(page)
         links.feed(page.read_text())
     assert len(links.found) > 500
     assert sorted({path for path in links.loaded if "://" in path}) == []  # a page needs no network
-    assert [f"{page.name}: {path}" for page, path in links.found if not (page.parent / path).exists()] == []
+    assert [f"{page.name}: {path}" for page, path, _ in links.found if not (page.parent / path).exists()] == []
+    places = [((page.parent / path).resolve(), part, page.name) for page, path, part in links.found if part]
+    assert len(places) > 100
+    assert [place for place in places if place[0] in links.names and place[1] not in links.names[place[0]]] == []
+    assert links.unreadable == []
+    assert all(sorted(levels)[0] == 1 and levels.count(1) == 1 for levels in links.levels.values())
+    deeper = {page: list(itertools.pairwise(levels)) for page, levels in links.levels.items()}
+    assert [page for page, pairs in deeper.items() if any(after > before + 1 for before, after in pairs)] == []
     index = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text())["docs"]
     questions = [entry["title"] for entry in index if entry["location"].startswith("questions.html#")]
     assert len([title for title in questions if title.endswith("?")]) >= 30
 
 
 class Links(HTMLParser):
-    """Collects the relative links, pictures and scripts of pages."""
+    """Collects the relative links, pictures and scripts of pages, and what a screen reader needs."""
 
     page: Path
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[Path, str]] = []
+        self.found: list[tuple[Path, str, str]] = []
+        """Pages, the paths that they link to, and the names behind ``#``."""
         self.loaded: list[str] = []
+        self.names: dict[Path, set[str]] = {}
+        """The places of each page that links may lead to."""
+        self.levels: dict[str, list[int]] = {}
+        """The levels of the headings of each page."""
+        self.unreadable: list[str] = []
+        """Pictures without words, dialogs without a name, and headings of columns that say nothing."""
+        self._last = ""
+
+    def begin(self, page: Path) -> None:
+        self.page = page
+        self.names[page.resolve()] = set()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._last == "th":
+            self.unreadable.append(f"{self.page.name}: an empty <th>")
+        self._last = ""
+
+    def handle_data(self, data: str) -> None:
+        self._last = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._last, of = tag, dict(attrs)
+        self.names[self.page.resolve()] |= {str(of[name]) for name in ("id", "name") if of.get(name)}
+        if re.fullmatch("h[1-6]", tag):
+            self.levels.setdefault(str(self.page), []).append(int(tag[1]))
+        if (tag == "img" and not of.get("alt")) or (of.get("role") == "dialog" and not of.get("aria-label")):
+            self.unreadable += [f"{self.page.name}: {tag}"] if self.page.name != "404.html" else []
         if tag in ("script", "img", "iframe"):
             self.loaded += [value for name, value in attrs if name == "src" and value]
         if tag == "link" and ("rel", "stylesheet") in attrs:
             self.loaded += [value for name, value in attrs if name == "href" and value]
         for name, value in attrs:
-            path = unquote((value or "").partition("#")[0].partition("?")[0])
+            path, _, part = (value or "").partition("#")
+            path = unquote(path.partition("?")[0]) or (self.page.name if part else "")
             if name in ("href", "src") and path and self.page.name != "404.html" and "://" not in path:
-                self.found.append((self.page, path))
+                self.found.append((self.page, path, unquote(part)))
 
 
 def test_there_are_commands() -> None:

@@ -85,5 +85,5 @@ def test_image_and_fingerprint_are_written() -> None:
     assert {item["name"]: item["value"] for item in spec["runtime"]["env"]}[CODE_VARIABLE] == code_sha256()
     command = [sys.executable, "-m", "scripts.etl_specs", "--image", "two words"]
     process = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert process.returncode == 2 and "is no name of an image" in process.stderr
+    assert process.returncode == 2 and "is not the name of an image" in process.stderr
     assert SPECS[0].read_text() == text

@@ -89,13 +89,13 @@ def test_a_file_lists_classes(tmp_path: Path) -> None:
     ("chosen", "folders", "outputs", "said"),
     [
         ("r", WNIDS[:10], 10, "eval.classes=r is a list of 200 of ImageNet's 1,000 classes, and the model has 10"),
-        ("a", [WNIDS[0]], 1000, "folder 'n01440764' of the data is none of the 200 classes of ImageNet-A"),
+        ("a", [WNIDS[0]], 1000, "folder 'n01440764' of the data is not one of the 200 classes of ImageNet-A"),
         ("data", ["cat's", "dog's"], 1000, "needs to know which class a folder is, and the folders of the data (cat's"),
         ("x.txt", WNIDS[:3], 1000, "eval.classes=x.txt is neither auto, all, data, r, a nor a file that lists classes"),
-        ("1000", WNIDS[:3], 1000, "line 1: '1000' is no class of the model, which has 1,000"),
-        ("dragon", WNIDS[:3], 1000, "line 1: 'dragon' is no class of the model"),
+        ("1000", WNIDS[:3], 1000, "line 1: '1000' is not a class of the model, which has 1,000"),
+        ("dragon", WNIDS[:3], 1000, "line 1: 'dragon' is not a class of the model"),
         ("", WNIDS[:3], 1000, "lists no classes"),
-        ("0", WNIDS[:3], 1000, "folder 'n01443537' of the data is none of the classes that"),
+        ("0", WNIDS[:3], 1000, "folder 'n01443537' of the data is not one of the classes that"),
     ],
 )
 def test_a_choice_that_does_not_fit_is_a_sentence(

@@ -300,7 +300,7 @@ def test_nothing_that_is_there_is_lost(
         (
             ["--format", "onnx", "--out", "no/where.onnx"],
             2,
-            "no is no folder: make it, or name another place with --out.",
+            "no is not a folder: make it, or name another place with --out.",
         ),
         (
             ["--format", "onnx", "--out", "x.bin"],

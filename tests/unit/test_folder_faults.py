@@ -163,7 +163,7 @@ def test_empty_files_are_named(root: Path) -> None:
 
 def test_a_pipe_is_no_photo(root: Path) -> None:
     os.mkfifo(root / "train" / "ant" / "x.jpg")
-    assert f"{root / 'train' / 'ant' / 'x.jpg'} is no file but a pipe or a device" in wrong(root)
+    assert f"{root / 'train' / 'ant' / 'x.jpg'} is a pipe or a device and not a file" in wrong(root)
 
 
 def test_a_file_where_a_class_is_in_the_other_split(root: Path) -> None:

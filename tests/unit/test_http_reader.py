@@ -177,7 +177,7 @@ def test_names_are_quoted() -> None:
 
 
 def test_an_endpoint_that_is_no_aistore(reader: HttpReader) -> None:
-    with pytest.raises(ClusterError, match="answers, but is no AIStore"):
+    with pytest.raises(ClusterError, match="answers, but is not an AIStore"):
         connect(reader.access)
 
 

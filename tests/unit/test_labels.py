@@ -153,7 +153,7 @@ def test_labels_that_do_not_fit_the_photos_are_refused(small_folder: Path, flat_
         f"{small_folder}/val/eel_3_val.JPEG has no label in {path} (and 1 more): add a line"
     )
     extra = write(path, flat_val | {"gone.JPEG": "cat", "lost.JPEG": "dog"})
-    unknown = f"gone.JPEG, in line 16 of {path}, is no photo in {small_folder}/val (and 1 more)"
+    unknown = f"gone.JPEG, in line 16 of {path}, is not a photo in {small_folder}/val (and 1 more)"
     assert refused(small_folder, extra).startswith(unknown)
     assert of(small_folder, extra, with_train=False)[2] == [f"warning: {unknown}; they are left out"]
     path.write_text("".join(f"{name} {label}\n" for name, label in [*flat_val.items(), *list(flat_val.items())[:1]]))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -15,7 +16,8 @@ from tests.conftest import TINY, Result
 from training.config.log_options import LogConfig
 from training.config.schema import Config
 from training.report import loggers
-from training.report.loggers import About, Figures, Loggers
+from training.report.answered import Answered
+from training.report.loggers import About, Figures, Loggers, Photos
 from training.report.metrics import Metrics
 from training.run_dir.records import RunDirectory, claim
 
@@ -36,6 +38,9 @@ class Heard:
     def send(self, figures: Figures) -> None:
         self._tell("send", (figures.kind, figures.step))
 
+    def show(self, photos: Photos) -> None:
+        self._tell("show", (photos.kind, photos.step, len(photos.photos)))
+
     def end(self, exit_code: int) -> None:
         self._tell("end", exit_code)
 
@@ -55,12 +60,14 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Heard]]:
     yield Fresh
 
 
-def attempt(folder: Path, steps: list[int], config: LogConfig | None = None) -> list[str]:
-    """An attempt of a run that records these steps; what it has said."""
+def attempt(folder: Path, steps: list[int], config: LogConfig | None = None, photos: int = 0) -> list[str]:
+    """An attempt of a run that records these steps, and so many photos at each; what it has said."""
     said: list[str] = []
     told = Loggers(config or LogConfig(mlflow="here"), About("id", folder, {"seed": 0}), said.append)
     for step in steps:
         told.send("train_step", step, {"loss": 1.0})
+        if photos:
+            told.show(step, [Answered(np.zeros((32, 32, 3), np.uint8), "cat", "dog", 0.5, right=False)] * photos)
     told.close(0)
     return said
 
@@ -127,26 +134,34 @@ def test_a_run_tells_its_loggers_what_metrics_jsonl_has(train: Any, small_folder
     kinds = ("train_step", "train_epoch", "val_epoch")
     lines = {(kind, line["step"]) for kind in kinds for line in done.metrics(kind)}
     assert {what for method, what in heard.told if method == "send"} == lines
+    assert [what for method, what in heard.told if method == "show"] == [("val_photos", step, 8) for step in (3, 6)]
     assert heard.told[-1] == ("end", 0)
 
 
 def test_wandb_goes_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb", reason="wandb is in the extra loggers")
     monkeypatch.setattr(loggers, "CLOSE_S", 120.0)
-    rows = []
+    rows, shown = [], []
     log = wandb.Run.log
 
     def record(run: Any, row: dict[str, Any]) -> None:
-        rows.append((run.id, row["step"], row["train_step/loss"]))
+        if "val_photos" in row:
+            shown.append((row["step"], [image._caption for image in row["val_photos"]]))
+        else:
+            rows.append((run.id, row["step"], row["train_step/loss"]))
         log(run, row)
 
     monkeypatch.setattr(wandb.Run, "log", record)
     for steps in ([1, 2], [2, 3]):
-        assert attempt(tmp_path, steps, LogConfig(wandb="offline")) == []
+        assert attempt(tmp_path, steps, LogConfig(wandb="offline"), photos=2) == []
+    assert [step for step, captions in shown] == [1, 2, 3]
+    assert shown[0][1] == ["true: cat, predicted: dog (0.50)"] * 2
     assert rows == [("id", step, 1.0) for step in (1, 2, 3)]
     written = list(tmp_path.glob("wandb/offline-run-*/run-id.wandb"))
     assert written and all(b"train_step/loss" in file.read_bytes() for file in written)
-    assert json.loads((tmp_path / "loggers.json").read_text()) == {"wandb": {"run": "id", "train_step": 3}}
+    assert json.loads((tmp_path / "loggers.json").read_text()) == {
+        "wandb": {"run": "id", "train_step": 3, "val_photos": 3}
+    }
 
 
 def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,11 +170,13 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(loggers, "CLOSE_S", 120.0)
     place = f"file://{tmp_path}/store"
     for steps in ([1, 2], [2, 3]):
-        assert attempt(tmp_path, steps, LogConfig(mlflow=place)) == []
+        assert attempt(tmp_path, steps, LogConfig(mlflow=place), photos=2) == []
     run = json.loads((tmp_path / "loggers.json").read_text())["mlflow"]["run"]
     client = mlflow.MlflowClient(place)
     assert [metric.step for metric in client.get_metric_history(run, "train_step/loss")] == [1, 2, 3]
     found = client.get_run(run)
+    pictures = [file.path for file in client.list_artifacts(run, "val_photos")]
+    assert sorted(pictures) == [f"val_photos/{step}.png" for step in (1, 2, 3)]
     assert found.info.status == "FINISHED" and found.data.params == {"seed": "0"}
 
 

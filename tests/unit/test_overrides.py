@@ -226,7 +226,7 @@ def test_values_of_other_options_and_lists_keep_their_meaning() -> None:
     [
         ("optim.lr=0.1;", "optim.lr takes a value such as 0.1, not '0.1;'"),
         ("train.epochs=90)", "train.epochs takes a value such as 90, not '90)'"),
-        ("run_dir=${HOME}/x", "run_dir: ${…} in a value is the value of another option, and this cannot be had"),
+        ("run_dir=${HOME}/x", "run_dir: ${…} in a value stands for the value of another option, which cannot be found"),
         ("resnet50", "'resnet50' is not of the form name=value"),
         ("lr=0.1;", "there is no option lr: did you mean optim.lr"),
     ],

@@ -132,7 +132,7 @@ def test_a_sheet_holds_long_and_odd_names() -> None:
     [
         (["run"], "no photos: name files, or folders that hold some."),
         (["run", "photos", "--sheet", "sheet.pdf"], "--sheet sheet.pdf must end in .png, .jpg, .jpeg."),
-        (["run", "photos", "--sheet", "no/sheet.png"], "no is no folder"),
+        (["run", "photos", "--sheet", "no/sheet.png"], "no is not a folder"),
         (["run", "photos", "--weights", "x.pth"], "--weights x.pth: of a run it is one of best, last, ema, raw"),
         (["--model", "resnet18", "photos"], "--model resnet18 needs --weights"),
         (["--model", "resnet81", "--weights", "x.pth", "photos"], "model.name=resnet81 is not a classification model"),

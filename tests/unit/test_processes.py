@@ -27,5 +27,5 @@ def test_answers_come_in_order_and_errors_as_they_are(workers: int) -> None:
 
 
 def test_a_process_that_is_killed_is_a_sentence() -> None:
-    with pytest.raises(UserError, match="a process that doubled numbers was killed, by a lack of memory perhaps"):
+    with pytest.raises(UserError, match="a process that doubled numbers was killed, perhaps for lack of memory"):
         list(in_processes(double, [1, 2000, 3], 2, "doubled numbers"))

@@ -1,11 +1,14 @@
 """The progress of a long task: when it is shown, and what it says."""
 
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from sources import progress_bar
+from sources import folder, progress_bar, walk
 from sources.progress_bar import Progress
 
 
@@ -23,7 +26,8 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(progress_bar, "time", SimpleNamespace(monotonic=clock.monotonic))
-    monkeypatch.delenv("RANK", raising=False)
+    for name in ("RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
     return clock
 
 
@@ -53,6 +57,50 @@ def test_lines_where_there_is_no_terminal(clock: Clock, capsys: pytest.CaptureFi
     )
     work(clock, 5)
     assert capsys.readouterr().err == "500 things, 100/s\n"
+
+
+def test_items_that_are_found_one_by_one(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    def found() -> Iterator[int]:
+        for number in range(250):
+            clock.now += 0.5
+            yield number
+
+    with Progress("things found") as shown:
+        assert list(shown.over(found())) == list(range(250))
+    assert capsys.readouterr().err == "100 things found, 2/s\n250 things found, 2/s\n"
+
+
+def test_a_folder_that_takes_long_to_read_says_how_far_it_is(
+    clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ant", "bee"):
+        for number in range(60):
+            path = tmp_path / name / f"{number}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"photo")
+    look = walk.images_below
+
+    def slowly(*where: Any) -> Iterator[tuple[bytes, int]]:
+        for photo in look(*where):
+            clock.now += 1.0
+            yield photo
+
+    monkeypatch.setattr(folder, "images_below", slowly)
+    assert len(folder.manifest_of(tmp_path, ["ant", "bee"], ["ant", "bee"], print)) == 120
+    assert capsys.readouterr().err.splitlines() == [
+        f"60 photos of {tmp_path} found, 1/s",
+        f"120 photos of {tmp_path} found, 1/s",
+    ]
+
+
+@pytest.mark.parametrize("rank", ["RANK", "SLURM_PROCID"])
+def test_rank_0_alone_prints(
+    rank: str, clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value, prints in (("0", True), ("1", False)):
+        monkeypatch.setenv(rank, value)
+        work(clock, 5)
+        assert (capsys.readouterr().err != "") == prints
 
 
 def test_a_line_that_is_replaced_on_a_terminal(

@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.event_file_writer import AtomicCounter
 
 from sources.errors import UserError
 from sources.lease import FolderLease
 from tests.support.checkpoints import sound_state
 from training.config.schema import Config
-from training.report.metrics import Metrics
+from training.report.answered import Answered
+from training.report.metrics import Metrics, Validation
 from training.run_dir import checkpoint
 from training.run_dir.records import RunDirectory, claim
 
@@ -78,8 +82,6 @@ def test_resume_never_removes_a_link_and_not_what_it_leads_to(tmp_path: Path) ->
 def test_tensorboard_has_each_step_once_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Files of one second and one process are told apart by a number alone, which sorts as text: 10 comes before 9.
     monkeypatch.setattr("tensorboard.summary.writer.event_file_writer._global_uid", AtomicCounter(0))
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     for begin, steps in ((0, (1, 2, 3, 4)), (0, (1, 2, 3, 4)), (2, (3, 4, 5))):
         with opened(tmp_path, begin) as records:
             for step in steps:
@@ -87,3 +89,33 @@ def test_tensorboard_has_each_step_once_after_a_kill(tmp_path: Path, monkeypatch
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("train_step/loss")] == [1, 2, 3, 4, 5]
+
+
+def test_tensorboard_has_an_epoch_once_that_a_killed_run_records_again(tmp_path: Path) -> None:
+    """A run that is killed after a validation, before it saves, goes on from the step of the epoch's end."""
+    photo = Answered(np.zeros((32, 32, 3), np.uint8), "cat", "dog", 0.5, right=False)
+    tally = Validation(torch.tensor([4.0, 2, 4, 4], dtype=torch.float64), photos=[photo])
+    for begin in (0, 3, 3):
+        with opened(tmp_path, begin) as records:
+            for step in range(begin + 1, 4):
+                records.metric("train_step", 0, step, METRICS)
+            records.metric("train_epoch", 0, 3, METRICS)
+            records.validation(0, 3, tally)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3 + 3 * 2
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train_step/loss")] == [1, 2, 3]
+    tags = ("train_epoch/loss", "val_epoch/loss")
+    assert [[event.step for event in events.Scalars(tag)] for tag in tags] == [[3], [3]]
+    assert [event.step for event in events.Images("val_photos")] == [3]
+
+
+@pytest.mark.parametrize("how", ["validation", "checkpoint"])
+def test_what_a_run_that_goes_on_does_not_repeat_is_written_at_once(tmp_path: Path, how: str) -> None:
+    with opened(tmp_path) as records:
+        records.metric("train_step", 0, 1, METRICS)
+        if how == "validation":
+            records.validation(0, 1, Validation(torch.ones(4, dtype=torch.float64)))
+        else:
+            records.mirror((0, 1))
+        events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+        assert [event.step for event in events.Scalars("train_step/loss")] == [1]

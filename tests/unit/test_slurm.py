@@ -129,7 +129,7 @@ def test_time_limits_are_read_as_sbatch_reads_them(limit: str, expected: int | N
     ("overrides", "expected"),
     [
         ("submit.time=2:00", "submit.time=2:00 is not more than submit.signal_s=120 s"),
-        ("submit.time=tomorrow", "submit.time=tomorrow is no time limit"),
+        ("submit.time=tomorrow", "submit.time=tomorrow is not a time limit"),
         ("submit.partition='a b'", "submit.partition='a b' cannot be a value of sbatch's --partition"),
         ("submit.extra=[exclusive]", "submit.extra: 'exclusive' is not an option of sbatch"),
         ("device=cuda", "device=cuda, but submit.gpus_per_node=0"),

@@ -123,7 +123,7 @@ def test_blur_pool_drop_path_and_dropout_are_timms() -> None:
         ("timm/resnet_18", {}, r"is not a model of timm 1\..*: did you mean timm/resnet18"),
         ("timm/hf-hub:somebody/resnet18", {}, "is not a model of timm"),
         ("timm/resnet18.x1", {}, "timm .* has no such tag; it has timm/resnet18.a1_in1k"),
-        ("timm/mobilenetv5_300m_enc", {}, "timm/mobilenetv5_300m_enc (is no classifier|cannot be made)"),
+        ("timm/mobilenetv5_300m_enc", {}, "timm/mobilenetv5_300m_enc (is not a classifier|cannot be made)"),
         ("timm/vit_tiny_patch16_224", {"train": 70, "val": 70}, "data.image_size=70: it takes multiples of 16"),
         ("timm/vit_tiny_patch16_224", {"train": 64, "val": 96}, "data.image_size=64: it is built for one size alone"),
         ("timm/resnet18", {"kwargs": ["aa_layer"]}, "model.kwargs takes NAME=VALUE, such as aa_layer=blurpool, not"),
@@ -176,7 +176,9 @@ def test_weights_that_cannot_be_downloaded_are_a_sentence(monkeypatch: pytest.Mo
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"timm's weights of test_vit.r160_in1k could not be had: .*model.weights"):
+    with pytest.raises(
+        UserError, match=r"timm's weights of test_vit.r160_in1k could not be downloaded: .*model.weights"
+    ):
         bundle("timm/test_vit", weights="r160_in1k", classes=1000, train=160, val=160)
 
 

@@ -184,9 +184,9 @@ def test_safetensors_cut_short(exported: Path, kept: float) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda r: 7, "no record of an export"),
+        (lambda r: 7, "not the record of an export"),
         (lambda r: r | {"format": 2}, "it has format 2, and this version reads formats up to 1"),
-        (lambda r: r | {"classes": "cat"}, "its classes are no list"),
+        (lambda r: r | {"classes": "cat"}, "its classes are not a list"),
         (lambda r: r | {"model": r["model"] | {"num_classes": 10**12}}, "where a number from 1 to 1,048,576 belongs"),
         (
             lambda r: r | {"model": r["model"] | {"num_classes": 1_000_000}},

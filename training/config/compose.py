@@ -142,7 +142,7 @@ def explain(error: Exception) -> str:
     key = getattr(cause, "full_key", None)
     if isinstance(cause, InterpolationResolutionError) and key:
         return (
-            f"{key}: ${{…}} in a value is the value of another option, and this cannot be had: "
+            f"{key}: ${{…}} in a value stands for the value of another option, which cannot be found: "
             f"{str(cause).strip().splitlines()[0]}. As plain text it is written \\${{…}}."
         )
     first, names = str(cause).strip().splitlines()[0], _names()

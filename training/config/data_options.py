@@ -20,64 +20,63 @@ class DataConfig:
         "set by data=imagefolder|shards|aistore|synthetic",
         choices=("imagefolder", "shards", "aistore", "synthetic"),
     )
-    root: str = free(
-        "", "the folder that holds train/ and val/: imagefolder: with a folder for each class; shards: with tars"
-    )
+    root: str = free("", "the folder with train/ and val/, which hold a folder for each class, or tars for data=shards")
     train_shards: str = free(
-        "", "shards: the training tars, as …/train-{000000..001023}.tar, a folder, or a list in JSON; empty: root/train"
+        "", "shards: the training tars: …/train-{000000..001023}.tar, a folder, or a JSON list; empty: root/train"
     )
-    val_shards: str = free("", "shards: the validation tars, in the same way; empty: root/val")
+    val_shards: str = free("", "shards: the validation tars, named in the same way; empty: root/val")
     label_field: str = free(
-        "", "in tar shards: the field of each KEY.json that is the class number; empty: KEY.cls holds it"
+        "", "tar shards: the field of KEY.json that holds the class number; empty: KEY.cls holds it"
     )
     layout: str = free(
         "objects",
-        "aistore: objects|shards (tars below the prefixes, as data=shards reads them): how samples lie in the bucket",
+        "aistore: what lies below the prefixes: objects (a photo each)|shards (tars, as for data=shards)",
         choices=("objects", "shards"),
     )
     order: str = option(
         "global",
-        "global|blocks (data=shards: shards shuffled, samples within windows of block_shards): the order of an epoch",
+        "order of an epoch: global (any sample may follow any other)|blocks (tar shards: shuffled in windows)",
         choices=("global", "blocks"),
     )
     block_shards: int = option(
-        16, "order=blocks: shards of a window", low=1, changes_result=where("data.order", "blocks")
+        16, "order=blocks: shards in a window", low=1, changes_result=where("data.order", "blocks")
     )
     val_split: float = option(
         0.0,
-        "one folder without val/: share of the samples to hold out for the validation, by their names",
+        "data without a validation split: share of the samples to hold out for it, chosen by their names",
         low=0,
         below=1,
     )
-    fold: str = option("", "one folder without val/: hold out fold K of N instead, as 0/5, by the samples' names")
+    fold: str = option("", "data without a validation split: hold out fold K of N instead, such as 0/5")
     classes: str = free(
-        "", "a file with a class's name in each line, whose order the labels have; empty: folders' names, sorted"
+        "",
+        "a file with the name of a class in each line, in the order of their numbers; empty: folders, sorted by name",
     )
     labels: str = free(
-        "", "imagefolder: a file with a photo's name and its class in each line, for a flat val/ or train/"
+        "", "imagefolder: a file with a photo's name and class in each line, for photos that lie in no class folders"
     )
-    multilabel: bool = option(False, "data.labels has several classes for each photo, or none; needs train.loss=bce")
+    multilabel: bool = option(False, "a photo may have several classes, or none, in data.labels; needs train.loss=bce")
     endpoint: str = free(
-        "", "aistore: the cluster's proxy, http://HOST:PORT; empty: AIS_ENDPOINT; embedded: none needed"
+        "", "aistore: the proxy, http://HOST:PORT|embedded: an AIStore on this machine; empty: AIS_ENDPOINT"
     )
     bucket: str = free("ais://imagenet", "aistore: the bucket: ais://NAME, s3://NAME, gs://NAME, ais://#NAMESPACE/NAME")
-    val_bucket: str = free("", "aistore: the bucket of the validation split; empty: data.bucket holds both")
+    val_bucket: str = free("", "aistore: the bucket of the validation split; empty: data.bucket holds both splits")
     train_prefix: str = free("train/", "aistore: what the names of training objects begin with")
     val_prefix: str = free("val/", "aistore: what the names of validation objects begin with")
-    embedded_root: str = free("", "endpoint=embedded: the folder with train/ and val/ to serve; it is never changed")
+    embedded_root: str = free("", "endpoint=embedded: the folder with train/ and val/ that it serves and never changes")
     embedded_layout: str = free(
         "folders",
-        "endpoint=embedded: folders (CLASS/x.JPEG)|pairs (0000353.jpg and .cls)",
+        "endpoint=embedded: names of its objects: folders (CLASS/x.JPEG)|pairs (0000353.jpg and 0000353.cls)",
         choices=("folders", "pairs"),
     )
     transform: str = free(
         "etl",
-        "aistore: etl (the cluster makes the samples)|client (this machine does)|hybrid (some here, some there)",
+        "aistore: who makes the samples: etl (the cluster)|client (this machine)|hybrid (both)",
         choices=("etl", "client", "hybrid"),
     )
     local_share: float = free(0.5, "transform=hybrid: share of the samples that this machine makes", low=0, high=1)
     wire: str = option(
-        "raw", "raw (exact)|jpeg (a tenth of the bytes, lossy): how samples travel", choices=("raw", "jpeg")
+        "raw", "aistore: how samples travel: raw (exact)|jpeg (lossy, a tenth of the bytes)", choices=("raw", "jpeg")
     )
     etl: EtlConfig = group(EtlConfig, changes_result=False)
     train_samples: int = option(
@@ -86,25 +85,28 @@ class DataConfig:
     val_samples: int = option(
         50000, "synthetic: validation samples", low=1, changes_result=where("data.source", "synthetic")
     )
-    image_size: int = option(224, "side of a training sample in pixels (random resized crop, horizontal flip)")
+    image_size: int = option(
+        224, "side of a training sample in pixels, after a random resized crop and a horizontal flip"
+    )
     sizes: list[str] = option(
-        [], "side of a training sample from an epoch on, as ['0:128','6:160','12:192']; empty: image_size"
+        [], "sides by the epoch that they begin with, such as ['0:128','6:160','12:192']; empty: image_size throughout"
     )
     val_image_size: int | None = option(
-        None, "side of a validation sample in pixels (central crop); empty: 224, in mode=evaluate that of the weights"
+        None,
+        "side of a validation sample in pixels (central crop); empty: 224, or what the weights of an evaluation expect",
     )
     val_resize: int | None = option(
         None,
-        "short side of a validation image in pixels before the crop; empty: 256, or by the share of timm/NAME, in "
-        "mode=evaluate that of the weights",
+        "short side of a validation photo in pixels before the crop; empty: 256, or what timm/NAME or the weights of "
+        "an evaluation expect",
     )
     interpolation: str | None = option(
         None,
-        "bilinear|bicubic, both antialiased; empty: bilinear, or that of timm/NAME, in mode=evaluate of the weights",
+        "bilinear|bicubic, both antialiased; empty: bilinear, or what timm/NAME or the weights of an evaluation expect",
         choices=("bilinear", "bicubic"),
     )
-    scale: list[float] = option([0.08, 1.0], "smallest and largest share of the image's area in a training crop")
-    ratio: list[float] = option([0.75, 4 / 3], "smallest and largest width / height of a training crop")
+    scale: list[float] = option([0.08, 1.0], "smallest and largest share of a photo's area that a training crop has")
+    ratio: list[float] = option([0.75, 4 / 3], "smallest and largest ratio of width to height that a training crop has")
     augment: str = option(
         "none",
         "none|ta_wide (TrivialAugment)|ra (RandAugment)|aa (AutoAugment)|3a (3-Augment)|ra_timm (timm's RandAugment)",
@@ -115,29 +117,27 @@ class DataConfig:
     )
     augment_magnitude: int = option(
         9,
-        "augment=ra: their strength, to 30; augment=ra_timm: m of rand-m9-mstd0.5-inc1, to 10",
+        "augment=ra: strength of the operations, to 30; augment=ra_timm: m of rand-m9-mstd0.5-inc1, to 10",
         low=0,
         high=MOST_MAGNITUDE,
         changes_result=where("data.augment", "ra", "ra_timm"),
     )
     augment_interpolation: str = option(
         "nearest",
-        "nearest|bilinear: how a policy shears, rotates and moves a sample",
+        "interpolation by which a policy shears, rotates and shifts: nearest|bilinear",
         choices=("nearest", "bilinear"),
         changes_result=where("data.augment", "ta_wide", "ra", "aa", "ra_timm"),
     )
     jitter: float = option(
-        0.0, "by how much brightness, contrast and saturation of a training sample may differ from 1", low=0, high=1
+        0.0, "largest change of the brightness, contrast and saturation of a training sample, as a share", low=0, high=1
     )
     balance: str = option(
         "none",
-        "none|classes: an epoch has every sample once|as many samples of each class, those of small classes in views",
+        "none: each sample once in an epoch|classes: as many samples of each class, repeating those of small classes",
         choices=("none", "classes"),
     )
-    workers: int | str = free(
-        "auto", "loader processes of each training process; auto: one for each of its CPUs", low=0
-    )
-    prefetch: int = free(4, "batches that each worker makes ahead", low=1)
+    workers: int | str = free("auto", "loader workers of each training process; auto: one for each of its CPUs", low=0)
+    prefetch: int = free(4, "batches that each worker prepares ahead", low=1)
     index: str = free(
         "auto",
         "auto|off: keep where each JPEG can be entered, so that later epochs decode its crop alone",
@@ -154,20 +154,18 @@ class DataConfig:
     cache_gb: float = free(0.0, "cache=decoded: GB of that disk, at most; all of ImageNet takes about 790", low=0)
     on_corrupt: str = option(
         "raise",
-        "raise|replace: a training sample that is no image ends the run|is another one",
+        "a training photo that cannot be decoded: raise (end the run)|replace (take another photo)",
         choices=("raise", "replace"),
         changes_result=lambda values: bool(values.get("replaced")),  # until then both have made the same samples
     )
-    max_replaced: int = free(100, "on_corrupt=replace: more different samples than this end the run", low=0)
+    max_replaced: int = free(100, "on_corrupt=replace: photos that may be replaced before the run ends", low=0)
     patience_s: float = free(
-        600.0, "seconds to wait for a cluster or a disk that is gone before saving and giving up", low=0
+        600.0, "seconds to wait for a cluster or a disk that has gone, before the run saves and ends", low=0
     )
-    audit_every: int = free(
-        256, "aistore: compare one in so many of the ETL's samples with one made here; 0: none", low=0
-    )
+    audit_every: int = free(256, "aistore: make one in N of the ETL's samples here too, and compare; 0: none", low=0)
     fingerprint: str = option(
         "sampled",
-        "off|sampled|full: hash what the model sees, pixels of one sample in 16|of all",
+        "hash what the model sees: off|sampled (the pixels of one sample in 16)|full (all pixels)",
         choices=("off", "sampled", "full"),
         changes_result=lambda values: values.get("batches_done") != 0,  # an epoch's is of one kind
     )

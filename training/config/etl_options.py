@@ -14,25 +14,27 @@ class EtlConfig:
     val_name: str = option("imagenet-val", "name of the validation ETL")
     manage: str = option(
         "auto",
-        "auto: start what is missing (an administrator's right)|reuse: only use what runs",
+        "auto: start an ETL that is missing, which takes an administrator's rights|reuse: use running ETLs only",
         choices=("auto", "reuse"),
     )
     on_exit: str = option(
         "auto",
-        "keep|stop what this run started; auto: stop on the embedded server, keep on a cluster",
+        "ETLs that this run has started: keep|stop; auto: stop them on the embedded server, keep them on a cluster",
         choices=("auto", "keep", "stop"),
     )
-    image: str = option(
-        "", "container image built from etl/Dockerfile; empty: the class is sent to AIStore's own image"
-    )
+    image: str = option("", "container image built from etl/Dockerfile; empty: send the code to AIStore's own image")
     dependencies: list[str] = option(
-        [], "packages of the pod, NAME==VERSION; empty: NumPy and Pillow as installed here"
+        [], "packages that the pod installs, NAME==VERSION; empty: NumPy and Pillow in the versions installed here"
     )
-    comm_type: str = option("hpush", "hpush|hpull: how a storage node talks to its pod", choices=("hpush", "hpull"))
+    comm_type: str = option(
+        "hpush",
+        "how a pod gets an object: hpush (the storage node sends it)|hpull (the pod asks for it)",
+        choices=("hpush", "hpull"),
+    )
     num_workers: int | str = option("auto", "processes of each pod; auto: 4, or half of the CPUs embedded", low=1)
-    init_timeout_s: int = option(300, "seconds in which an ETL must have started", low=1)
-    deadline_s: float = option(2.0, "seconds after which a sample is made here instead", above=0)
-    adaptive_deadline: bool = option(True, "do so sooner where one storage node is much later than the others")
+    init_timeout_s: int = option(300, "seconds to wait for an ETL to start", low=1)
+    deadline_s: float = option(2.0, "seconds to wait for a sample before it is made here instead", above=0)
+    adaptive_deadline: bool = option(True, "wait less for a storage node that is much slower than the others")
 
     def check(self) -> None:
         """Raise ConfigError for values that make no sense."""
@@ -40,7 +42,8 @@ class EtlConfig:
             value = getattr(self, name)
             require(
                 re.fullmatch(r"[a-z0-9][-a-z0-9]{4,30}[a-z0-9]", value) is not None,
-                f"data.etl.{name}={value} is no name of an ETL: 6 to 32 of a-z, 0-9 and -, no - at the ends.",
+                f"data.etl.{name}={value} is not a name for an ETL: it takes 6 to 32 of a-z, 0-9 and -, "
+                "without - at the ends.",
             )
         for dependency in self.dependencies:
             require("==" in dependency, f"data.etl.dependencies: {dependency} is not pinned: write NAME==VERSION.")

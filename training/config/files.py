@@ -156,7 +156,7 @@ def _count(path: Path, node: Any, known: dict[int, int]) -> int:
     known[id(node)] = 0
     kind = node.tag.removeprefix("tag:yaml.org,2002:")
     if kind not in _TAGS:
-        raise ConfigError(f"{path}, line {_line(node)}: {node.tag} is no kind of value that an option has.")
+        raise ConfigError(f"{path}, line {_line(node)}: {node.tag} is not a type that an option has.")
     total = 1
     if isinstance(node, yaml.MappingNode):
         names: set[str] = set()

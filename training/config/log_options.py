@@ -1,4 +1,4 @@
-"""The options of what is told of a run beside its own files. None of them changes the result."""
+"""The options of loggers beside a run's own files. None of them changes the result."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,11 @@ from training.config.options import free, require
 
 @dataclass
 class LogConfig:
-    """Where else a run's figures go; a logger that fails never stops the run."""
+    """The options of loggers beside the run's own files; a logger that fails never stops the run."""
 
-    tensorboard: bool = free(True, "write the figures and the first training batch for TensorBoard too")
+    tensorboard: bool = free(
+        True, "write the figures, the first training batch and a few validation photos with the answers for TensorBoard"
+    )
     wandb: str = free(
         "off",
         "off|offline (files for wandb sync)|online: send the figures to Weights & Biases, whose package is needed",

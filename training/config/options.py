@@ -45,7 +45,7 @@ class Option:
 
     @property
     def explained(self) -> str:
-        """For a list of options: ``~`` if it never changes the result, its help, and its bounds in words."""
+        """Return its line in a list of options: ``~`` if it never changes the result, its help and its bounds."""
         words = (("from", self.low), ("to", self.high), ("above", self.above), ("below", self.below))
         bounds = ", ".join(f"{word} {bound:g}" for word, bound in words if bound is not None)
         return f"{'~' if self.changes_result is False else ' '} {self.help}{f' ({bounds})' if bounds else ''}"

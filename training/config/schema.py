@@ -16,21 +16,26 @@ from training.config.train_options import TIMM, EvalConfig, ModelConfig, OptimCo
 class Config:
     """The options of a run."""
 
-    seed: int = option(0, "of the initial weights, the order of samples and their augmentation")
-    run_dir: str = free("runs/${run_id:}", "everything that the run writes; a stable id by default")
-    run_mirror: str = free("", "ais://BUCKET/PREFIX that keeps the newest checkpoint and the records; empty: none")
+    seed: int = option(0, "seed of the initial weights, of the order of samples and of their augmentation")
+    run_dir: str = free(
+        "runs/${run_id:}", "the folder that the run writes to; by default named after RUN_ID, the job or the time"
+    )
+    run_mirror: str = free(
+        "", "ais://BUCKET/PREFIX that gets a copy of the newest checkpoint and of the records; empty: none"
+    )
     resume: str = free(
-        "auto", "auto: go on from run_dir's last checkpoint if there is one|never: replace it|a checkpoint"
+        "auto",
+        "auto: go on from the last checkpoint in run_dir, if any|never: begin anew and replace it|a checkpoint's path",
     )
     mode: str = free("train", "train|evaluate", choices=("train", "evaluate"))
     device: str = free("auto", "auto|cpu|cuda", choices=("auto", "cpu", "cuda"))
     precision: str = option(
         "fp32", "fp32|bf16|fp16 (autocast; fp16 with a gradient scaler, on GPUs only)", choices=("fp32", "bf16", "fp16")
     )
-    deterministic: bool = option(False, "the same bits on the same GPU at every run, at the cost of some speed")
-    allow_changes: bool = free(False, "go on from a checkpoint although configuration, data, code or versions differ")
-    threads: int | str = free("auto", "torch's threads in each process; auto: its share of the CPUs", low=1)
-    meet_s: float = free(900.0, "several processes: seconds in which all must have come at the start", low=1)
+    deterministic: bool = option(False, "make runs on the same GPU equal bit for bit, at the cost of some speed")
+    allow_changes: bool = free(False, "go on from a checkpoint even if configuration, data, code or versions differ")
+    threads: int | str = free("auto", "threads of torch in each process; auto: its share of the CPUs", low=1)
+    meet_s: float = free(900.0, "several processes: seconds that they wait for each other at the start", low=1)
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)
     optim: OptimConfig = group(OptimConfig)

@@ -20,25 +20,25 @@ class ModelConfig:
     name: str = option("resnet18", "any classification model of torchvision.models, or timm/NAME of timm")
     weights: str = option(
         "",
-        "initial weights: a torchvision weights name (IMAGENET1K_V1), for timm/NAME timm or a tag, or a file; empty: "
-        "random",
+        "weights to begin with: a name of torchvision (IMAGENET1K_V1), timm or a tag for timm/NAME, or a file; "
+        "empty: random weights",
     )
     head: str = option(
         "auto",
-        "auto (weights for other classes than the data's get a new classifier)|keep: as many outputs as the weights "
-        "have|new: a new classifier in any case",
+        "auto: a new classifier if the weights are for other classes than the data|keep: the classifier of the "
+        "weights|new: always a new classifier",
         choices=("auto", "keep", "new"),
         changes_result=lambda values: bool(values.get("model.weights")),
     )
-    num_classes: int | None = option(None, "size of the last layer; empty: the classes of the data", low=1)
+    num_classes: int | None = option(None, "outputs of the classifier; empty: one for each class of the data", low=1)
     drop_path: float | None = option(
-        None, "stochastic depth: probability that the last block is left out; empty: the model's own", low=0, below=1
+        None, "stochastic depth: probability of skipping the last block; empty: the model's default", low=0, below=1
     )
     dropout: float | None = option(
-        None, "probability that the classifier leaves a feature out; empty: the model's own", low=0, below=1
+        None, "dropout probability before the classifier; empty: the model's default", low=0, below=1
     )
     kwargs: list[str] = option(
-        [], "timm/NAME: further arguments of its model, NAME=VALUE, such as aa_layer=blurpool for BlurPool"
+        [], "timm/NAME: further arguments for timm.create_model, NAME=VALUE, such as aa_layer=blurpool"
     )
 
 
@@ -50,60 +50,63 @@ class TrainConfig:
         90, "passes over the training data", low=1, changes_result=where("optim.schedule", "cosine", "linear")
     )
     """More epochs of the other schedules begin with the same steps."""
-    batch_size: int = option(256, "global batch: images in one optimiser step, over all processes", low=1)
+    batch_size: int = option(256, "images in an optimiser step, over all processes (the global batch)", low=1)
     loss: str = option("ce", "ce (cross entropy)|bce (binary cross entropy of each class)", choices=("ce", "bce"))
     class_weights: str = option(
         "none",
-        "none|balanced: a sample's loss counts by its class, n / (classes * n_class) of the training samples",
+        "none|balanced: weight a sample's loss by n / (classes * n_class), for classes of different sizes",
         choices=("none", "balanced"),
     )
-    label_smoothing: float = option(0.0, "share of each target that goes to all classes alike", low=0, below=1)
+    label_smoothing: float = option(0.0, "share of each target that is spread evenly over all classes", low=0, below=1)
     bce_threshold: float = option(
         0.0,
-        "loss=bce: targets above this count as 1 and the others as 0; 0: targets stay as they are",
+        "loss=bce: targets above this become 1 and all others 0; 0: targets stay as they are",
         low=0,
         below=1,
         changes_result=where("train.loss", "bce"),
     )
-    mixup: float = option(
-        0.0, "alpha of mixup: the share of each sample in a mixture has the distribution Beta(alpha, alpha); 0: off"
-    )
-    cutmix: float = option(0.0, "alpha of CutMix, which pastes a box of another sample instead; 0: off")
+    mixup: float = option(0.0, "mixup: alpha of the distribution Beta(alpha, alpha) of the mixing ratio; 0: off")
+    cutmix: float = option(0.0, "CutMix, which pastes a box of another sample: its alpha; 0: off")
     mix_prob: float = option(1.0, "share of the batches that are mixed", low=0, high=1, changes_result=_is_mixed)
     mix_switch: float = option(
         0.5,
-        "share of the mixed batches that get CutMix, where mixup and cutmix are both on",
+        "share of the mixed batches that use CutMix, if mixup and cutmix are both on",
         low=0,
         high=1,
         changes_result=lambda values: values.get("train.mixup") != 0 and values.get("train.cutmix") != 0,
     )
-    random_erasing: float = option(0.0, "share of the training samples of which a box is erased", low=0, high=1)
+    random_erasing: float = option(0.0, "share of the training samples in which a box is erased", low=0, high=1)
     repeated_augmentation: int = option(
-        1, "views of each image in a global batch; an epoch visits one in so many images", low=1
+        1, "augmented views of each image in a global batch; with N views an epoch visits one in N images", low=1
     )
     ema_decay: float = option(
         0.0,
-        "share of the averaged weights (EMA) that an average keeps of the former one; 0: no averages",
+        "decay of the averaged weights (EMA) at each update; 0: keep no averaged weights",
         low=0,
         below=1,
     )
     ema_every: int = option(
-        1, "steps between two averages", low=1, changes_result=lambda values: values.get("train.ema_decay") != 0
+        1,
+        "steps between two updates of the averaged weights",
+        low=1,
+        changes_result=lambda values: values.get("train.ema_decay") != 0,
     )
     accumulate: int = option(
-        1, "micro-batches in an optimiser step of each process, for batches larger than memory", low=1
+        1, "micro-batches of each process in an optimiser step, for a batch that does not fit into memory", low=1
     )
     freeze: str = option(
         "nothing",
-        "nothing|head: all but the last layer is frozen|patterns of parameters' names that are, such as layer1.*,bn1.*",
+        "nothing|head: train the last layer alone|patterns of the parameters to freeze, such as layer1.*,bn1.*",
     )
-    stop_after: int = free(0, "end after so many validations without a better acc@1; 0: off", low=0)
-    profile: int = free(0, "steps of which torch's profiler writes a trace, near the start; 0: none", low=0)
-    compile: bool = option(False, "torch.compile the model")
-    channels_last: bool = option(True, "keep activations in NHWC order")
-    checkpoint_every: int = free(0, "write last.pt every N steps too; 0: at the end of each epoch only", low=0)
-    checkpoint_every_s: float = free(0.0, "write last.pt every N seconds too; 0: never", low=0)
-    keep: int = free(0, "checkpoints of former epochs to keep beside last.pt and best.pt", low=0)
+    stop_after: int = free(
+        0, "stop early: validations in a row without a better acc@1 after which training ends; 0: off", low=0
+    )
+    profile: int = free(0, "steps near the start that torch's profiler traces; 0: none", low=0)
+    compile: bool = option(False, "compile the model with torch.compile")
+    channels_last: bool = option(True, "store activations in the channels-last memory format (NHWC)")
+    checkpoint_every: int = free(0, "also write last.pt every N steps; 0: at the end of each epoch only", low=0)
+    checkpoint_every_s: float = free(0.0, "also write last.pt every N seconds; 0: off", low=0)
+    keep: int = free(0, "epochs whose checkpoints are kept beside last.pt and best.pt, the newest ones", low=0)
     log_every: int = free(50, "steps between two log lines", low=1)
 
     @property
@@ -135,21 +138,24 @@ EVAL_CLASSES = ("auto", "all", "data", "r", "a")
 class EvalConfig:
     """When and how it is validated."""
 
-    every: int = free(1, "validate after every so many epochs, and after the last; best.pt is the best of these", low=1)
+    every: int = free(
+        1, "epochs between two validations; the last epoch always has one, and best.pt is the best of them", low=1
+    )
     ema: str = option(
         "auto",
-        "averaged weights: auto (validated beside the others; best.pt is by the better)|off",
+        "averaged weights: auto (validate them too, and choose best.pt by the better of the two)|off",
         choices=("auto", "off"),
         changes_result=lambda values: values.get("train.ema_decay") != 0,
     )
-    flip: bool = free(False, "mode=evaluate: take the mean of the logits of each photo and of its mirror image")
+    flip: bool = free(False, "mode=evaluate: average the logits of each photo and of its mirror image")
     classes: str = free(
         "auto",
-        "mode=evaluate: classes that are possible answers: auto (all; for ImageNet-R's or -A's folders, theirs)|all|"
-        "data (the folders')|r (ImageNet-R's)|a (-A's)|a file that lists them",
+        "mode=evaluate: classes that count as answers: auto (all, or the 200 of ImageNet-R or -A for their folders)|"
+        "all|data (those of the folders)|r (ImageNet-R)|a (ImageNet-A)|a file that lists them",
     )
     labels: str = free(
-        "", "mode=evaluate: JSON list of the right classes of each photo of ILSVRC2012_val, as ReaL's real.json"
+        "",
+        "mode=evaluate: a JSON file with the right classes of each photo of ILSVRC2012_val, such as ReaL's real.json",
     )
     predictions: str = free(
         "none",
@@ -158,7 +164,7 @@ class EvalConfig:
     )
     compare_precision: str = free(
         "none",
-        "mode=evaluate: none|fp32|bf16|fp16: count the predictions that change in this precision",
+        "mode=evaluate: none|fp32|bf16|fp16: predict in this precision too, and count predictions that differ",
         choices=("none", "fp32", "bf16", "fp16"),
     )
 
@@ -208,62 +214,66 @@ class OptimConfig:
     name: str = option(
         "sgd", "sgd|adamw|nadamw|rmsprop of torch, muon|lamb of timm, or another one of timm's, timm/NAME"
     )
-    lr: float = option(0.1, "peak learning rate, for the global batch", low=0)
+    lr: float = option(0.1, "peak learning rate for the global batch", low=0)
     reference_batch: int = option(
-        0, "batch for which lr is given: for another batch_size it is scaled linearly; 0: lr is for any", low=0
+        0, "the batch size that lr is meant for; lr is scaled linearly to batch_size; 0: do not scale", low=0
     )
     momentum: float | None = option(
         None,
-        "sgd, rmsprop, muon: momentum; empty: 0.9, of muon 0.95",
+        "sgd, rmsprop, muon: momentum; empty: 0.9, and 0.95 for muon",
         low=0,
         changes_result=_of_optimizers("sgd", "rmsprop", "muon"),
     )
-    nesterov: bool = option(False, "sgd, muon: Nesterov's momentum", changes_result=where("optim.name", "sgd", "muon"))
+    nesterov: bool = option(
+        False, "sgd, muon: use Nesterov momentum", changes_result=where("optim.name", "sgd", "muon")
+    )
     betas: list[float] | None = option(
         None,
-        "adamw, nadamw, lamb, and muon's vectors: decay of the mean gradient and of the mean square, each from 0 to "
-        "below 1; empty: [0.9,0.999], of muon [0.9,0.95]",
+        "adamw, nadamw, lamb, and the vectors of muon: decay of the running means of the gradient and of its square, "
+        "each from 0 to below 1; empty: [0.9,0.999], and [0.9,0.95] for muon",
         changes_result=_of_optimizers("adamw", "nadamw", "muon", "lamb"),
     )
     eps: float | None = option(
         None,
-        "added to the root of the mean square; empty: 1e-8, of lamb 1e-6, of muon 1e-7",
+        "added to the denominator of the update; empty: 1e-8, 1e-6 for lamb, 1e-7 for muon",
         low=0,
         changes_result=_of_optimizers("adamw", "nadamw", "rmsprop", "muon", "lamb"),
     )
     alpha: float | None = option(
         None,
-        "rmsprop: decay of the mean square; empty: 0.99",
+        "rmsprop: decay of the running mean of the squared gradient; empty: 0.99",
         low=0,
         below=1,
         changes_result=where("optim.name", "rmsprop"),
     )
     weight_decay: float = option(
-        1e-4, "sgd, rmsprop: L2 penalty; adamw, nadamw, muon: decoupled from the gradient; lamb: in its update", low=0
+        1e-4,
+        "weight decay: an L2 penalty for sgd and rmsprop, decoupled for adamw, nadamw and muon, in the update for lamb",
+        low=0,
     )
-    decay_norms_and_biases: bool = option(
-        True, "apply the weight decay to norms, biases, position embeddings and class tokens too"
-    )
+    decay_norms_and_biases: bool = option(True, "also decay norms, biases, position embeddings and class tokens")
     layer_decay: float = option(
         0.0,
-        "learning rate of a block as a share of the next one's, by timm's rule, for fine-tuning; 0: off",
+        "fine-tuning: factor from a block's learning rate to that of the block before it, by timm's rule; 0: off",
         low=0,
         high=1,
     )
-    clip_norm: float = option(0.0, "scale the gradients of a step down to this norm of all together; 0: off", low=0)
+    clip_norm: float = option(0.0, "clip the global norm of a step's gradients to this value; 0: off", low=0)
     schedule: str = option(
-        "step", "step|cosine|linear|constant, after the warm-up", choices=("step", "cosine", "linear", "constant")
+        "step",
+        "schedule after the warm-up: step|cosine|linear|constant",
+        choices=("step", "cosine", "linear", "constant"),
     )
-    warmup_epochs: float = option(0.0, "epochs in which the learning rate rises linearly to its peak", low=0)
+    warmup_epochs: float = option(0.0, "epochs of linear warm-up", low=0)
     warmup_start: float = option(
         0.0,
-        "learning rate that the warm-up rises from, with its first step",
+        "learning rate of the first step of the warm-up",
         low=0,
         changes_result=lambda values: values.get("optim.warmup_epochs") != 0,
     )
     min_lr: float = option(
         0.0,
-        "schedule=cosine or linear: learning rate after the last step",
+        "schedule=cosine or linear: learning rate at the end",
         low=0,
         changes_result=where("optim.schedule", "cosine", "linear"),
     )

@@ -79,7 +79,10 @@ def build_bundle(config: Config, world: World, data: Data, console: Console) -> 
     if config.mode == "evaluate":
         num_classes = classes_of_weights(config.model, config.eval.classes, data.class_names) or num_classes
     if num_classes < data.num_classes:
-        raise ConfigError(f"model.num_classes={num_classes}, but the data have {data.num_classes} classes.")
+        raise ConfigError(
+            f"model.num_classes={num_classes}, but the data have {data.num_classes} classes: give as many or more, or "
+            "leave it out."
+        )
     if config.mode == "train":
         check_targets(config.train, num_classes)
     sides = [side for _, side in config.data.sides()] if config.mode == "train" else []
@@ -127,7 +130,8 @@ def assemble(config: Config, world: World, device: torch.device, stop: StopFlag,
     training = config.mode == "train"
     if training and steps_per_epoch == 0:
         raise ConfigError(
-            f"train.batch_size={config.train.batch_size} is more than the {len(data.train)} training samples."
+            f"train.batch_size={config.train.batch_size} is more than the {len(data.train)} training samples: "
+            "choose a smaller one."
         )
     torch.manual_seed(config.seed)
     console = Console(enabled=world.is_main)

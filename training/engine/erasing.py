@@ -16,9 +16,9 @@ from etl.fixed_point import exp2_q32, log2_q32, q32
 from sources.randomness import ERASING, stream
 
 _AREA = q32(0.02), q32(0.33)
-"""Smallest and largest share of the image's area."""
+"""The smallest and the largest share of the image's area that a box may have."""
 _LOG_ASPECT = log2_q32(q32(0.3)), log2_q32(q32(3.3))
-"""Of height / width, to base 2."""
+"""The smallest and the largest logarithm to base 2 of a box's height / width."""
 _ATTEMPTS = 10
 _BLOCKS = 11
 """Blocks of four words for each place."""

@@ -2,13 +2,14 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from sources.batch import Batch
 from training.engine.numerics import autocast
+from training.engine.shown import Shown
 from training.loader.fingerprint import SampleFingerprint, format_fingerprint, total_over_ranks
 from training.loader.loader import BatchIterator, Loader
 from training.processes.collectives import broadcast_buffers, on_any_rank
@@ -39,12 +40,19 @@ class _Judged:
 
 
 def validator(
-    run: Run, loader: Loader, samples: int, batches: int, common_batches: int, answer: Answer | None = None
+    run: Run,
+    loader: Loader,
+    samples: int,
+    batches: int,
+    common_batches: int,
+    names: Sequence[str],
+    answer: Answer | None = None,
 ) -> Callable[[], Validation | None]:
     """A function that validates over the next ``batches`` of ``loader``, this rank's share of ``samples`` samples.
 
     It answers None if the run was asked to stop. ``common_batches``: the number of batches that every rank has, up to
-    which the ranks can agree on stopping. ``answer``: what the model is asked of a batch; None: its logits.
+    which the ranks can agree on stopping. ``names``: of the classes, as far as they are known. ``answer``: what the
+    model is asked of a batch; None: its logits.
     """
     feeds: list[BatchIterator] = []
 
@@ -56,6 +64,7 @@ def validator(
         judged = [_Judged(run, run.eval_model, run.state.model)]
         if run.ema_model is not None and run.state.averages:
             judged.append(_Judged(run, run.ema_model, run.state.averages.model))
+        shown = Shown(run, -(-samples // run.world.size), names)
         with torch.inference_mode():
             for number in range(1, batches + 1):
                 while number <= common_batches:
@@ -72,13 +81,16 @@ def validator(
                 images, labels = feed.to_device(batch)
                 inputs = run.objective.inputs(images)
                 with autocast(run.config.precision, run.device):
-                    for one in judged:
-                        one.add(*(answer(inputs, labels, batch) if answer else (one.model(inputs), labels)))
+                    for place, one in enumerate(judged):
+                        logits, truth = answer(inputs, labels, batch) if answer else (one.model(inputs), labels)
+                        one.add(logits, truth)
+                        if place == 0:
+                            shown.add(inputs, truth, logits)
                 stream.add(batch)
                 pace.done(number)
         own, *others = judged
         tally = Validation(own.sums.take(), time.perf_counter() - begin, feed.wait_s - wait_s)
-        tally.mean_ap = own.ranking.mean_ap()
+        tally.mean_ap, tally.photos = own.ranking.mean_ap(), shown.take()
         for ema in others:
             figures = IntervalMetrics(ema.sums.take()).metrics
             tally.ema = dataclasses.replace(figures, mean_ap=ema.ranking.mean_ap())

@@ -28,7 +28,7 @@ BLOCK = 128
 """Places of a global batch that are mixed in the same way."""
 
 SHARE_BITS = 24
-"""Of a share, so that it and what it lacks to 1 are exact in float32."""
+"""Bits of a share, few enough that it and its complement to 1 are exact in float32."""
 
 _WHOLE = 1 << SHARE_BITS
 _TRIES = 32
@@ -43,7 +43,7 @@ class Mix:
     last: int
     """Rows ``first`` to ``last`` - 1; both are even."""
     share: int
-    """Of the sample itself, in 2 ** -24; its partner has the rest."""
+    """The share of the sample itself, in units of 2 ** -24; its partner has the rest."""
     box: Box | None
     """CutMix: (top, left, height, width) of what comes from the partner. None: mixup."""
 

@@ -78,7 +78,7 @@ class Objective:
         return normalise(images, self._mean, self._std, self._config.channels_last)
 
     def pictures(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Such inputs for a person, in [0, 1]."""
+        """Return such inputs as pictures for a person, in [0, 1]."""
         return denormalise(inputs, self._mean, self._std)
 
     def prepare(self, images: torch.Tensor, labels: torch.Tensor, key: StepKey) -> tuple[torch.Tensor, Targets]:

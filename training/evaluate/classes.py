@@ -62,7 +62,7 @@ def match(chosen: str, folders: Sequence[str], weights: Weights | None, outputs:
         return None
     inside = set(possible)
     if outside := [name for name, number in zip(folders, numbers, strict=True) if number not in inside]:
-        raise ConfigError(f"folder {outside[0]!r} of the data is none of {which}: choose eval.classes=all or data.")
+        raise ConfigError(f"folder {outside[0]!r} of the data is not one of {which}: choose eval.classes=all or data.")
     of_label = tuple(numbers)
     plain = Classes(of_label, possible, names)
     return plain if plain.is_plain else Classes(of_label, possible, names, _sentence(plain, folders, which))
@@ -128,7 +128,7 @@ def _listed(path: Path, names: Sequence[str]) -> tuple[int, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
-        raise ConfigError(f"eval.classes={path} is no text: it lists classes, one in a line.") from None
+        raise ConfigError(f"eval.classes={path} is not a text file: it lists classes, one in a line.") from None
     except OSError as error:
         raise ConfigError(f"eval.classes={path} cannot be read: {error.strerror}.") from None
     for line, text in enumerate(lines, 1):
@@ -138,8 +138,8 @@ def _listed(path: Path, names: Sequence[str]) -> tuple[int, ...]:
         number = numbers.get(word, int(word) if re.fullmatch(r"\d{1,9}", word) else None)
         if number is None or number >= len(names):
             raise ConfigError(
-                f"eval.classes={path}, line {line}: {word[:40]!r} is no class of the model, which has {len(names):,}. "
-                "Write the name of a class or its number, counted from 0."
+                f"eval.classes={path}, line {line}: {word[:40]!r} is not a class of the model, which has "
+                f"{len(names):,}. Write the name of a class or its number, counted from 0."
             )
         found.add(number)
     if not found:

@@ -13,7 +13,7 @@ from training.state.run_state import Run
 
 
 class Evaluation:
-    """Of all photos of ``data.val``. Raises ConfigError for options that cannot be had or do not fit the data."""
+    """The evaluation of all photos of ``data.val``. Raises ConfigError for options that do not fit the data."""
 
     def __init__(self, run: Run, data: Data) -> None:
         options, samples = run.config.eval, len(data.val)
@@ -29,6 +29,8 @@ class Evaluation:
             )
         self._examination = Examination(run)
         self.answer = self._examination.answer
+        possible = run.classes.possible if run.classes else range(len(self._names))
+        self.possible_names = [self._names[number] for number in possible]
 
     def tell(self) -> dict[str, Any] | None:
         """Say the figures, write the tables, and answer what summary.json has of them; None but on rank 0.

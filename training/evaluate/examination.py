@@ -42,7 +42,7 @@ class Examination:
         return logits, labels
 
     def _logits(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Of the possible classes, in their order; with eval.flip the mean of the photo's and its mirror image's."""
+        """Return the logits of the possible classes in their order, with eval.flip the mean over both mirror images."""
         logits: torch.Tensor = self._run.eval_model(inputs)
         if self._options.flip:
             logits = (logits.float() + self._run.eval_model(inputs.flip(-1)).float()) / 2

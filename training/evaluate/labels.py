@@ -9,7 +9,7 @@ from typing import Any
 from sources.errors import ConfigError
 
 PHOTOS = 50_000
-"""Of ILSVRC2012_val, for each of which there is a list, in the order of their names."""
+"""Photos of ILSVRC2012_val; the file has a list for each of them, in the order of their names."""
 
 _NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.[A-Za-z]+")
 

@@ -33,7 +33,7 @@ def words(images: Preprocessing) -> str:
 
 
 def _source(who: str, theirs: Preprocessing | None, taken: Preprocessing, given: list[str]) -> str:
-    """Where it was taken from; ``given``: the options that were given."""
+    """Say where the preprocessing was taken from; ``given`` lists the options that were given."""
     options = f"by the options {', '.join(f'data.{name}' for name in given)}" if given else ""
     if theirs is None:
         return f"{options or 'by default'}, since {who}"

@@ -22,11 +22,11 @@ _TOLD = 3
 
 @dataclass(frozen=True)
 class Report:
-    """Of the answers to all photos."""
+    """The report on the answers to all photos."""
 
     outcomes: Outcomes
     names: Sequence[str]
-    """Of the model's classes; "" where nobody knows."""
+    """The names of the model's classes; "" for a name that is not known."""
     accepted: Sequence[frozenset[int]] | None = None
     """The right classes of each photo, where other labels than those of the folders count."""
 
@@ -95,7 +95,7 @@ def _interval(ends: tuple[float, float]) -> str:
 
 
 def facts(report: Report, config: Config) -> dict[str, Any]:
-    """For summary.json: the figures, and all that they depend on."""
+    """Return what summary.json gets: the figures, and everything that they depend on."""
     data = config.data
     flips = dataclasses.asdict(report.flips) if report.flips else None
     return {

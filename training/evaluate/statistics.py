@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 15
-"""Of the calibration error, as in Guo et al., "On calibration of modern neural networks", ICML 2017."""
+"""Bins of the calibration error, as in Guo et al., "On calibration of modern neural networks", ICML 2017."""
 
 PAIRS = 20
-"""Of classes that are confused, which are listed."""
+"""Pairs of confused classes that are listed."""
 
 _Z = 1.959963984540054
 """The normal distribution has 95 % of its mass within so many standard deviations."""
@@ -27,11 +27,11 @@ class Outcomes:
     classes: NDArray[np.int64]
     """The most probable classes, the most probable one first, [n, 5], or fewer where there are fewer classes."""
     probabilities: NDArray[np.float64]
-    """Of these classes, [n, 5]."""
+    """The probabilities of these classes, [n, 5]."""
     others: NDArray[np.int64] | None = None
     """The most probable class in another precision, [n]."""
     largest_difference: float = 0.0
-    """Of a logit between the two precisions."""
+    """The largest difference of a logit between the two precisions."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -39,7 +39,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of ``images`` photos: accuracies in percent with their 95 % intervals, and the calibration error from 0 to 1."""
+    """Figures of ``images`` photos: accuracies in percent with 95 % intervals, calibration error from 0 to 1."""
 
     images: int
     acc1: float
@@ -126,7 +126,7 @@ def right_answers(
 
 
 def figures(outcomes: Outcomes, right: NDArray[np.bool_], counts: NDArray[np.bool_]) -> Figures:
-    """Of the photos that count; ``right`` and ``counts`` as ``right_answers`` has them."""
+    """Compute the figures of the photos that count; ``right_answers`` returns ``right`` and ``counts``."""
     first, any_, n = right[counts, 0], right[counts].any(1), int(counts.sum())
     hits1, hits5, all_ = int(first.sum()), int(any_.sum()), max(1, n)
     confidences = np.nan_to_num(outcomes.probabilities[counts, 0])

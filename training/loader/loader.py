@@ -167,7 +167,7 @@ class _ThreadedLoader:
         self._thread: threading.Thread | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        """From the first batch; ends a former iteration."""
+        """Begin with the first batch; this ends a former iteration."""
         self.close()
         self._asked, self._made = SimpleQueue[bool](), SimpleQueue[tuple[Any, BaseException | None]]()
         self._pending = False

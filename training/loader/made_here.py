@@ -16,7 +16,7 @@ from sources.source import Specs
 from training.config.schema import Config
 
 _GAINS_EPOCHS = 3
-"""From so many epochs on a JPEG index saves more time than the first epoch takes to make it (docs/jpeg-index.md)."""
+"""The least number of epochs in which a JPEG index saves more time than making it costs (docs/jpeg-index.md)."""
 
 
 @dataclass(frozen=True)

@@ -42,13 +42,13 @@ class Data:
     num_classes: int
     description: dict[str, Any]
     class_names: tuple[str, ...] = ()
-    """In the order of their numbers; none for data=synthetic."""
+    """The names of the classes in the order of their numbers; none for data=synthetic."""
     train_labels: NDArray[Any] | None = None
-    """Of the training samples, integers [n]; None for data=synthetic."""
+    """The labels of the training samples, integers [n]; None for data=synthetic."""
     train_blocks: NDArray[Any] | None = None
-    """Of the training samples the shards that they lie in, integers [n], where data.order=blocks asks for them."""
+    """The shard of each training sample, integers [n], if data.order=blocks; else None."""
     sets: NDArray[np.bool_] | None = None
-    """Where a sample may have several classes, bool [sets, classes]: labels are its rows."""
+    """If a sample may have several classes: the table, bool [sets, classes], of which each label is a row."""
     val_name: Callable[[int], str] = "sample {}".format
     """The name of a validation photo, below the folder or the prefix of its split."""
     cache_report: Callable[[Counts], CacheReport] | None = None
@@ -213,7 +213,7 @@ def _same(kind: type, *parts: Any) -> dict[str, Any]:
 
 
 def _listener(config: Config, world: World, say: Callable[[str], None]) -> Listener:
-    """Of this process's loader workers; what they tell may concern its machine alone, so every rank says it."""
+    """Return a listener for this process's loader workers; every rank speaks, as it may concern its machine alone."""
     aside = say if world.is_main else lambda text: put_error(f"rank {world.rank}: {text}")
     return Listener(config.data.patience_s, aside)
 

@@ -1,4 +1,4 @@
-"""A permutation that is held nowhere: each place is computed when it is asked for.
+"""A permutation that is not stored: each place is computed when it is asked for.
 
 It is a Feistel network over as many bits as the length needs, at most two times as many numbers as there are. Numbers
 beyond the length go through the network again until they are below it, which leaves a permutation of the rest.

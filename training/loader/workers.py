@@ -11,7 +11,7 @@ START_METHOD = "forkserver"
 
 
 _PRELOADED = {"aistore": ["aistore_data.dataset.remote"], "shards": ["sources.shards.reader"]}
-"""By data source, the modules that its workers need beside those that all need."""
+"""Modules that the workers of a data source import, beside those that all workers import."""
 
 
 def start_worker_server(source: str = "imagefolder") -> None:

@@ -16,7 +16,7 @@ RGB = tuple[float, float, float]
 
 MEAN: RGB = (0.485, 0.456, 0.406)
 STD: RGB = (0.229, 0.224, 0.225)
-"""Of ImageNet's RGB values in [0, 1]."""
+"""The standard deviation of ImageNet's RGB values in [0, 1]."""
 
 BUILDERS = {"": "training.model.torchvision_models", "timm": "training.model.timm_models"}
 """Prefix of ``model.name`` (``PREFIX/NAME``; none: "") → the module that is its ``Builder``, imported when needed."""
@@ -59,9 +59,9 @@ class Bundle:
     module: nn.Module
     mean: RGB
     std: RGB
-    """Of the pixels in [0, 1], by which its inputs are normalised."""
+    """The standard deviation of the pixels in [0, 1], by which the inputs are normalised."""
     auxiliary_weight: float = 0.0
-    """Of the loss of each auxiliary classifier, for a model that answers (logits, auxiliary logits, …)."""
+    """The weight of each auxiliary classifier's loss, for a model that answers (logits, auxiliary logits, …)."""
     weights: Weights | None = None
     """The file that its weights came from."""
     evaluated: Preprocessing | None = None
@@ -71,7 +71,7 @@ class Bundle:
     outputs: int = 0
     """Classes of the model; 0: as many as were asked for."""
     classes: Classes | None = None
-    """Of an evaluation, where the names of the folders tell which class of the model each is."""
+    """In an evaluation: the model's class of each folder, if the names of the folders tell it."""
     notes: tuple[str, ...] = ()
     """What somebody who trains it should be told."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class Builder(Protocol):
 
 
 def builder(name: str) -> Builder:
-    """Of the model ``name``; where no builder has its prefix, torchvision's, which will say so."""
+    """Return the builder of the model ``name``; a name without a known prefix goes to torchvision's."""
     prefix = name.partition("/")[0] if "/" in name else ""
     return cast(Builder, importlib.import_module(BUILDERS.get(prefix, BUILDERS[""])))
 

@@ -21,14 +21,14 @@ _LISTED = 3
 
 @dataclass(frozen=True)
 class Classes:
-    """Of a model and the data that it is evaluated on."""
+    """The classes of a model and of the data that it is evaluated on."""
 
     of_label: tuple[int, ...]
     """The model's class of each label of the data."""
     possible: tuple[int, ...]
     """The model's classes whose logits count, ascending; the others are left out."""
     names: tuple[str, ...]
-    """Of all the model's classes; "" where nobody knows."""
+    """The names of all the model's classes; "" for a name that is not known."""
     sentence: str = ""
     """What one should know of it, unless label and class are the same number and all classes are possible."""
 

@@ -1,4 +1,4 @@
-"""The classifier of a model: weights for other classes do not fit it, and then it begins anew."""
+"""The classifier of a model: weights for other classes do not fit it, and then a new one begins."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

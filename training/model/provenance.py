@@ -26,13 +26,13 @@ class Provenance:
     batches_done: int = 0
     """Steps of the epoch that was begun."""
     epochs: int = 0
-    """Of the configuration."""
+    """The epochs of the configuration."""
     finished: bool | None = None
     """Whether the run came to its end; None where the checkpoint lies outside its run directory."""
     validated_epoch: int = 0
-    """After how many epochs the weights were validated last; 0: never."""
+    """Epochs done when the weights were last validated; 0: never."""
     acc1: float | None = None
-    """In percent, as acc5 is."""
+    """The accuracy in percent, as is acc5."""
     acc5: float | None = None
     loss: float | None = None
     val_samples: int = 0
@@ -42,7 +42,7 @@ class Provenance:
     """Hash of the data set, by split."""
     versions: dict[str, Any] = field(default_factory=dict)
     commit: str = ""
-    """Of the trainer's code."""
+    """The commit of the trainer's code."""
 
     @property
     def figures_are_of_these_weights(self) -> bool:
@@ -141,7 +141,7 @@ def from_record(record: Any) -> Provenance:
     empty = dataclasses.asdict(Provenance())
     for name, value in record.items():
         if name not in empty:
-            raise ValueError(f"its provenance has an unknown entry {name[:40]!r}")
+            raise ValueError(f"its provenance has the unknown entry {name[:40]!r}")
         numbers = (int, float, type(None))
         kinds = {"acc1": numbers, "acc5": numbers, "loss": numbers, "finished": (bool, type(None))}
         if not isinstance(value, kinds.get(name, (type(empty[name]),))):

@@ -181,7 +181,7 @@ def interpolation(theirs: str) -> str:
 
 
 def tags(name: str) -> list[str]:
-    """Of a model's pretrained weights, by which ``model.weights`` may be given."""
+    """Return the tags of a model's pretrained weights, which ``model.weights`` may name."""
     return [one.partition(".")[2] for one in get_arch_pretrained_cfgs(name) if "." in one]
 
 
@@ -256,7 +256,7 @@ def _check(name: str, skeleton: nn.Module, num_classes: int, inputs: Inputs) -> 
     if not isinstance(outputs, torch.Tensor) or outputs.shape != (2, num_classes):
         kind = f"of shape {list(outputs.shape)}" if isinstance(outputs, torch.Tensor) else f"a {type(outputs).__name__}"
         raise ConfigError(
-            f"model.name={name} is no classifier: for 2 images and {num_classes} classes it answers {kind}, not "
+            f"model.name={name} is not a classifier: for 2 images and {num_classes} classes it answers {kind}, not "
             f"[2, {num_classes}]. Take another model of timm's."
         )
     if inputs.train_size and inputs.passes_of_one:
@@ -283,8 +283,8 @@ def _downloaded(config: ModelConfig, name: str, head: Head, arguments: dict[str,
     except Exception as error:  # whatever the hub's client and its transport raise: the model itself has been made
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"timm's weights of {name} could not be had: {said[:200]}. On a machine without internet, give the path "
-            "of a file with them as model.weights."
+            f"timm's weights of {name} could not be downloaded: {said[:200]}. On a machine without internet, give the "
+            "path of a file with them as model.weights."
         ) from None
     if not head.new:
         return model

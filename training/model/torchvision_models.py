@@ -258,7 +258,7 @@ def _note_on_inputs(name: str, given: Weights, num_classes: int) -> str:
 
 
 def names_of_weights(name: str) -> list[str]:
-    """Those of torchvision's weights for a model, by which ``model.weights`` may be given instead of by a file."""
+    """Return the names of torchvision's weights for a model, which ``model.weights`` may give instead of a file."""
     return [weights.name for weights in torchvision.models.get_model_weights(name)]
 
 

@@ -25,10 +25,10 @@ RECORD = "imagenet_ais"
 """Name of the JSON that an exported file holds besides the weights."""
 
 FORMAT = 1
-"""Of that JSON. One with a higher number is refused."""
+"""The version of that JSON. A higher number is refused."""
 
 CHOICES = ("best", "last", "ema", "raw")
-"""Of a run: the weights of best.pt or last.pt that validated better, or the averaged or other ones of best.pt."""
+"""Which weights of a run: of best.pt or last.pt those that validated better, or averaged or raw ones of best.pt."""
 
 _MOST_CLASSES = 1 << 20
 
@@ -51,7 +51,7 @@ class Trained:
     kwargs: tuple[str, ...] = ()
     """``model.kwargs``."""
     licence: str = "unknown"
-    """Of the weights."""
+    """The licence of the weights."""
 
     @property
     def spec(self) -> Spec:
@@ -224,15 +224,15 @@ def _open_export(path: Path, which: str) -> Trained:
 def of_record(path: Path, record: Any) -> Trained:
     """All but the module, which is empty yet. Raises ValueError, TypeError or KeyError for what is no record."""
     if not isinstance(record, dict) or type(record.get("format")) is not int:
-        raise ValueError(f"{RECORD} is no record of an export")
+        raise ValueError(f"{RECORD} is not the record of an export")
     if record["format"] > FORMAT:
         raise ValueError(f"it has format {record['format']}, and this version reads formats up to {FORMAT}")
     model, images, classes = record["model"], record["preprocessing"], record["classes"]
     if not isinstance(classes, list):
-        raise ValueError("its classes are no list")
+        raise ValueError("its classes are not a list")
     facts = model["facts"]
     if not isinstance(facts, dict):
-        raise ValueError("its facts are no object")
+        raise ValueError("its facts are not an object")
     return Trained(
         path=path,
         bundle=Bundle(torch.nn.Identity(), _rgb(images["mean"]), _rgb(images["std"]), facts=facts),

@@ -14,10 +14,10 @@ from training.model.weights_file import Inert, read_file
 from training.state.checkpoint_contents import KEYS
 
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict")
-"""Where programs keep the average of the weights, which their own evaluation takes."""
+"""Keys under which programs keep the averaged weights, which their own evaluation uses."""
 
 _PLACES = ("model", "state_dict", "model_state_dict", "net", "network", "module", "weights")
-"""Where programs keep the weights themselves."""
+"""Keys under which programs keep the weights themselves."""
 
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """Parts of names that torch.compile, FSDP and activation checkpointing leave behind, anywhere in a name."""
@@ -42,7 +42,7 @@ class Weights:
     config: dict[str, Any] = field(default_factory=dict)
     """The configuration of the run that made it, if it was one of this trainer."""
     environment: dict[str, Any] = field(default_factory=dict)
-    """Its environment.json."""
+    """The environment.json of the run."""
     notes: tuple[str, ...] = ()
     """Sentences on what was chosen."""
 

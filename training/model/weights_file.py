@@ -182,7 +182,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     with open(path, "rb") as file:
         found = _header(file, path.stat().st_size)[0].get("__metadata__", {})
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise ValueError("its metadata are no texts")
+        raise ValueError("its metadata are not texts")
     return found
 
 
@@ -193,7 +193,7 @@ def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
         raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
     header = json.loads(file.read(length).decode("utf-8"))
     if not isinstance(header, dict):
-        raise ValueError("the header is no JSON object")
+        raise ValueError("the header is not a JSON object")
     return header, 8 + length
 
 
@@ -206,4 +206,4 @@ def _entry(name: str, entry: Any, available: int) -> tuple[torch.dtype, list[int
             return dtype, shape, begin, end
     except (KeyError, TypeError, ValueError):
         pass
-    raise ValueError(f"{name} is {entry}, which is no tensor in {available:,} bytes of data")
+    raise ValueError(f"{name} is {entry}, which is not a tensor within {available:,} bytes of data")

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""By the bytes of an element."""
+"""Integer types by the bytes of an element."""
 
 
 def clip_gradients(

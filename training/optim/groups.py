@@ -95,6 +95,6 @@ def _matcher(model: nn.Module) -> Any:
 
 def _no_blocks() -> ConfigError:
     return ConfigError(
-        "optim.layer_decay: this model has no blocks whose learning rates could be graded. Leave it out, or take a "
+        "optim.layer_decay: this model has no blocks to which learning rates could be graded. Leave it out, or take a "
         "model in blocks, such as resnet50, vit_b_16 or timm/vit_small_patch16_224."
     )

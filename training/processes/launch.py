@@ -72,7 +72,7 @@ def after_signal(name: str, codes: list[int]) -> int:
 
 
 def wait_for_saves() -> None:
-    """Before torch 2.12 the agent kills its workers after 30 s whatever the environment says: give them ``SAVE_S``."""
+    """Give workers ``SAVE_S`` to save: before torch 2.12 the agent kills them after 30 s in any case."""
     if "shutdown_timeout" in {field.name for field in dataclasses.fields(LaunchConfig)}:
         return
     close = PContext.close

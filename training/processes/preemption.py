@@ -21,16 +21,16 @@ EXIT_CODE = 85
 """Stopped on request, with everything saved that is needed to go on."""
 
 VARIABLE = "IMAGENET_AIS_EXITS"
-"""Of the environment: the folder in which each process leaves its code."""
+"""The environment variable that names the folder in which each process leaves its exit code."""
 
 ECHO_S = 5.0
-"""Where all processes get a signal, torchrun's agent passes on another one, so late at most."""
+"""Seconds within which torchrun's agent repeats a signal that all processes have had already."""
 
 AGAIN_S = 0.02
 """How long after Python has dropped Stopped it is raised once more."""
 
 CLEAN_UP_S = 10.0
-"""After Stopped was raised further signals are not heard for so long; then one ends the process at once."""
+"""Seconds for which further signals are ignored after Stopped was raised; a later one ends the process at once."""
 
 
 class Stopped(BaseException):
@@ -144,7 +144,7 @@ class StopFlag:
         self.requested = True
 
     def ignore_from_now_on(self) -> None:
-        """After the last save: a late signal must not fail a run that is done. It is remembered."""
+        """Ignore signals after the last save: a late one must not fail a run that is done. It is remembered."""
         self._saved = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

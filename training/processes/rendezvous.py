@@ -21,13 +21,13 @@ from training.processes.world import LOOPBACK, World
 from training.report.output import put_error
 
 _PATIENCE = timedelta(hours=1)
-"""Of ranks that wait for rank 0, which may list a bucket. A rank that died is noticed at once."""
+"""The timeout of collectives: rank 0 may list a bucket for this long. A rank that died is noticed at once."""
 
 _ANSWER_S = 1.0
-"""After which a wait for others is interrupted, to hear signals and to look again who a rank is now."""
+"""Seconds after which a wait for others pauses, to notice signals and to see again which rank is whose."""
 
 TELL_S = 5.0
-"""After which a process says for whom it waits."""
+"""Seconds after which a process says which others it waits for."""
 
 _PREFIX = "imagenet-ais"
 
@@ -137,7 +137,7 @@ class _Waiting:
     def go_on(self, advice: str) -> None:
         """Raise UserError if there is no time left."""
         if self.is_over():
-            raise UserError(f"{self.what}: in vain for {self.limit_s:g} s (meet_s). {advice}")
+            raise UserError(f"{self.what}: gave up after {self.limit_s:g} s (meet_s). {advice}")
 
 
 def _address(world: World) -> tuple[str, int]:

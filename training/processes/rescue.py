@@ -19,7 +19,7 @@ from training.state.consumed import UNKNOWN
 from training.state.run_state import Run, last_checkpoint, last_path, save
 
 DEVICE_S = 10.0
-"""In which a GPU finishes the steps that it was given; one that waits for a lost peer never does."""
+"""Seconds in which a GPU finishes its queued steps; one that waits for a lost peer never does."""
 
 _OF_THE_HOST = {
     errno.ENOSPC: "make room on the disk",

@@ -83,7 +83,7 @@ def _first_host(node_list: str) -> str:
         return names[0]
     except (OSError, subprocess.SubprocessError, IndexError) as error:
         raise ConfigError(
-            f"the first of SLURM's nodes {node_list} could not be told by scontrol: {error}. "
+            f"the first of SLURM's nodes {node_list} could not be found by scontrol: {error}. "
             "Set MASTER_ADDR to the host name of rank 0."
         ) from None
 

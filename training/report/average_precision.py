@@ -18,7 +18,7 @@ class Ranking:
             self._batches.append((logits.float().cpu(), truth.cpu()))
 
     def mean_ap(self) -> float | None:
-        """In percent, over the samples of all ranks, each of which gets the same; None where nothing is ranked."""
+        """Return it in percent over the samples of all ranks, the same on each; None if nothing is ranked."""
         if not self._enabled:
             return None
         batches = [batch for batches in gather_objects(self._batches) for batch in batches]
@@ -41,7 +41,7 @@ def mean_average_precision(scores: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def average_precision(scores: torch.Tensor, truth: torch.Tensor) -> float:
-    """Of one class with at least one sample: scores float [n], truth bool [n]."""
+    """Compute it for one class with at least one sample: scores float [n], truth bool [n]."""
     ranked, order = scores.sort(descending=True, stable=True)
     hits = truth[order]
     # The samples of equal scores are above the same threshold, whose precision is that at the last of them.

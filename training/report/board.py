@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
+from numpy.typing import NDArray
 
 _RESULTS = ("val_epoch/acc1", "val_epoch/acc5", "val_epoch/loss")
 """The figures that the table of hyperparameters shows beside the options."""
@@ -28,6 +30,10 @@ class Board:
     def images(self, tag: str, images: torch.Tensor, step: int) -> None:
         """A grid of images float [n, 3, H, W] in [0, 1], on any device."""
         self._opened().add_image(tag, torchvision.utils.make_grid(images.cpu(), nrow=8), step)
+
+    def picture(self, tag: str, picture: NDArray[np.uint8], step: int) -> None:
+        """A picture uint8 [H, W, 3]."""
+        self._opened().add_image(tag, picture, step, dataformats="HWC")
 
     def flush(self) -> None:
         """Write what is held back."""
@@ -57,7 +63,7 @@ class Board:
 
 
 class NoBoard(Board):
-    """Where ``log.tensorboard=false``."""
+    """A board that writes nothing, for ``log.tensorboard=false``."""
 
     def __init__(self) -> None:
         super().__init__(Path(), {}, 0)
@@ -66,6 +72,9 @@ class NoBoard(Board):
         """Nothing."""
 
     def images(self, tag: str, images: torch.Tensor, step: int) -> None:
+        """Nothing."""
+
+    def picture(self, tag: str, picture: NDArray[np.uint8], step: int) -> None:
         """Nothing."""
 
 

@@ -5,7 +5,7 @@ from training.report.limits import LIMITS, WAITING, limited_by
 
 
 def data_figures(counts: Counts, latencies: Latencies) -> dict[str, float]:
-    """For metrics.jsonl and TensorBoard: counts, bytes, and milliseconds that requests took."""
+    """Return figures for metrics.jsonl and TensorBoard: counts, bytes, and milliseconds that requests took."""
     figures: dict[str, float] = {f"data_{name}": value for name, value in counts._asdict().items() if value}
     for source in SOURCES:
         for share, name in ((0.5, "p50"), (0.99, "p99")):
@@ -15,7 +15,7 @@ def data_figures(counts: Counts, latencies: Latencies) -> dict[str, float]:
 
 
 def data_sentence(counts: Counts, latencies: Latencies, img_per_s: float, data_wait: float) -> str:
-    """Where an epoch's samples came from and what limited it; "" for data that need no comment."""
+    """Say where an epoch's samples came from and what limited it; "" if there is nothing to say."""
     total = counts.etl + counts.local
     parts = []
     for source, made, what in (("etl", counts.etl, "by the ETL"), ("object", counts.local, "here")):

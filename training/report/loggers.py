@@ -12,22 +12,26 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from sources.errors import ConfigError
 from training.config.log_options import LogConfig
+from training.report.answered import Answered, sheet
 from training.run_dir import files
 
 CLOSE_S = 20.0
-"""In which a logger has to send what is left when the run ends."""
+"""Seconds in which a logger can send the rest when the run ends."""
 
 _WAITING = 10_000
 """Records that may wait for a logger; what is beyond is left out."""
 
 _PROJECT = "imagenet-ais"
+
+PHOTOS = "val_photos"
+"""What loggers call the photos of validations."""
 
 
 class Figures(NamedTuple):
@@ -37,6 +41,14 @@ class Figures(NamedTuple):
     step: int
     values: Mapping[str, float]
     time: float
+
+
+class Photos(NamedTuple):
+    """A few photos of a validation, with the model's answers."""
+
+    kind: str
+    step: int
+    photos: Sequence[Answered]
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,9 @@ class Service(Protocol):
 
     def send(self, figures: Figures) -> None:
         """Send a record."""
+
+    def show(self, photos: Photos) -> None:
+        """Send photos."""
 
     def end(self, exit_code: int) -> None:
         """Send what is left, and close the run."""
@@ -87,6 +102,12 @@ class Wandb:
     def send(self, figures: Figures) -> None:
         """See ``Service``."""
         self._run.log({"step": figures.step} | {f"{figures.kind}/{name}": v for name, v in figures.values.items()})
+
+    def show(self, photos: Photos) -> None:
+        """See ``Service``."""
+        wandb: Any = importlib.import_module("wandb")
+        images = [wandb.Image(one.photo, caption=one.caption) for one in photos.photos]
+        self._run.log({"step": photos.step, photos.kind: images})
 
     def end(self, exit_code: int) -> None:
         """See ``Service``."""
@@ -124,6 +145,10 @@ class Mlflow:
         values = [metric(f"{figures.kind}/{name}", value, at, figures.step) for name, value in figures.values.items()]
         self._client.log_batch(self._run, metrics=values)
 
+    def show(self, photos: Photos) -> None:
+        """See ``Service``; all of them are one picture."""
+        self._client.log_image(self._run, sheet(photos.photos), f"{photos.kind}/{photos.step}.png")
+
     def end(self, exit_code: int) -> None:
         """See ``Service``."""
         self._client.set_terminated(self._run, "FAILED" if exit_code else "FINISHED")
@@ -134,18 +159,18 @@ class Logger:
 
     def __init__(self, name: str, service: Service, about: About, memory: "Memory", say: Callable[[str], None]) -> None:
         self._name, self._service, self._about, self._memory, self._say = name, service, about, memory, say
-        self._waiting: queue.Queue[Figures | int] = queue.Queue(_WAITING)
+        self._waiting: queue.Queue[Figures | Photos | int] = queue.Queue(_WAITING)
         self._left_out = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"log.{name}", daemon=True)
         self._thread.start()
 
-    def send(self, figures: Figures) -> None:
+    def send(self, record: Figures | Photos) -> None:
         """Hand a record over; never waits."""
         if self._ended.is_set():
             return
         try:
-            self._waiting.put_nowait(figures)
+            self._waiting.put_nowait(record)
         except queue.Full:
             self._left_out += 1
 
@@ -165,9 +190,12 @@ class Logger:
     def _work(self) -> None:
         try:
             self._memory.begun(self._name, self._service.begin(self._about, self._memory.run(self._name)))
-            while isinstance(record := self._waiting.get(), Figures):
+            while not isinstance(record := self._waiting.get(), int):
                 if record.step > self._memory.step(self._name, record.kind):
-                    self._service.send(record)
+                    if isinstance(record, Figures):
+                        self._service.send(record)
+                    else:
+                        self._service.show(record)
                     self._memory.sent(self._name, record.kind, record.step)
             self._service.end(record)
         except Exception as error:
@@ -228,12 +256,19 @@ class Loggers:
 
     def send(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Hand a record to all of them; never waits, and never raises."""
+        self._send(Figures(kind, step, dict(values), time.time()))
+
+    def show(self, step: int, photos: Sequence[Answered]) -> None:
+        """Hand photos of a validation to all of them, as ``send`` does."""
+        self._send(Photos(PHOTOS, step, photos))
+
+    def _send(self, record: Figures | Photos) -> None:
         if self._started is None:
             names, memory = wanted(self._config), Memory(self._about.folder)
             services = {name: self.KINDS[name](self._config) for name in names}
             self._started = [Logger(name, services[name], self._about, memory, self._say) for name in names]
         for logger in self._started:
-            logger.send(Figures(kind, step, dict(values), time.time()))
+            logger.send(record)
 
     def close(self, exit_code: int) -> None:
         """Let them send what is left; ``exit_code`` is 0 for a run that was not ended by an error."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from training.processes.collectives import gather_objects, sum_over_ranks
+from training.report.answered import Answered
 
 _NEVER = 1 << 62
 
@@ -24,7 +25,7 @@ class Metrics:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """By their names; the mean average precision only where there is one."""
+        """Return the figures by name; the mean average precision only if there is one."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
@@ -98,9 +99,9 @@ class IntervalMetrics:
     seconds: float = 0.0
     wait_s: float = 0.0
     fingerprint: str = ""
-    """Of the samples, where that is known."""
+    """The fingerprint of the samples, if it is known."""
     norm_sum: float = 0.0
-    """Of the norms of the gradients of ``norms`` steps."""
+    """The sum of the norms of the gradients of ``norms`` steps."""
     norms: int = 0
 
     def add_norms(self, total: float, count: int) -> None:
@@ -139,14 +140,16 @@ class IntervalMetrics:
 
 @dataclass
 class Validation(IntervalMetrics):
-    """Of the model, and of its averaged weights, where there are any."""
+    """The sums of a validation of the model, and the figures of its averaged weights, if it has any."""
 
     ema: Metrics | None = None
     mean_ap: float | None = None
+    photos: list[Answered] = field(default_factory=list)
+    """A few, for loggers to show."""
 
     @property
     def metrics(self) -> Metrics:
-        """As of a tally, and the mean average precision."""
+        """Return the means of ``IntervalMetrics``, and the mean average precision."""
         return replace(super().metrics, mean_ap=self.mean_ap)
 
     @property
@@ -157,6 +160,6 @@ class Validation(IntervalMetrics):
 
     @property
     def ema_figures(self) -> dict[str, float]:
-        """Of the averaged weights, by the names that records have."""
+        """Return the figures of the averaged weights, by the names that records use."""
         names = ("loss", "acc1", "acc5", *(["mean_ap"] if self.mean_ap is not None else []))
         return {f"ema_{name}": getattr(self.ema, name) for name in names} if self.ema else {}

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from sources.text import visible
 
 _WAIT_S = 1.0
-"""For a pipe that takes nothing now and is not to be waited for."""
+"""Seconds to wait for a pipe that is full."""
 
 
 def put(text: str, file: TextIO | None = None, end: str = "\n") -> None:

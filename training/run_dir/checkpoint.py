@@ -50,7 +50,7 @@ def save(folder: Path, state: dict[str, Any], also: Sequence[str] = ()) -> Path:
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise UserError(
             f"the checkpoint {path} could not be written: {getattr(cause, 'strerror', None) or cause}. "
-            f"{'The former one is untouched' if path.exists() else 'There is none yet'}; "
+            f"{'The former one is untouched' if path.exists() else 'There is no former one'}; "
             "make room or choose another run_dir, and start the same command again."
         ) from None
     return path
@@ -152,7 +152,7 @@ def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
         state = checkpoint_contents.migrated(state)
         checkpoint_contents.check(state)
     except ValueError as error:
-        raise UserError(f"the checkpoint {path} cannot be gone on from: {error}.{_others(path)}") from None
+        raise UserError(f"the checkpoint {path} cannot be resumed: {error}.{_others(path)}") from None
     return state
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from training.run_dir.mirror import Mirror, Position
 
 SHARED_WITHIN_S = 20.0
-"""In which what one node writes must be seen by the others: network file systems keep listings for a while."""
+"""Seconds in which the others must see what one node writes: network file systems cache listings for a while."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Directory:
     mirror: "Mirror | None" = None
 
     def open_mirror(self, *, fresh: bool) -> None:
-        """From here on, checkpoints can be uploaded, if there is a mirror; ``fresh`` as there. Raises ClusterError."""
+        """Let checkpoints be uploaded from now on, if there is a mirror; ``fresh`` as there. Raises ClusterError."""
         if self.mirror:
             self.mirror.take_over(fresh=fresh)
             self.stack.enter_context(self.mirror)

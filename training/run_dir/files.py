@@ -31,7 +31,7 @@ OF_JOBS = ("submitted", "logs")
 """What jobs keep in it: configurations and job scripts as they were submitted, and logs. Never removed."""
 
 FETCHED = "mirror.tmp"
-"""Where files of a mirror wait until all are there."""
+"""The folder in which files of a mirror wait until all are there."""
 
 
 def is_run_directory(path: Path) -> bool:

@@ -36,7 +36,7 @@ OWNER = "owner.json"
 _OWNER_KEYS = ("owner", "host", "run", "position")
 LAST = "checkpoints/last.pt"
 _ANSWER_S = 60.0
-"""In which a node answers, once it has all of a checkpoint."""
+"""Seconds in which a node answers, once it has all of a checkpoint."""
 
 Position = tuple[int, int]
 """(epoch, batches done) of a checkpoint."""
@@ -49,7 +49,7 @@ class Snapshot(NamedTuple):
     states: dict[str, tuple[int, ...]]
     """What tells whether a file has changed."""
     contents: dict[str, Content]
-    """Of those that had changed since they were uploaded."""
+    """The contents of the files that have changed since they were uploaded."""
 
 
 class Mirror:
@@ -68,7 +68,7 @@ class Mirror:
         self._id = uuid.uuid4().hex
         self._owner: dict[str, Any] = {}
         self._mirrored: dict[str, tuple[int, ...]] = {}
-        """By name, all that is there, and the state of the file that it was made of; () if nobody knows."""
+        """All that is there, by name, with the state of the file that it is a copy of; () if that is not known."""
         self._run = ""
         self._replaces = False
         self._fault: ClusterError | None = None

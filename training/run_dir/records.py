@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -24,8 +25,9 @@ from training.config.files import load_file
 from training.config.options import flatten, literal
 from training.config.schema import Config
 from training.processes.preemption import defer_signals
+from training.report.answered import sheet
 from training.report.board import Board, NoBoard
-from training.report.loggers import About, Loggers
+from training.report.loggers import PHOTOS, About, Loggers
 from training.report.metrics import Metrics, Validation
 from training.run_dir import files
 from training.run_dir.plain_yaml import dump
@@ -65,6 +67,7 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
             self.id = str(former.get("id", uuid.uuid4().hex))
             files.remove(self.path, ["PREEMPTED", "summary.json", *files.OF_EVALUATIONS])
             _write(self.path / "config.yaml", config_yaml(config))
+            self._former = _kinds_at(self.path / "metrics.jsonl", step)
             self._metrics = _open_lines(self.path / "metrics.jsonl")
             self._stream = files.open_own(self.path / "stream.bin", os.O_RDWR | os.O_CREAT, "r+b")
         options = flatten(dataclasses.asdict(config))
@@ -95,15 +98,24 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
         line |= {"attempt": self.attempt, "time": time.time()}
         with _writing(self.path / "metrics.jsonl"):
             _write_all(self._metrics, json.dumps(line).encode() + b"\n")
-        with _writing(self.path / "tensorboard"), defer_signals():
-            self._board.scalars(kind, values, step)
+        if (kind, step) not in self._former:
+            with _writing(self.path / "tensorboard"), defer_signals():
+                self._board.scalars(kind, values, step)
+                if kind != "train_step":
+                    self._board.flush()  # what a run that goes on repeats is left out, and so must not be lost
         self._loggers.send(kind, step, values)
 
     def validation(self, epoch: int, step: int, tally: Validation) -> None:
-        """Append the line of a validation to metrics.jsonl."""
+        """Append the line of a validation to metrics.jsonl; its photos go to TensorBoard and other loggers."""
         speed = {"img_per_s": tally.img_per_s, "data_wait": tally.data_wait}
         speed |= {} if tally.mean_ap is None else {"mean_ap": tally.mean_ap}
         self.metric("val_epoch", epoch, step, tally.metrics, **speed, **tally.ema_figures)
+        with _writing(self.path / "tensorboard"), defer_signals():
+            if tally.photos and ("val_epoch", step) not in self._former:
+                self._board.picture(PHOTOS, sheet(tally.photos), step)
+            self._board.flush()
+        if tally.photos:
+            self._loggers.show(step, tally.photos)
 
     def images(self, tag: str, images: torch.Tensor, step: int) -> None:
         """A grid of images float [n, 3, H, W] in [0, 1], on any device, for TensorBoard."""
@@ -165,12 +177,13 @@ class RunDirectory(AbstractContextManager["RunDirectory"]):
     def mirror(self, position: "Position", *, last: bool = False) -> None:
         """Hand the directory over to its mirror, if it has one, as it is at ``position``; raises as ``Mirror.push``.
 
-        ``last``: wait until it is there; raises as ``Mirror.finish``.
+        TensorBoard's file then has all figures so far, with a mirror or without. ``last``: wait until the directory is
+        there; raises as ``Mirror.finish``.
         """
-        if not self._mirror:
-            return
         with _writing(self.path / "tensorboard"), defer_signals():
             self._board.flush()  # writes what it holds back
+        if not self._mirror:
+            return
         if last:
             self._mirror.finish(position)
         else:
@@ -243,6 +256,14 @@ def _open_lines(path: Path) -> io.FileIO:
     return files.open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, "ab")
 
 
+def _kinds_at(path: Path, step: int) -> set[tuple[str, int]]:
+    """(kind, step) of what a former attempt has recorded at the step from which the run goes on."""
+    if step == 0 or not path.exists() or path.is_symlink():
+        return set()
+    lines = re.findall(rb'^\{"kind": "(\w+)", "epoch": \d+, "step": %d, .*\}$' % step, path.read_bytes(), re.MULTILINE)
+    return {(kind.decode(), step) for kind in lines}
+
+
 def _write_all(file: io.FileIO, content: bytes) -> None:
     """Write without a buffer, so that nothing is left for a later failure. Raises OSError where a disk is full."""
     if file.write(content) != len(content):
@@ -279,6 +300,6 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{path} could not be written: {error.strerror or error}. Make room or mend the disk, and start the same "
+            f"{path} could not be written: {error.strerror or error}. Make room or repair the disk, and start the same "
             "command again: it goes on from the last checkpoint."
         ) from None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _NO_STEP = 0xFFFFFFF0
-"""From here on SLURM's step numbers are of its own: the batch script, an interactive shell."""
+"""The first of SLURM's own step numbers, which are the batch script, an interactive shell and the like."""
 
 _may_be_taken: set[str] = set()
 """Names of this process that another run may have, too."""

@@ -12,9 +12,9 @@ from sources.lease import LOCK_PREFIX
 from training.run_dir.files import is_run_directory, read_lines, read_object
 
 ALIVE_S = 60.0
-"""So recent is a sign of life of a run that lives."""
+"""Seconds since its last sign of life within which a run counts as alive."""
 TAIL_BYTES = 8 << 20
-"""Of metrics.jsonl: more than a run of ImageNet's length writes with the default train.log_every."""
+"""The bytes at the end of metrics.jsonl that are read: more than a run of ImageNet's length writes by default."""
 _SIGNS = ("metrics.jsonl", "environment.json", "summary.json", "PREEMPTED")
 
 

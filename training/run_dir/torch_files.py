@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 _DOS_DIRECTORY = 0x10
-"""Of a record's external attributes, by which torch's reader takes it for a folder and leaves the tensor as it is."""
+"""The bit of a record's external attributes by which torch's reader takes it for a folder and fills no tensor."""
 
 
 def is_archive(path: Path) -> bool:

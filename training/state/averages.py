@@ -39,7 +39,7 @@ class Averages:
 
     @torch.no_grad()
     def update(self, epoch: int, step: int) -> None:
-        """After step ``step`` of an epoch, counted from 0. Does not wait for the device."""
+        """Average after step ``step`` of an epoch, counted from 0. Does not wait for the device."""
         if step % self._every:
             return
         anew = epoch < self._begin or (epoch, step) == (self._begin, 0)

@@ -16,7 +16,7 @@ from training.report.metrics import IntervalMetrics
 from training.state.progress import Progress
 
 FORMAT = 2
-"""Of the checkpoints that this version writes. ``migrated`` brings an older one to it; a newer one is refused."""
+"""The format that this version writes. ``migrated`` converts an older one, and a newer one is refused."""
 
 KEYS = ("model", "optimizer", "schedule", "epoch", "batches_done", "best_acc1", "config", "environment")
 """Without these it is no checkpoint of this trainer."""

@@ -23,7 +23,7 @@ _TIMMS = ("muon", "lamb")
 
 _ROUNDING = ("world_size", "threads", "device")
 _STATE = ("batches_done", "replaced")
-"""Of a checkpoint, besides its configuration: whether some options matter depends on it."""
+"""Entries of a checkpoint, beside its configuration, on which it depends whether some options matter."""
 
 
 class Difference(NamedTuple):

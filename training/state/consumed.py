@@ -16,14 +16,14 @@ UNKNOWN = -1
 
 
 class Consumed:
-    """Of this rank, since the ranks last told each other; then it becomes part of the run's progress and records."""
+    """What this rank has consumed since the ranks last exchanged it, before it joins the run's progress and records."""
 
     def __init__(self, fingerprint: str) -> None:
         """``fingerprint``: which hashes are taken, as data.fingerprint says."""
         self.stream = SampleFingerprint(fingerprint)
         self.counts = Counts()
         self.latencies = Latencies()
-        """Of this rank's requests since the beginning of the epoch."""
+        """How long this rank's requests have taken since the beginning of the epoch."""
         self._replaced: tuple[Substitution, ...] = ()
         self._last_reason = ""
         """Why a sample had to be replaced, if one had to since this process began."""
@@ -76,6 +76,6 @@ class Consumed:
         limit = config.data.max_replaced
         if self._last_reason and len(progress.replaced) > limit:
             raise UserError(
-                f"{len(progress.replaced)} samples cannot be had and were replaced by others, more than "
+                f"{len(progress.replaced)} samples could not be read and were replaced by others, more than "
                 f"data.max_replaced={limit}: {config.run_dir}/replaced.jsonl lists them. The last: {self._last_reason}."
             )

@@ -47,7 +47,7 @@ def common_facts(config: Config) -> dict[str, Any]:
 
 
 def versions() -> dict[str, Any]:
-    """Of everything that takes part in a result."""
+    """Return the versions of everything that takes part in a result."""
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -81,7 +81,7 @@ def describe_environment(config: Config, device: torch.device, world: World) -> 
 
 @functools.cache
 def _project_sha256() -> str:
-    """Of the program's own code, when it was first asked for."""
+    """Return the SHA-256 of the program's own code, as it was when first asked for."""
     digest, root = hashlib.sha256(), Path(__file__).resolve().parents[2]
     for folder in ("training", "aistore_data", "sources", "etl"):
         for path in sorted((root / folder).rglob("*.py")):

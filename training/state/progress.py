@@ -15,7 +15,7 @@ class Progress:
     epoch: int = 0
     batches_done: int = 0
     best_acc1: float = 0.0
-    """Of the validations; where a sample may have several classes, the best mean average precision."""
+    """The best acc@1 of all validations, or the best mean average precision if a sample may have several classes."""
     best_weights: str = "model"
     """Which ones had it: those of the "model", or the averaged ones, "ema"."""
     since_best: int = 0
@@ -34,7 +34,7 @@ class Progress:
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> "Progress":
-        """From the entries of a checkpoint."""
+        """Read the entries of a checkpoint."""
         fields = {item.name: state[item.name] for item in dataclasses.fields(cls)}
         for name in ("epoch_tally", "interval_tally"):
             known = {item.name: fields[name][item.name] for item in dataclasses.fields(IntervalMetrics)}

@@ -42,7 +42,7 @@ def resume(config: Config, world: World, train_state: TrainState, environment: d
     try:
         train_state.load_state_dict(state)
     except ValueError as error:
-        raise UserError(f"the checkpoint {path} cannot be gone on from: {error}.") from None
+        raise UserError(f"the checkpoint {path} cannot be resumed: {error}.") from None
     _take_over_facts(config, train_state.model, environment["model"], path, state, say)
     progress, steps = train_state.progress, train_state.steps_per_epoch
     if progress.batches_done != state["batches_done"]:

@@ -51,12 +51,12 @@ class Run:
     outputs: int = 0
     """Classes of the model."""
     classes: Classes | None = None
-    """Of an evaluation, where the names of the folders tell which class of the model each is."""
+    """In an evaluation: the model's class of each folder, if the names of the folders tell it."""
     profile: StepProfile = field(default_factory=StepProfile)
     saved: tuple[int, int] = (0, 0)
     """The position of the last checkpoint, or where this process began."""
     cache_report: Callable[[Counts], CacheReport] | None = None
-    """As of the data."""
+    """See ``Data.cache_report``."""
     attempted: tuple[int, int] = (0, 0)
     """The position at which a checkpoint was last to be written."""
 
@@ -94,7 +94,7 @@ def last_path(run: Run) -> Path:
 
 
 def last_checkpoint(run: Run) -> str:
-    """For the end of a sentence: which checkpoint there is."""
+    """Return the end of a sentence that says which checkpoint there is."""
     last = last_path(run)
     return f"; the last checkpoint is {last}" if last.exists() else "; there is no checkpoint yet"
 

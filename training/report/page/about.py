@@ -49,14 +49,14 @@ def _against_recipe(subject: Subject) -> Iterator[str]:
     record, recipe = subject.record, subject.recipe
     name = named_in(record.environment)
     if not record.config:
-        yield "<p>config.yaml is missing, or is no configuration.</p>"
+        yield "<p>config.yaml is missing or holds no configuration.</p>"
         return
     if recipe is None:
         yield f"<p>The command names the recipe {text(name)}, which this version does not have.</p>"
         return
     against = f"the recipe {name}" if name else "the defaults"
     if not name and not subject.is_evaluation:
-        yield "<p>The command names no recipe, so the run stands beside the defaults.</p>"
+        yield "<p>The command names no recipe, so the run is compared with the defaults.</p>"
     if recipe.published:
         yield f"<p>Published: {text(recipe.published)}</p>"
     if recipe.expected:
@@ -69,10 +69,10 @@ def _against_recipe(subject: Subject) -> Iterator[str]:
         yield f"<p><strong>{text(judged)}</strong>{text(but)}</p>"
     if found:
         rows = [(row.name, _short(row.recipe), _short(row.run), "yes" if row.changes_result else "no") for row in found]
-        summary = f"Options that are not those of {against}: {len(rows)}"
+        summary = f"Options that differ from {against}: {len(rows)}"
         yield _foldable(summary, ("option", against, "this run", "changes the result"), rows)
     else:
-        yield f"<p>All options are those of {text(against)}.</p>"
+        yield f"<p>All options equal those of {text(against)}.</p>"
     all_rows = [(option, _short(value)) for option, value in recorded_options(record.config).items()]
     yield _foldable("All options", ("option", "value"), all_rows)
 

@@ -19,7 +19,7 @@ _SIDE = 160
 """Pixels of a small picture's long side."""
 
 MOST_CLASSES = 2000
-"""Of the chart and the table of classes, the lowest accuracies first."""
+"""The most classes in the chart and the table, those with the lowest accuracies first."""
 
 
 class OfClass(NamedTuple):
@@ -54,7 +54,7 @@ class Answers:
 
 
 def read_answers(run: RunRecord) -> Answers:
-    """Of the tables that are there. Raises OSError, and ValueError or KeyError for a table that is none of ours."""
+    """Read the tables that are there. Raises OSError, and ValueError or KeyError for a table of another form."""
     rows = list(_rows(run.path / "per_class.csv"))
     names = {row["class"]: _named(row["class"], row["name"]) for row in rows}
     classes = [_of_class(names[row["class"]], row) for row in rows if row["acc1"]]

@@ -10,16 +10,16 @@ from training.report.limits import limited_by
 from training.report.page.history import Floats, History
 
 MOST_POINTS = 400
-"""Of a series; one with more is put into bins of equal numbers of lines, each with its mean, least and greatest."""
+"""The most points of a series. A longer one is binned, by equal numbers of lines, to mean, minimum and maximum."""
 
 _ALL_POINTS = 12_000
-"""Of all series of a page together, so that the page stays small with many runs."""
+"""The most points of all series of a page together, so that the page stays small with many runs."""
 
 FOUR_DIGITS = -1
-"""For ``Chart.digits``: significant digits, for values of any size."""
+"""The value of ``Chart.digits`` for significant digits, for figures of any size."""
 
 _ROWS = 60
-"""Of a chart's table."""
+"""The most rows of a chart's table."""
 
 LIMIT_NAMES = {"model": "the model", "cpus": "this machine's CPUs", "etl": "the ETL", "faults": "faults of the ETL"}
 
@@ -195,7 +195,7 @@ def _limits(label: Callable[[int, str], str], histories: Sequence[History], most
 
 
 def _faults(label: Callable[[int, str], str], histories: Sequence[History], most: int) -> Chart:
-    """Those kinds of faults that happened, in each epoch."""
+    """Chart the kinds of faults that happened, in each epoch."""
     series: list[Series] = []
     for run, history in enumerate(histories):
         for name, words in _FAULTS.items():

@@ -11,7 +11,7 @@ from training.report.page.subject import Subject
 
 
 def sections(subjects: Sequence[Subject], plots: Plots | None) -> Iterator[str]:
-    """Those of the runs that have the tables of an evaluation."""
+    """Yield the sections of the runs that have the tables of an evaluation."""
     for number, subject in enumerate(subjects):
         answers = subject.answers
         if not answers.classes:
@@ -20,7 +20,7 @@ def sections(subjects: Sequence[Subject], plots: Plots | None) -> Iterator[str]:
         yield from _figures(subject.record.summary.get("evaluation"))
         yield from _classes(answers, plots, f"classes-{number}")
         if answers.pairs:
-            yield "<h3>What is taken for what</h3>"
+            yield "<h3>Which classes are confused</h3>"
             heads = ("class", "taken for", "photos", "percent of the class")
             yield html.table(heads, answers.pairs, numbers=2, label="Pairs that are confused most often")
         yield from _wrong(answers)
@@ -54,7 +54,7 @@ def _classes(answers: Answers, plots: Plots | None, key: str) -> Iterator[str]:
 
 
 def _wrong(answers: Answers) -> Iterator[str]:
-    yield "<h3>Photos that are most surely wrong</h3>"
+    yield "<h3>Wrong answers with the highest probability</h3>"
     if not answers.has_predictions:
         yield '<p class="soft">eval.predictions=csv makes the evaluation write what this needs.</p>'
     elif not answers.wrong:

@@ -16,7 +16,7 @@ from training.run_dir.run_record import RunRecord
 Floats = NDArray[np.float64]
 
 FIGURES = ("loss", "acc1", "acc5", "lr", "grad_norm", "img_per_s", "data_wait")
-"""Of a line about steps; an older run lacks some of them."""
+"""The figures of a line about steps; an older run lacks some of them."""
 
 _FIRST = ("epoch", "step", "attempt", "time")
 _NAN = math.nan
@@ -39,7 +39,7 @@ class _Line(msgspec.Struct):
 
 
 class Start(NamedTuple):
-    """Where an attempt began: ``epoch`` counts the epochs done, with a fraction; ``hours`` are since the first line."""
+    """The start of an attempt: ``epoch`` counts epochs done, with a fraction, and ``hours`` begin at the first line."""
 
     attempt: int
     epoch: float
@@ -61,7 +61,7 @@ class History:
 
     @property
     def hours(self) -> float:
-        """From the first line to the last one, the time between attempts included; 0 where no line has a time."""
+        """Return the hours from the first line to the last, pauses included; 0 if no line has a time."""
         ends = [line["hours"] for line in (*self.epochs, *self.validations)] + self.steps["hours"].tolist()[-1:]
         return max((end for end in ends if math.isfinite(end)), default=0.0)
 
@@ -133,7 +133,7 @@ def _standing(steps: Floats) -> NDArray[np.int64]:
 
 
 def _starts(steps: Floats, per_epoch: int, hours: Any) -> Iterator[Start]:
-    """Where each attempt but the first one begins to write."""
+    """Yield where each attempt but the first one begins to write."""
     attempts, first = np.unique(steps[:, 2], return_index=True)
     for attempt, place in zip(attempts.tolist()[1:], first.tolist()[1:], strict=True):
         epoch = steps[place, 1] / per_epoch if per_epoch else steps[place, 0]
@@ -141,6 +141,6 @@ def _starts(steps: Floats, per_epoch: int, hours: Any) -> Iterator[Start]:
 
 
 def _steps_per_epoch(others: dict[str, list[dict[str, float]]]) -> int:
-    """Of a run whose record does not say it: what the end of the first recorded epoch tells, or 0."""
+    """Return the steps of an epoch, by the end of the first recorded one, for a run that does not say them; else 0."""
     first: Iterable[dict[str, float]] = others["train_epoch"][:1]
     return next((round(line["step"] / (line["epoch"] + 1)) for line in first), 0)

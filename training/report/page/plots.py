@@ -16,10 +16,10 @@ from training.report.page.history import History
 HOW_TO_INSTALL = "Charts need Bokeh: pip install bokeh, and write the page again. The tables have the same figures."
 
 PAIR = ("#1f6f8b", "#d9822b")
-"""Of one run: training, and what is beside it."""
+"""The two colours of one run: training, and whatever is beside it."""
 
 PALETTE = ("#1f6f8b", "#d9822b", "#7b4f9e", "#3a7d44", "#c5332b", "#8a6d3b", "#d16ba5", "#4f5d66")
-"""Of several runs, or of several kinds of one: colours that remain apart for most people and in print."""
+"""The colours of several runs or kinds, which most people can tell apart, also in print."""
 
 _DASHES = ("solid", "dashed", "dotted", "dotdash")
 _INK, _LINE = "#4a5760", "#e3e9ec"

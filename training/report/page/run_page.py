@@ -116,7 +116,7 @@ class _Drawn:
         else:
             yield (
                 '<div class="controls"><label>Smoothing <input type="range" id="smoothing" min="0" max="0.98" '
-                'step="0.02" value="0"> <output id="smoothing-shown" for="smoothing">0.00</output></label>'
+                'step="0.02" value="0"></label><output id="smoothing-shown" for="smoothing">0.00</output>'
                 '<label>Horizontal axis <select id="time-axis"><option value="epoch">epoch</option>'
                 '<option value="hours">hours</option></select></label></div>'
             )

@@ -75,7 +75,7 @@ class Subject:
         return "" if acc1 is None else f", with acc@1 {acc1:.2f} %"
 
     def final(self, figure: str) -> float | None:
-        """Of the end of the run, or of its last validation so far."""
+        """Return a figure at the end of the run, or at its last validation so far."""
         value = self.record.summary.get(figure)
         if value is None:
             value = next((line[figure] for line in reversed(self.history.validations) if figure in line), None)
