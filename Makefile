@@ -87,7 +87,7 @@ build/bench/.ready: $(VENV)/.ready benchmarks/requirements.txt benchmarks/enviro
 bench: setup build/bench/.ready  ## the figures of the README, in benchmarks/results (15 minutes on 2 cores)
 	build/bench/bin/python -m benchmarks
 
-bench-quick: setup build/bench/.ready  ## five of them with few images, in build/bench-quick (2 minutes)
+bench-quick: setup build/bench/.ready  ## seven of them with few images, in build/bench-quick (2 minutes)
 	build/bench/bin/python -m benchmarks --quick
 
 gpu-check: setup  ## tests, speeds and peers on one GPU, in build/gpu-check (MINUTES=7)

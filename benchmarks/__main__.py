@@ -33,6 +33,7 @@ BENCHMARKS = (
     Benchmark("cache", "--repeats 3", "--repeats 1 --images 100"),
     Benchmark("loader", "--repeats 3 --images 500"),
     Benchmark("bucket", "--repeats 1 --images 1000"),
+    Benchmark("storage", "--repeats 2"),
     Benchmark("receive", "--repeats 3", "--repeats 1 --images 2048"),
     Benchmark("etl_server", "--repeats 2 --seconds 1 --memory", "--repeats 1 --seconds 0.1"),
     Benchmark("loop", "--repeats 4", "--repeats 1 --size 64"),
