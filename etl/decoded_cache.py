@@ -221,7 +221,7 @@ class DecodedCache:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         self._files.append(file)
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise CacheError(f"{path} is no file: remove it")
+            raise CacheError(f"{path} is not a file: remove it")
         return file
 
     def _begin(self, own: Path) -> None:
@@ -285,7 +285,7 @@ def _own_folder(path: Path) -> None:
         path.mkdir(0o700)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):
-        raise CacheError(f"{path} is no folder: remove it, or name another folder")
+        raise CacheError(f"{path} is not a folder: remove it, or name another folder")
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise CacheError(f"{path} belongs to somebody else, or others may write to it: name a folder of your own")
 

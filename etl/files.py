@@ -101,11 +101,11 @@ def open_file(path: str) -> tuple[int, os.stat_result]:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except ValueError as error:  # NUL
-        raise BadRequest(f"etl_fqn is no path: {error}") from None
+        raise BadRequest(f"etl_fqn is not a path: {error}") from None
     status = os.fstat(file)
     if not stat.S_ISREG(status.st_mode):
         os.close(file)
-        raise BadRequest("etl_fqn is no regular file")
+        raise BadRequest("etl_fqn is not a regular file")
     return file, status
 
 

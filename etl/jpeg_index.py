@@ -194,7 +194,7 @@ class JpegIndex:
         head = os.pread(self._file, _HEAD_BYTES, 0).ljust(_HEAD_BYTES, b"\0")
         magic, places, renewed = struct.unpack(_HEAD, head)
         if magic != _MAGIC or not 0 < places < 1 << 40:
-            raise IndexFileError(f"{self.path} is no JPEG index that this version knows: remove it")
+            raise IndexFileError(f"{self.path} is not a JPEG index that this version knows: remove it")
         return places, renewed
 
     def _stop(self, why: str) -> None:
@@ -276,13 +276,13 @@ def _open(path: str, made: bool) -> tuple[int, bool]:
         file = os.open(path, (os.O_RDWR | os.O_CREAT if made else os.O_RDONLY) | flags, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise IndexFileError(f"{path} is no file, as a JPEG index is: remove it") from None
+            raise IndexFileError(f"{path} is not a file, as a JPEG index is: remove it") from None
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         file, is_written = os.open(path, os.O_RDONLY | flags), False
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise IndexFileError(f"{path} is no file, as a JPEG index is: remove it")
+        raise IndexFileError(f"{path} is not a file, as a JPEG index is: remove it")
     return file, is_written
 
 

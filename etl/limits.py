@@ -53,7 +53,7 @@ class Limits:
 def _number(variable: str, default: int, unit: int) -> int:
     text = os.environ.get(variable, "") or str(default)
     if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) == 0:
-        raise ValueError(f"{variable}={text!r} is no whole number above 0")
+        raise ValueError(f"{variable}={text!r} is not a whole number above 0")
     return int(text) * unit
 
 

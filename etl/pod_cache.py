@@ -45,7 +45,7 @@ class PodCache:
         except ValueError:
             gb = 0.0
         if not 0 < gb < 1e9:
-            raise ValueError(f"{GB_VARIABLE}={text!r} is no number of GB above 0")
+            raise ValueError(f"{GB_VARIABLE}={text!r} is not a number of GB above 0")
         return cls(os.environ.get(FOLDER_VARIABLE, ""), gb)
 
     @property

@@ -77,7 +77,7 @@ def unpacked(index: bytes, size: int) -> list[Indexed]:
     Raises ValueError for what is no such index, or cannot be true of any such shard.
     """
     if len(index) < _HEAD or not index.startswith(_MAGIC):
-        raise ValueError("the answer is no index of a shard")
+        raise ValueError("the answer is not the index of a shard")
     has, count, crc32 = np.frombuffer(index, _NUMBER, 3, len(_MAGIC)).tolist()
     if has != size:
         raise ValueError(f"the ETL sees a shard of {has:,} bytes, and {size:,} are listed")

@@ -91,7 +91,7 @@ def members_of(path: str, file: Headers) -> Iterator[Member]:
     except DAMAGED as error:
         if "unexpected end of data" in str(error) or "truncated header" in str(error):
             raise _cut_off(where, f"behind byte {at:,}") from None
-        raise BadTar(f"{where} is no tar, or a damaged one, at or behind byte {at:,}: {error}. {_COPY}.") from None
+        raise BadTar(f"{where} is not a tar, or is damaged, at or behind byte {at:,}: {error}. {_COPY}.") from None
     _check_end(where, file, at)
 
 

@@ -180,7 +180,7 @@ def _array(data: bytes, name: str, kind: type) -> NDArray[Any]:
     dtype = np.dtype(kind)
     match = _HEADER.match(data)
     if match is None or int.from_bytes(match[1], "little") != len(match[2]):
-        raise ValueError(f"{name} is no list as NumPy writes it")
+        raise ValueError(f"{name} is not a list as NumPy writes it")
     if match[3].decode() != dtype.str:
         raise ValueError(f"{name} is of type {match[3].decode()}, not {dtype.str}")
     if int(match[4]) * dtype.itemsize != len(data) - match.end():

@@ -115,9 +115,9 @@ def _refuse_apple_double(store: ObjectStore, images: list[str], sizes: dict[str,
     for name in named[:_LOOKS]:
         if (read_object(store, name, sizes[name]) or b"").startswith(APPLE_DOUBLE):
             raise ClusterError(
-                f"{uri}/{name} is no photo but what macOS keeps beside one, and {len(named) - 1:,} more objects have "
-                f"names that begin with '._'. Delete such files from the folder (find FOLDER -name '._*' -delete), and "
-                f"the objects from the bucket: ais object rm {shlex.quote(f'{uri}/{name}')}"
+                f"{uri}/{name} is not a photo but what macOS keeps beside one, and {len(named) - 1:,} more objects "
+                "have names that begin with '._'. Delete such files from the folder (find FOLDER -name '._*' -delete), "
+                f"and the objects from the bucket: ais object rm {shlex.quote(f'{uri}/{name}')}"
             )
 
 
@@ -212,7 +212,7 @@ def read_class_names(store: ObjectStore, name: str) -> tuple[str, ...]:
         names = class_names(read_object(store, name, _SPARE_BYTES) or b"[]")
         if len(set(names)) == len(names):
             return names
-    raise ClusterError(f"{store.uri}/{name} is no list of class names, each once: upload the data again.")
+    raise ClusterError(f"{store.uri}/{name} is not a list of class names, each once: upload the data again.")
 
 
 def object_problem(manifest: Manifest, index: int, get: Get) -> str:

@@ -119,7 +119,7 @@ def _counts(store: ObjectStore, prefix: str, there: set[str]) -> dict[str, int]:
         listed = counts_in(content)
     except ValueError:
         raise DataError(
-            f"{where} is no list of shards: wids' has shardlist with url and nsamples of each. Upload it again, or "
+            f"{where} is not a list of shards: wids' has shardlist with url and nsamples of each. Upload it again, or "
             "remove it."
         ) from None
     if any(":" in name or name.startswith(("/", "..")) for name in listed):

@@ -64,7 +64,7 @@ def split_uri(uri: str, option: str = "") -> tuple[BucketUri, str | None]:
     match = _URI.match(uri)
     if match is None or uri[match.end() : match.end() + 1] not in ("", "/"):
         raise ConfigError(
-            f"{option}{uri} is no address of a bucket: write ais://NAME, s3://NAME or gs://NAME, or "
+            f"{option}{uri} is not the address of a bucket: write ais://NAME, s3://NAME or gs://NAME, or "
             "ais://#NAMESPACE/NAME; a name has letters, digits, -, _ and single dots."
         )
     scheme, cluster, namespace, name = match.groups()

@@ -44,8 +44,8 @@ class ShardFile(NamedTuple):
         images = tuple(extension.encode() for extension in IMG_EXTENSIONS)
         if not any(name.endswith(images) for name in names) or not any(name.endswith(_LABELS) for name in names):
             raise DataError(
-                f"{shown(self.path)} is no shard of photos with labels, which are KEY.jpg and KEY.cls, or KEY.json, in "
-                f"a tar: remove it. {MAKE_SHARDS} makes shards of photos in class folders."
+                f"{shown(self.path)} is not a shard of photos with labels, which are KEY.jpg and KEY.cls, or KEY.json, "
+                f"in a tar: remove it. {MAKE_SHARDS} makes shards of photos in class folders."
             )
         return content
 

@@ -114,7 +114,7 @@ def transfer(
             while waiting:
                 collect()
         except BrokenProcessPool:
-            raise UserError(f"a process that wrote to {destination.uri} was killed, by a lack of memory perhaps. "
+            raise UserError(f"a process that wrote to {destination.uri} was killed, perhaps because memory ran out. "
                             f"{GOES_ON}") from None  # fmt: skip
         finally:
             pool.shutdown(cancel_futures=True)

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     """Inspect and report, and return the exit code. Raises UserError."""
     if not 0 <= options.val_split < 1:
-        raise ConfigError(f"--val-split={options.val_split} is no share of the photos: choose one between 0 and 1.")
+        raise ConfigError(f"--val-split={options.val_split} is not a share of the photos: choose one between 0 and 1.")
     if options.out:
         _make(options.out)
     splits = SplitOptions(HeldOut(options.val_split), options.classes, options.labels)

@@ -58,7 +58,7 @@ class Listing:
                     "or name the shards that are there."
                 ) from None
             if not stat.S_ISREG(status.st_mode):
-                raise DataError(f"{shown(path)} is no file: a shard is a tar. Name the tars themselves.")
+                raise DataError(f"{shown(path)} is not a file: a shard is a tar. Name the tars themselves.")
             found.append(Shard(name, status.st_size, status.st_mtime_ns))
         return found
 
@@ -146,14 +146,16 @@ def _in_list(path: Path, split: str) -> Listing:
         raise ConfigError(f"{shown(path)} cannot be read: {cause(error)}.") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ConfigError(
-            f"{shown(path)} is no list of shards: wids' has shardlist with url and nsamples of each, and {INFO} has "
+            f"{shown(path)} is not a list of shards: wids' has shardlist with url and nsamples of each, and {INFO} has "
             f"splits with filenames and shard_lengths of {' or '.join(_NAMES[split])}."
         ) from None
     if not found:
         raise ConfigError(f"{shown(path)} lists no shards: name some, or leave the list out.")
     for url, _ in found:
         if "://" in url or url.startswith("pipe:"):
-            raise ConfigError(f"{shown(path)} lists {url!r}, which is no file: copy the shards to a disk, beside it.")
+            raise ConfigError(
+                f"{shown(path)} lists {url!r}, which is not a file: copy the shards to a disk, beside it."
+            )
     return _listing([os.path.join(path.parent, url) for url, _ in found], [count for _, count in found], str(path))  # noqa: PTH118
 
 

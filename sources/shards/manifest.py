@@ -81,7 +81,7 @@ class ShardManifest(Manifest):
             for name, kind, length in header["arrays"]:
                 dtype = np.dtype(kind)
                 if dtype.kind not in "iu":
-                    raise ValueError("its arrays are no integers")
+                    raise ValueError("its arrays are not integers")
                 arrays[name] = np.ndarray(length, dtype, image.buffer, at)
                 at += _rounded(arrays[name].nbytes)
             self.columns = Columns(**arrays)

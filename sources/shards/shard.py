@@ -49,7 +49,7 @@ class Rows:
 def read_shard(path: str, label_field: str = "") -> Rows:
     """The samples of a shard, of which all is read; labels are those of ``.cls``, or of a field of ``.json``.
 
-    Raises DataError that names the shard and the member for what is no shard of photos with labels, and OSError.
+    Raises DataError that names the shard and the member for what is not a shard of photos with labels, and OSError.
     """
     with Headers(path) as file:
         return read_open_shard(file, path, label_field)
@@ -174,7 +174,7 @@ def _field_in(path: str, member: Member, content: bytes, field: str) -> int:
     try:
         value = json.loads(content)[field]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise _at(path, member.name, f"is no JSON with a field {field!r} (data.label_field)") from None
+        raise _at(path, member.name, f"is not JSON with a field {field!r} (data.label_field)") from None
     number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else value
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < MOST_CLASSES:
         said = f"holds {str(value)[:20]!r} in the field {field!r}"

@@ -102,6 +102,6 @@ def test_what_macos_keeps_beside_photos_is_refused_at_the_start(small_folder: Pa
         for number in range(2):
             bucket.object(f"train/cat/._{number}.jpg").get_writer().put_content(b"\0\5\x16\7" + bytes(82))
         with pytest.raises(
-            ClusterError, match="ais://mac/train/cat/._0.jpg is no photo but what macOS keeps beside one, and 2 more"
+            ClusterError, match="ais://mac/train/cat/._0.jpg is not a photo but what macOS keeps beside one, and 2 more"
         ):
             read_manifest(AisStore("ais://mac", access), "train/")

@@ -92,6 +92,8 @@ def test_a_file_of_another_kind_and_a_full_disk_end_no_run(
     assert JpegIndex(str(where), 51).tally().photos == 9
     where.write_text("a letter")
     again = train(*words, "run_dir=again")
-    assert again.code == 0 and again.output.count(f"{where} is no JPEG index that this version knows: remove it") == 1
+    assert (
+        again.code == 0 and again.output.count(f"{where} is not a JPEG index that this version knows: remove it") == 1
+    )
     assert where.read_text() == "a letter"
     assert again.summary()["state_sha256"] == run.summary()["state_sha256"]

@@ -231,7 +231,7 @@ def test_the_list_beside_the_shards_is_compared(store: AisStore, folder: Path, r
     store.put("train/x.tar", put)
     assert f"train/x.tar is there, and {store.uri}/train/index.json does not list it" in refused(lambda: opened(store))
     store.put("train/index.json", b"[]")
-    assert "train/index.json is no list of shards" in refused(lambda: opened(store))
+    assert "train/index.json is not a list of shards" in refused(lambda: opened(store))
 
 
 def test_a_shard_that_was_changed_while_it_was_read(
@@ -349,7 +349,7 @@ def test_shards_of_a_folder_without_names_of_classes_have_numbers(
     assert opened(store).classes == ("0", "1", "2")
     shutil.copytree(folder / "train", tmp_path / "train")
     store.put("train/classes.json", b"{}")
-    assert "train/classes.json is no list of class names" in refused(lambda: opened(store), UserError)
+    assert "train/classes.json is not a list of class names" in refused(lambda: opened(store), UserError)
 
 
 @pytest.fixture(scope="module")

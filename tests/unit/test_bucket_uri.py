@@ -38,9 +38,12 @@ def test_both_clients_ask_for_the_same_bucket(uri: str, query: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
-        *((uri, "is no address of a bucket") for uri in ("imagenet", "", "ais:/b", "ais://", "ais:///b", "ais://a b")),
         *(
-            (uri, "is no address of a bucket")
+            (uri, "is not the address of a bucket")
+            for uri in ("imagenet", "", "ais:/b", "ais://", "ais:///b", "ais://a b")
+        ),
+        *(
+            (uri, "is not the address of a bucket")
             for uri in ("ais://.b", "ais://a..b", "ais://#ns", "ais://ü", "ais://b?x")
         ),
         ("http://host/b", "AIStore knows no provider http"),
@@ -75,5 +78,5 @@ def test_splits_apart() -> None:
     for prefix in ("train", "/train/"):
         with pytest.raises(ConfigError, match=f"data.train_prefix={prefix} must be empty or end in a slash"):
             checked(train_prefix=prefix)
-    with pytest.raises(ConfigError, match="data.val_bucket=imagenet is no address"):
+    with pytest.raises(ConfigError, match="data.val_bucket=imagenet is not the address"):
         checked(val_bucket="imagenet")

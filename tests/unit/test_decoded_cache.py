@@ -246,8 +246,8 @@ def _is_cut(path: Path) -> None:
 BAD: dict[Callable[[Path], None], str] = {
     _no_folder: "cannot be kept in .*File exists",
     _no_file: "cannot be kept in .*Is a directory",
-    _is_fifo: "index is no file: remove it",
-    _is_link: "is no folder: remove it",
+    _is_fifo: "index is not a file: remove it",
+    _is_link: "is not a folder: remove it",
     _is_open: "others may write to it: name a folder of your own",
     _is_foreign: "that this version knows: remove it",
     _is_cut: "index is damaged: remove",

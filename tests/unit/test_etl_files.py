@@ -121,7 +121,7 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:
         with pytest.raises(BadRequest):
             read(str(path), limit)
         assert read_cached(str(path), limit) is None
-    with pytest.raises(BadRequest, match="no path"):
+    with pytest.raises(BadRequest, match="not a path"):
         read("a\0b", 100)
     assert read_cached("a\0b", 100) is None
 

@@ -105,7 +105,7 @@ def test_what_is_no_photo_file_is_refused_at_once(serve: Serve) -> None:
     for name in ("pipe", "zero"):
         for _ in range(4):
             status, text = detail(ask(port, "PUT", path(f"odd/{name}", MOUNTPATH / f"@ais/odd/%ob/{name}")))
-            assert (status, text) == (400, "BadRequest: etl_fqn is no regular file")
+            assert (status, text) == (400, "BadRequest: etl_fqn is not a regular file")
     assert ask(port, "PUT", path())[3] == SAMPLE
 
 

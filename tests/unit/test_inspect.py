@@ -302,7 +302,7 @@ def test_one_folder_that_a_run_divides(small_folder: Path, capsys: pytest.Captur
     assert main([str(small_folder), "--workers", "1", "--val-split", "0.999999"]) == 1
     assert "leaves none of the 36 samples" in capsys.readouterr().out
     assert main([str(small_folder), "--val-split", "7"]) == 2
-    assert "--val-split=7.0 is no share" in capsys.readouterr().err
+    assert "--val-split=7.0 is not a share" in capsys.readouterr().err
     assert main(["ais://bucket", "--val-split", "0.1"]) == 2
     assert "are for a folder" in capsys.readouterr().err
 

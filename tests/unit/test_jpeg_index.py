@@ -117,7 +117,7 @@ def test_damage_anywhere_in_the_file_changes_no_byte(path: str, photos: dict[str
     os.truncate(path, 20)
     check(index, photos)
     check(index, {"train/0.jpg": jpeg(9)})
-    assert "is no JPEG index that this version knows" in index.problem
+    assert "is not a JPEG index that this version knows" in index.problem
     with pytest.raises(IndexFileError, match="remove it"):
         JpegIndex(path, 4)
 
@@ -126,13 +126,13 @@ def test_a_file_of_another_kind_is_left_alone(path: str) -> None:
     other = b"imagenet-ais JPEG index 2\n" + bytes(100)
     for content in (other, b"a letter"):
         Path(path).write_bytes(content)
-        with pytest.raises(IndexFileError, match=f"{path} is no JPEG index that this version knows: remove it"):
+        with pytest.raises(IndexFileError, match=f"{path} is not a JPEG index that this version knows: remove it"):
             JpegIndex(path, 4)
         assert Path(path).read_bytes() == content
     Path(path).unlink()
     for make in (Path.mkdir, os.mkfifo, lambda path: Path(path).symlink_to("elsewhere")):
         make(Path(path))
-        with pytest.raises(IndexFileError, match="is no file, as a JPEG index is: remove it"):
+        with pytest.raises(IndexFileError, match="is not a file, as a JPEG index is: remove it"):
             JpegIndex(path, 4)
         shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
 
@@ -208,7 +208,7 @@ def test_in_a_folder_that_cannot_be_written_to_it_is_read_or_lies_in_the_cache(
         check(there, photos)
         assert there.tally().photos == 1 and there.problem == ""
     (root / NAME).write_bytes(b"a letter")
-    assert open_index(root, 4, said.append) is None and f"{root / NAME} is no JPEG index" in said[-1]
+    assert open_index(root, 4, said.append) is None and f"{root / NAME} is not a JPEG index" in said[-1]
 
 
 WRITER = """
@@ -272,6 +272,6 @@ def test_it_is_made_ahead_and_goes_on(
         assert words in capsys.readouterr().err
     (root / NAME).write_bytes(b"a letter")
     assert make_index.main([str(root)]) == 2
-    assert f"{root / NAME} is no JPEG index that this version knows: remove it." in capsys.readouterr().err
+    assert f"{root / NAME} is not a JPEG index that this version knows: remove it." in capsys.readouterr().err
     monkeypatch.setenv("IMAGENET_AIS_NATIVE", "0")
     assert make_index.main([str(root)]) == 2 and "make setup" in capsys.readouterr().err

@@ -144,7 +144,7 @@ def test_an_etl_of_validation_or_without_the_variable_keeps_none(monkeypatch: py
 
 @pytest.mark.parametrize("gb", ["much", "-1", "0", "nan", "1e99"])
 def test_a_variable_that_is_no_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gb: str) -> None:
-    with pytest.raises(ValueError, match=f"{GB_VARIABLE}='{gb}' is no number of GB above 0"):
+    with pytest.raises(ValueError, match=f"{GB_VARIABLE}='{gb}' is not a number of GB above 0"):
         pod(monkeypatch, tmp_path, gb)
 
 

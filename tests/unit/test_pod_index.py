@@ -68,7 +68,7 @@ def test_a_pod_works_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert said.pop().startswith(f"no more entries are written to the JPEG index {path}: it has the ") and not said
     path.unlink()
     path.symlink_to("elsewhere")
-    assert open_pod_index(said.append) is None and f"{path} is no file, as a JPEG index is" in said.pop()
+    assert open_pod_index(said.append) is None and f"{path} is not a file, as a JPEG index is" in said.pop()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     assert open_pod_index(said.append) is None and "No such file or directory" in said.pop()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

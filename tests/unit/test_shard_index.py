@@ -141,7 +141,7 @@ def test_several_processes_read_shards(root: Path, monkeypatch: pytest.MonkeyPat
     listing = shards_of(str(root / "train"), "train", "data.root")
     assert read_all(open_index(listing, "", print, workers=2)) == [b"x/1", b"x/3", b"y/0", b"y/2"]
     (root / "train" / "a-0.tar").write_bytes(b"no tar" * 200)
-    assert "a-0.tar is no tar" in refused(lambda: open_index(listing, "", print, workers=2), DataError)
+    assert "a-0.tar is not a tar" in refused(lambda: open_index(listing, "", print, workers=2), DataError)
 
 
 @pytest.mark.parametrize(
@@ -183,10 +183,10 @@ def test_numbers_of_a_brace_are_as_wide_as_they_are_written() -> None:
         ("empty", "empty holds no shards, which are files named *.tar: python -m scripts.make_shards"),
         ("packed", "x.tar.gz is compressed, and photos are read from the middle of a shard"),
         ("classes", "data=imagefolder takes them"),
-        ("bad.json", "is no list of shards"),
-        ("deep.json", "is no list of shards"),
+        ("bad.json", "is not a list of shards"),
+        ("deep.json", "is not a list of shards"),
         ("none.json", "lists no shards"),
-        ("far.json", "lists 'https://host/x.tar', which is no file"),
+        ("far.json", "lists 'https://host/x.tar', which is not a file"),
         ("wrong.json", "a-0.tar holds 2 photos, and"),
         ("gone.json", "cannot be read: No such file or directory"),
     ],
@@ -219,7 +219,7 @@ def test_a_count_is_checked_at_a_kept_index_too(root: Path) -> None:
 
 def test_an_empty_shard_and_one_that_is_a_folder(root: Path) -> None:
     (root / "val" / "w.tar").mkdir()
-    assert "w.tar is no file" in refused(lambda: opened(root), DataError)
+    assert "w.tar is not a file" in refused(lambda: opened(root), DataError)
     (root / "val" / "w.tar").rmdir()
     (root / "val" / "w.tar").touch()
     assert "w.tar is empty" in refused(lambda: opened(root), DataError)

@@ -54,7 +54,7 @@ def test_a_field_of_json_is_the_label_where_it_is_asked_for(tmp_path: Path) -> N
     path = tmp_path / "0.tar"
     tar_of(path, [("a.jpg", PHOTO), ("a.json", b'{"label": 4}'), ("a.cls", b"4")])
     assert read_shard(str(path), "label").labels.tolist() == [4]
-    assert "is no JSON with a field 'klass'" in refused(path, "klass")
+    assert "is not JSON with a field 'klass'" in refused(path, "klass")
     tar_of(path, [("a.jpg", PHOTO), ("a.json", b'{"label": 4}'), ("a.cls", b"5")])
     assert "a.cls says 5, and the field 'label' of a.json 4" in refused(path, "label")
 
@@ -92,7 +92,7 @@ def test_files_that_are_no_shards_are_named(tmp_path: Path) -> None:
         "without the blocks that end a tar": data[: 2 * (512 + 1024 + 512 + 512)],
         "may be two tars in one file": data + data,
         "has another checksum than it says": bytes(data[:2560].replace(b"a.cls", b"z.cls")) + data[2560:],
-        "is no tar": PHOTO * 4,
+        "is not a tar": PHOTO * 4,
     }
     for said, content in contents.items():
         path.write_bytes(content)

@@ -258,7 +258,7 @@ def spoil(root: Path, how: str) -> None:
     [
         ("cut", 1, "train-000000.tar is cut off"),
         ("empty", 1, "train-000000.tar is empty"),
-        ("no labels", 1, "train-000000.tar is no shard of photos with labels"),
+        ("no labels", 1, "train-000000.tar is not a shard of photos with labels"),
         ("missing", 1, "train-000000.tar, a shard of"),
         ("unlisted", 2, "more.tar is there, and"),
         ("elsewhere", 2, "val/val-000000.tar, which lies elsewhere"),
