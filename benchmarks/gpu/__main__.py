@@ -113,7 +113,7 @@ def main(words: Sequence[str] | None = None) -> int:
             settings = stack.enter_context(prepared(options.quick, options.batch))
         except (OSError, TarError) as error:
             where = os.environ.get("IMAGENET_TRAINER_DATA", "")
-            parser.error(f"the photos of IMAGENET_TRAINER_DATA={where} cannot be had: {error}")
+            parser.error(f"the photos of IMAGENET_TRAINER_DATA={where} cannot be read: {error}")
         for part in parts:
             report.say(f"\n== {part.name}")
             report.add(*run_part(part, settings, deadline, options.out))

@@ -342,4 +342,4 @@ def test_photos_that_cannot_be_read_are_a_sentence(
     monkeypatch.setenv("IMAGENET_TRAINER_DATA", str(tmp_path))
     (tmp_path / "imagenet-sample.tar").write_text("no tar")
     assert refused("--out", str(tmp_path / "out")) == 2
-    assert f"the photos of IMAGENET_TRAINER_DATA={tmp_path} cannot be had" in capsys.readouterr().err
+    assert f"the photos of IMAGENET_TRAINER_DATA={tmp_path} cannot be read" in capsys.readouterr().err
