@@ -35,6 +35,10 @@ _SEARCH = 'data-md-component="search" role="dialog"'
 """What the theme has for a dialog without a name."""
 
 
+_FIRST = {"questions.md": 3.0, "tutorial.md": 1.5}
+"""Pages that the search puts before others, and by how much: they answer what people ask."""
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the page of options, and what the pages link to outside docs/."""
     files.append(File.generated(config, "options.md", content=options_page()))
@@ -54,6 +58,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let links lead to where the site has what they name; what it does not have stays as words."""
     here = page.file.src_uri
+    if here in _FIRST:
+        page.meta["search"] = {"boost": _FIRST[here]}
 
     def changed(match: re.Match[str]) -> str:
         words, path, heading = match[1], match[2], match[3] or ""
