@@ -235,7 +235,8 @@ def test_a_suspended_run_blames_nobody(place: Place, whole: Result, fork_train: 
 
     place.to_target.at[150] = suspend
     # With several nodes the adaptive deadline, from 0.2 s, may be shorter than the link goes on holding answers.
-    words = [*place.words, "data.etl.adaptive_deadline=false"]
+    # The suspension is longer than the deadline, and the deadline than a busy machine takes to end the delay.
+    words = [*place.words, "data.etl.adaptive_deadline=false", "data.etl.deadline_s=2.5"]
     result = fork_train(*words, variables=place.variables, started=pids.extend)
     assert not place.to_target.at
     assert_the_same(result, whole)
