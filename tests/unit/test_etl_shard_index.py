@@ -339,7 +339,7 @@ def test_an_index_that_cannot_be_true_is_refused(tmp_path: Path) -> None:
 def test_what_a_pod_is_not_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request = parse('{"wire":"index"}', "val")
     tar_of(tmp_path / "0.tar", SAMPLES)
-    with pytest.raises(BadRequest, match="no regular file"):
+    with pytest.raises(BadRequest, match="not a regular file"):
         index_of(str(tmp_path), request)
     monkeypatch.setattr("etl.shard_index.MOST_BYTES", 100)
     with pytest.raises(BadRequest, match="has more than 100 bytes"):
