@@ -308,8 +308,8 @@ def test_an_index_that_cannot_be_true_is_refused(tmp_path: Path) -> None:
 
     assert packed(size, 5, numbers.tobytes() + rest) == good and len(unpacked(good, size)) == 5
     for bad, said in (
-        (b"", "is no index"),
-        (b"x" * 500, "is no index"),
+        (b"", "is not the index"),
+        (b"x" * 500, "is not the index"),
         (good[:-1], "is damaged"),
         (good + b"x", "is damaged"),
         (good[:300] + bytes([good[300] ^ 1]) + good[301:], "is damaged"),
