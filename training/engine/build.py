@@ -44,8 +44,8 @@ def micro_batch_size(config: Config, world: World) -> int:
     if config.mode == "train" and config.train.mixes and size % 2:
         raise ConfigError(
             f"train.mixup and train.cutmix mix samples two by two, and of train.batch_size={config.train.batch_size} "
-            f"each of {world.size} processes x train.accumulate={config.train.accumulate} has {size}, of which one is "
-            f"without a partner: choose a multiple of {2 * parts}."
+            f"each of {world.size} processes x train.accumulate={config.train.accumulate} has {size}, so one "
+            f"sample has no partner: choose a multiple of {2 * parts}."
         )
     return size
 
