@@ -31,6 +31,7 @@ from urllib.parse import quote, urlencode
 from benchmarks.etl_app import CLOCKS, KIND, READY, read_clocks
 from benchmarks.measure import in_own_session, photo_folder, reply, rollup_mb
 from benchmarks.results import Row, Table, begin, parser
+from etl.pod_index import INDEX_VARIABLE
 
 OURS, SDK = "imagenet-ais", "SDK"
 OURS_NOOP, SDK_NOOP = f"{OURS}, no-op", f"{SDK}, no-op"
@@ -151,6 +152,7 @@ def server(kind: str, clocks: bool = True) -> Iterator[Server]:
                 **os.environ,
                 **{KIND: "sdk" if kind in (SDK, SDK_NOOP) else "ours", CLOCKS: folder},
                 READY: str(BYTES if kind in (SDK_NOOP, OURS_NOOP) else 0),
+                INDEX_VARIABLE: "0",  # the same work for all
                 **{"AIS_TARGET_URL": "http://127.0.0.1:9", "ETL_DIRECT_FQN": "true", "IMAGENET_AIS_RECIPE": "train"},
             },
             stdout=subprocess.DEVNULL,

@@ -40,6 +40,7 @@ from training.processes.preemption import StopFlag
 from training.processes.world import World
 from training.run_dir.records import RunDirectory
 from training.state.run_state import Run
+from training.state.train_state import TrainState
 
 BARE, OURS = "bare loop", "imagenet-ais"
 TURNS = 10
@@ -154,7 +155,9 @@ def turns(config: Config, steps: int, count: int, device: torch.device, tiny: bo
     data = synthetic(config)
     batches = TrainBatches(len(data.train), config.train.batch_size, 0, 1)
     with open_run(config, data, data.train, batches, 0, 1) as (run, loader):
-        run.train_model = models[0] or run.train_model
+        if models[0]:
+            run.state = TrainState.begin(config, models[0], device, run.state.steps_per_epoch)
+            run.train_model = models[0]
         taken = Turns(loader.batches, bare(config, steps, device, models[1]), steps, device)
         feed = BatchIterator(replace(loader, batches=cast(Any, taken)))
         train_epoch(run, feed, Clock(run, feed))
