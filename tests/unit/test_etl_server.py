@@ -249,7 +249,7 @@ def test_objects_by_path_and_by_their_bytes(serve: Serve, monkeypatch: pytest.Mo
         ("PUT", path(args='{"size":"ü"}'), 400, '{"detail":"BadRequest: size must be of type int, not \'ü\'"}'),
         ("PUT", path("a b/ü.jpg", "/no/@ais/a b/%ob/ü.jpg"), 404, "file not found at '/no/@ais/a b/%ob/ü.jpg'."),
         ("PUT", path("photos", stored("photos/x/y").parent), 400, '{"detail":"BadRequest: etl_fqn is not the file'),
-        ("PUT", path("photos/x", stored("photos/x/y").parent), 400, '{"detail":"BadRequest: etl_fqn is no regular'),
+        ("PUT", path("photos/x", stored("photos/x/y").parent), 400, '{"detail":"BadRequest: etl_fqn is not a regular'),
         ("PUT", path(fqn=""), 500, "CorruptSample: not an image: 0 bytes"),
         ("PUT", path(fqn=f"{MOUNTPATH}/@ais/photos/%ob/..//%ob//a.jpg"), 200, ""),
         ("PUT", "/photos/a.jpg", 500, "CorruptSample: not an image: 0 bytes"),
