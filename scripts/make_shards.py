@@ -33,6 +33,7 @@ from sources.processes import in_processes
 from sources.progress_bar import Progress
 from sources.shards.listing import CLASSES, LIST
 from sources.shards.shard import read_shard
+from sources.text import shell_word
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ def _run(options: argparse.Namespace) -> None:
                     progress.add(1)
             _list(dest, out, planned, classes)
             print(f"{out}: {len(photos):,} photos in {len(planned):,} shards, of which {made:,} are new")
+    alone = "" if len(splits) > 1 else " data.val_split=0.1"
+    print(f"train on it: python train.py data=shards data.root={shell_word(str(options.out))}{alone}")
 
 
 def partial_folder(dest: Folder) -> Path:
