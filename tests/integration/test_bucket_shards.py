@@ -1,6 +1,5 @@
 """Training from tar shards in a bucket: the same samples, order and weights as from the folder and from local shards."""
 
-import json
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,19 +9,10 @@ import pytest
 from aistore_data.bucket.store import AisStore
 from aistore_data.client.access import Access
 from aistore_data.embedded import EmbeddedAIS
-from scripts.make_shards import main
-from tests.conftest import TINY, ForkedTrain, Result, Zygote, make_small_folder
+from tests.conftest import TINY, ForkedTrain, Result
+from tests.integration.test_shards import RUN, data, hashes, whole
 
-RUN = [*TINY, "train.checkpoint_every=1"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small folder, and shards of it in ``shards``."""
-    root = tmp_path_factory.mktemp("data")
-    make_small_folder(root / "small")
-    assert main([str(root / "small"), str(root / "shards"), "--samples", "7", "--workers", "1"]) == 0
-    return root
+__all__ = ["data", "whole"]
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +34,6 @@ def bucket_of(server: EmbeddedAIS, name: str, root: Path) -> AisStore:
 def words(server: EmbeddedAIS, store: AisStore, transform: str = "client") -> list[str]:
     place = [f"data.endpoint={server.endpoint}", f"data.bucket={store.uri}"]
     return ["data=aistore", *place, "data.layout=shards", f"data.transform={transform}"]
-
-
-def hashes(result: Result) -> dict[str, str]:
-    environment = json.loads((result.run_dir / "environment.json").read_text())
-    return {split: environment["data"][split]["sha256"] for split in ("train", "val")}
-
-
-@pytest.fixture(scope="module")
-def whole(zygote: Zygote, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """A run of the folder."""
-    result = ForkedTrain(zygote, tmp_path_factory.mktemp("whole") / "cwd")(*RUN, f"data.root={data / 'small'}")
-    assert result.code == 0, result.output
-    return result
 
 
 @pytest.fixture(scope="module")

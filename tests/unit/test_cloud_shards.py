@@ -11,29 +11,14 @@ import pytest
 from aistore_data.bucket.shards import read_shards
 from aistore_data.bucket.store import AisStore, Entry
 from aistore_data.client.access import Access
-from aistore_data.client.sdk import make_client
 from aistore_data.dataset import policy
 from aistore_data.embedded import EmbeddedAIS
-from aistore_data.etls.lifecycle import EtlSettings, ensure
 from sources.errors import DataError, ObjectError
 from tests.support.link import Fault, Link
 from tests.unit.test_bucket_shards import dataset, flip, folder, links, local, made, opened, pixels, put_changed, read
-from tests.unit.test_etl_shard_index import by
+from tests.unit.test_etl_shard_index import by, etl, server
 
-__all__ = ["folder", "links", "read"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAIS]:
-    with EmbeddedAIS(tmp_path_factory.mktemp("ais")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def etl(server: EmbeddedAIS) -> str:
-    """A running ETL; its name."""
-    client = make_client(Access(server.endpoint, server.token))
-    return ensure(client, "imagenet-train", "train", EtlSettings(num_workers=1), print)[0]
+__all__ = ["etl", "folder", "links", "read", "server"]
 
 
 @pytest.fixture

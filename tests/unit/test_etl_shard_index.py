@@ -15,8 +15,7 @@ from aistore_data.bucket.shards import read_shards
 from aistore_data.bucket.store import AisStore
 from aistore_data.client.access import Access
 from aistore_data.client.http_reader import HttpReader
-from aistore_data.client.placement import Placement
-from aistore_data.client.sdk import connect, make_client
+from aistore_data.client.sdk import make_client
 from aistore_data.embedded import EmbeddedAIS
 from aistore_data.etls import shard_index
 from aistore_data.etls.asking import knows_index
@@ -26,8 +25,11 @@ from etl.request import BadRequest, encode_index, parse
 from etl.shard_index import MOST_BYTES, index_of, packed, unpacked
 from sources.errors import ClusterError, DataError
 from sources.shards.shard import read_shard
-from tests.support.link import Fault, Link, links_to
+from tests.support.link import Fault, Link
+from tests.unit.test_bucket_shards import links, read
 from tests.unit.test_shards import PHOTO, tar_of
+
+__all__ = ["links", "read"]
 
 LONG = f"{'d' * 90}/{'x' * 60}"
 SAMPLES = [
@@ -98,24 +100,6 @@ def store(
     store = AisStore(f"ais://i{abs(hash(request.node.nodeid))}", Access(server.endpoint, server.token))
     store.create()
     return store
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The shards that this machine has read."""
-    names: list[str] = []
-    real = shards._rows
-    monkeypatch.setattr(shards, "_rows", lambda *args: names.append(args[-1].name) or real(*args))
-    return names
-
-
-@pytest.fixture
-def links(server: EmbeddedAIS) -> Iterator[list[Link]]:
-    access = Access(server.endpoint, server.token)
-    links = links_to(server.endpoint, Placement(connect(access), access.endpoint).hosts)
-    yield links
-    for link in links:
-        link.close()
 
 
 def put(store: AisStore, tmp_path: Path, *kinds: str) -> None:
